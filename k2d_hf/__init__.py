@@ -1,0 +1,91 @@
+"""k2d_hf: turn unlabelled, code-switched recordings into a small, fast speech recogniser (K2D, arXiv 2407.10603).
+
+The public names load on first use, so that importing the package costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.version import __version__
+
+if TYPE_CHECKING:
+    from k2d_hf.checkpoints.conversion import export_ctranslate2, import_ctranslate2
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+    from k2d_hf.distillation.collator import K2DDataCollator
+    from k2d_hf.distillation.student import create_student
+    from k2d_hf.distillation.trainer import K2DTrainer
+    from k2d_hf.errors import K2DError
+    from k2d_hf.evaluation.evaluate import evaluate_model
+    from k2d_hf.labelling.chunking import Segment, pack_segments
+    from k2d_hf.labelling.recordings import load_recordings
+    from k2d_hf.labelling.teacher import label_recordings
+    from k2d_hf.recipe import load_recipe
+    from k2d_hf.runner import run_recipe
+    from k2d_hf.scoring.error_rates import ErrorCounts, count_errors
+    from k2d_hf.scoring.metrics import MixedErrorRate, PhonemeErrorRate
+    from k2d_hf.scoring.text import mixed_tokens
+    from k2d_hf.validation.auxiliary import validate_labels
+    from k2d_hf.validation.distance import is_looping, label_distance
+
+_MODULES = {
+    "ErrorCounts": "scoring.error_rates",
+    "K2DDataCollator": "distillation.collator",
+    "K2DError": "errors",
+    "K2DTrainer": "distillation.trainer",
+    "K2DTrainingArguments": "distillation.arguments",
+    "MixedErrorRate": "scoring.metrics",
+    "PhonemeErrorRate": "scoring.metrics",
+    "Segment": "labelling.chunking",
+    "count_errors": "scoring.error_rates",
+    "create_student": "distillation.student",
+    "evaluate_model": "evaluation.evaluate",
+    "export_ctranslate2": "checkpoints.conversion",
+    "import_ctranslate2": "checkpoints.conversion",
+    "is_looping": "validation.distance",
+    "label_distance": "validation.distance",
+    "label_recordings": "labelling.teacher",
+    "load_recipe": "recipe",
+    "load_recordings": "labelling.recordings",
+    "mixed_tokens": "scoring.text",
+    "pack_segments": "labelling.chunking",
+    "run_recipe": "runner",
+    "validate_labels": "validation.auxiliary",
+}
+
+__all__ = [
+    "ErrorCounts",
+    "K2DDataCollator",
+    "K2DError",
+    "K2DTrainer",
+    "K2DTrainingArguments",
+    "MixedErrorRate",
+    "PhonemeErrorRate",
+    "Segment",
+    "__version__",
+    "count_errors",
+    "create_student",
+    "evaluate_model",
+    "export_ctranslate2",
+    "import_ctranslate2",
+    "is_looping",
+    "label_distance",
+    "label_recordings",
+    "load_recipe",
+    "load_recordings",
+    "mixed_tokens",
+    "pack_segments",
+    "run_recipe",
+    "validate_labels",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

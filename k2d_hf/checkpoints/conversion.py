@@ -1,0 +1,222 @@
+"""CTranslate2 Whisper to transformers checkpoint and back; both keep every weight.
+
+Many community Whispers exist only as CTranslate2, and the fast transcription engine reads nothing else, so both
+directions are needed before the first stage. The module has no `ctranslate2` in its name: beside a package of that
+name it would shadow it wherever the folder itself is on the path.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from k2d_hf.cache import cache_root
+from k2d_hf.checkpoints.ctranslate2_file import CTranslate2File, read_ctranslate2
+from k2d_hf.checkpoints.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
+from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.errors import K2DError
+from k2d_hf.folders import cached_folder, write_folder
+from k2d_hf.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens, token_id
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, WhisperConfig
+
+_ENCODER_POSITIONS_PER_SECOND = 50
+_TIMESTAMPS = round(CHUNK_SECONDS / TIMESTAMP_SECONDS) + 1  # <|0.00|> to <|30.00|>
+_MAX_INITIAL_TIMESTAMP = 50  # a transcript starts within the first second, as in OpenAI's decoding
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def import_ctranslate2(source_dir: str | Path, output_dir: str | Path, *, dtype: str = "float32") -> Path:
+    """Write the transformers checkpoint of a CTranslate2 Whisper folder (`k2d import-ctranslate2`).
+
+    Args:
+        source_dir: folder with `model.bin`, `tokenizer.json` and, where there is one, `config.json`. Weights may be
+            float32, float16, bfloat16, int16 or int8 (the last two come back as they were rounded).
+        output_dir: folder to write; it must be empty or not exist.
+        dtype: type of the written weights: float32, float16 or bfloat16.
+
+    Returns:
+        `output_dir`, loadable with `WhisperForConditionalGeneration` and `WhisperProcessor.from_pretrained`.
+
+    Raises:
+        K2DError: if the source is not a complete CTranslate2 Whisper, or the output folder holds something.
+    """
+    if dtype not in _DTYPES:
+        raise K2DError(f"dtype {dtype!r}: not one of {', '.join(_DTYPES)}")
+    return write_folder(Path(output_dir), lambda folder: fill_checkpoint(Path(source_dir), folder, dtype=dtype))
+
+
+def export_ctranslate2(checkpoint_dir: str | Path, output_dir: str | Path, *, quantization: str | None = None) -> Path:
+    """Write the CTranslate2 folder of a transformers Whisper checkpoint, complete for `faster_whisper.WhisperModel`.
+
+    Args:
+        checkpoint_dir: folder of the checkpoint.
+        output_dir: folder to write; it must be empty or not exist.
+        quantization: a type that CTranslate2 knows (int8, int8_float16, int16, float16, bfloat16, float32, ...);
+            None keeps the checkpoint's own.
+
+    Raises:
+        K2DError: if ctranslate2 is not installed, the type is unknown, or the output folder holds something.
+    """
+    return write_folder(
+        Path(output_dir), lambda folder: _fill_ctranslate2(Path(checkpoint_dir), folder, quantization=quantization)
+    )
+
+
+def to_ctranslate2(checkpoint_dir: str | Path, *, quantization: str | None = None) -> Path:
+    """The CTranslate2 twin of a local checkpoint, converted on first use and kept in the cache by fingerprint.
+
+    Args:
+        checkpoint_dir: folder of a transformers Whisper checkpoint.
+        quantization: as in `export_ctranslate2`.
+
+    Raises:
+        K2DError: as `export_ctranslate2`.
+    """
+    name = f"{checkpoint_fingerprint(checkpoint_dir)}-{quantization or 'unquantized'}"
+    return cached_folder(
+        cache_root() / "ctranslate2" / name,
+        lambda folder: _fill_ctranslate2(Path(checkpoint_dir), folder, quantization=quantization),
+    )
+
+
+def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> None:
+    """What `import_ctranslate2` does, into a folder that is there, for callers who see to it that it appears whole."""
+    import torch
+    from safetensors.torch import save_file
+
+    model = read_ctranslate2(source / "model.bin")
+    if model.spec != "WhisperSpec":
+        raise K2DError(f"{model.path}: a CTranslate2 {model.spec}, not a Whisper model")
+    settings = _read_settings(source / "config.json")
+    weights = transformers_weights(model)
+    tokenizer = save_processor(source / "tokenizer.json", folder, shapes=weight_shapes(model, weights))
+    special = SpecialTokens.of(tokenizer)
+    config = _whisper_config(model, weights, special, dtype=dtype)
+    check_against_architecture(model, weights, config)
+    _generation_config(settings, config, special, tokenizer).save_pretrained(folder)
+    tensors = {name: torch.from_numpy(array).to(getattr(torch, dtype)) for name, array in weights.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+
+
+def _fill_ctranslate2(checkpoint: Path, folder: Path, *, quantization: str | None) -> None:
+    try:
+        from ctranslate2.converters import TransformersConverter
+        from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
+    except ImportError:
+        raise K2DError("the CTranslate2 format needs ctranslate2: pip install 'k2d_hf[fast]'") from None
+    from transformers import WhisperFeatureExtractor, WhisperTokenizer
+
+    if quantization not in (None, *ACCEPTED_MODEL_TYPES):
+        raise K2DError(f"quantization {quantization!r}: not one of {', '.join(ACCEPTED_MODEL_TYPES)}")
+    if not (checkpoint / "config.json").is_file():
+        raise K2DError(f"{checkpoint}: no config.json; give the folder of a transformers checkpoint")
+    # `force` deletes what is in the folder, which its maker has just made, empty.
+    TransformersConverter(str(checkpoint)).convert(str(folder), quantization=quantization, force=True)
+    # faster-whisper reads these two names only, whichever way the checkpoint spells them.
+    WhisperTokenizer.from_pretrained(checkpoint).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    WhisperFeatureExtractor.from_pretrained(checkpoint).save_pretrained(folder)
+
+
+def _whisper_config(
+    model: CTranslate2File, weights: dict[str, np.ndarray], special: SpecialTokens, *, dtype: str
+) -> WhisperConfig:
+    from transformers import WhisperConfig
+
+    return WhisperConfig(
+        **weight_shapes(model, weights),
+        encoder_attention_heads=model.setting("encoder/num_heads"),
+        decoder_attention_heads=model.setting("decoder/num_heads"),
+        tie_word_embeddings="proj_out.weight" not in weights,
+        bos_token_id=special.end_of_text,
+        eos_token_id=special.end_of_text,
+        pad_token_id=special.end_of_text,
+        decoder_start_token_id=special.start_of_transcript,
+        begin_suppress_tokens=None,  # the generation config has it; the class's default is an English-only model's
+        architectures=["WhisperForConditionalGeneration"],
+        dtype=dtype,
+    )
+
+
+def _generation_config(
+    settings: dict[str, Any], config: WhisperConfig, special: SpecialTokens, tokenizer: Any
+) -> GenerationConfig:
+    """The generation config that OpenAI's checkpoints ship, with token ids looked up by name."""
+    from transformers import GenerationConfig
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    vocabulary = tokenizer.get_vocab()
+    heads = [(layer, head) for layer, head in settings.get("alignment_heads") or () if layer < config.decoder_layers]
+    extra: dict[str, Any] = {"alignment_heads": [list(pair) for pair in heads]} if heads else {}
+    if special.multilingual:
+        languages = {f"<|{code}|>" for code in LANGUAGES} & vocabulary.keys()
+        extra["lang_to_id"] = {name: vocabulary[name] for name in sorted(languages)}
+        extra["task_to_id"] = {task: token_id(tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")}
+    return GenerationConfig(
+        bos_token_id=special.end_of_text,
+        eos_token_id=special.end_of_text,
+        pad_token_id=special.end_of_text,
+        decoder_start_token_id=special.start_of_transcript,
+        prev_sot_token_id=special.start_of_previous,
+        no_timestamps_token_id=special.no_timestamps,
+        is_multilingual=special.multilingual,
+        return_timestamps=False,
+        max_initial_timestamp_index=_MAX_INITIAL_TIMESTAMP,
+        max_length=config.max_target_positions,
+        suppress_tokens=settings.get("suppress_ids"),
+        # A transcript never starts with a space or with its end.
+        begin_suppress_tokens=settings.get("suppress_ids_begin") or [vocabulary["Ġ"], special.end_of_text],
+        **extra,
+    )
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # models converted years ago have none
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise K2DError(f"{path}: not JSON ({error}); download or copy it again") from None
+    return settings if isinstance(settings, dict) else {}
+
+
+def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]) -> Any:
+    """Save the processor that fits `shapes` and return its tokenizer."""
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
+
+    if not tokenizer_file.is_file():
+        raise K2DError(f"{tokenizer_file}: missing (a vocabulary alone encodes no text); copy the original model's")
+    try:
+        backend = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:  # the library raises bare Exception
+        raise K2DError(f"{tokenizer_file}: not a tokenizer ({error}); download or copy it again") from None
+    if shapes["vocab_size"] - backend.get_vocab_size() == _TIMESTAMPS:  # files of the first years stop before these
+        names = [f"<|{index * TIMESTAMP_SECONDS:.2f}|>" for index in range(_TIMESTAMPS)]
+        backend.add_tokens([AddedToken(name, special=False) for name in names])
+    if backend.get_vocab_size() != shapes["vocab_size"]:
+        raise K2DError(f"{tokenizer_file}: {backend.get_vocab_size()} tokens, the model has {shapes['vocab_size']}")
+    last_special = backend.token_to_id("<|notimestamps|>")
+    if last_special is None:
+        raise K2DError(f"{tokenizer_file}: no token <|notimestamps|>; copy the tokenizer.json of the original model")
+    backend.save(str(output / "tokenizer.json"))
+    # WhisperTokenizer takes the last special id plus one for <|0.00|>; unless it is told, it knows <|endoftext|> only
+    # and every timestamp that it decodes is 2 s late.
+    added = backend.get_added_tokens_decoder()
+    tokenizer = WhisperTokenizer.from_pretrained(
+        output,
+        extra_special_tokens=[added[index].content for index in sorted(added) if index <= last_special],
+        model_max_length=shapes["max_target_positions"],
+        pad_token="<|endoftext|>",
+    )
+    feature_extractor = WhisperFeatureExtractor(
+        feature_size=shapes["num_mel_bins"],
+        chunk_length=shapes["max_source_positions"] // _ENCODER_POSITIONS_PER_SECOND,
+    )
+    WhisperProcessor(feature_extractor, tokenizer).save_pretrained(output)
+    return tokenizer

@@ -1,0 +1,121 @@
+"""Reads the model.bin of a CTranslate2 model: named arrays, some quantised, some aliases of others.
+
+Part of where checkpoints come from; the names in a Whisper file are read in `conversion.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from k2d_hf.errors import K2DError
+
+# Type ids of the format, in its order. numpy has no bfloat16: its bits are kept as uint16, which the format never has.
+_TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
+_FIRST_BINARY_VERSION, _LAST_BINARY_VERSION = 4, 6  # every Whisper file; the array header changed at 4
+_SCALE = "_scale"
+
+
+@dataclass(frozen=True)
+class CTranslate2File:
+    """What a model.bin holds; arrays stay on disk until they are asked for."""
+
+    path: Path
+    spec: str
+    variables: Mapping[str, np.ndarray]
+    aliases: Mapping[str, str]
+
+    def array_names(self) -> Iterator[str]:
+        """Names of all arrays, aliases included; scales and scalar settings are left out."""
+        for name in (*self.variables, *self.aliases):
+            stored = self.variables.get(self.aliases.get(name, name))
+            if stored is not None and stored.ndim > 0 and not name.endswith(_SCALE):
+                yield name
+
+    def array(self, name: str) -> np.ndarray:
+        """The array `name` as float32, with its quantisation undone (value = stored / scale, a scale a row or one).
+
+        Raises:
+            K2DError: if there is no such array, or it is quantised in a way that has no plain inverse.
+        """
+        name = self.aliases.get(name, name)
+        stored = self._stored(name)
+        if stored.dtype == np.uint16:
+            return (stored.astype(np.uint32) << 16).view(np.float32)
+        values = stored.astype(np.float32)
+        if stored.dtype in (np.float32, np.float16):
+            return values
+        scale = self._stored(name + _SCALE).astype(np.float32)
+        if stored.dtype == np.int32 or scale.shape not in ((), stored.shape[:1]):
+            raise K2DError(
+                f"{self.path}: {name} is quantised as {stored.dtype} with scales {scale.shape}: not supported"
+            )
+        return values / scale.reshape(scale.shape + (1,) * (stored.ndim - 1) if scale.ndim else ())
+
+    def setting(self, name: str) -> int:
+        """The scalar setting `name`, such as `encoder/num_heads`.
+
+        Raises:
+            K2DError: if there is no such setting.
+        """
+        return int(self._stored(name).reshape(-1)[0])
+
+    def _stored(self, name: str) -> np.ndarray:
+        if name not in self.variables:
+            raise K2DError(f"{self.path}: no variable {name}; convert the model again with a recent CTranslate2")
+        return self.variables[name]
+
+
+def read_ctranslate2(path: Path) -> CTranslate2File:
+    """Read the header and the table of arrays of a CTranslate2 `model.bin`.
+
+    Raises:
+        K2DError: if the file is missing, truncated, or not such a file.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        raise K2DError(f"{path}: missing or empty; give a folder with the model.bin of a CTranslate2 model")
+    cursor = _Cursor(path)
+    version = cursor.integer("I")
+    if not _FIRST_BINARY_VERSION <= version <= _LAST_BINARY_VERSION:
+        raise K2DError(f"{path}: not a CTranslate2 model that can be read here (version {version}, known: 4 to 6)")
+    spec = cursor.string()
+    cursor.integer("I")  # revision of the spec: what matters is which arrays are there
+    variables = dict(cursor.variable() for _ in range(cursor.integer("I")))
+    aliases = {cursor.string(): cursor.string() for _ in range(cursor.integer("I"))}
+    return CTranslate2File(path, spec, variables, aliases)
+
+
+class _Cursor:
+    """Walks through the bytes of the file and never past their end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.content = np.memmap(path, dtype=np.uint8, mode="r")
+        self.position = 0
+
+    def take(self, count: int) -> np.ndarray:
+        end = self.position + count
+        if end > len(self.content):
+            raise K2DError(f"{self.path}: truncated at {len(self.content)} bytes; download or copy it again")
+        taken = self.content[self.position : end]
+        self.position = end
+        return taken
+
+    def integer(self, code: str) -> int:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)).tobytes())[0]
+
+    def string(self) -> str:
+        return self.take(self.integer("H")).tobytes().rstrip(b"\0").decode("utf-8", errors="replace")
+
+    def variable(self) -> tuple[str, np.ndarray]:
+        name = self.string()
+        shape = tuple(self.integer("I") for _ in range(self.integer("B")))
+        type_id, size = self.integer("B"), self.integer("I")
+        if type_id >= len(_TYPES) or size != math.prod(shape) * np.dtype(_TYPES[type_id]).itemsize:
+            raise K2DError(f"{self.path}: variable {name!r} is damaged; download or copy the file again")
+        return name, self.take(size).view(_TYPES[type_id]).reshape(shape)

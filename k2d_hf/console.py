@@ -1,0 +1,128 @@
+"""What a user sees while a stage runs: a bar, then one line of result; the same lines go to the run's log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+BAR_WIDTH = 16
+NAME_WIDTH = 9
+
+logger = logging.getLogger("k2d_hf")
+
+
+class Console:
+    """Prints to the terminal and, where there is one, to a log file with times.
+
+    Args:
+        log: file that is appended to.
+        stream: where lines are printed.
+    """
+
+    def __init__(self, log: Path | None = None, stream: TextIO | None = None) -> None:
+        self.log = log
+        self.stream = stream or sys.stdout
+
+    def line(self, text: str = "") -> None:
+        """Print a line."""
+        tqdm.write(text, file=self.stream)
+        self.stream.flush()
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as file:
+                for part in text.splitlines():
+                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {part}\n")
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Print the package's warnings as lines, and keep everything it says in the log."""
+        handler = _ToConsole(self)
+        before, propagate = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+            logger.propagate = propagate
+
+    def stage(self, name: str, *, position: str = "") -> Stage:
+        """A stage of the work, such as `label`, with its position, such as `[1/6]`."""
+        return Stage(self, f"{position} {name:<{NAME_WIDTH}}".lstrip())
+
+
+class _ToConsole(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self.console.line(f"k2d: {record.getMessage()}")
+        elif self.console.log is not None:
+            quiet = Console(self.console.log, _Nowhere())  # type: ignore[arg-type]
+            quiet.line(record.getMessage())
+
+
+class _Nowhere:
+    def write(self, text: str) -> None:
+        """Forget the text."""
+
+    def flush(self) -> None:
+        """Nothing to flush."""
+
+
+class Stage:
+    """Progress of one stage: a bar on a terminal, nothing elsewhere, and in the end one line."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console = console
+        self.title = title
+        self.bar: tqdm | None = None
+        self.total = 0
+        self.done = 0
+        self.unit = ""
+
+    def start(self, total: int, unit: str) -> None:
+        """Show a bar of `total` units."""
+        self.total, self.unit, self.done = total, unit, 0
+        self.bar = tqdm(
+            total=total,
+            desc=self.title,
+            unit=unit,
+            ascii=" #",
+            leave=False,
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+            bar_format=f"{{desc}} {{bar:{BAR_WIDTH}}} {{n_fmt}}/{{total_fmt}} {{unit}} {{postfix}} [{{elapsed}}<{{remaining}}]",
+        )
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Count units as done, with a word on how it goes."""
+        self.done += count
+        if self.bar is not None:
+            if note:
+                self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(count)
+
+    def close(self) -> None:
+        """Take the bar away, as when the stage fails."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def finish(self, result: str) -> None:
+        """Replace the bar by the line of result."""
+        self.close()
+        if self.total:
+            width = len(str(self.total))
+            result = f"{'#' * BAR_WIDTH} {self.done:>{width}}/{self.total} {self.unit:<10}  {result}"
+        self.console.line(f"{self.title} {result}")

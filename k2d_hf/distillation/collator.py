@@ -1,0 +1,139 @@
+"""From chunks to training batches: audio to features, and the choice of timestamps and prompt, anew each epoch."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
+from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import WhisperProcessor
+
+
+def chunk_weight(distance: float | None, weighting: str) -> float:
+    """Weight w_s of a chunk in the loss: 1 if `hard`; if `soft`, falling with the distance from 1 to 0."""
+    if weighting == "hard" or distance is None:
+        return 1.0
+    return min(1.0, max(0.0, 1.0 - distance))
+
+
+class K2DDataCollator:
+    """Chunks to a batch of features and labels (the contract between collator and trainer).
+
+    Whether a label carries timestamps or a prompt is drawn here, not in a `map` whose cache would keep the choice for
+    all epochs. The draw depends on seed, epoch and chunk alone, so it is the same whatever the batch or the worker.
+
+    Args:
+        processor: of the student.
+        language: of chunks that carry none.
+        task: Whisper's task.
+        timestamp_probability: how often a label carries timestamps.
+        previous_text_probability: how often a chunk with a chunk before it is given that text as prompt.
+        chunk_weighting: `hard` or `soft`.
+        seed: of the draws.
+        max_tokens: positions of the decoder.
+        pad_to_multiple_of: labels are padded to the longest of the batch, rounded up to a multiple of this.
+    """
+
+    def __init__(
+        self,
+        processor: WhisperProcessor,
+        *,
+        language: str | None = None,
+        task: str = "transcribe",
+        timestamp_probability: float = 0.5,
+        previous_text_probability: float = 0.2,
+        chunk_weighting: str = "hard",
+        seed: int = 0,
+        max_tokens: int = MAX_TARGET_TOKENS,
+        pad_to_multiple_of: int = 1,
+    ) -> None:
+        import torch
+
+        self.processor = processor
+        self.language = language
+        self.timestamp_probability = timestamp_probability
+        self.previous_text_probability = previous_text_probability
+        self.chunk_weighting = chunk_weighting
+        self.seed = seed
+        self.max_tokens = max_tokens
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.encoder = LabelEncoder(processor.tokenizer, task=task)
+        # in shared memory, so that the workers of a data loader see the trainer's epoch
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose draws are made; the trainer sets it."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+    def for_evaluation(self) -> K2DDataCollator:
+        """The same collator with draws that never change."""
+        import torch
+
+        collator = copy.copy(self)
+        collator._epoch = torch.zeros(1, dtype=torch.int64)
+        return collator
+
+    def fits(self, chunk: Mapping[str, Any]) -> bool:
+        """Whether the decoder has room for the chunk's label in every form that a draw can give, without prompt."""
+        forms = []
+        if self.timestamp_probability > 0:
+            forms.append(True)
+        if self.timestamp_probability < 1:
+            forms.append(False)
+        return all(len(self._label(chunk, timestamps)) - 1 <= self.max_tokens for timestamps in forms)
+
+    def draws(self, chunk: Mapping[str, Any]) -> tuple[bool, bool]:
+        """Whether the chunk has timestamps, and whether it has a prompt, in this epoch."""
+        generator = random.Random(f"{self.seed} {self.epoch} {chunk['recording']} {chunk['start']}")
+        timestamps = generator.random() < self.timestamp_probability
+        prompt = generator.random() < self.previous_text_probability
+        return timestamps, prompt
+
+    def example(self, chunk: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+        """Decoder inputs and labels of one chunk in this epoch, of equal length."""
+        timestamps, prompted = self.draws(chunk)
+        label = self._label(chunk, timestamps)
+        room = self.max_tokens - (len(label) - 1)
+        prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
+        return self.encoder.teacher_forcing(label, prompt)
+
+    def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
+
+        `chunk_weights` [B] float32 is there if the weighting is soft.
+        """
+        import torch
+
+        audio = [read_audio(chunk["recording"], chunk["start"], chunk["duration"]) for chunk in chunks]
+        features = self.processor.feature_extractor(
+            audio, sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="pt"
+        ).input_features
+        examples = [self.example(chunk) for chunk in chunks]
+        longest = max(len(labels) for _, labels in examples)
+        length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        length = max(longest, min(length, self.max_tokens))
+        decoder_input_ids = torch.full((len(chunks), length), self.encoder.special.end_of_text)
+        labels = torch.full((len(chunks), length), IGNORED)
+        for row, (inputs, targets) in enumerate(examples):
+            decoder_input_ids[row, : len(inputs)] = torch.tensor(inputs)
+            labels[row, : len(targets)] = torch.tensor(targets)
+        batch = {"input_features": features, "decoder_input_ids": decoder_input_ids, "labels": labels}
+        if self.chunk_weighting != "hard":
+            weights = [chunk_weight(chunk.get("distance"), self.chunk_weighting) for chunk in chunks]
+            batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)
+        return batch
+
+    def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
+        language = chunk.get("language") or self.language
+        return self.encoder.label_ids(chunk["text"], chunk["segments"], language=language, timestamps=timestamps)

@@ -1,0 +1,136 @@
+"""The student: the teacher with fewer decoder layers (K2D, stage 3; the paper keeps the first and the last)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from k2d_hf.errors import K2DError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import GenerationConfig, WhisperForConditionalGeneration
+
+
+def spaced_layers(count: int, total: int) -> list[int]:
+    """Indices of `count` of `total` layers, evenly spaced, the first and the last among them; one layer is the first.
+
+    Raises:
+        K2DError: if `count` is not between 1 and `total`.
+    """
+    if not 1 <= count <= total:
+        raise K2DError(f"{count} layers: the teacher has {total}, so choose 1 to {total}")
+    if count == 1:
+        return [0]
+    return [round(index * (total - 1) / (count - 1)) for index in range(count)]
+
+
+def layer_indices(layers: int | Sequence[int], total: int, *, what: str = "decoder_layers") -> list[int]:
+    """The layers to copy, as indices from 0.
+
+    Args:
+        layers: how many, evenly spaced, or which; negative indices count from the end.
+        total: layers of the teacher.
+        what: name of the setting, for errors.
+
+    Raises:
+        K2DError: for no layer, an index that the teacher does not have, or the same layer twice.
+    """
+    if isinstance(layers, int):
+        try:
+            return spaced_layers(layers, total)
+        except K2DError as error:
+            raise K2DError(f"{what}: {error}") from None
+    if not layers:
+        raise K2DError(f"{what}: no layer to copy; the teacher has {total}")
+    outside = [index for index in layers if not -total <= index < total]
+    if outside:
+        raise K2DError(f"{what}: no layer {outside[0]}; the teacher has {total}, 0 to {total - 1}, or -1 for the last")
+    indices = [index % total for index in layers]
+    if len(set(indices)) != len(indices):
+        raise K2DError(f"{what}: the same layer twice in {list(layers)} (the teacher has {total} layers)")
+    return indices
+
+
+def student_generation_config(
+    teacher: GenerationConfig, decoder_layers: Sequence[int], *, language: str | None, task: str
+) -> GenerationConfig:
+    """The teacher's generation config, repaired for a decoder that keeps `decoder_layers`.
+
+    Language and task are set and forced ids removed, so that the student transcribes without being told; alignment
+    heads are renumbered, those of layers that are gone removed.
+    """
+    config = copy.deepcopy(teacher)
+    config.forced_decoder_ids = None
+    if getattr(config, "is_multilingual", False):
+        config.language = language or getattr(config, "language", None)
+        config.task = task
+    heads = getattr(config, "alignment_heads", None)
+    if heads:
+        position = {layer: index for index, layer in enumerate(decoder_layers)}
+        config.alignment_heads = [[position[layer], head] for layer, head in heads if layer in position] or None
+    return config
+
+
+def create_student(
+    teacher: str | Path | Sequence[str] | WhisperForConditionalGeneration,
+    decoder_layers: int | Sequence[int] = 2,
+    encoder_layers: int | Sequence[int] | None = None,
+    *,
+    language: str | None = None,
+    task: str = "transcribe",
+) -> WhisperForConditionalGeneration:
+    """A student whose layers are copies of the teacher's.
+
+    Args:
+        teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
+        decoder_layers: how many, evenly spaced with first and last, or which; the paper's are 2 of 32.
+        encoder_layers: likewise; None keeps the encoder whole.
+        language: code that the student transcribes by default, such as `zh`; None keeps the teacher's.
+        task: `transcribe` or `translate`, likewise.
+
+    Returns:
+        The student in float32, token embeddings tied as in the teacher, ready to train.
+
+    Raises:
+        K2DError: for no layer, an index out of range or a repeated one, or a teacher that is not a Whisper.
+    """
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    if not isinstance(teacher, torch.nn.Module):
+        from k2d_hf.checkpoints import load_whisper
+
+        teacher = load_whisper(teacher)
+    if not isinstance(teacher, WhisperForConditionalGeneration):
+        raise K2DError(f"the teacher is a {type(teacher).__name__}, not a Whisper with a language-model head")
+    decoder = layer_indices(decoder_layers, teacher.config.decoder_layers, what="decoder_layers")
+    encoder = layer_indices(
+        teacher.config.encoder_layers if encoder_layers is None else encoder_layers,
+        teacher.config.encoder_layers,
+        what="encoder_layers",
+    )
+    config = copy.deepcopy(teacher.config)
+    config.decoder_layers, config.encoder_layers = len(decoder), len(encoder)
+    with torch.device("meta"):
+        student = WhisperForConditionalGeneration(config)
+    renamed = {f"model.decoder.layers.{old}.": f"model.decoder.layers.{new}." for new, old in enumerate(decoder)}
+    renamed |= {f"model.encoder.layers.{old}.": f"model.encoder.layers.{new}." for new, old in enumerate(encoder)}
+    weights = {}
+    for name, tensor in teacher.state_dict().items():
+        head, layers, tail = name.partition(".layers.")
+        if layers:
+            prefix = f"{head}.layers.{tail.split('.')[0]}."
+            if prefix not in renamed:
+                continue
+            name = renamed[prefix] + name[len(prefix) :]
+        weights[name] = tensor.detach().to("cpu", torch.float32, copy=True)
+    student.load_state_dict(weights, assign=True)
+    student.tie_weights()
+    student.generation_config = student_generation_config(
+        teacher.generation_config, decoder, language=language, task=task
+    )
+    student.config.name_or_path = teacher.config.name_or_path
+    return student

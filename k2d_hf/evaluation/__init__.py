@@ -1,0 +1,1 @@
+"""Evaluation: teacher and student side by side, on long recordings with references."""

@@ -1,0 +1,196 @@
+"""Long-form evaluation: error rates, loops and speed of one model on recordings with references (K2D, section 4)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.labelling.chunking import join_texts
+from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, TransformersTranscriber, open_transcriber
+from k2d_hf.scoring.error_rates import ErrorCounts, mixed_errors
+from k2d_hf.validation.distance import is_looping
+from k2d_hf.whisper_tokens import CHUNK_SECONDS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model did on a set of recordings. Rates are shares of the reference's tokens, 0.2 for 20%."""
+
+    model: str
+    mer: float
+    substitutions: int
+    deletions: int
+    insertions: int
+    reference_length: int
+    zh_cer: float | None  # None where the references hold no Han character
+    en_wer: float | None  # None where they hold no other word
+    looping_outputs: int
+    recordings: int
+    audio_seconds: float
+    rtf: float  # seconds of work a second of audio, mean over the runs
+    rtf_runs: list[float]
+    parameters: int
+    engine: str
+    language: str | None
+    beam_size: int
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    transcripts: list[dict[str, str]] = field(default_factory=list, repr=False)
+
+    def figures(self) -> dict[str, Any]:
+        """The figures without the transcripts, ready for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "transcripts"}
+
+
+def evaluate_model(
+    model: str | Path | Sequence[str] | WhisperForConditionalGeneration,
+    recordings: Dataset,
+    *,
+    processor: WhisperProcessor | None = None,
+    name: str | None = None,
+    language: str | None = None,
+    engine: str = "transformers",
+    beam_size: int = 1,
+    condition_on_previous_text: bool = False,
+    batch_size: int = 1,
+    device: str = "auto",
+    dtype: str = "auto",
+    speed_runs: int = 1,
+    on_progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Transcribe long recordings and score them against their references.
+
+    Args:
+        model: checkpoint (path, Hub id, or several to try in order), or a loaded Whisper with its `processor`.
+        recordings: data set with `recording` (path) and `reference` (text), as `load_recordings` gives it.
+        processor: of a model that is given loaded.
+        name: what to call the model; by default its checkpoint.
+        language: code such as `zh`; None lets the model tell.
+        engine: `transformers`, `faster-whisper` or `auto`.
+        beam_size: beams of the search; 1 is greedy.
+        condition_on_previous_text: whether the model sees what it wrote before.
+        batch_size: recordings in one pass.
+        device: `auto`, `cpu`, `cuda`, ...
+        dtype: `auto`, or a number format that the engine knows.
+        speed_runs: runs over which the real-time factor is averaged (the paper: five).
+        on_progress: called with the number of recordings done.
+
+    Returns:
+        Rates, counts, real-time factor, parameters and transcripts.
+
+    Raises:
+        K2DError: if no recording has a reference, none could be read, or the model cannot be loaded.
+    """
+    if speed_runs < 1:
+        raise K2DError(f"speed_runs {speed_runs}: at least 1")
+    rows, skipped = _readable(recordings)
+    options = DecodingOptions(
+        language=language,
+        beam_size=beam_size,
+        condition_on_previous_text=condition_on_previous_text,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+    )
+    transcriber, known_as = _open(model, processor, options, engine)
+    transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
+    texts: list[str] = []
+    factors = []
+    for run in range(speed_runs):
+        written, seconds = _transcribe(transcriber, rows, on_progress if run == 0 else None)
+        texts = texts or written
+        factors.append(seconds / sum(row["seconds"] for row in rows))
+    errors = [mixed_errors(row["reference"], text) for row, text in zip(rows, texts, strict=True)]
+    mer = sum((error.mer for error in errors), ErrorCounts(0, 0, 0, 0))
+    zh_cer = sum((error.zh_cer for error in errors), ErrorCounts(0, 0, 0, 0))
+    en_wer = sum((error.en_wer for error in errors), ErrorCounts(0, 0, 0, 0))
+    return Evaluation(
+        model=name or known_as,
+        mer=mer.rate,
+        substitutions=mer.substitutions,
+        deletions=mer.deletions,
+        insertions=mer.insertions,
+        reference_length=mer.reference_length,
+        zh_cer=zh_cer.rate if zh_cer.reference_length else None,
+        en_wer=en_wer.rate if en_wer.reference_length else None,
+        looping_outputs=sum(is_looping(text) for text in texts),
+        recordings=len(rows),
+        audio_seconds=sum(row["seconds"] for row in rows),
+        rtf=mean(factors),
+        rtf_runs=factors,
+        parameters=transcriber.parameters,
+        engine=transcriber.engine,
+        language=language,
+        beam_size=beam_size,
+        skipped=skipped,
+        transcripts=[
+            {"recording": row["recording"], "reference": row["reference"], "hypothesis": text}
+            for row, text in zip(rows, texts, strict=True)
+        ],
+    )
+
+
+def _readable(recordings: Dataset) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Recordings with a reference and audio that can be read, and those left out with the reason."""
+    rows, skipped = [], []
+    for row in recordings:
+        if not row.get("reference"):
+            skipped.append({"recording": row["recording"], "reason": "no reference"})
+            continue
+        try:
+            seconds = len(read_audio(row["recording"])) / SAMPLE_RATE
+        except AudioError as error:
+            logger.warning("%s", error)
+            skipped.append({"recording": row["recording"], "reason": error.reason})
+            continue
+        rows.append({"recording": row["recording"], "reference": row["reference"], "seconds": seconds})
+    if not rows:
+        raise K2DError(
+            f"none of {len(skipped)} recordings can be evaluated: each needs readable audio and a reference "
+            "(a column reference, text or segments in the manifest)"
+        )
+    return rows, skipped
+
+
+def _open(
+    model: Any, processor: WhisperProcessor | None, options: DecodingOptions, engine: str
+) -> tuple[Transcriber, str]:
+    if isinstance(model, (str, Path)) or (isinstance(model, Sequence) and not hasattr(model, "generate")):
+        checkpoint = resolve_checkpoint(model)
+        return open_transcriber(checkpoint.path, options, engine=engine), checkpoint.name
+    if processor is None:
+        raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
+    return TransformersTranscriber(model, processor, options), model.config.name_or_path or type(model).__name__
+
+
+def _transcribe(
+    transcriber: Transcriber, rows: list[dict[str, Any]], on_progress: Callable[[int], None] | None
+) -> tuple[list[str], float]:
+    """Texts of all recordings, and the seconds of work they took; reading audio is not counted."""
+    texts: list[str] = []
+    worked = 0.0
+    size = transcriber.options.batch_size
+    for at in range(0, len(rows), size):
+        audio = [read_audio(row["recording"]) for row in rows[at : at + size]]
+        started = time.perf_counter()
+        transcripts = transcriber.transcribe(audio)
+        worked += time.perf_counter() - started
+        texts += [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
+        if on_progress:
+            on_progress(len(audio))
+    return texts, worked

@@ -1,0 +1,70 @@
+"""Folders that appear whole or not at all, so that a killed or concurrent run never leaves half a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from k2d_hf.errors import K2DError
+
+_PARTIAL = ".partial"
+
+
+def check_free(target: Path) -> None:
+    """Raise K2DError if `target` exists and is not an empty folder: to be asked before the work, not after."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise K2DError(f"{target}: already there and not empty; choose another output folder or remove it")
+
+
+def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool = False) -> Path:
+    """Let `build` fill a new folder beside `target`, then rename it to `target`.
+
+    Args:
+        target: the folder to make.
+        build: fills the folder whose path it is given.
+        replace: whether a folder that is there already gives way, once the new one is whole.
+
+    Raises:
+        K2DError: if `target` exists and is not an empty folder, unless `replace`.
+    """
+    if not replace:
+        check_free(target)
+    # Beside the target, because only within one file system a rename is a single step.
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+    try:
+        partial.mkdir(parents=True)
+        build(partial)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    except BaseException:  # Ctrl-C included: nothing half-made stays
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return target
+
+
+def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
+    """`target`, made by `build` on first use; of several processes at once, one builds and the others wait.
+
+    Raises:
+        K2DError: if the folder around `target` cannot be written.
+    """
+    from filelock import FileLock
+
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.parent / f".{target.name}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise K2DError(f"{target.parent}: cannot be written ({error}); set K2D_CACHE to a folder that can") from None
+    with lock:
+        if target.is_dir():
+            return target
+        for left_behind in target.parent.glob(f".{target.name}.*{_PARTIAL}"):  # by a run that was killed
+            shutil.rmtree(left_behind, ignore_errors=True)
+        return write_folder(target, build)

@@ -1,0 +1,151 @@
+"""Segments and their packing into chunks of at most 30 s (K2D, section on realistic pseudo-labelling).
+
+Pure functions: what the teacher wrote comes in, chunks come out, and whatever is left out is named.
+"""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import SAMPLE_RATE
+from k2d_hf.whisper_tokens import CHUNK_SECONDS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One timestamped utterance: `start` and `end` in seconds, `text` as the teacher wrote it."""
+
+    start: float
+    end: float
+    text: str
+
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A span that reaches no chunk, with the reason: what is dropped is counted and named."""
+
+    start: float
+    end: float
+    reason: str
+
+
+def exceeds(duration: float, max_duration: float) -> bool:
+    """Whether `duration` is longer than `max_duration`, both in seconds, to the nearest sample: 30.0 s does not."""
+    return round(duration * SAMPLE_RATE) > round(max_duration * SAMPLE_RATE)
+
+
+def sound_segments(
+    segments: Iterable[Segment], *, recording_duration: float, max_duration: float = CHUNK_SECONDS
+) -> tuple[list[Segment], list[LeftOut]]:
+    """Part the teacher's segments into those that can be packed and the spans that cannot.
+
+    Segments come out in order of time. A segment past the end of the recording (the teacher hears 30 s windows, padded
+    with silence) is cut at the end, and the part cut off is listed; one longer than `max_duration` is left out whole.
+
+    Args:
+        segments: what the teacher wrote, in seconds from the recording's start.
+        recording_duration: seconds of audio that there are.
+        max_duration: the longest chunk, in seconds.
+
+    Returns:
+        The segments to pack, and the spans left out; their durations sum to those of the input.
+    """
+    kept: list[Segment] = []
+    left_out: list[LeftOut] = []
+    for segment in sorted(segments, key=lambda s: (s.start, s.end)):
+        if segment.duration <= 0:
+            left_out.append(LeftOut(segment.start, segment.end, "no duration"))
+            continue
+        if segment.start >= recording_duration:
+            left_out.append(LeftOut(segment.start, segment.end, "past the end"))
+            continue
+        if segment.end > recording_duration:
+            left_out.append(LeftOut(recording_duration, segment.end, "past the end"))
+            segment = replace(segment, end=recording_duration)
+        if not segment.text.strip():
+            left_out.append(LeftOut(segment.start, segment.end, "no text"))
+        elif exceeds(segment.duration, max_duration):
+            left_out.append(LeftOut(segment.start, segment.end, f"longer than {max_duration:g} s"))
+        else:
+            kept.append(segment)
+    return kept, left_out
+
+
+def pack_segments(segments: Iterable[Segment], max_duration: float = CHUNK_SECONDS) -> list[list[Segment]]:
+    """Pack segments greedily, in order, into chunks of at most `max_duration` seconds.
+
+    A segment joins the chunk unless the chunk would then be too long, in which case a new chunk starts with it. Every
+    segment ends up in exactly one chunk; one that is longer than `max_duration` by itself is left out with a warning.
+
+    Raises:
+        K2DError: if a segment ends before it starts, or starts before the one before it.
+    """
+    chunks: list[list[Segment]] = []
+    chunk_end = previous_start = float("-inf")
+    for segment in segments:
+        if segment.end < segment.start or segment.start < previous_start:
+            raise K2DError(f"segments must be in order of time and end after they start, not {segment}")
+        previous_start = segment.start
+        if exceeds(segment.duration, max_duration):
+            logger.warning(
+                "left out a segment longer than %g s: %.2f to %.2f s", max_duration, segment.start, segment.end
+            )
+            continue
+        if chunks and not exceeds(max(chunk_end, segment.end) - chunks[-1][0].start, max_duration):
+            chunks[-1].append(segment)
+            chunk_end = max(chunk_end, segment.end)
+        else:
+            chunks.append([segment])
+            chunk_end = segment.end
+    return chunks
+
+
+def _is_wide(character: str) -> bool:
+    """Whether the character belongs to a script or punctuation that is written without spaces."""
+    return unicodedata.east_asian_width(character) in "WF"
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """Texts of consecutive segments as one line: a space between them unless a neighbour is written without."""
+    joined = ""
+    for text in (text.strip() for text in texts):
+        if joined and text and not _is_wide(joined[-1]) and not _is_wide(text[0]):
+            joined += " "
+        joined += text
+    return joined
+
+
+def chunk_rows(recording: str, chunks: Sequence[Sequence[Segment]], *, language: str | None) -> list[dict[str, Any]]:
+    """Rows of the data contract for the chunks of one recording, in order.
+
+    Returns:
+        Dictionaries with `recording`, `start` and `duration` (s), `segments` (times from the chunk's start), `text`,
+        `previous_text` (None for the first chunk) and `language`.
+    """
+    rows: list[dict[str, Any]] = []
+    for chunk in chunks:
+        start = chunk[0].start
+        rows.append(
+            {
+                "recording": recording,
+                "start": start,
+                "duration": max(segment.end for segment in chunk) - start,
+                "segments": [{"start": s.start - start, "end": s.end - start, "text": s.text} for s in chunk],
+                "text": join_texts(segment.text for segment in chunk),
+                "previous_text": rows[-1]["text"] if rows else None,
+                "language": language,
+            }
+        )
+    return rows

@@ -1,0 +1,46 @@
+"""One process at a time in a folder of results, and a clear word to the second."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from k2d_hf.errors import K2DError
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold `directory` for this process, by a file beside it: the folder itself may come and go.
+
+    Raises:
+        K2DError: naming the process that holds it.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory.with_name(f".{directory.name}.lock"))
+    holder = directory.with_name(f".{directory.name}.lock.json")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise K2DError(f"{directory} is in use{_by(holder)}; wait for it or choose another --output") from None
+    try:
+        about = {"process": os.getpid(), "started": time.strftime("%H:%M"), "host": socket.gethostname()}
+        holder.write_text(json.dumps(about), encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _by(holder: Path) -> str:
+    try:
+        about = json.loads(holder.read_text(encoding="utf-8"))
+        return f" by process {about['process']} (started {about['started']} on host {about['host']})"
+    except (OSError, ValueError, KeyError):
+        return " by another process"

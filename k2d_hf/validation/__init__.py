@@ -1,0 +1,1 @@
+"""Stage 2, cross-model validation: chunks on which teacher and auxiliary disagree are marked to be dropped."""

@@ -1,0 +1,165 @@
+"""The distance between a teacher's label and an auxiliary's transcript, and the decision to keep the label.
+
+Cross-model validation without models (paper, Eq. 1 to 5): text in, numbers out.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from k2d_hf.errors import K2DError
+from k2d_hf.scoring.error_rates import count_errors
+from k2d_hf.scoring.phonemes import token_phonemes
+from k2d_hf.scoring.text import drop_special_tokens, mixed_tokens
+
+METRICS = ("full", "trivial", "mer", "per", "composite")
+NORMALISERS = ("auxiliary", "teacher")
+LOOP_NGRAM = 6
+LOOP_MAX_COUNT = 5
+
+
+@dataclass(frozen=True)
+class LabelComparison:
+    """What validation knows of one chunk; error rates may exceed 1."""
+
+    teacher_loops: bool
+    auxiliary_loops: bool
+    mer: float
+    per: float
+    distance: float
+
+
+def is_looping(text: str, ngram: int = LOOP_NGRAM, max_count: int = LOOP_MAX_COUNT) -> bool:
+    """h(T) of Eq. 1: whether some character n-gram of `text` occurs more than `max_count` times.
+
+    Occurrences may overlap. Special tokens `<|...|>` do not count. A run of white space counts as one blank and at the
+    ends not at all: blanks within a repeated phrase are part of it, while how segments were joined must not make or
+    hide a loop.
+    """
+    if ngram < 1 or max_count < 0:
+        raise K2DError(f"ngram={ngram}, max_count={max_count}: give an n-gram of at least 1 and a count of at least 0")
+    text = " ".join(drop_special_tokens(text).split())
+    total = len(text) - ngram + 1
+    if total <= max_count:
+        return False
+    # Some n-gram can occur more than max_count times only if at least max_count of them are repetitions.
+    if total - len({text[start : start + ngram] for start in range(total)}) < max_count:
+        return False
+    return max(Counter(text[start : start + ngram] for start in range(total)).values()) > max_count
+
+
+def label_distance(
+    teacher_text: str,
+    auxiliary_text: str,
+    metric: str = "composite",
+    *,
+    normalise_by: str = "auxiliary",
+    alphabet: str = "arpabet",
+    language: str = "en-us",
+) -> float:
+    """Distance of a teacher's label Y from an auxiliary's transcript V; 0 is agreement.
+
+    full: 0. trivial (Eq. 1): h(Y). mer (Eq. 3) and per (Eq. 4): the error rate, above 1 where insertions abound.
+    composite (Eq. 5): max(h(Y), min(1 - h(V), PER(Y, V))), so a looping teacher is 1 and a looping auxiliary condemns
+    nothing. Both texts empty: 0; exactly one: 1.
+
+    `normalise_by` says whose length error rates are divided by: the paper does not tell, its public re-implementation
+    takes the auxiliary's. `alphabet` and `language` are those of `k2d_hf.scoring.phonemes.phonemes`.
+
+    Raises K2DError for an unknown metric or normaliser.
+    """
+    _check_choice("metric", metric, METRICS)
+    _check_choice("normalise_by", normalise_by, NORMALISERS)
+    if metric == "full":
+        return 0.0
+    if metric == "trivial":
+        return float(is_looping(teacher_text))
+    if metric == "composite" and is_looping(teacher_text):
+        return 1.0
+    if metric == "composite" and is_looping(auxiliary_text):
+        return 0.0
+    teacher, auxiliary = mixed_tokens(teacher_text), mixed_tokens(auxiliary_text)
+    if metric == "mer":
+        return _rate(teacher, auxiliary, normalise_by)
+    per = _phoneme_rate(teacher, auxiliary, normalise_by, alphabet, language)
+    return per if metric == "per" else min(1.0, per)
+
+
+def compare_labels(
+    teacher_text: str,
+    auxiliary_text: str,
+    metric: str = "composite",
+    *,
+    normalise_by: str = "auxiliary",
+    alphabet: str = "arpabet",
+    language: str = "en-us",
+) -> LabelComparison:
+    """All columns that validation writes for one chunk; `distance` is `label_distance` with the same arguments.
+
+    Raises K2DError for an unknown metric or normaliser.
+    """
+    _check_choice("metric", metric, METRICS)
+    _check_choice("normalise_by", normalise_by, NORMALISERS)
+    teacher, auxiliary = mixed_tokens(teacher_text), mixed_tokens(auxiliary_text)
+    teacher_loops, auxiliary_loops = is_looping(teacher_text), is_looping(auxiliary_text)
+    mer = _rate(teacher, auxiliary, normalise_by)
+    per = _phoneme_rate(teacher, auxiliary, normalise_by, alphabet, language)
+    distances = {
+        "full": 0.0,
+        "trivial": float(teacher_loops),
+        "mer": mer,
+        "per": per,
+        "composite": max(float(teacher_loops), min(1.0 - auxiliary_loops, per)),
+    }
+    return LabelComparison(teacher_loops, auxiliary_loops, mer, per, distances[metric])
+
+
+def check_metric(metric: str, threshold: float) -> None:
+    """Raise K2DError for an unknown metric or a threshold outside [0, 1], before any work is done."""
+    _check_choice("metric", metric, METRICS)
+    keeps(0.0, threshold)
+
+
+def keeps(distance: float, threshold: float) -> bool:
+    """Eq. 2: whether a label at `distance` is kept; a distance of exactly `threshold` is.
+
+    Raises K2DError for a threshold outside [0, 1].
+    """
+    if not 0.0 <= threshold <= 1.0:
+        raise K2DError(f"threshold {threshold} is outside [0, 1]: the paper uses 0.4, smaller keeps less")
+    return distance <= threshold
+
+
+def drop_reason(comparison: LabelComparison, metric: str, threshold: float) -> str | None:
+    """Why a label is dropped, as a stable string to count by; None where it is kept.
+
+    `teacher loops` where the metric looks at loops and this is why; else the distance. Both texts empty is agreement
+    (distance 0), so silence that both models confirm is kept.
+    """
+    _check_choice("metric", metric, METRICS)
+    if keeps(comparison.distance, threshold):
+        return None
+    if comparison.teacher_loops and metric in ("trivial", "composite"):
+        return "teacher loops"
+    return f"distance > {threshold:.2f}"
+
+
+def _phoneme_rate(teacher: list[str], auxiliary: list[str], normalise_by: str, alphabet: str, language: str) -> float:
+    return _rate(
+        token_phonemes(teacher, alphabet=alphabet, language=language),
+        token_phonemes(auxiliary, alphabet=alphabet, language=language),
+        normalise_by,
+    )
+
+
+def _rate(teacher: list[str], auxiliary: list[str], normalise_by: str) -> float:
+    if normalise_by == "auxiliary":
+        return count_errors(auxiliary, teacher).rate
+    return count_errors(teacher, auxiliary).rate
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        close = get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise K2DError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}{hint}")

@@ -1,0 +1,148 @@
+"""Whisper's token layout: special tokens looked up by name, timestamps, prompts and labels.
+
+The one place that knows a special token and the one place that builds a prompt; labelling, distillation and
+evaluation all come here (K2D, stage 3: teacher forcing on the timestamped pseudo-label).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from k2d_hf.errors import K2DError
+
+CHUNK_SECONDS = 30.0  # what Whisper's encoder sees at once
+TIMESTAMP_SECONDS = 0.02  # one timestamp token a step of this length
+MAX_TARGET_TOKENS = 448  # positions of Whisper's decoder
+MAX_PROMPT_TOKENS = MAX_TARGET_TOKENS // 2  # <|startofprev|> included
+IGNORED = -100  # label of a position that is not supervised
+_MULTILINGUAL_END_OF_TEXT = 50257  # English-only vocabularies have one token fewer before it
+
+_SPECIAL = re.compile(r"<\|[^|]*\|>")
+
+
+def strip_special(text: str) -> str:
+    """`text` without anything that reads like a special token, so that a transcript can never inject one."""
+    return _SPECIAL.sub("", text)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the special tokens of one Whisper vocabulary; English-only vocabularies have no language or task."""
+
+    end_of_text: int
+    start_of_transcript: int
+    start_of_previous: int
+    no_timestamps: int
+    timestamp_begin: int
+    multilingual: bool
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> SpecialTokens:
+        """The ids of `tokenizer`, by name.
+
+        Raises:
+            K2DError: if the tokenizer is not Whisper's.
+        """
+        names = ("<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>")
+        ids = [token_id(tokenizer, name) for name in names]
+        # <|0.00|> follows <|notimestamps|>; many tokenizer files list no timestamp by name.
+        return cls(*ids, timestamp_begin=ids[-1] + 1, multilingual=ids[0] >= _MULTILINGUAL_END_OF_TEXT)
+
+    def timestamp(self, seconds: float) -> int:
+        """Id of the timestamp nearest to `seconds` (0 to 30 s from the chunk's start)."""
+        step = round(seconds / TIMESTAMP_SECONDS)
+        return self.timestamp_begin + min(max(step, 0), round(CHUNK_SECONDS / TIMESTAMP_SECONDS))
+
+
+def token_id(tokenizer: Any, name: str) -> int:
+    """Id of the special token `name`.
+
+    Raises:
+        K2DError: if the vocabulary has no such token.
+    """
+    index = tokenizer.convert_tokens_to_ids(name)
+    if index is None or tokenizer.convert_ids_to_tokens(index) != name:
+        raise K2DError(f"the tokenizer has no token {name}: is it a Whisper tokenizer, and is the language right?")
+    return index
+
+
+class LabelEncoder:
+    """Turns chunks into the decoder's token ids, with or without timestamps and prompt.
+
+    Args:
+        tokenizer: a Whisper tokenizer.
+        task: `transcribe`, or `translate` where that is what the labels are.
+        max_tokens: positions of the decoder (`config.max_target_positions`).
+    """
+
+    def __init__(self, tokenizer: Any, *, task: str = "transcribe", max_tokens: int = MAX_TARGET_TOKENS) -> None:
+        self.tokenizer = tokenizer
+        self.task = task
+        self.max_tokens = max_tokens
+        self.special = SpecialTokens.of(tokenizer)
+
+    def start_ids(self, language: str | None) -> list[int]:
+        """`<|startoftranscript|><|language|><|task|>`; the first alone for an English-only vocabulary.
+
+        Raises:
+            K2DError: if a multilingual vocabulary is used without a language, or does not know it.
+        """
+        if not self.special.multilingual:
+            return [self.special.start_of_transcript]
+        if not language:
+            raise K2DError("no language for the labels: set language, such as language='zh' for Mandarin-English")
+        language_id = token_id(self.tokenizer, f"<|{language}|>")
+        return [self.special.start_of_transcript, language_id, token_id(self.tokenizer, f"<|{self.task}|>")]
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of plain text; whatever looks like a special token is left out."""
+        return self.tokenizer.encode(strip_special(text), add_special_tokens=False)
+
+    def label_ids(
+        self, text: str, segments: Sequence[Mapping[str, Any]], *, language: str | None, timestamps: bool
+    ) -> list[int]:
+        """The whole label, `<|startoftranscript|>` to `<|endoftext|>`.
+
+        Args:
+            text: the chunk's text, used without timestamps.
+            segments: mappings with `start`, `end` (s from the chunk's start) and `text`, used with timestamps.
+            language: language code, such as `zh`.
+            timestamps: which of the two forms.
+        """
+        ids = self.start_ids(language)
+        if timestamps:
+            for segment in segments:
+                ids.append(self.special.timestamp(segment["start"]))
+                ids.extend(self.text_ids(segment["text"]))
+                ids.append(self.special.timestamp(segment["end"]))
+        else:
+            ids.append(self.special.no_timestamps)
+            ids.extend(self.text_ids(text))
+        ids.append(self.special.end_of_text)
+        return ids
+
+    def prompt_ids(self, previous_text: str | None, *, room: int) -> list[int]:
+        """`<|startofprev|>` and the end of the text before; empty without such text or without room.
+
+        Args:
+            previous_text: text of the chunk before, in the same recording.
+            room: tokens that the label leaves free; the prompt is cut to it from its far end, never the label.
+        """
+        room = min(room, MAX_PROMPT_TOKENS)
+        text = strip_special(previous_text or "").strip()
+        if not text or room < 2:
+            return []
+        return [self.special.start_of_previous, *self.text_ids(" " + text)[-(room - 1) :]]
+
+    def teacher_forcing(self, label_ids: Sequence[int], prompt_ids: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+        """Decoder inputs and labels, shifted by one; the prompt up to `<|startoftranscript|>` is not supervised.
+
+        Returns:
+            `decoder_input_ids` and `labels`, both of length `len(prompt_ids) + len(label_ids) - 1`.
+        """
+        ids = [*prompt_ids, *label_ids]
+        labels = [IGNORED] * len(prompt_ids) + list(label_ids[1:])
+        return ids[:-1], labels

@@ -1,0 +1,162 @@
+import string
+import sys
+from importlib.resources import files
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2d_hf.errors import K2DError
+from k2d_hf.scoring import espeak
+from k2d_hf.scoring.error_rates import count_errors
+from k2d_hf.scoring.phonemes import phonemes, token_phonemes
+from k2d_hf.scoring.text import mixed_tokens
+
+
+def words(text):
+    return text.split()
+
+
+ARPABET = set(
+    words("AA AE AH AO AW AY B CH D DH EH ER EY F G HH IH IY JH K L M N NG OW OY P R S SH T TH UH UW V W Y Z ZH")
+)
+
+
+def pinyin(parts):
+    return [f"zh:{part}" for part in parts.split()]
+
+
+@pytest.mark.parametrize(
+    ("text", "phones"),
+    [
+        ("", []),
+        ("?!", []),
+        ("machine learning", words("M AH SH IY N L ER N IH NG")),
+        ("Attention!", words("AH T EH N SH AH N")),
+        ("don’t", words("D OW N T")),
+        ("teacher's", words("T IY CH ER Z")),
+        ("GPT", words("JH IY P IY T IY")),
+        ("LLM's", words("EH L EH L EH M Z")),
+        ("CPU", words("S IY P IY Y UW")),
+        ("café", words("K AH F EY")),
+        ("銀行", pinyin("in h ang")),
+        ("行不行", pinyin("x ing b u x ing")),
+        ("音樂 快樂", pinyin("in ve k uai l e")),
+        ("重慶 重要", pinyin("ch ong q ing zh ong iao")),
+        ("雲 月 有", pinyin("vn ve iou")),
+        ("嗯", pinyin("n")),
+        ("𠮷々", pinyin("𠮷 々")),
+        ("用 GPT", [*pinyin("iong"), *words("JH IY P IY T IY")]),
+        ("2023 3.5 1,000", list("2023351000")),
+        ("Москва", list("москва")),
+        ("नमस्ते", words("न म स त े")),
+        ("한국", ["\u1112", "\u1161", "\u11ab", "\u1100", "\u116e", "\u11a8"]),
+        ("か が", ["か", "か", "\u3099"]),
+    ],
+)
+def test_phonemes(text, phones):
+    assert phonemes(text) == phones
+
+
+@pytest.mark.parametrize(
+    ("same", "sound"), [("到/道", "zh"), ("their/there", "en"), ("樂/乐", "zh"), ("colour/color", "en")]
+)
+def test_spellings_of_one_sound_are_equal(same, sound):
+    first, second = same.split("/")
+    assert phonemes(first) == phonemes(second)
+    assert phonemes(first)[0].startswith("zh:") is (sound == "zh")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "kubernetes",
+        "transformerized",
+        "kubernetes's",
+        "o'o'o'o",
+        "smørrebrød",
+        "naïveté",
+        "pneumonoultramicroscopicsilicovolcanoconiosis",
+        "a" * 500,
+        "x" * 100,
+        "ha" * 100,
+        "o'" * 2000 + "o",
+    ],
+)
+def test_an_unknown_word_yields_english_phones(word):
+    phones = phonemes(word)
+    assert phones
+    assert set(phones) <= ARPABET
+
+
+def test_a_wrong_unknown_word_is_an_error():
+    said, heard = phonemes("我們用 kubernetes 來部署"), phonemes("我們用 來部署")
+    assert count_errors(said, heard).deletions >= 5
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet=string.ascii_lowercase + "'éß", min_size=1, max_size=80))
+def test_any_latin_word_yields_english_phones(word):
+    phones = phonemes(word)
+    assert set(phones) <= ARPABET
+    assert bool(phones) == bool(mixed_tokens(word))
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=[])))
+def test_every_token_of_any_text_yields_a_phone(text):
+    for token in mixed_tokens(text):
+        phones = token_phonemes([token])
+        assert phones
+        assert all(phones)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="銀行音樂重慶長大了得", max_size=12))
+def test_pinyin_and_english_share_no_phone(text):
+    assert ARPABET.isdisjoint(phonemes(text))
+
+
+def test_words_without_a_vowel_are_spelled_by_letter_names():
+    for letter in "bcdfghjklmnpqrstvwxz":
+        phones = phonemes(f"zqx{letter}")
+        assert phones[:8] == words("Z IY K Y UW EH K S")
+        assert phones[8:]
+        assert set(phones) <= ARPABET
+
+
+def test_the_dictionary_carries_its_licence_and_no_time_stamp():
+    data = files("k2d_hf.scoring").joinpath("data")
+    assert "Carnegie Mellon University" in data.joinpath("LICENSE.cmudict").read_text(encoding="utf-8")
+    assert data.joinpath("cmudict.txt.gz").read_bytes()[4:8] == bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "phones"),
+    [
+        ("machine", "en-us", "m ə ʃ iː n"),
+        ("मशीन machine", "hi", "m ə ʃ iː n m ə ʃ iː n"),
+        ("學習", "en-us", "ɕ yɛ ɕ i"),
+        ("GPT", "en-us", "dʒ iː p iː t iː"),
+    ],
+)
+def test_ipa(text, language, phones):
+    assert phonemes(text, alphabet="ipa", language=language) == phones.split()
+
+
+def test_han_characters_differ_in_ipa_whatever_the_voice():
+    assert phonemes("銀行", alphabet="ipa") != phonemes("機器", alphabet="ipa")
+
+
+def test_an_unknown_alphabet_or_voice_is_a_clear_error():
+    with pytest.raises(K2DError, match="choose one of arpabet, ipa"):
+        phonemes("a", alphabet="sampa")
+    with pytest.raises(K2DError, match="no voice 'zz'"):
+        phonemes("a", alphabet="ipa", language="zz")
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    espeak._backend.cache_clear()
+    with pytest.raises(K2DError, match=r"pip install 'k2d_hf\[espeak\]'"):
+        phonemes("unheard", alphabet="ipa", language="en-gb")

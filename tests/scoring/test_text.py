@@ -1,0 +1,126 @@
+import re
+import threading
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2d_hf.scoring.text import drop_special_tokens, is_han, mixed_tokens, to_simplified
+
+ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=[]))
+
+
+def words(text):
+    return text.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", []),
+        (" \n\t", []),
+        ("?!，。…", []),
+        ("我們用 GPU 來 train 一個 model", words("我 们 用 gpu 来 train 一 个 model")),
+        ("U.S. 的 GPT-4", words("us 的 gpt 4")),
+        ("US的GPT4", words("us 的 gpt 4")),
+        ("2023年有3個GPU", words("2023 年 有 3 个 gpu")),
+        ("3.5 和 1,000 和 7.", words("3.5 和 1,000 和 7")),
+        ("study.So we", words("study so we")),
+        ("I.So", ["i", "so"]),
+        ("a.b.cd", words("a b cd")),
+        ("e.g., A.I. by U.S.A", words("eg ai by usa")),
+        ("the U.S.'s and its.a.b", words("the us's and its a b")),
+        ("用A.I.做", words("用 ai 做")),
+        ("don’t ‘quote’ rock'n'roll dogs' 'em", words("don't quote rock'n'roll dogs em")),
+        ("C++", ["c"]),
+        ("<|zh|><|0.00|> 你好<|2.00|>ok<|endoftext|>", words("你 好 ok")),
+        ("one<|2.00|>two", ["one", "two"]),
+        ("a <| b", ["a", "b"]),
+        ("ＡＢＣ １２３ ① ﬁne", words("abc 123 1 fine")),
+        ("STRASSE straße", ["strasse", "straße"]),
+        ("Ǆ J\u030c", ["dž", "ǰ"]),
+        ("コーヒー々〇", words("コ ー ヒ ー 々 〇")),
+        ("かが", ["か", "が"]),
+        ("가나 한", words("가 나 한")),
+        ("नमस्ते क्षेत्र में", words("नमस्ते क्षेत्र में")),
+        ("தமிழ் বাংলা ไทยนี้", words("தமிழ் বাংলা ไทยนี้")),
+        ("مرحبا Привет γειά", words("مرحبا привет γειά")),
+        ("می\u200cخواهم co\u00adop", ["میخواهم", "coop"]),
+        ("१२ हिन्दी٣", words("१२ हिन्दी ٣")),
+        ("\ud800我\udfff", ["我"]),
+    ],
+)
+def test_mixed_tokens(text, tokens):
+    assert mixed_tokens(text) == [unicodedata.normalize("NFKC", token) for token in tokens]
+
+
+@pytest.mark.parametrize(
+    ("traditional", "simplified"),
+    [
+        ("頭髮 發展 後來 皇后", "头发 发展 后来 皇后"),
+        ("乾燥 乾隆", "干燥 乾隆"),
+        ("軟體 網路", "软体 网路"),
+        ("plain", "plain"),
+        ("", ""),
+    ],
+)
+def test_to_simplified_changes_characters_and_no_vocabulary(traditional, simplified):
+    assert to_simplified(traditional) == simplified
+
+
+@pytest.mark.parametrize(
+    ("token", "han"),
+    [("我", True), ("𠮷", True), ("々", True), ("か", False), ("한", False), ("gpu", False), ("3", False)],
+)
+def test_is_han(token, han):
+    assert is_han(token) is han
+
+
+def test_special_tokens_leave_what_they_part_apart():
+    assert drop_special_tokens("a<|0.02|><|en|>b").split() == ["a", "b"]
+
+
+@given(ANY_TEXT)
+def test_any_text_has_tokens_without_blanks_and_characters_stand_alone(text):
+    for token in mixed_tokens(text):
+        assert token.split() == [token]
+        if any(is_han(character) or "\u3041" <= character <= "\u30fa" for character in token):
+            assert len(token) == 1
+
+
+@given(ANY_TEXT)
+def test_tokens_of_tokens_are_the_same_tokens(text):
+    # Han is left out: how 乾 is simplified depends on its neighbours.
+    tokens = [token for token in mixed_tokens(text) if not is_han(token)]
+    assert mixed_tokens(" ".join(tokens)) == tokens
+
+
+@given(st.text(), st.text())
+def test_lines_are_tokenised_apart(first, second):
+    first, second = first.replace("|", ""), second.replace("|", "")
+    assert mixed_tokens(f"{first}\n{second}") == mixed_tokens(first) + mixed_tokens(second)
+
+
+@given(st.text(alphabet="ab我們3.,' -"))
+def test_every_letter_and_digit_is_in_exactly_one_token(text):
+    kept = re.sub("[^ab我们3]", "", to_simplified(text))
+    assert re.sub("[.,']", "", "".join(mixed_tokens(text))) == kept
+
+
+def test_long_runs_of_marks_and_dots_take_linear_time():
+    for text in ("<|" * 50_000, "a." * 50_000 + "bc", "a'" * 50_000, "1," * 50_000, "क\u094d" * 50_000):
+        assert mixed_tokens(text) is not None
+
+
+def test_threads_share_one_converter():
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append([to_simplified("銀行音樂") for _ in range(200)]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [["银行音乐"] * 200] * 8
