@@ -64,7 +64,7 @@ def _quiet_libraries() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="k2d",
-        description="Turn unlabelled, code-switched recordings into a small, fast speech recogniser (arXiv 2407.10603).",
+        description="Turn unlabelled, code-switched recordings into a small speech recogniser (arXiv 2407.10603).",
         epilog="K2D_DEBUG=1 shows tracebacks and the libraries' own messages.",
     )
     parser.add_argument("--version", action="version", version=f"k2d {__version__}")

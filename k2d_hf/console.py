@@ -13,6 +13,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 BAR_WIDTH = 16
+BAR_END = "{n_fmt}/{total_fmt} {unit} {postfix} [{elapsed}<{remaining}]"
 NAME_WIDTH = 9
 
 logger = logging.getLogger("k2d_hf")
@@ -103,7 +104,7 @@ class Stage:
             file=sys.stderr,
             disable=not sys.stderr.isatty(),
             dynamic_ncols=True,
-            bar_format=f"{{desc}} {{bar:{BAR_WIDTH}}} {{n_fmt}}/{{total_fmt}} {{unit}} {{postfix}} [{{elapsed}}<{{remaining}}]",
+            bar_format=f"{{desc}} {{bar:{BAR_WIDTH}}} {BAR_END}",
         )
 
     def advance(self, count: int, note: str = "") -> None:

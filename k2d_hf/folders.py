@@ -28,7 +28,8 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
         replace: whether a folder that is there already gives way, once the new one is whole.
 
     Raises:
-        K2DError: if `target` exists and is not an empty folder, unless `replace`.
+        K2DError: if `target` exists and is not an empty folder, unless `replace`, or the folder around it cannot be
+            written.
     """
     if not replace:
         check_free(target)
@@ -36,9 +37,14 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
     try:
         partial.mkdir(parents=True)
+    except OSError as error:
+        raise K2DError(f"{target}: cannot be made ({error.strerror}); choose another output folder") from None
+    try:
         build(partial)
-        if target.exists():
+        if target.exists() and replace:
             shutil.rmtree(target)
+        elif target.exists():
+            target.rmdir()  # refuses, should something have come in since the check
         os.replace(partial, target)
     except BaseException:  # Ctrl-C included: nothing half-made stays
         shutil.rmtree(partial, ignore_errors=True)
@@ -58,8 +64,7 @@ def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.parent / f".{target.name}.lock")
-        lock.acquire()
+        lock = FileLock(target.parent / f".{target.name}.lock").acquire()
     except OSError as error:
         raise K2DError(f"{target.parent}: cannot be written ({error}); set K2D_CACHE to a folder that can") from None
     with lock:

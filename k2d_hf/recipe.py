@@ -61,6 +61,7 @@ class EvaluateSettings:
     engine: str = setting("transformers", "Engine for both sides.", choices=ENGINES)
     beam_size: int = setting(1, "Beams of the search; 1 is greedy.")
     condition_on_previous_text: bool = setting(False, "Let the model see what it wrote before.")
+    temperature_fallback: bool = setting(False, "Decode windows that look wrong again, by sampling.")
     batch_size: int = setting(1, "Recordings in one pass.")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.")

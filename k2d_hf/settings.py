@@ -53,9 +53,9 @@ def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 if not dataclasses.is_dataclass(hints[name]):
                     raise K2DError(f"{where}: {key}: missing; {field.metadata.get('help', 'it must be set')}")
-                read[name] = read_settings(hints[name], {}, where=where, section=key)  # type: ignore[arg-type]
+                read[name] = read_settings(hints[name], {}, where=where, section=key)
         elif dataclasses.is_dataclass(hints[name]):
-            read[name] = read_settings(hints[name], values[name], where=where, section=key)  # type: ignore[arg-type]
+            read[name] = read_settings(hints[name], values[name], where=where, section=key)
         else:
             read[name] = read_value(values[name], hints[name], where=where, key=key)
             check_choice(read[name], field.metadata.get("choices"), where=where, key=key)

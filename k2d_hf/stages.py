@@ -1,4 +1,4 @@
-"""The stages as they run from disk to disk: read the inputs, call the public function, write the outputs, say how it went.
+"""The stages from disk to disk: read the inputs, call the public function, write the outputs, say how it went.
 
 The recipe's runner and the verbs of the command line both come here.
 """
@@ -160,26 +160,35 @@ def distil(
     from k2d_hf.distillation.trainer import K2DTrainer
 
     given = {name: value for name, value in settings.items() if name != "peft"}
-    defaults = {"report_to": "none", "save_total_limit": 1, "logging_steps": 10, "disable_tqdm": True}
+    defaults = {
+        "report_to": "none",
+        "save_total_limit": 1,
+        "logging_steps": 10,
+        "disable_tqdm": True,
+        "encoder_states_dir": str(output.with_name("encoder-states")),
+    }
     arguments = K2DTrainingArguments(output_dir=str(checkpoints), **{**defaults, "language": language, **given})
     progress = TrainingProgress(stage)
+    processor = WhisperProcessor.from_pretrained(student_dir)
     trainer = K2DTrainer(
         load_whisper(student_dir),
         arguments,
         teacher_model=str(teacher.path),
         auxiliary_model=str(auxiliary.path) if auxiliary is not None and arguments.auxiliary_weight else None,
         train_dataset=chunks,
-        processing_class=WhisperProcessor.from_pretrained(student_dir),
+        processing_class=processor,
         peft_config=_peft_config(settings.get("peft")),
         callbacks=[progress],
     )
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
-    trained = trainer.model.merge_and_unload() if hasattr(trainer.model, "merge_and_unload") else trainer.model
+    trained: Any = trainer.model
+    if settings.get("peft"):
+        trained = trained.merge_and_unload()
 
     def write(folder: Path) -> None:
         trained.save_pretrained(folder)
-        trainer.processing_class.save_pretrained(folder)
+        processor.save_pretrained(folder)
         _write_json(folder / "training_log.json", trainer.state.log_history)
 
     write_folder(output, write, replace=True)

@@ -46,10 +46,16 @@ class SpecialTokens:
         Raises:
             K2DError: if the tokenizer is not Whisper's.
         """
-        names = ("<|endoftext|>", "<|startoftranscript|>", "<|startofprev|>", "<|notimestamps|>")
-        ids = [token_id(tokenizer, name) for name in names]
-        # <|0.00|> follows <|notimestamps|>; many tokenizer files list no timestamp by name.
-        return cls(*ids, timestamp_begin=ids[-1] + 1, multilingual=ids[0] >= _MULTILINGUAL_END_OF_TEXT)
+        end_of_text = token_id(tokenizer, "<|endoftext|>")
+        no_timestamps = token_id(tokenizer, "<|notimestamps|>")
+        return cls(
+            end_of_text=end_of_text,
+            start_of_transcript=token_id(tokenizer, "<|startoftranscript|>"),
+            start_of_previous=token_id(tokenizer, "<|startofprev|>"),
+            no_timestamps=no_timestamps,
+            timestamp_begin=no_timestamps + 1,  # many tokenizer files list no timestamp by name
+            multilingual=end_of_text >= _MULTILINGUAL_END_OF_TEXT,
+        )
 
     def timestamp(self, seconds: float) -> int:
         """Id of the timestamp nearest to `seconds` (0 to 30 s from the chunk's start)."""

@@ -208,8 +208,8 @@ def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]
     # WhisperTokenizer takes the last special id plus one for <|0.00|>; unless it is told, it knows <|endoftext|> only
     # and every timestamp that it decodes is 2 s late.
     added = backend.get_added_tokens_decoder()
-    tokenizer = WhisperTokenizer.from_pretrained(
-        output,
+    tokenizer = WhisperTokenizer(
+        tokenizer_file=str(output / "tokenizer.json"),
         extra_special_tokens=[added[index].content for index in sorted(added) if index <= last_special],
         model_max_length=shapes["max_target_positions"],
         pad_token="<|endoftext|>",

@@ -16,6 +16,9 @@ _SMALL_FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
     "preprocessor_config.json",
     "processor_config.json",
 )

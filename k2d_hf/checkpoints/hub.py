@@ -15,8 +15,8 @@ PROBE_SECONDS = 3.0
 
 _TRUE = {"1", "ON", "YES", "TRUE"}  # the values that huggingface_hub reads as true
 _OFFLINE_SETTINGS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-# A proxy or a gateway in between answers with these; the Hub itself does not for its front page.
-_REFUSED_ON_THE_WAY = {403, 407, 451}
+# A proxy or a gateway in between answers with these. Not 403: a mirror may refuse its front page and serve models.
+_REFUSED_ON_THE_WAY = {407, 451}
 # Copies of the setting that these modules took when they were imported.
 _OFFLINE_COPIES = {
     "huggingface_hub.constants": ("HF_HUB_OFFLINE",),
@@ -76,6 +76,9 @@ def _offline_setting() -> str | None:
 
 def _answers_within(timeout: float) -> bool:
     # HTTP time limits leave name resolution out, which can hang for half a minute: hence a thread and a deadline.
+    # Imported before the clock starts, and never by a thread that may be left behind holding the import lock.
+    import huggingface_hub.utils  # noqa: F401
+
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(_answers(timeout)), name="hub-probe", daemon=True)
     thread.start()

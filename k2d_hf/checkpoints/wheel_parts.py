@@ -32,7 +32,7 @@ def join_wheels(distributions: Sequence[str], folder: Path, *, sha256: str | Non
     """
     files = {path.name: path for name in distributions for path in _data_files(name)}
     with (folder / "model.bin").open("wb") as joined, ExitStack() as stack:
-        streams = [stack.enter_context(path.open("rb")) for path in parts_of(files, distributions)]
+        streams = [stack.enter_context(path.open("rb")) for path in _parts_of(files, distributions)]
         found = sha256_of_stream(*streams, copy_to=joined)
     if sha256 is not None and found != sha256:
         raise K2DError(f"model.bin of {'+'.join(distributions)} has SHA-256 {found}, not {sha256}; install them again")
@@ -48,10 +48,10 @@ def wheels_sha256(distributions: Sequence[str]) -> str:
     """
     files = {path.name: path for name in distributions for path in _data_files(name)}
     with ExitStack() as stack:
-        return sha256_of_stream(*(stack.enter_context(path.open("rb")) for path in parts_of(files, distributions)))
+        return sha256_of_stream(*(stack.enter_context(path.open("rb")) for path in _parts_of(files, distributions)))
 
 
-def parts_of(files: dict[str, Path], distributions: Sequence[str]) -> list[Path]:
+def _parts_of(files: dict[str, Path], distributions: Sequence[str]) -> list[Path]:
     """The parts of model.bin among `files`, in order.
 
     Raises:

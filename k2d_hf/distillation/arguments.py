@@ -30,6 +30,16 @@ class K2DTrainingArguments(Seq2SeqTrainingArguments):
     previous_text_probability: float = field(
         default=0.2, metadata={"help": "How often the text of the chunk before is given as prompt, where there is one."}
     )
+    keep_encoder_states: bool = field(
+        default=True,
+        metadata={
+            "help": "Run a frozen encoder that teacher and student share only once, and keep its states on disk "
+            "(float16), where there are several epochs and the disk has room."
+        },
+    )
+    encoder_states_dir: str | None = field(
+        default=None, metadata={"help": "Folder of these states; OUTPUT_DIR/encoder_states if null."}
+    )
     chunk_weighting: str = field(
         default="hard",
         metadata={"help": "Weight of a chunk in the loss: 'hard' (1) or 'soft' (1 - distance, at least 0)."},

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import WhisperProcessor
 
+    from k2d_hf.distillation.encoder_states import EncoderStates
+
 
 def chunk_weight(distance: float | None, weighting: str) -> float:
     """Weight w_s of a chunk in the loss: 1 if `hard`; if `soft`, falling with the distance from 1 to 0."""
@@ -63,6 +65,7 @@ class K2DDataCollator:
         self.seed = seed
         self.max_tokens = max_tokens
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.encoder_states: EncoderStates | None = None  # set by the trainer where they are on disk
         self.encoder = LabelEncoder(processor.tokenizer, task=task)
         # in shared memory, so that the workers of a data loader see the trainer's epoch
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -82,6 +85,7 @@ class K2DDataCollator:
 
         collator = copy.copy(self)
         collator._epoch = torch.zeros(1, dtype=torch.int64)
+        collator.encoder_states = None
         return collator
 
     def fits(self, chunk: Mapping[str, Any]) -> bool:
@@ -108,17 +112,21 @@ class K2DDataCollator:
         prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
         return self.encoder.teacher_forcing(label, prompt)
 
+    def features(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """Log-mel features of the chunks' audio, [B, mel bins, frames] float32."""
+        audio = [read_audio(chunk["recording"], chunk["start"], chunk["duration"]) for chunk in chunks]
+        return self.processor.feature_extractor(
+            audio, sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="pt"
+        ).input_features
+
     def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
 
-        `chunk_weights` [B] float32 is there if the weighting is soft.
+        `chunk_weights` [B] float32 is there if the weighting is soft. Where the encoder's states are on disk,
+        `encoder_states` [B, frames / 2, d] float16 takes the place of the features, and no audio is read.
         """
         import torch
 
-        audio = [read_audio(chunk["recording"], chunk["start"], chunk["duration"]) for chunk in chunks]
-        features = self.processor.feature_extractor(
-            audio, sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="pt"
-        ).input_features
         examples = [self.example(chunk) for chunk in chunks]
         longest = max(len(labels) for _, labels in examples)
         length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
@@ -128,7 +136,11 @@ class K2DDataCollator:
         for row, (inputs, targets) in enumerate(examples):
             decoder_input_ids[row, : len(inputs)] = torch.tensor(inputs)
             labels[row, : len(targets)] = torch.tensor(targets)
-        batch = {"input_features": features, "decoder_input_ids": decoder_input_ids, "labels": labels}
+        batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
+        if self.encoder_states is not None:
+            batch["encoder_states"] = self.encoder_states.batch(chunks)
+        else:
+            batch["input_features"] = self.features(chunks)
         if self.chunk_weighting != "hard":
             weights = [chunk_weight(chunk.get("distance"), self.chunk_weighting) for chunk in chunks]
             batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)

@@ -38,7 +38,7 @@ class Head:
     embedding: Tensor
 
     def logits(self, block: slice) -> Tensor:
-        """Logits of some positions, [block, V], at least float32: in less, a softmax over 50,000 tokens is too rough."""
+        """Logits of some positions, [block, V], in float32 at least: less is too rough for a softmax over 50,000."""
         logits = self.hidden[block] @ self.embedding.T
         return logits if logits.dtype == torch.float64 else logits.float()
 

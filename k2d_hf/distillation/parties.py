@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from k2d_hf.errors import K2DError
 
 
-def base_whisper(model: nn.Module) -> WhisperForConditionalGeneration:
+def base_whisper(model: Any) -> WhisperForConditionalGeneration:
     """The Whisper inside a peft model, or the model itself.
 
     Raises:
@@ -62,7 +62,7 @@ def same_weights(module: nn.Module, other: nn.Module) -> bool:
 
 
 @contextmanager
-def hidden_states_for_logits(model: WhisperForConditionalGeneration) -> Iterator[None]:
+def hidden_states_for_logits(model: Any) -> Iterator[None]:
     """Let `model.forward` return the decoder's hidden states where it returns logits.
 
     The loss projects them block by block. Going through `forward` keeps the hooks of DDP, FSDP and peft.
@@ -92,7 +92,7 @@ def student_hidden(
     with hidden_states_for_logits(base):
         if encoder_states is not None:
             outputs = model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=encoder_states),
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoder_states.to(base.dtype)),
                 decoder_input_ids=batch["decoder_input_ids"],
                 use_cache=False,
             )

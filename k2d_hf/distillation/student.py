@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 
@@ -56,13 +56,13 @@ def layer_indices(layers: int | Sequence[int], total: int, *, what: str = "decod
 
 def student_generation_config(
     teacher: GenerationConfig, decoder_layers: Sequence[int], *, language: str | None, task: str
-) -> GenerationConfig:
+) -> Any:
     """The teacher's generation config, repaired for a decoder that keeps `decoder_layers`.
 
     Language and task are set and forced ids removed, so that the student transcribes without being told; alignment
     heads are renumbered, those of layers that are gone removed.
     """
-    config = copy.deepcopy(teacher)
+    config: Any = copy.deepcopy(teacher)  # Whisper's own fields are known to no type
     config.forced_decoder_ids = None
     if getattr(config, "is_multilingual", False):
         config.language = language or getattr(config, "language", None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,9 @@ from transformers import (
 from k2d_hf.checkpoints import load_whisper, resolve_checkpoint
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.collator import K2DDataCollator
+from k2d_hf.distillation.encoder_states import EncoderStates, fits_disk
 from k2d_hf.distillation.losses import Head, LossSums, LossWeights, check_vocabulary, distillation_loss
+from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
 from k2d_hf.distillation.parties import (
     base_whisper,
     decode,
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 logger = logging.getLogger(__name__)
-
-COMPONENTS = ("ce", "kl", "auxiliary_kl", "agreement")
 
 
 class K2DTrainer(Seq2SeqTrainer):
@@ -86,9 +85,9 @@ class K2DTrainer(Seq2SeqTrainer):
     ) -> None:
         args = args or K2DTrainingArguments(output_dir="k2d-student")
         processing_class = processing_class or _find_processor(model, teacher_model)
-        student = load_whisper(model) if isinstance(model, (str, Path)) else model
-        self.teacher = _party("teacher", teacher_model, student, weight=args.kl_weight)
-        self.auxiliary = _party("auxiliary", auxiliary_model, student, weight=args.auxiliary_weight)
+        student: Any = load_whisper(model) if isinstance(model, (str, Path)) else model
+        self.teacher: Any = _party("teacher", teacher_model, student, weight=args.kl_weight)
+        self.auxiliary: Any = _party("auxiliary", auxiliary_model, student, weight=args.auxiliary_weight)
         self.loss_weights = LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature)
         if peft_config is not None:
             student = _with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
@@ -108,6 +107,7 @@ class K2DTrainer(Seq2SeqTrainer):
             eval_dataset = training_rows(eval_dataset, data_collator, what="evaluation")
         if compute_metrics is None and args.predict_with_generate:
             compute_metrics = MixedErrorRateMetric(processing_class)
+        self.args: K2DTrainingArguments
         super().__init__(
             model=student,
             args=args,
@@ -121,15 +121,55 @@ class K2DTrainer(Seq2SeqTrainer):
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
-        self._sums = {mode: _RunningSums() for mode in ("train", "eval")}
+        self._sums = {mode: RunningSums() for mode in ("train", "eval")}
         for party in (self.teacher, self.auxiliary):
             if party is not None:
                 party.to(self.args.device)
         if self.shares_encoder and isinstance(teacher_model, (str, Path)):
-            self.teacher.model.encoder = base.model.encoder  # the teacher's own copy would only take memory
+            self.teacher.model.encoder = base.get_encoder()  # the teacher's own copy would only take memory
         if isinstance(data_collator, K2DDataCollator):
             self.add_callback(_EpochToCollator(data_collator))
         _tell_language(base, args, train_dataset)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays."""
+        if self._keeps_encoder_states():
+            self._write_encoder_states()
+        return super().train(*args, **kwargs)
+
+    def _keeps_encoder_states(self) -> bool:
+        several_epochs = self.args.num_train_epochs > 1 if self.args.max_steps <= 0 else True
+        return (
+            self.args.keep_encoder_states
+            and several_epochs
+            and self.shares_encoder
+            and self.auxiliary is None
+            and isinstance(self.data_collator, K2DDataCollator)
+            and hasattr(self.train_dataset, "select")
+            and fits_disk(len(self.train_dataset), self.teacher, self._encoder_states_dir)
+        )
+
+    @property
+    def _encoder_states_dir(self) -> Path:
+        return Path(self.args.encoder_states_dir or Path(self.args.output_dir) / "encoder_states")
+
+    def _write_encoder_states(self) -> None:
+        """Run the encoder over the chunks whose states are not on disk yet, each process over its share."""
+        collator: Any = self.data_collator
+        encoder_of = base_whisper(self.accelerator.unwrap_model(self.model))
+        states = EncoderStates(self._encoder_states_dir, encoder_of.model.encoder)
+        rows: Any = self.train_dataset
+        mine = states.missing(rows)[self.args.process_index :: self.args.world_size]
+        size = self.args.per_device_train_batch_size
+        for at in range(0, len(mine), size):
+            chunks = [rows[index] for index in mine[at : at + size]]
+            features = collator.features(chunks).to(self.args.device)
+            with self.compute_loss_context_manager():
+                batch = encode(encoder_of, features).float().cpu().numpy()
+            for chunk, one in zip(chunks, batch, strict=True):
+                states.write(chunk, one)
+        self.accelerator.wait_for_everyone()
+        collator.encoder_states = states
 
     def compute_loss(
         self,
@@ -159,7 +199,9 @@ class K2DTrainer(Seq2SeqTrainer):
         base = base_whisper(self.accelerator.unwrap_model(model))
         labels = inputs["labels"]
         supervised = labels != IGNORED
-        states = encode(base, inputs["input_features"]) if self.shares_encoder else None
+        states = inputs.get("encoder_states")
+        if states is None and self.shares_encoder:
+            states = encode(base, inputs["input_features"])
         hidden = student_hidden(model, base, inputs, states)
         token_weights = None
         if "chunk_weights" in inputs:
@@ -195,7 +237,7 @@ class K2DTrainer(Seq2SeqTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
         **gen_kwargs: Any,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    ) -> tuple[Any, Tensor | None, Tensor | None]:
         """Loss of a batch and, with `predict_with_generate`, the tokens that the student writes by itself."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -208,12 +250,14 @@ class K2DTrainer(Seq2SeqTrainer):
             tokens = base.generate(inputs["input_features"], return_timestamps=False, **settings)
         return loss, tokens, inputs["labels"]
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, with loss and components averaged over tokens and not over batches."""
-        sums = self._sums["eval"] = _RunningSums()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        sums = self._sums["eval"] = RunningSums()
+        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        prefix = kwargs.get("metric_key_prefix", "eval")
         averages = sums.averages(self.accelerator, has_teacher=self.teacher is not None)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in averages.items()})
+        metrics: Any = output.metrics
+        metrics.update({f"{prefix}_{name}": value for name, value in averages.items()})
         self._sums["train"].pause()
         return output
 
@@ -224,7 +268,7 @@ class K2DTrainer(Seq2SeqTrainer):
             averages = sums.averages(self.accelerator, has_teacher=self.teacher is not None)
             averages.pop("loss", None)  # the Trainer's own is the same, over the same steps
             logs = {**logs, **averages, **sums.speed(self.accelerator)}
-            self._sums["train"] = _RunningSums()
+            self._sums["train"] = RunningSums()
         super().log(logs, start_time)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
@@ -235,60 +279,6 @@ class K2DTrainer(Seq2SeqTrainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator = collator
-
-
-class MixedErrorRateMetric:
-    """`compute_metrics` for evaluation during training: MER of what the student writes against the labels."""
-
-    def __init__(self, processor: WhisperProcessor) -> None:
-        self.processor = processor
-
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """`{"mer": rate}` over all rows."""
-        from k2d_hf.scoring.metrics import MixedErrorRate
-
-        texts = [self._decode(ids) for ids in (prediction.predictions, prediction.label_ids)]
-        return {"mer": MixedErrorRate().compute(predictions=texts[0], references=texts[1])["mer"]}
-
-    def _decode(self, ids: Any) -> list[str]:
-        end = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        return [self.processor.tokenizer.decode([token for token in row if 0 <= token < end]) for row in ids.tolist()]
-
-
-class _RunningSums:
-    """Sums of the loss's parts since the last log, and the time they took."""
-
-    def __init__(self) -> None:
-        self.values: Tensor | None = None
-        self.started = time.perf_counter()
-
-    def add(self, sums: LossSums) -> None:
-        parts = [sums.total.detach(), *(getattr(sums, name) for name in COMPONENTS)]
-        new = torch.stack([*parts, torch.full_like(parts[0], sums.tokens)]).double()
-        self.values = new if self.values is None else self.values + new
-
-    def pause(self) -> None:
-        """Leave out of the speed what came before, such as an evaluation."""
-        self.started = time.perf_counter()
-        self.timed_from = self._tokens()
-
-    timed_from = 0.0
-
-    def _tokens(self) -> float:
-        return 0.0 if self.values is None else float(self.values[-1])
-
-    def averages(self, accelerator: Any, *, has_teacher: bool) -> dict[str, float]:
-        """Averages over the supervised tokens of all processes."""
-        if self.values is None:
-            return {}
-        values = accelerator.reduce(self.values, "sum").tolist()
-        named = dict(zip(("loss", *COMPONENTS), (value / max(values[-1], 1) for value in values[:-1]), strict=True))
-        return {name: value for name, value in named.items() if has_teacher or name in ("loss", "ce")}
-
-    def speed(self, accelerator: Any) -> dict[str, float]:
-        seconds = time.perf_counter() - self.started
-        tokens = (self._tokens() - self.timed_from) * accelerator.num_processes
-        return {"tokens_per_second": round(tokens / seconds, 1)} if seconds > 0 and tokens else {}
 
 
 class _EpochToCollator(TrainerCallback):
@@ -359,7 +349,7 @@ def _collator(
 
 def _tell_language(student: WhisperForConditionalGeneration, args: K2DTrainingArguments, rows: Any) -> None:
     """Make the language of the labels the student's default, so that nobody has to type it."""
-    config = student.generation_config
+    config: Any = student.generation_config
     if not getattr(config, "is_multilingual", False):
         return
     language = args.language or getattr(config, "language", None)

@@ -16,8 +16,14 @@ from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import join_texts
-from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, TransformersTranscriber, open_transcriber
-from k2d_hf.scoring.error_rates import ErrorCounts, mixed_errors
+from k2d_hf.labelling.transcribers import (
+    FALLBACK_TEMPERATURES,
+    DecodingOptions,
+    Transcriber,
+    TransformersTranscriber,
+    open_transcriber,
+)
+from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.validation.distance import is_looping
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
@@ -67,6 +73,7 @@ def evaluate_model(
     engine: str = "transformers",
     beam_size: int = 1,
     condition_on_previous_text: bool = False,
+    temperature_fallback: bool = False,
     batch_size: int = 1,
     device: str = "auto",
     dtype: str = "auto",
@@ -84,6 +91,8 @@ def evaluate_model(
         engine: `transformers`, `faster-whisper` or `auto`.
         beam_size: beams of the search; 1 is greedy.
         condition_on_previous_text: whether the model sees what it wrote before.
+        temperature_fallback: whether windows that look wrong are decoded again by sampling; without, as here, output
+            is the same each time and is what `pipeline` gives.
         batch_size: recordings in one pass.
         device: `auto`, `cpu`, `cuda`, ...
         dtype: `auto`, or a number format that the engine knows.
@@ -103,6 +112,7 @@ def evaluate_model(
         language=language,
         beam_size=beam_size,
         condition_on_previous_text=condition_on_previous_text,
+        temperatures=FALLBACK_TEMPERATURES if temperature_fallback else FALLBACK_TEMPERATURES[:1],
         batch_size=batch_size,
         device=device,
         dtype=dtype,
@@ -115,19 +125,18 @@ def evaluate_model(
         written, seconds = _transcribe(transcriber, rows, on_progress if run == 0 else None)
         texts = texts or written
         factors.append(seconds / sum(row["seconds"] for row in rows))
-    errors = [mixed_errors(row["reference"], text) for row, text in zip(rows, texts, strict=True)]
-    mer = sum((error.mer for error in errors), ErrorCounts(0, 0, 0, 0))
-    zh_cer = sum((error.zh_cer for error in errors), ErrorCounts(0, 0, 0, 0))
-    en_wer = sum((error.en_wer for error in errors), ErrorCounts(0, 0, 0, 0))
+    errors = MixedErrors()
+    for row, text in zip(rows, texts, strict=True):
+        errors += mixed_errors(row["reference"], text)
     return Evaluation(
         model=name or known_as,
-        mer=mer.rate,
-        substitutions=mer.substitutions,
-        deletions=mer.deletions,
-        insertions=mer.insertions,
-        reference_length=mer.reference_length,
-        zh_cer=zh_cer.rate if zh_cer.reference_length else None,
-        en_wer=en_wer.rate if en_wer.reference_length else None,
+        mer=errors.mer,
+        substitutions=errors.mixed.substitutions,
+        deletions=errors.mixed.deletions,
+        insertions=errors.mixed.insertions,
+        reference_length=errors.mixed.reference_length,
+        zh_cer=errors.zh_cer,
+        en_wer=errors.en_wer,
         looping_outputs=sum(is_looping(text) for text in texts),
         recordings=len(rows),
         audio_seconds=sum(row["seconds"] for row in rows),

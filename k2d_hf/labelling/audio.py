@@ -79,7 +79,7 @@ def read_audio(path: str | os.PathLike[str], start: float = 0.0, duration: float
     Returns float32 [samples] at 16 kHz, the mean over channels, samples `round(16000 * start)` up to
     `round(16000 * (start + duration))` of the whole recording: neighbouring spans join without gap or overlap, and
     what lies beyond the end is left away. Only the span is decoded. Amplitudes beyond 1 (float files) stay as they are.
-    A span equals the same cut of the whole recording within 1e-6 (Opus at 16 kHz or less within 1e-2: its
+    A span equals the same cut of the whole recording within 2e-6 (Opus at 16 kHz or less within 1e-2: its
     speech coder forgets the past slowly).
 
     Raises AudioError: a file that is missing, empty, not audio, truncated, without samples, or not finite.

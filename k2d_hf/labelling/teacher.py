@@ -140,12 +140,9 @@ def _fingerprint() -> str:
 
 
 def _nothing_left(report: LabellingReport) -> str:
-    if not report.recordings:
+    if not report.skipped:
         return "there are no recordings to label"
-    first = (
-        report.skipped[0] if report.skipped else {"recording": "the recordings", "detail": "no segment could be kept"}
-    )
-    return f"none of {report.recordings} recordings could be labelled; the first is {first['recording']}: {first['detail']}"
+    return f"none of {report.recordings} recordings could be labelled; the first: {report.skipped[0]['detail']}"
 
 
 class _Labeller:
@@ -162,6 +159,7 @@ class _Labeller:
         on_progress: Callable[[int], None] | None,
     ) -> None:
         self.teacher = teacher
+        self.transcriber: Any = teacher if hasattr(teacher, "transcribe") else None
         self.options = options
         self.engine = engine
         self.max_duration = max_duration
@@ -209,9 +207,10 @@ class _Labeller:
         return [[name] for name in names]
 
     def _open(self) -> Transcriber:
-        if not hasattr(self.teacher, "transcribe"):
-            self.teacher = open_transcriber(resolve_checkpoint(self.teacher).path, self.options, engine=self.engine)
-        return self.teacher
+        if self.transcriber is None:
+            checkpoint = resolve_checkpoint(self.teacher)  # type: ignore[arg-type]
+            self.transcriber = open_transcriber(checkpoint.path, self.options, engine=self.engine)
+        return self.transcriber
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         entry = self.journal[name]

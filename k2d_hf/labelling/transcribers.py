@@ -133,7 +133,7 @@ class TransformersTranscriber:
         dtype = getattr(torch, name, None)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise K2DError(f"dtype {name!r} is not one of the engine transformers: choose float32, float16 or bfloat16")
-        model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True)
+        model: Any = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True)
         return cls(model.to(device), WhisperProcessor.from_pretrained(checkpoint), options)
 
     def transcribe(self, audio: Sequence[np.ndarray]) -> list[Transcript]:

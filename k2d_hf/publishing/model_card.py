@@ -152,7 +152,8 @@ def _markdown_table(evaluation: dict[str, dict[str, Any]]) -> str:
     rows = [["model", *COLUMNS], ["---"] * (len(COLUMNS) + 1), *table_rows(evaluation)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     if "teacher" in evaluation and "student" in evaluation:
-        table += f"\n\nThe student is {speed_up(evaluation['teacher'], evaluation['student']):.1f} times as fast as its teacher."
+        ratio = speed_up(evaluation["teacher"], evaluation["student"])
+        table += f"\n\nThe student is {ratio:.1f} times as fast as its teacher."
     return table
 
 

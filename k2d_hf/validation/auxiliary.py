@@ -139,6 +139,7 @@ class _Auxiliary:
         on_progress: Callable[[int], None] | None,
     ) -> None:
         self.auxiliary = auxiliary
+        self.transcriber: Any = auxiliary if hasattr(auxiliary, "transcribe_chunks") else None
         self.options = options
         self.engine = engine
         self.journal = journal
@@ -177,7 +178,7 @@ class _Auxiliary:
             self.journal.write(key, {"text": text})
 
     def _open(self) -> Transcriber:
-        if not hasattr(self.auxiliary, "transcribe_chunks"):
-            checkpoint = resolve_checkpoint(self.auxiliary).path
-            self.auxiliary = open_transcriber(checkpoint, self.options, engine=self.engine)
-        return self.auxiliary
+        if self.transcriber is None:
+            checkpoint = resolve_checkpoint(self.auxiliary)  # type: ignore[arg-type]
+            self.transcriber = open_transcriber(checkpoint.path, self.options, engine=self.engine)
+        return self.transcriber

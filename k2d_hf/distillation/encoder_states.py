@@ -1,0 +1,85 @@
+"""The frozen encoder, run once: its states on disk, memory-mapped, for later epochs and other students.
+
+A file a chunk, named by the encoder's weights and the chunk, so that it is found again whatever the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+logger = logging.getLogger(__name__)
+
+SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
+BYTES = 2  # float16
+
+
+class EncoderStates:
+    """Encoder states of chunks as float16 files, [frames, d] each.
+
+    Args:
+        folder: where they lie; made when something is written.
+        encoder: whose states they are; other weights mean other files.
+    """
+
+    def __init__(self, folder: str | Path, encoder: nn.Module) -> None:
+        self.folder = Path(folder) / weights_digest(encoder)
+
+    def path(self, chunk: Mapping[str, Any]) -> Path:
+        """The file of a chunk, by its recording (with size and age), start and duration."""
+        stat = os.stat(chunk["recording"])
+        span = f"{chunk['recording']} {stat.st_size} {stat.st_mtime_ns} {chunk['start']!r} {chunk['duration']!r}"
+        name = hashlib.sha256(span.encode()).hexdigest()[:32]
+        return self.folder / name[:2] / f"{name}.npy"
+
+    def missing(self, chunks: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Positions of the chunks that have no file yet."""
+        return [index for index, chunk in enumerate(chunks) if not self.path(chunk).exists()]
+
+    def write(self, chunk: Mapping[str, Any], states: np.ndarray) -> None:
+        """Write the states of a chunk, whole or not at all."""
+        path = self.path(chunk)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.save(file, states.astype(np.float16))
+        partial.replace(path)
+
+    def batch(self, chunks: Sequence[Mapping[str, Any]]) -> Tensor:
+        """States of some chunks, [B, frames, d] float16."""
+        return torch.from_numpy(np.stack([np.load(self.path(chunk), mmap_mode="r") for chunk in chunks]))
+
+
+def weights_digest(module: nn.Module) -> str:
+    """A short hash of a module's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def fits_disk(rows: int, model: WhisperForConditionalGeneration, folder: Path) -> bool:
+    """Whether the states of `rows` chunks fit the disk of `folder`; says so in the log where they do not."""
+    needed = rows * model.config.max_source_positions * model.config.d_model * BYTES
+    existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed <= SHARE_OF_DISK * free:
+        return True
+    logger.warning(
+        "encoder states are not kept: %.1f GB for %d chunks, and %.1f GB are free; the encoder runs in every epoch",
+        needed / 1e9, rows, free / 1e9,
+    )  # fmt: skip
+    return False
