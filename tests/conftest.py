@@ -57,8 +57,7 @@ def make_tiny_whisper(*, seed=0, vocab_size=51865, mel_bins=80, encoder_layers=2
         init_std=0.3,
     )
     model = WhisperForConditionalGeneration(config).eval()
-    settings = model.generation_config
-    settings.update(
+    settings = dict(
         decoder_start_token_id=50258,
         bos_token_id=50257,
         eos_token_id=50257,
@@ -75,6 +74,8 @@ def make_tiny_whisper(*, seed=0, vocab_size=51865, mel_bins=80, encoder_layers=2
         alignment_heads=[[0, 1], [2, 0], [decoder_layers - 1, 1]],
         return_timestamps=False,
     )
+    for name, value in settings.items():  # `update` passes over names that are Whisper's alone
+        setattr(model.generation_config, name, value)
     return model
 
 

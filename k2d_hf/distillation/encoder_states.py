@@ -6,21 +6,15 @@ A file a chunk, named by the encoder's weights and the chunk, so that it is foun
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from transformers import WhisperForConditionalGeneration
-
-logger = logging.getLogger(__name__)
 
 SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
 BYTES = 2  # float16
@@ -71,15 +65,17 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def fits_disk(rows: int, model: WhisperForConditionalGeneration, folder: Path) -> bool:
-    """Whether the states of `rows` chunks fit the disk of `folder`; says so in the log where they do not."""
-    needed = rows * model.config.max_source_positions * model.config.d_model * BYTES
+def lack_of_disk(chunks: int, config: Any, folder: Path) -> str | None:
+    """Why the states of so many chunks do not fit the disk of `folder`; None if they do.
+
+    Args:
+        chunks: those whose states are still to be written.
+        config: of the Whisper whose encoder it is.
+        folder: where they would lie; it need not exist.
+    """
+    needed = chunks * config.max_source_positions * config.d_model * BYTES
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed <= SHARE_OF_DISK * free:
-        return True
-    logger.warning(
-        "encoder states are not kept: %.1f GB for %d chunks, and %.1f GB are free; the encoder runs in every epoch",
-        needed / 1e9, rows, free / 1e9,
-    )  # fmt: skip
-    return False
+        return None
+    return f"{chunks} chunks need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {existing}"

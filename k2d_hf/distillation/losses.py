@@ -39,7 +39,7 @@ class Head:
 
     def logits(self, block: slice) -> Tensor:
         """Logits of some positions, [block, V], in float32 at least: less is too rough for a softmax over 50,000."""
-        logits = self.hidden[block] @ self.embedding.T
+        logits = self.hidden[block].to(self.embedding.dtype) @ self.embedding.T
         return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -47,7 +47,8 @@ class Head:
 class LossSums:
     """Sums over supervised tokens; divide by `tokens`, or by the tokens of an accumulated batch.
 
-    `total` carries the gradient, and the weights of components and chunks; the others are plain and detached.
+    `total` carries the gradient, and the weights of components and chunks; the others are plain and detached, so that
+    total = beta * ce + T^2 * (gamma * kl + lambda * auxiliary_kl) where every chunk weighs 1.
     """
 
     total: Tensor
@@ -90,8 +91,11 @@ def distillation_loss(
             check_vocabulary(name, party.embedding.shape[0], student.embedding.shape[0])
     if token_weights is None:
         token_weights = torch.ones_like(labels, dtype=torch.float32)
+    hidden, embedding = student.hidden, student.embedding
+    if not torch.is_grad_enabled():  # needs_input_grad does not look at the mode, and gradients are most of the work
+        hidden, embedding = hidden.detach(), embedding.detach()
     total, ce, kl, auxiliary_kl, agreement = _BlockwiseLoss.apply(
-        student.hidden, student.embedding, labels, teacher, auxiliary, weights, token_weights, block_tokens
+        hidden, embedding, labels, teacher, auxiliary, weights, token_weights, block_tokens
     )
     return LossSums(total, ce, kl, auxiliary_kl, agreement, labels.numel())
 

@@ -3,51 +3,52 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import EvalPrediction, WhisperProcessor
 
 from k2d_hf.distillation.losses import LossSums
+from k2d_hf.whisper_tokens import token_id
 
-COMPONENTS = ("ce", "kl", "auxiliary_kl", "agreement")
+PARTS = ("total", "ce", "kl", "auxiliary_kl", "agreement")
 
 
 class RunningSums:
     """Sums of the loss's parts since the last log, over supervised tokens, and the time they took."""
 
     def __init__(self) -> None:
-        self.values: Tensor | None = None
+        self.batches: list[Tensor] = []  # a vector of PARTS each; left on the device, as reading one waits for it
+        self.tokens = 0
         self.started = time.perf_counter()
-        self.timed_from = 0.0
+        self.timed_from = 0
 
     def add(self, sums: LossSums) -> None:
         """Add a batch."""
-        parts = [sums.total.detach(), *(getattr(sums, name) for name in COMPONENTS)]
-        new = torch.stack([*parts, torch.full_like(parts[0], sums.tokens)]).double()
-        self.values = new if self.values is None else self.values + new
+        self.batches.append(torch.stack([getattr(sums, name).detach() for name in PARTS]))
+        self.tokens += sums.tokens
 
     def pause(self) -> None:
         """Leave out of the speed what came before, such as an evaluation."""
         self.started = time.perf_counter()
-        self.timed_from = self._tokens()
+        self.timed_from = self.tokens
 
-    def _tokens(self) -> float:
-        return 0.0 if self.values is None else float(self.values[-1])
-
-    def averages(self, accelerator: Any, *, has_teacher: bool) -> dict[str, float]:
-        """Averages over the supervised tokens of all processes."""
-        if self.values is None:
+    def averages(self, components: Iterable[str]) -> dict[str, float]:
+        """Loss and components, averaged over the supervised tokens of all processes; every process must call it."""
+        mine = torch.stack(self.batches).cpu().double().sum(0).tolist() if self.batches else [0.0] * len(PARTS)
+        *sums, tokens = (sum(column) for column in zip(*gather_object([[*mine, self.tokens]]), strict=True))
+        if not tokens:
             return {}
-        values = accelerator.reduce(self.values, "sum").tolist()
-        named = dict(zip(("loss", *COMPONENTS), (value / max(values[-1], 1) for value in values[:-1]), strict=True))
-        return {name: value for name, value in named.items() if has_teacher or name in ("loss", "ce")}
+        average = {name: value / tokens for name, value in zip(PARTS, sums, strict=True)}
+        return {"loss": average["total"], **{name: average[name] for name in components}}
 
-    def speed(self, accelerator: Any) -> dict[str, float]:
+    def speed(self, processes: int) -> dict[str, float]:
         """Supervised tokens a second, over all processes."""
         seconds = time.perf_counter() - self.started
-        tokens = (self._tokens() - self.timed_from) * accelerator.num_processes
+        tokens = (self.tokens - self.timed_from) * processes
         return {"tokens_per_second": round(tokens / seconds, 1)} if seconds > 0 and tokens else {}
 
 
@@ -55,7 +56,8 @@ class MixedErrorRateMetric:
     """`compute_metrics` for evaluation during training: MER of what the student writes against the labels."""
 
     def __init__(self, processor: WhisperProcessor) -> None:
-        self.processor = processor
+        self.tokenizer: Any = processor.tokenizer
+        self.end = token_id(self.tokenizer, "<|endoftext|>")
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """`{"mer": rate}` over all rows."""
@@ -65,5 +67,5 @@ class MixedErrorRateMetric:
         return {"mer": MixedErrorRate().compute(predictions=texts[0], references=texts[1])["mer"]}
 
     def _decode(self, ids: Any) -> list[str]:
-        end = self.processor.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        return [self.processor.tokenizer.decode([token for token in row if 0 <= token < end]) for row in ids.tolist()]
+        """Texts without special tokens and timestamps, which all come after the end of text."""
+        return [self.tokenizer.decode([token for token in row if 0 <= token < self.end]) for row in ids.tolist()]

@@ -1,0 +1,37 @@
+# Everything here makes .venv first where it is not there. `make help` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test check format clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+install: $(VENV)/installed ## the virtual environment, with everything that the other targets need
+
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[fast,quickstart,test]"
+	@touch $@
+
+quickstart: $(VENV)/installed ## from 16 minutes of unlabelled lectures to a measured student in runs/quickstart
+	$(BIN)/k2d run recipes/quickstart/quickstart.yaml
+
+test: $(VENV)/installed ## the tests; no network is needed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed ## lint, format and types
+	$(BIN)/ruff check k2d_hf tests
+	$(BIN)/ruff format --check k2d_hf tests
+	$(BIN)/mypy
+
+format: $(VENV)/installed ## put the code into the project's format
+	$(BIN)/ruff check --fix k2d_hf tests
+	$(BIN)/ruff format k2d_hf tests
+
+clean: ## remove the virtual environment and caches; runs stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
