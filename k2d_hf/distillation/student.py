@@ -64,6 +64,8 @@ def student_generation_config(
     """
     config: Any = copy.deepcopy(teacher)  # Whisper's own fields are known to no type
     config.forced_decoder_ids = None
+    # False, as openai ships it, makes transformers refuse audio of over 30 s unless the caller asks for timestamps
+    config.return_timestamps = None
     if getattr(config, "is_multilingual", False):
         config.language = language or getattr(config, "language", None)
         config.task = task
@@ -72,6 +74,17 @@ def student_generation_config(
         position = {layer: index for index, layer in enumerate(decoder_layers)}
         config.alignment_heads = [[position[layer], head] for layer, head in heads if layer in position] or None
     return config
+
+
+def set_language(student: WhisperForConditionalGeneration, language: str | None, task: str) -> None:
+    """Make language and task the student's defaults, so that nobody has to type them; None keeps the language it has.
+
+    Nothing changes in an English-only student, which knows neither.
+    """
+    config: Any = student.generation_config
+    if getattr(config, "is_multilingual", False):
+        config.language, config.task = language or getattr(config, "language", None), task
+        config.forced_decoder_ids = None
 
 
 def create_student(

@@ -12,9 +12,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from k2d_hf.checkpoints import Checkpoint
+from k2d_hf.console import minutes
 from k2d_hf.evaluation.table import COLUMNS, speed_up, table_rows
 from k2d_hf.recipe import Recipe
-from k2d_hf.stages import load_chunks, minutes
+from k2d_hf.stages import load_chunks
 
 TAGS = ("k2d", "knowledge-distillation", "code-switching", "whisper")
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
@@ -26,9 +27,9 @@ class CardFacts:
     """What a card tells, grouped by where it comes from. No transcript and no path of the user's data is in here."""
 
     model_name: str
-    model_path: str
     # the recipe
     teacher: str
+    base_model: str | None  # the teacher's id on the Hub, where it has one
     auxiliary: str
     languages: list[str]
     # labelling and validation
@@ -64,9 +65,9 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
     log = json.loads((directory / "student" / "training_log.json").read_text(encoding="utf-8"))
     facts = CardFacts(
         model_name=recipe.name,
-        model_path=str(directory / "student"),
-        teacher=teacher.name,
-        auxiliary=auxiliary.name,
+        teacher=public_name(teacher),
+        base_model=teacher.name if has_id(teacher) else None,
+        auxiliary=public_name(auxiliary),
         languages=sorted({language for language in kept["language"] if language}),
         kept_seconds=sum(kept["duration"]),
         labelled_seconds=sum(chunks["duration"]),
@@ -77,13 +78,23 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
     return facts
 
 
+def has_id(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is known by an id on the Hub, and not by a folder of the user's."""
+    return checkpoint.origin in ("hub", "hub cache") or (checkpoint.origin == "wheels" and "/" in checkpoint.name)
+
+
+def public_name(checkpoint: Checkpoint) -> str:
+    """Its id, or the last part of its folder: a card tells no paths."""
+    return checkpoint.name if has_id(checkpoint) else Path(checkpoint.name).name
+
+
 def render_card(facts: CardFacts) -> ModelCard:
     """The card as huggingface_hub knows it: metadata in front, then the template filled in."""
     evaluation = facts.evaluation
     student = evaluation.get("student")
     data = ModelCardData(
         language=facts.languages or None,
-        base_model=facts.teacher,
+        base_model=facts.base_model,
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
         tags=list(TAGS),
@@ -95,9 +106,8 @@ def render_card(facts: CardFacts) -> ModelCard:
         data,
         template_str=template.read_text(encoding="utf-8"),
         model_name=facts.model_name,
-        model_path=facts.model_path,
-        teacher=facts.teacher,
-        languages_text="-".join(facts.languages) or "multilingual",
+        teacher=f"[{facts.teacher}](https://huggingface.co/{facts.teacher})" if facts.base_model else facts.teacher,
+        languages_text=f" (language token {', '.join(facts.languages)})" if facts.languages else "",
         kept_text=minutes(facts.kept_seconds),
         facts=facts.facts,
         training_log=facts.training_log,
@@ -117,7 +127,7 @@ def _facts(facts: CardFacts, recipe: Recipe, directory: Path, chunks: Any, *, sa
     reasons = Counter(reason for reason in chunks["drop_reason"] if reason).most_common()
     defaults = {"ce_weight": 0.8, "kl_weight": 1.0, "auxiliary_weight": 0.0, "temperature": 2.0}
     weights = {name: recipe.distil.get(name, value) for name, value in defaults.items()}
-    others = {name: value for name, value in recipe.distil.items() if name not in defaults}
+    others = {n: value for n, value in recipe.distil.items() if n not in defaults and not n.endswith(("_dir", "_path"))}
     layers = recipe.student.decoder_layers
     return [
         ("teacher", f"{facts.teacher}, beam {recipe.label.beam_size}"),

@@ -1,0 +1,106 @@
+"""The whole method on a minute of real code-switched speech, with the real Whisper base weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+import yaml
+from conftest import WHISPER_BASE
+from datasets import load_from_disk
+
+from k2d_hf.cli import main
+from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
+
+pytestmark = pytest.mark.real
+
+QUICKSTART = Path(__file__).parent.parent / "recipes" / "quickstart"
+SECONDS = 58.0  # where the lecture's segments leave a pause
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory: a minute of the quickstart's lecture through every stage."""
+    folder = tmp_path_factory.mktemp("real")
+    lecture = json.loads((QUICKSTART / "dev.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    soundfile.write(folder / "minute.flac", read_audio(QUICKSTART / lecture["audio"], 0.0, SECONDS), SAMPLE_RATE)
+    (folder / "not-audio.flac").write_text("not audio")
+    spoken = " ".join(segment["text"] for segment in lecture["segments"] if segment["end"] < SECONDS)
+    rows = [{"audio": "minute.flac", "text": spoken}]
+    (folder / "dev.jsonl").write_text(json.dumps(rows[0]), encoding="utf-8")
+    (folder / "train.jsonl").write_text('{"audio": "minute.flac"}\n{"audio": "not-audio.flac"}\n', encoding="utf-8")
+    recipe = {
+        "name": "minute",
+        "language": "zh",
+        "recordings": "train.jsonl",
+        "evaluation": "dev.jsonl",
+        "teacher": WHISPER_BASE,
+        "auxiliary": "teacher",
+        "output": str(folder / "run"),
+        "label": {"condition_on_previous_text": False, "beam_size": 2},
+        "validate": {"threshold": 0.9},
+        "student": {"decoder_layers": [0, 5]},
+        "distil": {
+            "max_steps": 24,
+            "per_device_train_batch_size": 2,
+            "learning_rate": 5e-4,
+            "timestamp_probability": 1.0,
+            "save_strategy": "no",
+        },
+        "evaluate": {"engine": "faster-whisper", "beam_size": 1},
+    }
+    (folder / "minute.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    assert main(["run", str(folder / "minute.yaml")]) == 0
+    return folder / "run"
+
+
+def test_every_second_of_segments_is_in_one_chunk_or_listed(run):
+    journal = [json.loads(line) for line in next((run / "journals").glob("label-*")).read_text().splitlines()]
+    written = [s for entry in journal for s in entry["value"].get("segments", [])]
+    chunks = load_from_disk(str(run / "chunks"))
+    listed = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    seconds_in = sum(s["end"] - s["start"] for s in written)
+    seconds_out = sum(s["end"] - s["start"] for chunk in chunks for s in chunk["segments"])
+    left_out = sum(entry["end"] - entry["start"] for entry in listed if "start" in entry)
+    assert seconds_in == pytest.approx(seconds_out + left_out)
+    spans = [(c["start"] + s["start"], c["start"] + s["end"]) for c in chunks for s in c["segments"]]
+    assert len(spans) == len(set(spans))
+    assert all(chunk["duration"] <= 30.0 for chunk in chunks)
+
+
+def test_bad_file_is_named_and_the_rest_goes_on(run):
+    listed = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
+    assert [(Path(e["recording"]).name, e["reason"]) for e in listed if "detail" in e] == [
+        ("not-audio.flac", "not audio")
+    ]
+
+
+def test_student_learns_and_is_smaller(run):
+    figures = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    assert list(figures) == ["teacher", "student_before", "student"]
+    assert figures["teacher"]["mer"] < 0.5
+    assert figures["student"]["mer"] < 0.8 * figures["student_before"]["mer"]
+    assert figures["student"]["parameters"] < figures["teacher"]["parameters"]
+
+
+def test_student_is_a_complete_checkpoint(run):
+    names = {path.name for path in (run / "student").iterdir()}
+    assert {"config.json", "model.safetensors", "generation_config.json", "README.md", "tokenizer.json"} <= names
+
+
+@pytest.mark.parametrize("timestamps", [False, True])
+@pytest.mark.parametrize("seconds", [5, SECONDS])
+def test_pipeline_loads_the_student(run, seconds, timestamps):
+    from transformers import pipeline
+
+    recognise = pipeline("automatic-speech-recognition", model=str(run / "student"))
+    audio = read_audio(QUICKSTART / "dev" / "dev_000.opus", 0.0, seconds)
+    result = recognise(audio, return_timestamps=True) if timestamps else recognise(audio)
+    assert "lecture" in result["text"].lower()
+    if timestamps:
+        assert result["chunks"][0]["timestamp"][0] is not None
+
+
+def test_second_run_does_nothing(run, capsys):
+    assert main(["run", str(run.parent / "minute.yaml")]) == 0
+    assert capsys.readouterr().out.count("up to date") == 6
