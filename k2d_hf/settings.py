@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -20,16 +21,38 @@ from k2d_hf.errors import K2DError
 
 T = TypeVar("T")
 
+LISTED = 12  # known names that an error lists; more would bury what is wrong
 
-def setting(default: Any = dataclasses.MISSING, help: str = "", **metadata: Any) -> Any:
-    """A dataclass field with a description; `choices` in the metadata are enforced."""
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    help: str = "",
+    *,
+    choices: Iterable[Any] | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    short_for: str | None = None,
+) -> Any:
+    """A dataclass field with a description and the values that it may have.
+
+    Args:
+        default: the value where none is given; without one the setting must be given. A dataclass is a section.
+        help: one sentence for `--help` and for errors.
+        choices: the values that there are.
+        least: the smallest number.
+        most: the largest number.
+        short_for: of a section: the setting that is meant where text stands for the whole section.
+    """
+    metadata = {"help": help, "choices": choices, "least": least, "most": most, "short_for": short_for}
     if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"help": help, **metadata})
-    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if dataclasses.is_dataclass(default):
+        return dataclasses.field(default_factory=typing.cast(type, default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -> T:
-    """Build the dataclass `cls` from a mapping, its nested dataclasses too.
+    """Build the dataclass `cls` from a mapping, its sections (nested dataclasses) too.
 
     Args:
         cls: a dataclass.
@@ -38,7 +61,7 @@ def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -
         section: name of the section, with which errors name the key.
 
     Raises:
-        K2DError: one line that names key and file, for an unknown key, a wrong type or a missing setting.
+        K2DError: one line that names key and file, for an unknown key, a wrong type or value, or a missing setting.
     """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
@@ -49,17 +72,30 @@ def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -
     read: dict[str, Any] = {}
     for name, field in fields.items():
         key = f"{section}.{name}" if section else name
-        if name not in values:
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-                if not dataclasses.is_dataclass(hints[name]):
-                    raise K2DError(f"{where}: {key}: missing; {field.metadata.get('help', 'it must be set')}")
-                read[name] = read_settings(hints[name], {}, where=where, section=key)
-        elif dataclasses.is_dataclass(hints[name]):
-            read[name] = read_settings(hints[name], values[name], where=where, section=key)
-        else:
-            read[name] = read_value(values[name], hints[name], where=where, key=key)
-            check_choice(read[name], field.metadata.get("choices"), where=where, key=key)
+        if name in values:
+            read[name] = _read_field(field, hints[name], values[name], where=where, key=key)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise K2DError(f"{where}: {key}: missing; give {field.metadata['help']}")
     return cls(**read)
+
+
+def _read_field(field: dataclasses.Field, hint: Any, value: Any, *, where: str, key: str) -> Any:
+    nested = next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
+    if nested is None:
+        read = read_value(value, hint, where=where, key=key)
+        check_value(read, field.metadata, where=where, key=key)
+        return read
+    if value is None and type(None) in _options(hint):
+        return None
+    short_for = field.metadata["short_for"]
+    if short_for is not None and not isinstance(value, Mapping):
+        value = {short_for: read_value(value, hints_of(nested)[short_for], where=where, key=key)}
+    return read_settings(nested, value, where=where, section=key)  # type: ignore[arg-type]
+
+
+def hints_of(cls: Any) -> dict[str, Any]:
+    """Types of the settings of a dataclass, by name."""
+    return typing.get_type_hints(cls)
 
 
 def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, section: str = "") -> None:
@@ -69,16 +105,21 @@ def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, secti
         if name not in known:
             key = f"{section}.{name}" if section else name
             near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise K2DError(f"{where}: {key}: no such setting; {hint}")
+            hint = f"; known are {', '.join(known)}" if len(known) <= LISTED else ""
+            raise K2DError(f"{where}: {key}: no such setting{f'; did you mean {near[0]}?' if near else hint}")
 
 
-def check_choice(value: Any, choices: Iterable[Any] | None, *, where: str, key: str) -> None:
-    """Raise K2DError if `value` is not among `choices`, where there are any."""
-    if choices is not None and value not in list(choices):
-        near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
+def check_value(value: Any, limits: Mapping[str, Any], *, where: str, key: str) -> None:
+    """Raise K2DError if `value` is none of the `choices`, below `least` or above `most` of the limits."""
+    choices, least, most = limits["choices"], limits["least"], limits["most"]
+    if choices is not None and value not in choices:
+        near = difflib.get_close_matches(str(value), map(str, choices), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise K2DError(f"{where}: {key}: {value!r} is none of {', '.join(map(str, choices))}{hint}")
+    if least is not None and most is not None and not least <= value <= most:
+        raise K2DError(f"{where}: {key}: {value!r} is outside {least:g} to {most:g}")
+    if least is not None and not value >= least:
+        raise K2DError(f"{where}: {key}: {value!r} is too small; at least {least:g}")
 
 
 def read_value(value: Any, hint: Any, *, where: str, key: str) -> Any:
@@ -91,7 +132,9 @@ def read_value(value: Any, hint: Any, *, where: str, key: str) -> Any:
         fits, converted = _convert(value, option)
         if fits:
             return converted
-    raise K2DError(f"{where}: {key}: {value!r} is not {_describe(hint)}")
+    wants_text = str in _options(hint) and not isinstance(value, (list, dict))
+    quote = "; put it in quotes" if wants_text and value is not None else ""
+    raise K2DError(f"{where}: {key}: {value!r} is not {_describe(hint)}{quote}")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -102,13 +145,10 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
     origin = typing.get_origin(hint)
     if hint is Any:
         return True, value
-    if hint is type(None) or hint is None:
+    if hint is type(None):
         return value is None, None
-    if hint is float and not isinstance(value, bool):
-        try:
-            return True, float(value)
-        except (TypeError, ValueError):
-            return False, None
+    if hint is float:
+        return _convert_float(value)
     if hint in (bool, str):
         return isinstance(value, hint), value
     if hint is int:
@@ -126,56 +166,99 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
     return False, None
 
 
+def _convert_float(value: Any) -> tuple[bool, float | None]:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return False, None
+    try:
+        number = float(value)
+    except ValueError:
+        return False, None
+    return math.isfinite(number), number
+
+
 def _describe(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     described = []
     for option in _options(hint):
         if typing.get_origin(option) in (list, tuple):
-            described.append(f"a list of {_describe(typing.get_args(option)[0]).removeprefix('a ')}s")
+            of = _describe(typing.get_args(option)[0])
+            described.append("a list of " + (of if of == "text" else of.removeprefix("a ") + "s"))
+        elif isinstance(option, type) and issubclass(option, Enum):
+            described.append("one of " + ", ".join(str(member.value) for member in option))
+        elif (typing.get_origin(option) or option) is dict:
+            described.append("a mapping")
         else:
             described.append(names.get(option, getattr(option, "__name__", str(option))))
-    return " or ".join(described)
+    return " or ".join(dict.fromkeys(described))
 
 
-def parse_assignment(text: str, *, where: str = "--set") -> tuple[str, Any]:
-    """`distil.max_steps=50` as a key and a value read as YAML.
+def assign(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """`values` with assignments such as `distil.max_steps=50` made, the right-hand sides read as YAML.
 
     Raises:
-        K2DError: if there is no `=`, or the value is no YAML.
+        K2DError: if there is no `=`, the value is no YAML, or what stands before a dot is no section.
     """
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise K2DError(f"{where} {text}: write section.key=value")
+    assigned = dict(values)
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise K2DError(f"--set {text}: write key=value, such as distil.max_steps=50")
+        *sections, name = key.strip().split(".")
+        inner = assigned
+        for section in sections:
+            below = inner.get(section)
+            if below is not None and not isinstance(below, Mapping):
+                raise K2DError(f"--set {text}: {section} is {below!r} and no section")
+            inner[section] = inner = dict(below or {})
+        inner[name] = _as_yaml(value, where=f"--set {text}")
+    return assigned
+
+
+def _as_yaml(text: str, *, where: str) -> Any:
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise K2DError(f"{where} {text}: the value is no YAML ({error.__class__.__name__})") from None
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise K2DError(f"{where}: the value is not YAML; quote what has special characters") from None
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type, *, skip: Iterable[str] = ()) -> None:
+def add_options(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
     """Offer each setting of the dataclass `cls` as an option of `parser`; those not given stay unset."""
     for field in dataclasses.fields(cls):
-        if field.name in skip or not field.init:
-            continue
-        default = field.default if field.default is not dataclasses.MISSING else None
-        shown = "" if default is None else f" (default: {default})"
-        parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            dest=field.name,
-            default=argparse.SUPPRESS,
-            metavar=field.metadata.get("metavar", "VALUE"),
-            choices=field.metadata.get("choices"),
-            help=(field.metadata.get("help", "") + shown).replace("%", "%%"),
-        )
+        if field.name not in skip:
+            parser.add_argument(
+                "--" + field.name.replace("_", "-"),
+                dest=field.name,
+                default=argparse.SUPPRESS,
+                metavar="VALUE",
+                help=describe_setting(field).replace("%", "%%"),
+            )
+
+
+def describe_setting(field: dataclasses.Field) -> str:
+    """What a setting does, its choices and its default, as help shows them."""
+    choices = field.metadata.get("choices")
+    default = field.default if field.default not in (dataclasses.MISSING, None) else None
+    notes = [", ".join(map(str, choices))] if choices else []
+    notes += (
+        [f"default: {str(default).lower() if isinstance(default, bool) else default}"] if default is not None else []
+    )
+    return field.metadata.get("help", "") + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def given_options(arguments: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The settings of `cls` that were given on the command line, as YAML reads them."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return {name: _as_yaml(text) for name, text in vars(arguments).items() if name in names}
+    """The settings of `cls` that were given as options; `0,-1` is a list, the rest is read as YAML.
 
-
-def _as_yaml(text: str) -> Any:
-    if "," in text and not text.lstrip().startswith(("[", "{", '"', "'")):
-        text = f"[{text}]"
-    return yaml.safe_load(text)
+    Raises:
+        K2DError: if a value is not YAML.
+    """
+    hints = hints_of(cls)
+    given: dict[str, Any] = {}
+    for name, text in vars(arguments).items():
+        if name not in hints:
+            continue
+        if str in _options(hints[name]):
+            given[name] = text
+        else:
+            bare_list = "," in text and not text.lstrip().startswith(("[", "{", '"', "'"))
+            given[name] = _as_yaml(f"[{text}]" if bare_list else text, where=f"--{name.replace('_', '-')} {text}")
+    return given

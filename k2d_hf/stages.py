@@ -13,16 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.checkpoints import Checkpoint, load_whisper
-from k2d_hf.console import Stage
+from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.console import Stage, minutes
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.table import millions
 from k2d_hf.folders import write_folder
+from k2d_hf.labelling.transcribers import check_engine
+from k2d_hf.processes import is_main_process
 from k2d_hf.recipe import EvaluateSettings, LabelSettings, StudentSettings, ValidateSettings
+from k2d_hf.resuming import folder_key, key_of, unfinished
+from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-BEFORE = "student, before"  # name of the row for the student before distillation
+# Settings that decide what becomes of a transcript, not the transcript: when they change, no model runs again.
+NOT_HEARD = ("max_duration", "metric", "threshold", "normalise_by", "batch_size", "device")
 
 
 def load_chunks(path: str | Path) -> Dataset:
@@ -47,10 +53,16 @@ def label(
     *,
     language: str | None,
     output: Path,
-    journal: Path,
+    resume: Path,
     skipped: Path,
 ) -> str:
-    """Recordings to chunks in `output`; what was skipped or left out goes to the file `skipped`."""
+    """Recordings to chunks in `output`; what was skipped or left out goes to the file `skipped`.
+
+    The teacher's transcripts are kept in the folder `resume`, for a run that is interrupted.
+
+    Raises:
+        K2DError: if every recording was skipped.
+    """
     from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 
     report = LabellingReport()
@@ -61,11 +73,13 @@ def label(
             recordings,
             str(teacher.path),
             language=language,
-            journal=journal,
+            journal=_journal(resume, "label", teacher, settings, language),
             report=report,
             on_progress=stage.advance,
             **vars(settings),
         )
+    except K2DError as error:
+        raise K2DError(f"{error}; see {skipped}" if report.skipped else str(error)) from error
     finally:
         _write_lines(skipped, [*report.skipped, *report.left_out])
     write_folder(output, lambda folder: chunks.save_to_disk(str(folder)), replace=True)
@@ -87,9 +101,11 @@ def validate(
     *,
     language: str | None,
     output: Path,
-    journal: Path,
+    resume: Path,
 ) -> str:
     """Chunks to the same chunks with distance and verdict in `output`.
+
+    The auxiliary's transcripts are kept in the folder `resume`, for a run that is interrupted or has another verdict.
 
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.
@@ -98,7 +114,12 @@ def validate(
 
     stage.start(len(chunks), "chunks")
     validated = validate_labels(
-        chunks, str(auxiliary.path), language=language, journal=journal, on_progress=stage.advance, **vars(settings)
+        chunks,
+        str(auxiliary.path),
+        language=language,
+        journal=_journal(resume, "validate", auxiliary, settings, language),
+        on_progress=stage.advance,
+        **vars(settings),
     )
     write_folder(output, lambda folder: validated.save_to_disk(str(folder)), replace=True)
     reasons = drop_counts(validated).most_common()
@@ -106,8 +127,8 @@ def validate(
     kept = sum(validated["keep"])
     if not kept:
         raise K2DError(
-            f"every one of {len(validated)} chunks was dropped ({dropped}); raise validate.threshold, "
-            f"or look at the column distance in {output}"
+            f"every one of {len(validated)} chunks was dropped ({dropped}); raise validate.threshold "
+            f"(now {settings.threshold:g}), or look at the column distance in {output}"
         )
     hours = sum(d for d, keep in zip(validated["duration"], validated["keep"], strict=True) if keep)
     result = f"kept {kept} ({100 * kept / len(validated):.0f}%, {minutes(hours)})"
@@ -137,7 +158,7 @@ def student(teacher: Checkpoint, settings: StudentSettings, *, language: str | N
 
 
 def distil(
-    chunks: Dataset,
+    validated: Path,
     student_dir: Path,
     teacher: Checkpoint,
     auxiliary: Checkpoint | None,
@@ -146,26 +167,33 @@ def distil(
     *,
     language: str | None,
     output: Path,
-    checkpoints: Path,
+    resume: Path,
 ) -> str:
-    """Train the student of `student_dir` on the kept chunks; the result is a complete checkpoint in `output`.
+    """Train the student of `student_dir` on the chunks kept in `validated`; `output` becomes a complete checkpoint.
 
-    Training checkpoints go to `checkpoints`; where some are left of an interrupted run, it goes on from the last.
+    Training checkpoints and encoder states go to the folder `resume`; a run that was interrupted goes on from the last.
+    Of several processes (torchrun) each trains its share, and the first writes.
     """
-    from transformers import WhisperProcessor
+    from transformers import PrinterCallback, WhisperProcessor
     from transformers.trainer_utils import get_last_checkpoint
 
     from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.progress import TrainingProgress
     from k2d_hf.distillation.trainer import K2DTrainer
 
+    chunks = load_chunks(validated)
+    parties = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path)]
+    helps = checkpoint_fingerprint(auxiliary.path) if auxiliary is not None else None
+    key = key_of(__version__, parties, helps, language, dict(settings), folder_key(validated))
+    checkpoints = unfinished(resume, "distil", key)
     given = {name: value for name, value in settings.items() if name != "peft"}
     defaults = {
         "report_to": "none",
         "save_total_limit": 1,
         "logging_steps": 10,
+        "logging_first_step": True,
         "disable_tqdm": True,
-        "encoder_states_dir": str(output.with_name("encoder-states")),
+        "encoder_states_dir": str(resume / "encoder-states"),
     }
     arguments = K2DTrainingArguments(output_dir=str(checkpoints), **{**defaults, "language": language, **given})
     progress = TrainingProgress(stage)
@@ -180,6 +208,7 @@ def distil(
         peft_config=_peft_config(settings.get("peft")),
         callbacks=[progress],
     )
+    trainer.remove_callback(PrinterCallback)  # the bar and the log of training show what it prints
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     trained: Any = trainer.model
@@ -191,8 +220,9 @@ def distil(
         processor.save_pretrained(folder)
         _write_json(folder / "training_log.json", trainer.state.log_history)
 
-    write_folder(output, write, replace=True)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if is_main_process():
+        write_folder(output, write, replace=True)
+        shutil.rmtree(checkpoints, ignore_errors=True)
     shared = "encoder shared with the teacher" if trainer.shares_encoder else "encoder of its own"
     return f"{progress.summary()}  {shared}"
 
@@ -237,19 +267,23 @@ def evaluate(
         figures[name] = result.figures()
         transcripts += [{"model": name, **transcript} for transcript in result.transcripts]
     if output is not None:
-        _write_json(output, {name.replace(", ", "_"): row for name, row in figures.items()})
+        _write_json(output, figures)
         _write_lines(output.with_name(output.stem + "_transcripts.jsonl"), transcripts)
     return figures
 
 
-def local_checkpoint(path: str | Path, name: str | None = None) -> Checkpoint:
+def local_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint that a stage wrote."""
-    return Checkpoint(path=Path(path), name=name or str(path), origin="local")
+    return Checkpoint(path=path, name=str(path), origin="local")
 
 
-def minutes(seconds: float) -> str:
-    """Seconds as `16.4 min`, or as hours where there are many."""
-    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.1f} min"
+def _journal(
+    resume: Path, stage: str, model: Checkpoint, settings: LabelSettings | ValidateSettings, language: str | None
+) -> Path:
+    """The journal of transcripts for this model and these settings; the files are the journal's own keys."""
+    decides = {name: value for name, value in vars(settings).items() if name not in NOT_HEARD}
+    key = key_of(__version__, checkpoint_fingerprint(model.path), check_engine(settings.engine), decides, language)
+    return unfinished(resume, stage, key)
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -258,5 +292,9 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a row a line; without rows there is no file."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

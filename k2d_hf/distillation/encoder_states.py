@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,19 @@ class EncoderStates:
         with partial.open("wb") as file:
             np.save(file, states.astype(np.float16))
         partial.replace(path)
+
+    def write_all(
+        self,
+        chunks: Sequence[dict[str, Any]],
+        run_encoder: Callable[[list[dict[str, Any]]], Tensor],
+        *,
+        batch_size: int,
+    ) -> None:
+        """Write the states of all chunks; `run_encoder` gives those of a batch, [B, frames, d]."""
+        for at in range(0, len(chunks), batch_size):
+            batch = [chunks[index] for index in range(at, min(at + batch_size, len(chunks)))]
+            for chunk, states in zip(batch, run_encoder(batch).float().cpu().numpy(), strict=True):
+                self.write(chunk, states)
 
     def batch(self, chunks: Sequence[Mapping[str, Any]]) -> Tensor:
         """States of some chunks, [B, frames, d] float16."""

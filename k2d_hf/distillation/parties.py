@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
+from k2d_hf.checkpoints import load_whisper, resolve_checkpoint
+from k2d_hf.distillation.losses import Head, check_vocabulary
 from k2d_hf.errors import K2DError
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 def base_whisper(model: Any) -> WhisperForConditionalGeneration:
@@ -24,6 +31,59 @@ def base_whisper(model: Any) -> WhisperForConditionalGeneration:
     if not isinstance(base, WhisperForConditionalGeneration):
         raise K2DError(f"{type(base).__name__} is not a Whisper with a language-model head")
     return base
+
+
+def find_processor(*models: Any) -> WhisperProcessor:
+    """The processor saved with the first of some models, or checkpoints, that has one.
+
+    Raises:
+        K2DError: if there is none.
+    """
+    reasons = []
+    for model in models:
+        named = model if isinstance(model, (str, Path)) else getattr(getattr(model, "config", None), "name_or_path", "")
+        if not named:
+            continue
+        try:
+            return WhisperProcessor.from_pretrained(resolve_checkpoint(str(named)).path)
+        except K2DError as error:
+            reasons.append(f" ({error})")
+    raise K2DError(f"no processor{''.join(reasons)}: give processing_class, or a model loaded from a checkpoint")
+
+
+def helper(name: str, model: Any, student: WhisperForConditionalGeneration, *, weight: float) -> Any:
+    """Teacher or auxiliary, ready to help: loaded if it is a checkpoint, checked against the student, frozen.
+
+    Returns:
+        A `WhisperForConditionalGeneration`, or None if its weight in the loss is 0.
+
+    Raises:
+        K2DError: if it is missing, or vocabulary or mel bins are not the student's.
+    """
+    if not weight:
+        return None
+    if model is None:
+        setting = "kl_weight" if name == "teacher" else f"{name}_weight"
+        raise K2DError(f"{setting} is {weight}: give {name}_model, or set {setting} to 0")
+    party = load_whisper(model) if isinstance(model, (str, Path)) else model
+    check_vocabulary(name, party.config.vocab_size, student.config.vocab_size)
+    if party.config.num_mel_bins != student.config.num_mel_bins:
+        raise K2DError(
+            f"{name} hears {party.config.num_mel_bins} mel bins, student {student.config.num_mel_bins}: "
+            "large-v3 and the others cannot be mixed; create the student from the teacher"
+        )
+    return party.eval().requires_grad_(False)
+
+
+def with_adapters(student: WhisperForConditionalGeneration, config: PeftConfig, *, freeze_encoder: bool) -> nn.Module:
+    """The student with adapters; none in the encoder where that is frozen, unless the config says where."""
+    from peft import get_peft_model
+
+    if freeze_encoder and getattr(config, "exclude_modules", "") is None:  # not every method has the field
+        excluding: Any = copy.deepcopy(config)
+        excluding.exclude_modules = r"model\.encoder\..*"
+        config = excluding
+    return get_peft_model(student, config)
 
 
 def output_embedding(model: WhisperForConditionalGeneration) -> Tensor:
@@ -65,7 +125,7 @@ def same_weights(module: nn.Module, other: nn.Module) -> bool:
 def hidden_states_for_logits(model: Any) -> Iterator[None]:
     """Let `model.forward` return the decoder's hidden states where it returns logits.
 
-    The loss projects them block by block. Going through `forward` keeps the hooks of DDP, FSDP and peft.
+    The loss projects them block by block. Going through `forward` keeps the hooks of DDP and peft.
     """
     head = model.proj_out
     model.proj_out = nn.Identity()
@@ -112,6 +172,26 @@ def encode(model: WhisperForConditionalGeneration, input_features: Tensor) -> Te
     states = encoder(input_features.to(encoder.conv1.weight.dtype)).last_hidden_state
     encoder.train(was_training)
     return states
+
+
+def helping_head(
+    party: WhisperForConditionalGeneration,
+    batch: dict[str, Any],
+    supervised: Tensor,
+    encoder_states: Tensor | None = None,
+) -> Head:
+    """Teacher's or auxiliary's part in the loss, for the same decoder inputs as the student's.
+
+    Args:
+        party: teacher or auxiliary.
+        batch: `input_features` and `decoder_input_ids`.
+        supervised: positions that count, [B, L] bool.
+        encoder_states: [B, frames, d] if its encoder has run already.
+    """
+    if encoder_states is None:
+        encoder_states = encode(party, batch["input_features"])
+    hidden = decode(party, encoder_states, batch["decoder_input_ids"])
+    return Head(hidden[supervised], output_embedding(party))
 
 
 @torch.no_grad()

@@ -56,3 +56,11 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
             f"{len(too_long)} have too long a label; raise validate.threshold, or look at the distances"
         )
     return rows if len(fitting) == len(rows) else rows.select(fitting)
+
+
+def language_of(rows: Any) -> str | None:
+    """The language of the chunks, if they are all in one."""
+    if not hasattr(rows, "unique") or "language" not in rows.column_names:
+        return None
+    languages = rows.unique("language")
+    return languages[0] if len(languages) == 1 else None

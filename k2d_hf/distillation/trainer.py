@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
     Seq2SeqTrainer,
-    TrainerCallback,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 
-from k2d_hf.checkpoints import load_whisper, resolve_checkpoint
+from k2d_hf.checkpoints import load_whisper
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.collator import K2DDataCollator
-from k2d_hf.distillation.encoder_states import EncoderStates, fits_disk
-from k2d_hf.distillation.losses import Head, LossSums, LossWeights, check_vocabulary, distillation_loss
+from k2d_hf.distillation.collator import EpochToCollator, K2DDataCollator, default_collator
+from k2d_hf.distillation.encoder_states import EncoderStates, lack_of_disk
+from k2d_hf.distillation.losses import Head, LossSums, LossWeights, distillation_loss
 from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
 from k2d_hf.distillation.parties import (
     base_whisper,
-    decode,
     encode,
+    find_processor,
+    helper,
+    helping_head,
     is_frozen,
     output_embedding,
     same_weights,
     student_hidden,
+    with_adapters,
 )
-from k2d_hf.distillation.rows import training_rows
+from k2d_hf.distillation.rows import language_of, training_rows
+from k2d_hf.distillation.student import set_language
 from k2d_hf.errors import K2DError
 from k2d_hf.whisper_tokens import IGNORED
 
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 logger = logging.getLogger(__name__)
+
+ENCODER_STATES = "_encoder_states"  # a push leaves out what begins with an underscore
 
 
 class K2DTrainer(Seq2SeqTrainer):
@@ -65,8 +72,11 @@ class K2DTrainer(Seq2SeqTrainer):
         **kwargs: as for `Seq2SeqTrainer`.
 
     Raises:
-        K2DError: if a party that the loss needs is missing, or vocabularies or mel bins differ.
+        K2DError: if a party that the loss needs is missing, vocabularies or mel bins differ, or the student is to be
+            sharded (FSDP, DeepSpeed ZeRO-3).
     """
+
+    args: K2DTrainingArguments
 
     def __init__(
         self,
@@ -84,14 +94,14 @@ class K2DTrainer(Seq2SeqTrainer):
         **kwargs: Any,
     ) -> None:
         args = args or K2DTrainingArguments(output_dir="k2d-student")
-        processing_class = processing_class or _find_processor(model, teacher_model)
+        processing_class = processing_class or find_processor(model, teacher_model)
         student: Any = load_whisper(model) if isinstance(model, (str, Path)) else model
-        self.teacher: Any = _party("teacher", teacher_model, student, weight=args.kl_weight)
-        self.auxiliary: Any = _party("auxiliary", auxiliary_model, student, weight=args.auxiliary_weight)
-        self.loss_weights = LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature)
-        if peft_config is not None:
-            student = _with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
         base = base_whisper(student)
+        self.loss_weights = LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature)
+        self.teacher = helper("teacher", teacher_model, base, weight=args.kl_weight)
+        self.auxiliary = helper("auxiliary", auxiliary_model, base, weight=args.auxiliary_weight)
+        if peft_config is not None:
+            student = with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
         output_embedding(base)
         if args.freeze_encoder:
             base.freeze_encoder()
@@ -101,13 +111,12 @@ class K2DTrainer(Seq2SeqTrainer):
             and same_weights(base.model.encoder, self.teacher.model.encoder)
         )
         if data_collator is None:
-            data_collator = _collator(processing_class, args, base)
+            data_collator = default_collator(processing_class, args, base)
         if isinstance(data_collator, K2DDataCollator):
             train_dataset = training_rows(train_dataset, data_collator, what="training")
             eval_dataset = training_rows(eval_dataset, data_collator, what="evaluation")
         if compute_metrics is None and args.predict_with_generate:
             compute_metrics = MixedErrorRateMetric(processing_class)
-        self.args: K2DTrainingArguments
         super().__init__(
             model=student,
             args=args,
@@ -118,9 +127,12 @@ class K2DTrainer(Seq2SeqTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
+            raise K2DError("FSDP and ZeRO-3 shard the embedding that the loss needs whole: use DDP or ZeRO-2")
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
+        self._components = ["ce"] + ["kl", "agreement"] * bool(self.teacher) + ["auxiliary_kl"] * bool(self.auxiliary)
         self._sums = {mode: RunningSums() for mode in ("train", "eval")}
         for party in (self.teacher, self.auxiliary):
             if party is not None:
@@ -128,48 +140,71 @@ class K2DTrainer(Seq2SeqTrainer):
         if self.shares_encoder and isinstance(teacher_model, (str, Path)):
             self.teacher.model.encoder = base.get_encoder()  # the teacher's own copy would only take memory
         if isinstance(data_collator, K2DDataCollator):
-            self.add_callback(_EpochToCollator(data_collator))
-        _tell_language(base, args, train_dataset)
+            self.add_callback(EpochToCollator(data_collator))
+        set_language(base, args.language or language_of(train_dataset), args.task)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays."""
-        if self._keeps_encoder_states():
-            self._write_encoder_states()
-        return super().train(*args, **kwargs)
+        """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays.
 
-    def _keeps_encoder_states(self) -> bool:
-        several_epochs = self.args.num_train_epochs > 1 if self.args.max_steps <= 0 else True
-        return (
-            self.args.keep_encoder_states
-            and several_epochs
-            and self.shares_encoder
-            and self.auxiliary is None
-            and isinstance(self.data_collator, K2DDataCollator)
-            and hasattr(self.train_dataset, "select")
-            and fits_disk(len(self.train_dataset), self.teacher, self._encoder_states_dir)
-        )
+        Raises:
+            K2DError: at the end, if the last push to the Hub in the background failed.
+        """
+        if self.args.keep_encoder_states:
+            self._keep_encoder_states()
+        self._sums["train"] = RunningSums()
+        output = super().train(*args, **kwargs)
+        self._check_pushes()
+        return output
 
-    @property
-    def _encoder_states_dir(self) -> Path:
-        return Path(self.args.encoder_states_dir or Path(self.args.output_dir) / "encoder_states")
+    def _keep_encoder_states(self) -> None:
+        """Write the encoder states that are not on disk yet, each process its share, and let the collator read them."""
+        if reason := self._against_encoder_states():
+            logger.info("encoder states are not kept: %s", reason)
+            return
+        rows, collator, args = cast(Any, self.train_dataset), cast(Any, self.data_collator), self.args
+        student = base_whisper(self.accelerator.unwrap_model(self.model))
+        folder = Path(args.encoder_states_dir or f"{args.output_dir}/{ENCODER_STATES}")
+        states = EncoderStates(folder, student.model.encoder)
+        chunks = rows.select_columns(["recording", "start", "duration"])
+        missing = states.missing(chunks) if self.is_world_process_zero() else []
+        # one process decides, as the others may look at the disk when files are there already
+        lack, missing = broadcast_object_list([lack_of_disk(len(missing), student.config, folder), missing])
+        if lack:
+            logger.warning("encoder states are not kept, so the encoder runs in every epoch: %s", lack)
+            return
 
-    def _write_encoder_states(self) -> None:
-        """Run the encoder over the chunks whose states are not on disk yet, each process over its share."""
-        collator: Any = self.data_collator
-        encoder_of = base_whisper(self.accelerator.unwrap_model(self.model))
-        states = EncoderStates(self._encoder_states_dir, encoder_of.model.encoder)
-        rows: Any = self.train_dataset
-        mine = states.missing(rows)[self.args.process_index :: self.args.world_size]
-        size = self.args.per_device_train_batch_size
-        for at in range(0, len(mine), size):
-            chunks = [rows[index] for index in mine[at : at + size]]
-            features = collator.features(chunks).to(self.args.device)
-            with self.compute_loss_context_manager():
-                batch = encode(encoder_of, features).float().cpu().numpy()
-            for chunk, one in zip(chunks, batch, strict=True):
-                states.write(chunk, one)
+        def run_encoder(batch: list[dict[str, Any]]) -> Tensor:
+            features = collator.features(batch).to(args.device)
+            with self.accelerator.autocast():
+                return encode(student, features)
+
+        mine = chunks.select(missing[args.process_index :: args.world_size])
+        states.write_all(mine, run_encoder, batch_size=args.per_device_train_batch_size)
         self.accelerator.wait_for_everyone()
         collator.encoder_states = states
+
+    def _against_encoder_states(self) -> str | None:
+        """What speaks against keeping the encoder's states, the disk aside; None if nothing does."""
+        if not self.shares_encoder:
+            return "student and teacher do not share a frozen encoder"
+        if self.auxiliary is not None:
+            return "the auxiliary's encoder runs in every epoch anyway"
+        rows: Any = self.train_dataset
+        if not isinstance(self.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
+            return "that takes a data set of chunks and the K2DDataCollator"
+        epochs = self.args.num_train_epochs
+        if self.args.max_steps > 0:
+            epochs = self.args.max_steps * self.get_total_train_batch_size(self.args) / len(rows)
+        return None if epochs > 1 else "no chunk is seen twice"
+
+    def _check_pushes(self) -> None:
+        """Raise the error of a push that ran in the background, which the Trainer leaves there."""
+        for job in getattr(getattr(self, "push_in_progress", None), "jobs", []):
+            if error := job.exception():
+                raise K2DError(
+                    f"training is done, but its push to {self.hub_model_id} failed: {' '.join(str(error).split())}; "
+                    f"the checkpoints are in {self.args.output_dir}"
+                ) from error
 
     def compute_loss(
         self,
@@ -182,16 +217,21 @@ class K2DTrainer(Seq2SeqTrainer):
 
         Args:
             model: the student, as wrapped.
-            inputs: `input_features` [B, mel bins, frames], `decoder_input_ids` and `labels` [B, L] (-100 where not
-                supervised), and where used `chunk_weights` [B].
+            inputs: `input_features` [B, mel bins, frames] (or `encoder_states` [B, frames / 2, d]),
+                `decoder_input_ids` and `labels` [B, L] (-100 where not supervised), and where used
+                `chunk_weights` [B].
             return_outputs: whether to return `(loss, {"loss": loss})`.
             num_items_in_batch: supervised tokens of all accumulated batches; those of this one if None.
         """
         sums = self.loss_sums(model, inputs)
         self._sums["train" if model.training else "eval"].add(sums)
-        loss = sums.total / (num_items_in_batch if num_items_in_batch is not None else max(sums.tokens, 1))
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * (self.accelerator.num_processes if self.args.n_gpu <= 1 else self.args.n_gpu)
+        if num_items_in_batch is None:
+            loss = sums.total / max(sums.tokens, 1)
+        else:
+            # DDP averages over processes what counts all their tokens; DataParallel's batch is whole already
+            averaged = self.args.average_tokens_across_devices
+            scale = self.accelerator.num_processes if averaged else 1 / max(self.args.n_gpu, 1)
+            loss = scale * sums.total / torch.as_tensor(num_items_in_batch).clamp(min=1)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def loss_sums(self, model: nn.Module, inputs: dict[str, Tensor]) -> LossSums:
@@ -200,8 +240,11 @@ class K2DTrainer(Seq2SeqTrainer):
         labels = inputs["labels"]
         supervised = labels != IGNORED
         states = inputs.get("encoder_states")
-        if states is None and self.shares_encoder:
-            states = encode(base, inputs["input_features"])
+        with self.accelerator.autocast():  # the Trainer wraps the student alone
+            if states is None and self.shares_encoder:
+                states = encode(base, inputs["input_features"])
+            teacher = helping_head(self.teacher, inputs, supervised, states) if self.teacher else None
+            auxiliary = helping_head(self.auxiliary, inputs, supervised) if self.auxiliary else None
         hidden = student_hidden(model, base, inputs, states)
         token_weights = None
         if "chunk_weights" in inputs:
@@ -209,26 +252,11 @@ class K2DTrainer(Seq2SeqTrainer):
         return distillation_loss(
             Head(hidden[supervised], output_embedding(base)),
             labels[supervised],
-            teacher=self._help(self.teacher, inputs, supervised, states),
-            auxiliary=self._help(self.auxiliary, inputs, supervised, None),
+            teacher=teacher,
+            auxiliary=auxiliary,
             weights=self.loss_weights,
             token_weights=token_weights,
         )
-
-    def _help(
-        self,
-        party: WhisperForConditionalGeneration | None,
-        inputs: dict[str, Tensor],
-        supervised: Tensor,
-        states: Tensor | None,
-    ) -> Head | None:
-        """Hidden states of teacher or auxiliary, for the same decoder inputs as the student's."""
-        if party is None:
-            return None
-        if states is None:
-            states = encode(party, inputs["input_features"])
-        hidden = decode(party, states, inputs["decoder_input_ids"])
-        return Head(hidden[supervised], output_embedding(party))
 
     def prediction_step(
         self,
@@ -240,121 +268,61 @@ class K2DTrainer(Seq2SeqTrainer):
     ) -> tuple[Any, Tensor | None, Tensor | None]:
         """Loss of a batch and, with `predict_with_generate`, the tokens that the student writes by itself."""
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs)
-        if prediction_loss_only or not self.args.predict_with_generate:
-            return loss, None, None
-        settings = {name: value for name, value in (gen_kwargs or self._gen_kwargs).items() if value is not None}
-        with torch.no_grad(), self.compute_loss_context_manager():
+        labels = inputs["labels"]
+        with torch.no_grad():
+            repeated = self._repeated_rows(len(labels)).to(labels.device)
+            loss = self.compute_loss(model, {**inputs, "labels": labels.masked_fill(repeated[:, None], IGNORED)})
+            if prediction_loss_only or not self.args.predict_with_generate:
+                return loss, None, None
+            given = {name: value for name, value in (gen_kwargs or self._gen_kwargs).items() if value is not None}
             base = base_whisper(self.accelerator.unwrap_model(model))
-            tokens = base.generate(inputs["input_features"], return_timestamps=False, **settings)
-        return loss, tokens, inputs["labels"]
+            tokens = base.generate(inputs["input_features"], **{"return_timestamps": False, **given})
+        return loss, tokens, labels
+
+    def _repeated_rows(self, rows: int) -> Tensor:
+        """Which rows of this process's batch only fill up the last round of several processes, [rows] bool."""
+        state = self.accelerator.gradient_state
+        first = self.accelerator.process_index * rows
+        left = state.remainder if state.end_of_dataloader and state.remainder > 0 else first + rows
+        return torch.arange(first, first + rows) >= left
 
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, with loss and components averaged over tokens and not over batches."""
         sums = self._sums["eval"] = RunningSums()
+        self.gather_function = self.accelerator.gather_for_metrics  # without rows that fill up the last round
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        averages = sums.averages(self.accelerator, has_teacher=self.teacher is not None)
         metrics: Any = output.metrics
-        metrics.update({f"{prefix}_{name}": value for name, value in averages.items()})
+        metrics.update({f"{prefix}_{name}": value for name, value in sums.averages(self._components).items()})
         self._sums["train"].pause()
         return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As the Trainer's, with each component of the loss, agreement and supervised tokens per second."""
+        """As the Trainer's, with each component of the loss, agreement and supervised tokens per second.
+
+        Loss and components are averages over the supervised tokens since the last log, not over its steps, so that
+        the loss is the weighted sum of its components.
+        """
         if "loss" in logs:
-            sums = self._sums["train"]
-            averages = sums.averages(self.accelerator, has_teacher=self.teacher is not None)
-            averages.pop("loss", None)  # the Trainer's own is the same, over the same steps
-            logs = {**logs, **averages, **sums.speed(self.accelerator)}
-            self._sums["train"] = RunningSums()
+            sums, self._sums["train"] = self._sums["train"], RunningSums()
+            logs = {**logs, **sums.averages(self._components), **sums.speed(self.accelerator.num_processes)}
         super().log(logs, start_time)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As the Trainer's, with the same draws of timestamps and prompts at every evaluation."""
+        with self._evaluation_collator():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As the Trainer's, likewise."""
+        with self._evaluation_collator():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _evaluation_collator(self) -> Iterator[None]:
         collator = self.data_collator
         self.data_collator = collator.for_evaluation() if isinstance(collator, K2DDataCollator) else collator
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            yield
         finally:
             self.data_collator = collator
-
-
-class _EpochToCollator(TrainerCallback):
-    """Tells the collator the epoch, for which it draws timestamps and prompts anew."""
-
-    def __init__(self, collator: K2DDataCollator) -> None:
-        self.collator = collator
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.collator.epoch = int(state.epoch or 0)
-
-
-def _find_processor(*sources: Any) -> WhisperProcessor:
-    """The processor saved with the first of the models that has one."""
-    for source in sources:
-        name = (
-            source if isinstance(source, (str, Path)) else getattr(getattr(source, "config", None), "name_or_path", "")
-        )
-        if name:
-            return WhisperProcessor.from_pretrained(resolve_checkpoint(str(name)).path)
-    raise K2DError("no processor: give processing_class, or a model that was loaded from a checkpoint")
-
-
-def _party(
-    name: str, model: Any, student: WhisperForConditionalGeneration, *, weight: float
-) -> WhisperForConditionalGeneration | None:
-    """Teacher or auxiliary, ready to help: loaded, checked against the student, frozen."""
-    if weight == 0:
-        return None
-    if model is None:
-        raise K2DError(f"{'kl_weight' if name == 'teacher' else 'auxiliary_weight'} is {weight}: give {name}_model")
-    party = load_whisper(model) if isinstance(model, (str, Path)) else model
-    base = base_whisper(student)
-    check_vocabulary(name, party.config.vocab_size, base.config.vocab_size)
-    if party.config.num_mel_bins != base.config.num_mel_bins:
-        raise K2DError(
-            f"{name} hears {party.config.num_mel_bins} mel bins, student {base.config.num_mel_bins}: "
-            "large-v3 and the others cannot be mixed; create the student from the teacher"
-        )
-    return party.eval().requires_grad_(False)
-
-
-def _with_adapters(student: WhisperForConditionalGeneration, config: PeftConfig, *, freeze_encoder: bool) -> nn.Module:
-    """The student with adapters; none in the encoder where that is frozen, unless the config says where."""
-    from peft import get_peft_model
-
-    if freeze_encoder and getattr(config, "exclude_modules", None) is None and hasattr(config, "exclude_modules"):
-        config = copy.deepcopy(config)
-        config.exclude_modules = r"model\.encoder\..*"
-    return get_peft_model(student, config)
-
-
-def _collator(
-    processor: WhisperProcessor, args: K2DTrainingArguments, student: WhisperForConditionalGeneration
-) -> K2DDataCollator:
-    return K2DDataCollator(
-        processor,
-        language=args.language or getattr(student.generation_config, "language", None),
-        task=args.task,
-        timestamp_probability=args.timestamp_probability,
-        previous_text_probability=args.previous_text_probability,
-        chunk_weighting=args.chunk_weighting,
-        seed=args.data_seed if args.data_seed is not None else args.seed,
-        max_tokens=student.config.max_target_positions,
-        pad_to_multiple_of=8 if torch.cuda.is_available() else 1,
-    )
-
-
-def _tell_language(student: WhisperForConditionalGeneration, args: K2DTrainingArguments, rows: Any) -> None:
-    """Make the language of the labels the student's default, so that nobody has to type it."""
-    config: Any = student.generation_config
-    if not getattr(config, "is_multilingual", False):
-        return
-    language = args.language or getattr(config, "language", None)
-    if language is None and "language" in (getattr(rows, "column_names", None) or []):
-        languages = set(rows.unique("language"))
-        language = languages.pop() if len(languages) == 1 else None
-    config.language, config.task = language, args.task
-    config.forced_decoder_ids = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,15 +16,17 @@ import numpy as np
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
-from k2d_hf.labelling.chunking import join_texts
+from k2d_hf.labelling.chunking import Segment, join_texts
 from k2d_hf.labelling.transcribers import (
     FALLBACK_TEMPERATURES,
     DecodingOptions,
     Transcriber,
-    TransformersTranscriber,
+    Transcript,
     open_transcriber,
 )
+from k2d_hf.labelling.transformers_engine import TransformersTranscriber
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
+from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.validation.distance import is_looping
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
@@ -46,7 +49,7 @@ class Evaluation:
     reference_length: int
     zh_cer: float | None  # None where the references hold no Han character
     en_wer: float | None  # None where they hold no other word
-    looping_outputs: int
+    looping_outputs: int  # windows of 30 s whose text loops
     recordings: int
     audio_seconds: float
     rtf: float  # seconds of work a second of audio, mean over the runs
@@ -64,7 +67,7 @@ class Evaluation:
 
 
 def evaluate_model(
-    model: str | Path | Sequence[str] | WhisperForConditionalGeneration,
+    model: str | Path | Sequence[str] | WhisperForConditionalGeneration | Transcriber,
     recordings: Dataset,
     *,
     processor: WhisperProcessor | None = None,
@@ -83,12 +86,14 @@ def evaluate_model(
     """Transcribe long recordings and score them against their references.
 
     Args:
-        model: checkpoint (path, Hub id, or several to try in order), or a loaded Whisper with its `processor`.
+        model: checkpoint (path, Hub id, or several to try in order), a loaded Whisper with its `processor`, or a
+            loaded `Transcriber` with its own options.
         recordings: data set with `recording` (path) and `reference` (text), as `load_recordings` gives it.
         processor: of a model that is given loaded.
         name: what to call the model; by default its checkpoint.
-        language: code such as `zh`; None lets the model tell.
-        engine: `transformers`, `faster-whisper` or `auto`.
+        language: code such as `zh`, of all recordings; None takes that of the column `language`, and where there is
+            none the model tells.
+        engine: of a checkpoint: `transformers`, `faster-whisper` or `auto`.
         beam_size: beams of the search; 1 is greedy.
         condition_on_previous_text: whether the model sees what it wrote before.
         temperature_fallback: whether windows that look wrong are decoded again by sampling; without, as here, output
@@ -108,6 +113,7 @@ def evaluate_model(
     if speed_runs < 1:
         raise K2DError(f"speed_runs {speed_runs}: at least 1")
     rows, skipped = _readable(recordings)
+    seconds = sum(row["seconds"] for row in rows)
     options = DecodingOptions(
         language=language,
         beam_size=beam_size,
@@ -118,13 +124,15 @@ def evaluate_model(
         dtype=dtype,
     )
     transcriber, known_as = _open(model, processor, options, engine)
+    options = transcriber.options
     transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
-    texts: list[str] = []
+    transcripts: list[Transcript] = []
     factors = []
     for run in range(speed_runs):
-        written, seconds = _transcribe(transcriber, rows, on_progress if run == 0 else None)
-        texts = texts or written
-        factors.append(seconds / sum(row["seconds"] for row in rows))
+        written, worked = _transcribe(transcriber, rows, on_progress if run == 0 else None)
+        transcripts = transcripts or written
+        factors.append(worked / seconds)
+    texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
     errors = MixedErrors()
     for row, text in zip(rows, texts, strict=True):
         errors += mixed_errors(row["reference"], text)
@@ -137,15 +145,15 @@ def evaluate_model(
         reference_length=errors.mixed.reference_length,
         zh_cer=errors.zh_cer,
         en_wer=errors.en_wer,
-        looping_outputs=sum(is_looping(text) for text in texts),
+        looping_outputs=sum(looping_windows(transcript.segments) for transcript in transcripts),
         recordings=len(rows),
-        audio_seconds=sum(row["seconds"] for row in rows),
+        audio_seconds=seconds,
         rtf=mean(factors),
         rtf_runs=factors,
         parameters=transcriber.parameters,
         engine=transcriber.engine,
-        language=language,
-        beam_size=beam_size,
+        language=options.language,
+        beam_size=options.beam_size,
         skipped=skipped,
         transcripts=[
             {"recording": row["recording"], "reference": row["reference"], "hypothesis": text}
@@ -154,52 +162,78 @@ def evaluate_model(
     )
 
 
+def looping_windows(segments: Sequence[Segment]) -> int:
+    """How many windows of 30 s hold looping text; a segment counts where it starts.
+
+    h(T) of Eq. 1 is made for chunks: in the text of an hour, phrases that the speaker likes occur often enough.
+    """
+    windows: dict[int, list[str]] = {}
+    for segment in segments:
+        windows.setdefault(int(segment.start // CHUNK_SECONDS), []).append(segment.text)
+    return sum(is_looping(join_texts(texts)) for texts in windows.values())
+
+
 def _readable(recordings: Dataset) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Recordings with a reference and audio that can be read, and those left out with the reason."""
-    rows, skipped = [], []
+    rows: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
     for row in recordings:
-        if not row.get("reference"):
-            skipped.append({"recording": row["recording"], "reason": "no reference"})
+        name, reference = row.get("recording"), row.get("reference")
+        if name is None:
+            raise K2DError(f"no column recording among {', '.join(row)}: load_recordings makes one")
+        if not mixed_tokens(reference or ""):
+            skipped.append({"recording": name, "reason": "no reference"})
             continue
         try:
-            seconds = len(read_audio(row["recording"])) / SAMPLE_RATE
+            seconds = len(read_audio(name)) / SAMPLE_RATE
         except AudioError as error:
             logger.warning("%s", error)
-            skipped.append({"recording": row["recording"], "reason": error.reason})
+            skipped.append({"recording": name, "reason": error.reason})
             continue
-        rows.append({"recording": row["recording"], "reference": row["reference"], "seconds": seconds})
+        rows.append({"recording": name, "reference": reference, "language": row.get("language"), "seconds": seconds})
     if not rows:
         raise K2DError(
             f"none of {len(skipped)} recordings can be evaluated: each needs readable audio and a reference "
             "(a column reference, text or segments in the manifest)"
         )
+    if skipped:
+        counts = Counter(entry["reason"] for entry in skipped).most_common()
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
+        logger.warning("skipped %d of %d recordings: %s", len(skipped), len(skipped) + len(rows), reasons)
     return rows, skipped
 
 
 def _open(
     model: Any, processor: WhisperProcessor | None, options: DecodingOptions, engine: str
 ) -> tuple[Transcriber, str]:
-    if isinstance(model, (str, Path)) or (isinstance(model, Sequence) and not hasattr(model, "generate")):
+    """The transcriber, and what its model is called."""
+    from torch.nn import Module
+
+    if isinstance(model, Module):
+        if processor is None:
+            raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
+        loaded: Any = model
+        return TransformersTranscriber(loaded, processor, options), loaded.config.name_or_path or type(model).__name__
+    if isinstance(model, (str, Path, Sequence)):
         checkpoint = resolve_checkpoint(model)
         return open_transcriber(checkpoint.path, options, engine=engine), checkpoint.name
-    if processor is None:
-        raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
-    return TransformersTranscriber(model, processor, options), model.config.name_or_path or type(model).__name__
+    return model, type(model).__name__
 
 
 def _transcribe(
     transcriber: Transcriber, rows: list[dict[str, Any]], on_progress: Callable[[int], None] | None
-) -> tuple[list[str], float]:
-    """Texts of all recordings, and the seconds of work they took; reading audio is not counted."""
-    texts: list[str] = []
+) -> tuple[list[Transcript], float]:
+    """Transcripts of all recordings, and the seconds of work they took; reading audio is not counted."""
+    transcripts: list[Transcript] = []
     worked = 0.0
     size = transcriber.options.batch_size
     for at in range(0, len(rows), size):
-        audio = [read_audio(row["recording"]) for row in rows[at : at + size]]
+        batch = rows[at : at + size]
+        audio = [read_audio(row["recording"]) for row in batch]
+        languages = [None if transcriber.options.language else row["language"] for row in batch]
         started = time.perf_counter()
-        transcripts = transcriber.transcribe(audio)
+        transcripts += transcriber.transcribe(audio, languages)
         worked += time.perf_counter() - started
-        texts += [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
         if on_progress:
             on_progress(len(audio))
-    return texts, worked
+    return transcripts, worked

@@ -20,7 +20,8 @@ def render_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     figures = list(evaluations.values())
     if len(figures) > 1 and figures[-1]["rtf"] > 0:
-        lines[-1] += f"   {speed_up(figures[0], figures[-1]):.1f}x faster"
+        ratio = speed_up(figures[0], figures[-1])
+        lines[-1] += f"   {ratio:.1f}x faster" if ratio >= 1 else f"   {1 / ratio:.1f}x slower"
     return "\n".join(lines)
 
 

@@ -68,18 +68,19 @@ def sound_segments(
         if segment.duration <= 0:
             left_out.append(LeftOut(segment.start, segment.end, "no duration"))
             continue
+        if exceeds(segment.duration, max_duration):
+            left_out.append(LeftOut(segment.start, segment.end, f"longer than {max_duration:g} s"))
+            continue
         if segment.start >= recording_duration:
             left_out.append(LeftOut(segment.start, segment.end, "past the end"))
             continue
         if segment.end > recording_duration:
             left_out.append(LeftOut(recording_duration, segment.end, "past the end"))
             segment = replace(segment, end=recording_duration)
-        if not segment.text.strip():
-            left_out.append(LeftOut(segment.start, segment.end, "no text"))
-        elif exceeds(segment.duration, max_duration):
-            left_out.append(LeftOut(segment.start, segment.end, f"longer than {max_duration:g} s"))
-        else:
+        if segment.text.strip():
             kept.append(segment)
+        else:
+            left_out.append(LeftOut(segment.start, segment.end, "no text"))
     return kept, left_out
 
 
@@ -112,19 +113,24 @@ def pack_segments(segments: Iterable[Segment], max_duration: float = CHUNK_SECON
     return chunks
 
 
-def _is_wide(character: str) -> bool:
-    """Whether the character belongs to a script or punctuation that is written without spaces."""
-    return unicodedata.east_asian_width(character) in "WF"
+def _is_unspaced(character: str) -> bool:
+    """Whether the character belongs to a script or punctuation that is written without spaces; Korean is not."""
+    return unicodedata.east_asian_width(character) in "WF" and "HANGUL" not in unicodedata.name(character, "")
 
 
 def join_texts(texts: Iterable[str]) -> str:
     """Texts of consecutive segments as one line: a space between them unless a neighbour is written without."""
     joined = ""
     for text in (text.strip() for text in texts):
-        if joined and text and not _is_wide(joined[-1]) and not _is_wide(text[0]):
+        if joined and text and not _is_unspaced(joined[-1]) and not _is_unspaced(text[0]):
             joined += " "
         joined += text
     return joined
+
+
+def _seconds(difference: float) -> float:
+    """A difference of two times without its float noise, still exact to the sample: 42.34 - 12.34 is 30.0."""
+    return round(difference, 7)
 
 
 def chunk_rows(recording: str, chunks: Sequence[Sequence[Segment]], *, language: str | None) -> list[dict[str, Any]]:
@@ -141,8 +147,10 @@ def chunk_rows(recording: str, chunks: Sequence[Sequence[Segment]], *, language:
             {
                 "recording": recording,
                 "start": start,
-                "duration": max(segment.end for segment in chunk) - start,
-                "segments": [{"start": s.start - start, "end": s.end - start, "text": s.text} for s in chunk],
+                "duration": _seconds(max(segment.end for segment in chunk) - start),
+                "segments": [
+                    {"start": _seconds(s.start - start), "end": _seconds(s.end - start), "text": s.text} for s in chunk
+                ],
                 "text": join_texts(segment.text for segment in chunk),
                 "previous_text": rows[-1]["text"] if rows else None,
                 "language": language,

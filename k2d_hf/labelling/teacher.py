@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
-from k2d_hf.journal import Journal
+from k2d_hf.journal import Journal, file_key, map_rows
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments, sound_segments
-from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, open_transcriber
+from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def chunk_features() -> Features:
 
 def label_recordings(
     recordings: Dataset,
-    teacher: str | Sequence[str] | Transcriber,
+    teacher: str | Path | Sequence[str] | Transcriber,
     *,
     language: str | None = None,
     engine: str = "auto",
@@ -83,8 +82,9 @@ def label_recordings(
 
     Args:
         recordings: data set with a column `recording` (path), as `load_recordings` gives it.
-        teacher: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber`.
-        language: code such as `zh`; None lets the teacher tell, recording by recording.
+        teacher: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own options.
+        language: code such as `zh`, of all recordings; None takes that of the column `language`, and where there is
+            none the teacher tells.
         engine: `auto`, `transformers` or `faster-whisper`.
         beam_size: beams of the search.
         condition_on_previous_text: whether the teacher sees what it wrote before, as in openai/whisper.
@@ -92,7 +92,7 @@ def label_recordings(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         dtype: `auto`, or a number format that the engine knows.
         max_duration: longest chunk in seconds, at most 30.
-        journal: file that holds what each recording gave, so that an interrupted run resumes.
+        journal: file that holds what each recording gave, so that an interrupted run resumes; one for each teacher.
         report: counts of what was read, skipped and left out, filled in.
         on_progress: called with the number of recordings done.
 
@@ -100,10 +100,14 @@ def label_recordings(
         Data set of chunks with `recording`, `start`, `duration`, `segments`, `text`, `previous_text`, `language`.
 
     Raises:
-        K2DError: if the teacher cannot be loaded, or every recording was skipped.
+        K2DError: if the teacher cannot be loaded, every recording was skipped, or the journal is of other settings.
     """
     if not 0 < max_duration <= CHUNK_SECONDS:
         raise K2DError(f"max_duration {max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")
+    if len(recordings) == 0:
+        raise K2DError("there are no recordings to label")
+    if "recording" not in recordings.column_names:
+        raise K2DError(f"no column recording among {', '.join(recordings.column_names)}: load_recordings makes one")
     report = report if report is not None else LabellingReport()
     options = DecodingOptions(
         language=language,
@@ -113,120 +117,131 @@ def label_recordings(
         device=device,
         dtype=dtype,
     )
-    labeller = _Labeller(teacher, options, engine, max_duration, Journal(journal), report, on_progress)
-    chunks = recordings.map(
+    model = OnDemand(teacher, options, engine=engine)
+    labeller = _Labeller(
+        model, max_duration, Journal(journal, settings=model.settings() if journal else None), report, on_progress
+    )
+    chunks = map_rows(
+        recordings,
         labeller,
-        batched=True,
-        batch_size=batch_size,
-        remove_columns=recordings.column_names,
         features=chunk_features(),
-        load_from_cache_file=False,
-        new_fingerprint=_fingerprint(),
+        batch_size=batch_size,
         desc="label",
+        remove_columns=recordings.column_names,
     )
     if report.skipped:
         counts = ", ".join(f"{count} {reason}" for reason, count in report.skip_counts().most_common())
         logger.warning("skipped %d of %d recordings: %s", len(report.skipped), report.recordings, counts)
     if len(chunks) == 0:
-        raise K2DError(_nothing_left(report))
+        first = report.skipped[0]["detail"]
+        raise K2DError(f"none of {report.recordings} recordings could be labelled; the first: {first}")
     return chunks
 
 
-def _fingerprint() -> str:
-    """A new one each time: hashing the step would hash the model's weights, and the journal is what resumes."""
-    from datasets.fingerprint import generate_random_fingerprint
+@dataclass(frozen=True)
+class _Recording:
+    """A recording to transcribe: its path, its key in the journal, and its language where the data set names one."""
 
-    return generate_random_fingerprint()
-
-
-def _nothing_left(report: LabellingReport) -> str:
-    if not report.skipped:
-        return "there are no recordings to label"
-    return f"none of {report.recordings} recordings could be labelled; the first: {report.skipped[0]['detail']}"
+    name: str
+    key: str
+    language: str | None
 
 
 class _Labeller:
-    """The map step: a batch of recordings in, rows of chunks out. The model loads when it is first needed."""
+    """The map step: a batch of recordings in, rows of chunks out."""
 
     def __init__(
         self,
-        teacher: str | Sequence[str] | Transcriber,
-        options: DecodingOptions,
-        engine: str,
+        model: OnDemand,
         max_duration: float,
         journal: Journal,
         report: LabellingReport,
         on_progress: Callable[[int], None] | None,
     ) -> None:
-        self.teacher = teacher
-        self.transcriber: Any = teacher if hasattr(teacher, "transcribe") else None
-        self.options = options
-        self.engine = engine
+        self.model = model
         self.max_duration = max_duration
         self.journal = journal
         self.report = report
-        self.on_progress = on_progress
+        self.on_progress = on_progress or (lambda count: None)
+        self.seen: set[str] = set()
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         names: list[str] = batch["recording"]
-        self._transcribe([name for name in dict.fromkeys(names) if name not in self.journal])
-        rows = [row for name in names for row in self._rows(name)]
-        if self.on_progress:
-            self.on_progress(len(names))
+        languages = batch["language"] if "language" in batch else [None] * len(names)
+        results: dict[str, dict[str, Any]] = {}
+        todo: list[_Recording] = []
+        for name, language in zip(names, languages, strict=True):
+            language = None if self.model.options.language else language
+            recording = _Recording(name, f"{file_key(name)} {language or ''}".rstrip(), language)
+            if name in self.seen:
+                self._skip(name, "listed twice", f"{name}: listed twice, labelled once")
+                self.on_progress(1)
+            elif recording.key in self.journal:
+                results[name] = self.journal[recording.key]
+                self.on_progress(1)
+            else:
+                todo.append(recording)
+            self.seen.add(name)
+        # An engine that does not batch takes one at a time, so that little is held in memory or lost when stopped.
+        size = len(todo) if self.model.engine == "transformers" else 1
+        for at in range(0, len(todo), max(size, 1)):
+            results |= self._transcribe(todo[at : at + size])
+            self.on_progress(len(todo[at : at + size]))
+        rows = [row for name in names if name in results for row in self._rows(name, results.pop(name))]
         return {column: [row[column] for row in rows] for column in chunk_features()}
 
-    def _transcribe(self, names: list[str]) -> None:
-        """Read and transcribe recordings; each goes to the journal as soon as it is known."""
-        readable: dict[str, np.ndarray] = {}
-        for name in names:
+    def _transcribe(self, recordings: list[_Recording]) -> dict[str, dict[str, Any]]:
+        """Read and transcribe recordings; what the teacher wrote goes to the journal at once.
+
+        What cannot be used does not: it costs little to find out again, and the file may be mended by then.
+        """
+        results: dict[str, dict[str, Any]] = {}
+        readable: dict[_Recording, np.ndarray] = {}
+        for recording in recordings:
             try:
-                audio = read_audio(name)
+                audio = read_audio(recording.name)
             except AudioError as error:
-                self.journal.write(name, {"skipped": error.reason, "detail": str(error)})
+                results[recording.name] = {"skipped": error.reason, "detail": str(error)}
                 continue
-            if not audio.any():
-                detail = f"{name}: silence from start to end"
-                self.journal.write(name, {"skipped": NO_SPEECH, "detail": detail, "seconds": len(audio) / SAMPLE_RATE})
-                continue
-            readable[name] = audio
-        for group in self._groups(list(readable)):
-            for name, transcript in zip(group, self._open().transcribe([readable[n] for n in group]), strict=True):
-                self.journal.write(
-                    name,
-                    {
-                        "seconds": len(readable[name]) / SAMPLE_RATE,
-                        "language": transcript.language,
-                        "segments": [asdict(segment) for segment in transcript.segments],
-                    },
-                )
+            if audio.any():
+                readable[recording] = audio
+            else:
+                detail = f"{recording.name}: silence from start to end"
+                seconds = len(audio) / SAMPLE_RATE
+                results[recording.name] = {"skipped": NO_SPEECH, "detail": detail, "seconds": seconds}
+        if not readable:
+            return results
+        transcripts = self.model.load().transcribe(
+            list(readable.values()), [recording.language for recording in readable]
+        )
+        for (recording, audio), transcript in zip(readable.items(), transcripts, strict=True):
+            results[recording.name] = {
+                "seconds": len(audio) / SAMPLE_RATE,
+                "language": transcript.language,
+                "segments": [asdict(segment) for segment in transcript.segments],
+            }
+            self.journal.write(recording.key, results[recording.name])
+        return results
 
-    def _groups(self, names: list[str]) -> list[list[str]]:
-        """What goes to the engine at once: a batch where it batches, else one, so that little is lost when stopped."""
-        if names and self._open().engine == "transformers":
-            return [names]
-        return [[name] for name in names]
+    def _skip(self, name: str, reason: str, detail: str) -> None:
+        self.report.recordings += 1
+        self.report.skipped.append({"recording": name, "reason": reason, "detail": detail})
+        logger.info("skipped %s", detail)
 
-    def _open(self) -> Transcriber:
-        if self.transcriber is None:
-            checkpoint = resolve_checkpoint(self.teacher)  # type: ignore[arg-type]
-            self.transcriber = open_transcriber(checkpoint.path, self.options, engine=self.engine)
-        return self.transcriber
-
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        entry = self.journal[name]
+    def _rows(self, name: str, result: dict[str, Any]) -> list[dict[str, Any]]:
         report = self.report
-        report.recordings += 1
-        report.seconds += entry.get("seconds", 0.0)
-        if "skipped" in entry:
-            report.skipped.append({"recording": name, "reason": entry["skipped"], "detail": entry["detail"]})
+        seconds = result.get("seconds", 0.0)
+        report.seconds += seconds
+        if "skipped" in result:
+            self._skip(name, result["skipped"], result["detail"])
             return []
-        segments = [Segment(**segment) for segment in entry["segments"]]
-        sound, left_out = sound_segments(segments, recording_duration=entry["seconds"], max_duration=self.max_duration)
+        segments = [Segment(**segment) for segment in result["segments"]]
+        sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=self.max_duration)
         report.segment_seconds_in += sum(segment.duration for segment in segments)
         report.segment_seconds_out += sum(segment.duration for segment in sound)
         report.left_out.extend({"recording": name, **asdict(span)} for span in left_out)
         if not sound:
-            detail = f"{name}: the teacher heard nothing that could be kept in {entry['seconds']:.1f} s"
-            report.skipped.append({"recording": name, "reason": NO_SPEECH, "detail": detail})
+            self._skip(name, NO_SPEECH, f"{name}: the teacher heard nothing that could be kept in {seconds:.1f} s")
             return []
-        return chunk_rows(name, pack_segments(sound, self.max_duration), language=entry["language"])
+        report.recordings += 1
+        return chunk_rows(name, pack_segments(sound, self.max_duration), language=result["language"])

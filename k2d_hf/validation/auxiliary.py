@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.checkpoints import resolve_checkpoint
-from k2d_hf.journal import Journal
+from k2d_hf.errors import K2DError
+from k2d_hf.journal import Journal, file_key, map_rows
 from k2d_hf.labelling.audio import AudioError, read_audio
-from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, open_transcriber
-from k2d_hf.validation.distance import check_metric, compare_labels, drop_reason, keeps
+from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
+from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ def validation_features() -> Features:
 
 def validate_labels(
     chunks: Dataset,
-    auxiliary: str | Sequence[str] | Transcriber,
+    auxiliary: str | Path | Sequence[str] | Transcriber,
     *,
     metric: str = "composite",
     threshold: float = 0.4,
@@ -62,7 +63,8 @@ def validate_labels(
 
     Args:
         chunks: what `label_recordings` gave.
-        auxiliary: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber`.
+        auxiliary: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own
+            options.
         metric: `full`, `trivial`, `mer`, `per` or `composite`.
         threshold: keep iff distance <= threshold (Eq. 2), 0 to 1.
         normalise_by: whose length the error rates are divided by, `auxiliary` or `teacher`.
@@ -72,7 +74,8 @@ def validate_labels(
         batch_size: chunks in one pass.
         device: `auto`, `cpu`, `cuda`, ...
         dtype: `auto`, or a number format that the engine knows.
-        journal: file that holds what each chunk gave, so that an interrupted run resumes.
+        journal: file that holds what was heard in each chunk, so that an interrupted run resumes; one for each
+            auxiliary, whatever the metric and threshold.
         on_progress: called with the number of chunks done.
 
     Returns:
@@ -80,14 +83,21 @@ def validate_labels(
         `drop_reason` (null where kept).
 
     Raises:
-        K2DError: for an unknown metric, a threshold outside [0, 1], or an auxiliary that cannot be loaded.
+        K2DError: for an unknown metric, a threshold outside [0, 1], an auxiliary that cannot be loaded, no chunks, or
+            a journal of other settings.
     """
-    check_metric(metric, threshold)
+    keeps(label_distance("", "", metric, normalise_by=normalise_by), threshold)  # wrong settings fail before any work
+    if len(chunks) == 0:
+        raise K2DError("there are no chunks to validate")
+    missing = [name for name in ("recording", "start", "duration", "text") if name not in chunks.column_names]
+    if missing:
+        raise K2DError(f"the chunks have no column {', '.join(missing)}: label_recordings makes them")
     options = DecodingOptions(
         language=language, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
         condition_on_previous_text=False,
     )  # fmt: skip
-    hears = _Auxiliary(auxiliary, options, engine, Journal(journal), on_progress)
+    model = OnDemand(auxiliary, options, engine=engine)
+    hears = _Auxiliary(model, batch_size, Journal(journal, settings=model.settings() if journal else None), on_progress)
 
     def validate(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         rows = [
@@ -96,15 +106,11 @@ def validate_labels(
         ]
         return {column: [row[column] for row in rows] for column in validation_features()}
 
-    from datasets.fingerprint import generate_random_fingerprint
-
-    return chunks.map(
+    return map_rows(
+        chunks,
         validate,
-        batched=True,
-        batch_size=batch_size * SORTED_BATCHES,
         features=type(chunks.features)({**chunks.features, **validation_features()}),
-        load_from_cache_file=False,
-        new_fingerprint=generate_random_fingerprint(),
+        batch_size=batch_size * SORTED_BATCHES,
         desc="validate",
     )
 
@@ -127,58 +133,64 @@ def _verdict(
     return {**asdict(comparison), "auxiliary_text": heard["text"], "keep": keep, "drop_reason": reason}
 
 
+@dataclass(frozen=True)
+class _Span:
+    """Where a chunk lies, and the language it is to be heard in."""
+
+    recording: str
+    start: float
+    duration: float
+    language: str | None
+
+    @cached_property
+    def key(self) -> str:
+        """Key in the journal."""
+        return f"{file_key(self.recording)} {self.start:.4f}+{self.duration:.4f} {self.language or ''}".rstrip()
+
+
 class _Auxiliary:
     """What the auxiliary hears in a batch of chunks, from the journal where it is known."""
 
     def __init__(
-        self,
-        auxiliary: str | Sequence[str] | Transcriber,
-        options: DecodingOptions,
-        engine: str,
-        journal: Journal,
-        on_progress: Callable[[int], None] | None,
+        self, model: OnDemand, batch_size: int, journal: Journal, on_progress: Callable[[int], None] | None
     ) -> None:
-        self.auxiliary = auxiliary
-        self.transcriber: Any = auxiliary if hasattr(auxiliary, "transcribe_chunks") else None
-        self.options = options
-        self.engine = engine
+        self.model = model
+        self.batch_size = batch_size
         self.journal = journal
-        self.on_progress = on_progress
+        self.on_progress = on_progress or (lambda count: None)
 
     def __call__(self, batch: dict[str, list[Any]]) -> list[dict[str, Any]]:
-        keys = [
-            f"{recording}@{start:.4f}+{duration:.4f}"
-            for recording, start, duration in zip(batch["recording"], batch["start"], batch["duration"], strict=True)
+        count = len(batch["text"])
+        languages = batch["language"] if "language" in batch else [None] * count
+        spans = [
+            _Span(recording, start, duration, language)
+            for recording, start, duration, language in zip(
+                batch["recording"], batch["start"], batch["duration"], languages, strict=True
+            )
         ]
-        todo = [index for index, key in enumerate(keys) if key not in self.journal]
+        heard = {span: self.journal[span.key] for span in spans if span.key in self.journal}
+        self.on_progress(sum(span in heard for span in spans))
+        todo = [index for index, span in enumerate(spans) if span not in heard]
         todo.sort(key=lambda index: len(batch["text"][index]))
-        if self.on_progress:
-            self.on_progress(len(keys) - len(todo))
-        for at in range(0, len(todo), self.options.batch_size):
-            indices = todo[at : at + self.options.batch_size]
-            self._transcribe(batch, indices, [keys[index] for index in indices])
-            if self.on_progress:
-                self.on_progress(len(indices))
-        return [self.journal[key] for key in keys]
+        for at in range(0, len(todo), self.batch_size):
+            indices = todo[at : at + self.batch_size]
+            heard |= self._transcribe([spans[index] for index in indices])
+            self.on_progress(len(indices))
+        return [heard[span] for span in spans]
 
-    def _transcribe(self, batch: dict[str, list[Any]], indices: list[int], keys: list[str]) -> None:
-        audio: dict[str, np.ndarray] = {}
-        languages: list[str | None] = []
-        for index, key in zip(indices, keys, strict=True):
+    def _transcribe(self, spans: list[_Span]) -> dict[_Span, dict[str, Any]]:
+        """Read and transcribe spans. What was heard goes to the journal; what could not be read may be mended later."""
+        heard: dict[_Span, dict[str, Any]] = {}
+        audio: dict[_Span, np.ndarray] = {}
+        for span in spans:
             try:
-                audio[key] = read_audio(batch["recording"][index], batch["start"][index], batch["duration"][index])
+                audio[span] = read_audio(span.recording, span.start, span.duration)
             except AudioError as error:
                 logger.warning("%s", error)
-                self.journal.write(key, {"unreadable": error.reason})
-                continue
-            languages.append(batch["language"][index] if "language" in batch else None)
-        if not audio:
-            return
-        for key, text in zip(audio, self._open().transcribe_chunks(list(audio.values()), languages), strict=True):
-            self.journal.write(key, {"text": text})
-
-    def _open(self) -> Transcriber:
-        if self.transcriber is None:
-            checkpoint = resolve_checkpoint(self.auxiliary)  # type: ignore[arg-type]
-            self.transcriber = open_transcriber(checkpoint.path, self.options, engine=self.engine)
-        return self.transcriber
+                heard[span] = {"unreadable": error.reason}
+        if audio:
+            texts = self.model.load().transcribe_chunks(list(audio.values()), [span.language for span in audio])
+            for span, text in zip(audio, texts, strict=True):
+                heard[span] = {"text": text}
+                self.journal.write(span.key, heard[span])
+        return heard

@@ -1,0 +1,159 @@
+"""Whisper by transformers' own `generate`: the engine that runs wherever torch does, batched over recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import SAMPLE_RATE
+from k2d_hf.labelling.chunking import Segment
+from k2d_hf.labelling.transcribers import (
+    LOGPROB_THRESHOLD,
+    NO_SPEECH_THRESHOLD,
+    DecodingOptions,
+    Transcript,
+    resolve_device,
+)
+from k2d_hf.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+COMPRESSION_RATIO_THRESHOLD = 1.35  # of token ids, which is what `generate` measures
+
+
+class TransformersTranscriber:
+    """A `Transcriber` around a Whisper that transformers loaded; it is put into evaluation mode.
+
+    Raises:
+        K2DError: if the model does not know `options.language`.
+    """
+
+    engine = "transformers"
+
+    def __init__(
+        self, model: WhisperForConditionalGeneration, processor: WhisperProcessor, options: DecodingOptions
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.options = options
+        self.parameters = model.num_parameters()
+        self.encoder = LabelEncoder(processor.tokenizer, task=options.task)
+        if options.language:
+            self.encoder.start_ids(options.language)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | Path, options: DecodingOptions) -> TransformersTranscriber:
+        """Load weights and processor; float32 on a CPU and float16 elsewhere unless `options.dtype` says otherwise.
+
+        Raises:
+            K2DError: for an unknown language, device or dtype.
+        """
+        import torch
+        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+        device = resolve_device(options.device)
+        name = options.dtype if options.dtype != "auto" else ("float32" if device == "cpu" else "float16")
+        dtype = getattr(torch, name, None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise K2DError(f"dtype {name!r} is not one of the engine transformers: choose float32, float16 or bfloat16")
+        model: Any = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True)
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise K2DError(f"device {device!r}: {reason}; choose auto, cpu, cuda, cuda:1, ...") from error
+        return cls(model, WhisperProcessor.from_pretrained(checkpoint), options)
+
+    def transcribe(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[Transcript]:
+        """Long-form, with timestamps; `options.batch_size` recordings at once."""
+        languages = languages or [None] * len(audio)
+        size = self.options.batch_size
+        return [
+            transcript
+            for at in range(0, len(audio), size)
+            for transcript in self._transcribe_batch(audio[at : at + size], languages[at : at + size])
+        ]
+
+    def _transcribe_batch(self, audio: Sequence[np.ndarray], given_languages: Sequence[str | None]) -> list[Transcript]:
+        import torch
+
+        features, mask = self._features(audio)
+        languages = self._languages(features, given_languages)
+        # Sampling (in the fallback) is seeded by the batch, so that an interrupted run goes on as it would have gone.
+        with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            output = self.model.generate(
+                features,
+                attention_mask=mask,
+                return_timestamps=True,
+                return_segments=True,
+                num_beams=self.options.beam_size,
+                temperature=self.options.temperatures,
+                logprob_threshold=LOGPROB_THRESHOLD,
+                compression_ratio_threshold=COMPRESSION_RATIO_THRESHOLD,
+                # generate mixes up the batch's rows when it skips silence and falls back in one pass
+                no_speech_threshold=NO_SPEECH_THRESHOLD if len(audio) == 1 else None,
+                condition_on_prev_tokens=self.options.condition_on_previous_text,
+                **self._language_arguments(languages),
+            )
+        return [
+            Transcript([self._segment(segment) for segment in segments], language)
+            for segments, language in zip(output["segments"], languages, strict=True)
+        ]
+
+    def transcribe_chunks(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """One pass over all chunks given, without timestamps or context."""
+        features, mask = self._features(audio)
+        ids = self.model.generate(
+            features,
+            attention_mask=mask,
+            return_timestamps=False,
+            num_beams=self.options.beam_size,
+            condition_on_prev_tokens=False,
+            max_length=MAX_SAMPLED_TOKENS,
+            **self._language_arguments(self._languages(features, languages or [None] * len(audio))),
+        )
+        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+    def _features(self, audio: Sequence[np.ndarray]) -> tuple[Any, Any]:
+        longest = max(len(samples) for samples in audio)
+        batch = self.processor.feature_extractor(
+            list(audio),
+            sampling_rate=SAMPLE_RATE,
+            truncation=False,
+            padding="max_length" if longest <= CHUNK_SECONDS * SAMPLE_RATE else "longest",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return batch.input_features.to(self.model.device, self.model.dtype), batch.attention_mask.to(self.model.device)
+
+    def _languages(self, features: Any, given: Sequence[str | None]) -> list[str | None]:
+        """The language of each row: as given, else that of the options, else the one its first 30 s are heard in."""
+        if not self.encoder.special.multilingual:
+            return [None] * len(given)
+        languages = [language or self.options.language for language in given]
+        for language in filter(None, set(languages)):
+            self.encoder.start_ids(language)
+        if not all(languages):
+            window = features[..., : self.processor.feature_extractor.nb_max_frames]
+            names = self.processor.tokenizer.convert_ids_to_tokens(self.model.detect_language(window).tolist())
+            languages = [known or name.strip("<|>") for known, name in zip(languages, names, strict=True)]
+        return languages
+
+    def _language_arguments(self, languages: Sequence[str | None]) -> dict[str, Any]:
+        if not self.encoder.special.multilingual:
+            return {}
+        return {"language": list(languages), "task": self.options.task}
+
+    def _segment(self, segment: dict[str, Any]) -> Segment:
+        text_ids = [token for token in segment["tokens"].tolist() if token < self.encoder.special.end_of_text]
+        text = self.processor.tokenizer.decode(text_ids)
+        return Segment(round(float(segment["start"]), 2), round(float(segment["end"]), 2), text)

@@ -1,0 +1,192 @@
+"""What the verbs of the command line do: read settings, find models and data, then run one stage, or a recipe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from k2d_hf import stages
+from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
+from k2d_hf.console import Console, Stage
+from k2d_hf.evaluation.table import render_table
+from k2d_hf.errors import K2DError
+from k2d_hf.folders import check_free
+from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.lock import locked
+from k2d_hf.processes import is_main_process, process_count
+from k2d_hf.recipe import (
+    DataSettings,
+    EvaluateSettings,
+    LabelSettings,
+    StudentSettings,
+    ValidateSettings,
+    load_recipe,
+    read_distil,
+)
+from k2d_hf.settings import assign, given_options, read_settings
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """`k2d run`."""
+    from k2d_hf.runner import run_recipe
+
+    if process_count() > 1:
+        raise K2DError("k2d run is one process; for several, run its stages as verbs, and k2d distil under torchrun")
+    output = [f"output={arguments.output}"] if arguments.output else []
+    recipe = load_recipe(arguments.recipe, arguments.sets + output)
+    _quiet_libraries()
+    run_recipe(recipe, from_stage=arguments.from_stage)
+
+
+def label(arguments: argparse.Namespace) -> None:
+    """`k2d label`."""
+    settings = _settings(arguments, LabelSettings)
+    check_free(arguments.output)
+    recordings = _recordings(arguments)
+    teacher = _model(arguments.teacher)
+    _stage(
+        arguments,
+        lambda stage: stages.label(
+            recordings,
+            teacher,
+            settings,
+            stage,
+            language=arguments.language,
+            output=arguments.output,
+            resume=_beside(arguments.output, "resume"),
+            skipped=_beside(arguments.output, "skipped.jsonl"),
+        ),
+    )
+
+
+def validate(arguments: argparse.Namespace) -> None:
+    """`k2d validate`."""
+    settings = _settings(arguments, ValidateSettings)
+    check_free(arguments.output)
+    chunks = stages.load_chunks(arguments.chunks)
+    auxiliary = _model(arguments.auxiliary)
+    _stage(
+        arguments,
+        lambda stage: stages.validate(
+            chunks,
+            auxiliary,
+            settings,
+            stage,
+            language=arguments.language,
+            output=arguments.output,
+            resume=_beside(arguments.output, "resume"),
+        ),
+    )
+
+
+def student(arguments: argparse.Namespace) -> None:
+    """`k2d student`."""
+    settings = _settings(arguments, StudentSettings)
+    check_free(arguments.output)
+    teacher = _model([arguments.teacher])
+    _stage(
+        arguments, lambda stage: stages.student(teacher, settings, language=arguments.language, output=arguments.output)
+    )
+
+
+def distil(arguments: argparse.Namespace) -> None:
+    """`k2d distil`."""
+    from k2d_hf.distillation.settings import DistillationSettings
+
+    settings = read_distil(assign(given_options(arguments, DistillationSettings), arguments.sets), where=arguments.verb)
+    check_free(arguments.output)
+    stages.load_chunks(arguments.validated)
+    teacher, untrained = _model(arguments.teacher), _model(arguments.student)
+    auxiliary = _model(arguments.auxiliary) if arguments.auxiliary else None
+    _stage(
+        arguments,
+        lambda stage: stages.distil(
+            Path(arguments.validated),
+            untrained.path,
+            teacher,
+            auxiliary,
+            settings,
+            stage,
+            language=None,
+            output=arguments.output,
+            resume=_beside(arguments.output, "resume"),
+        ),
+    )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """`k2d evaluate`."""
+    settings = _settings(arguments, EvaluateSettings)
+    recordings = _recordings(arguments)
+    models = {name: _model([name]) for name in arguments.models}
+    figures: dict[str, Any] = {}
+
+    def work(stage: Stage) -> str:
+        figures.update(
+            stages.evaluate(models, recordings, settings, stage, language=arguments.language, output=arguments.output)
+        )
+        return str(arguments.output or "")
+
+    _stage(arguments, work, lock=False)
+    print("\n" + render_table(figures))
+
+
+def import_ctranslate2(arguments: argparse.Namespace) -> None:
+    """`k2d import-ctranslate2`."""
+    from k2d_hf.checkpoints.conversion import import_ctranslate2
+
+    path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
+    print(f"{arguments.source} -> {path}")
+
+
+def _settings(arguments: argparse.Namespace, cls: type) -> Any:
+    return read_settings(cls, assign(given_options(arguments, cls), arguments.sets), where=arguments.verb)
+
+
+def _recordings(arguments: argparse.Namespace) -> Any:
+    options = given_options(arguments, DataSettings)
+    return load_recordings(arguments.data, **options)
+
+
+def _model(sources: list[str]) -> Checkpoint:
+    checkpoint = resolve_checkpoint(sources)
+    _quiet_libraries()
+    return checkpoint
+
+
+def _quiet_libraries() -> None:
+    """What cannot be said by environment; called once a verb imports them anyway."""
+    import datasets
+    import transformers
+
+    if os.environ.get("K2D_DEBUG") != "1":
+        datasets.disable_progress_bars()
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+
+
+def _beside(output: Path, suffix: str) -> Path:
+    """A file or folder that goes with `output` without being in it."""
+    return output.with_name(f"{output.name}.{suffix}")
+
+
+def _stage(arguments: argparse.Namespace, work: Callable[[Stage], str], *, lock: bool = True) -> None:
+    """Do one stage with a bar and a line of result, alone in its output; once done, it has nothing to resume."""
+    main = is_main_process()
+    if process_count() > 1 and arguments.verb != "distil":
+        raise K2DError(f"k2d {arguments.verb} is one process; only k2d distil runs under torchrun")
+    console = Console(silent=not main)
+    stage = console.stage(arguments.verb)
+    with locked(arguments.output) if lock and main else nullcontext(), console.warnings():
+        try:
+            result = work(stage)
+        finally:
+            stage.close()
+        stage.finish(result)
+        if lock and main:
+            shutil.rmtree(_beside(arguments.output, "resume"), ignore_errors=True)

@@ -1,0 +1,83 @@
+"""Rows to train on: those that validation kept and the decoder can hold; nothing is left out in silence."""
+
+import logging
+
+import pytest
+from datasets import Dataset
+
+from k2d_hf import K2DDataCollator
+from k2d_hf.distillation.rows import language_of, training_rows
+from k2d_hf.errors import K2DError
+
+
+@pytest.fixture
+def collator(processor):
+    return K2DDataCollator(processor, language="zh")
+
+
+def changed(chunks, **columns):
+    """The chunks with some columns replaced; a column is given as {row: value}."""
+    rows = chunks.to_list()
+    for name, values in columns.items():
+        for index, value in values.items():
+            rows[index][name] = value
+    return Dataset.from_list(rows)
+
+
+def test_rows_that_all_stay_are_the_same_object(chunks, collator):
+    assert training_rows(chunks, collator, what="training") is chunks
+
+
+def test_rows_that_validation_dropped_are_left_out(chunks, collator, caplog):
+    caplog.set_level(logging.INFO)
+    rows = training_rows(changed(chunks, keep={0: False, 5: None}), collator, what="training")
+    assert rows["text"] == [chunks[i]["text"] for i in (1, 2, 3, 4, 6, 7)]
+    assert "training: left out 2 chunks that validation dropped" in caplog.text
+
+
+def test_bug_05_labels_that_are_too_long_are_left_out_counted_and_named(chunks, collator, caplog):
+    long = " word" * 460
+    rows = changed(chunks, text=dict.fromkeys((1, 2, 3, 4), long), keep={4: False})
+    left = training_rows(rows, collator, what="training")
+    assert left["start"] == [chunks[i]["start"] for i in (0, 5, 6, 7)]
+    assert "training: left out 3 chunks whose label exceeds 448 tokens" in caplog.text
+    assert "noise.flac at 7.0 s" in caplog.text
+
+
+def test_bug_05_a_label_of_exactly_448_tokens_stays(chunks, collator):
+    rows = changed(chunks, text={1: "word" + " word" * 443})
+    assert len(training_rows(rows, collator, what="training")) == len(chunks)
+
+
+def test_rows_without_a_verdict_are_all_kept(chunks, collator):
+    assert len(training_rows(chunks.remove_columns("keep"), collator, what="training")) == len(chunks)
+
+
+def test_several_data_sets_are_filtered_one_by_one(chunks, collator):
+    parts = {"a": changed(chunks, keep={0: False}), "b": chunks}
+    assert {k: len(v) for k, v in training_rows(parts, collator, what="evaluation").items()} == {"a": 7, "b": 8}
+
+
+@pytest.mark.parametrize("rows", [None, [1, 2], Dataset.from_dict({"labels": [[1]]})], ids=str)
+def test_what_is_no_data_set_of_chunks_is_left_alone(rows, collator):
+    assert training_rows(rows, collator, what="training") is rows
+
+
+def test_no_row_left_is_an_error_that_counts(chunks, collator):
+    rows = changed(chunks, keep=dict.fromkeys(range(7), False), text={7: " word" * 460})
+    with pytest.raises(K2DError, match=r"of 8 chunks \(training\) 7 were dropped by validation and 1 have too long"):
+        training_rows(rows, collator, what="training")
+
+
+@pytest.mark.parametrize(
+    ("languages", "expected"),
+    [({}, "zh"), ({1: "en"}, None), (dict.fromkeys(range(8)), None)],
+)
+def test_the_language_is_that_of_all_chunks_or_none(chunks, languages, expected):
+    assert language_of(changed(chunks, language=languages)) == expected
+
+
+def test_rows_without_languages_have_none(chunks):
+    assert language_of(chunks.remove_columns("language")) is None
+    assert language_of(None) is None
+    assert language_of(chunks.to_iterable_dataset()) is None

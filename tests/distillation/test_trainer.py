@@ -1,0 +1,213 @@
+"""K2DTrainer's loss against the formula, written plainly in float64 over all logits of the models."""
+
+import copy
+
+import pytest
+import torch
+
+from distillation.tiny_training import another, log_probabilities, plain_loss, trainer_for
+from k2d_hf import create_student
+from k2d_hf.errors import K2DError
+
+LOSSES = {
+    "paper": {},
+    "ce alone": {"ce_weight": 1.0, "kl_weight": 0.0},
+    "kl alone": {"ce_weight": 0.0, "kl_weight": 1.0},
+    "auxiliary alone": {"ce_weight": 0.0, "kl_weight": 0.0, "auxiliary_weight": 1.0},
+    "all three": {"ce_weight": 0.5, "kl_weight": 0.7, "auxiliary_weight": 0.3, "temperature": 1.5},
+}
+
+
+@pytest.fixture
+def parties(tiny_whisper):
+    """Student, teacher and auxiliary; the student is made of the teacher and has learnt a little."""
+    student = create_student(tiny_whisper, language="zh")
+    with torch.no_grad():
+        for parameter in student.model.decoder.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    auxiliary = another(tiny_whisper, encoder_layers=1, decoder_layers=1)
+    return {"student": student, "teacher": tiny_whisper, "auxiliary": auxiliary}
+
+
+def build(parties, chunks, processor, folder, **settings):
+    """A trainer with the parties that its weights ask for."""
+    helpers = {"teacher_model": parties["teacher"], "auxiliary_model": parties["auxiliary"]}
+    return trainer_for(parties["student"], chunks, processor, folder, **helpers, **settings)
+
+
+def expected_loss(trainer, parties, batch):
+    """Loss by token as the formula has it."""
+    w = trainer.loss_weights
+    total, tokens = plain_loss(
+        batch,
+        parties["student"],
+        parties["teacher"] if w.kl else None,
+        parties["auxiliary"] if w.auxiliary else None,
+        ce=w.ce,
+        kl=w.kl,
+        auxiliary_weight=w.auxiliary,
+        temperature=w.temperature,
+    )
+    return total / tokens
+
+
+@pytest.mark.parametrize("prompt", [0.0, 1.0], ids=["no prompt", "prompt"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_is_the_formula(parties, chunks, processor, tmp_path, loss, prompt):
+    trainer = build(parties, chunks, processor, tmp_path, previous_text_probability=prompt, **LOSSES[loss])
+    batch = trainer.data_collator([chunks[0], chunks[2], chunks[3]])
+    value = trainer.compute_loss(trainer.model, batch).item()
+    assert value == pytest.approx(expected_loss(trainer, parties, batch), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", ["paper", "all three"])
+def test_with_chunk_weights_the_loss_is_the_formula(parties, chunks, processor, tmp_path, loss):
+    trainer = build(parties, chunks, processor, tmp_path, chunk_weighting="soft", **LOSSES[loss])
+    batch = trainer.data_collator([chunks[1], chunks[7]])
+    assert batch["chunk_weights"].tolist() == pytest.approx([0.9, 0.3])
+    value = trainer.compute_loss(trainer.model, batch).item()
+    assert value == pytest.approx(expected_loss(trainer, parties, batch), rel=1e-5)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_bug_02_encoders_of_equal_size_and_other_weights_are_not_shared(parties, chunks, processor, tmp_path, freeze):
+    with torch.no_grad():
+        parties["student"].model.encoder.layers[0].fc1.weight.add_(0.05)
+    trainer = build(parties, chunks, processor, tmp_path, freeze_encoder=freeze)
+    batch = trainer.data_collator([chunks[0], chunks[5]])
+    assert not trainer.shares_encoder
+    value = trainer.compute_loss(trainer.model, batch).item()
+    assert value == pytest.approx(expected_loss(trainer, parties, batch), rel=1e-5)
+
+
+def test_an_encoder_that_is_trained_is_not_shared(parties, chunks, processor, tmp_path):
+    trainer = build(parties, chunks, processor, tmp_path, freeze_encoder=False)
+    trainer.compute_loss(trainer.model, trainer.data_collator([chunks[0]])).backward()
+    assert not trainer.shares_encoder
+    assert float(parties["student"].model.encoder.layers[0].fc1.weight.grad.abs().sum()) > 0
+
+
+def test_a_shared_encoder_runs_once(parties, chunks, processor, tmp_path):
+    trainer = build(parties, chunks, processor, tmp_path)
+    runs = []
+    for name in ("student", "teacher"):
+        parties[name].model.encoder.register_forward_hook(lambda *_, name=name: runs.append(name))
+    trainer.compute_loss(trainer.model, trainer.data_collator([chunks[0]]))
+    assert (trainer.shares_encoder, runs) == (True, ["student"])
+
+
+def test_a_teacher_from_a_checkpoint_holds_no_second_encoder(parties, chunks, processor, tmp_path, tiny_whisper_dir):
+    parties["teacher"] = str(tiny_whisper_dir)
+    trainer = build(parties, chunks, processor, tmp_path)
+    assert trainer.teacher.model.encoder is parties["student"].model.encoder
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_bug_01_student_and_teacher_see_the_same_inputs_under_a_prompt(
+    tiny_whisper, chunks, processor, tmp_path, shared
+):
+    student = copy.deepcopy(tiny_whisper)
+    settings = {"ce_weight": 0.0, "previous_text_probability": 1.0, "freeze_encoder": shared}
+    trainer = trainer_for(student, chunks, processor, tmp_path, teacher_model=tiny_whisper, **settings)
+    batch = trainer.data_collator([chunks[1], chunks[5]])
+    assert trainer.shares_encoder is shared
+    assert (batch["decoder_input_ids"][:, 0] == 50361).all()
+    sums = trainer.loss_sums(trainer.model, batch)
+    assert sums.kl.item() == pytest.approx(0, abs=1e-4)
+    assert int(sums.agreement) == sums.tokens
+
+
+def test_gradients_are_those_of_the_formula(parties, chunks, processor, tmp_path):
+    trainer = build(parties, chunks, processor, tmp_path, previous_text_probability=1.0)
+    batch = trainer.data_collator([chunks[1], chunks[4]])
+    trainer.compute_loss(trainer.model, batch).backward()
+    student = copy.deepcopy(parties["student"]).double()
+    target = log_probabilities(parties["teacher"], batch, 2.0)
+    logits = student(
+        input_features=batch["input_features"].double(), decoder_input_ids=batch["decoder_input_ids"]
+    ).logits
+    supervised = batch["labels"] != -100
+    ce = torch.nn.functional.cross_entropy(logits[supervised], batch["labels"][supervised], reduction="sum")
+    kl = (target.exp() * (target - (logits / 2).log_softmax(-1)))[supervised].sum()
+    ((0.8 * ce + 4 * kl) / supervised.sum()).backward()
+    trained = dict(parties["student"].named_parameters())
+    compared = 0
+    for name, parameter in student.named_parameters():
+        if parameter.grad is not None and trained[name].requires_grad and float(parameter.grad.norm()) > 1e-9:
+            difference = (trained[name].grad.double() - parameter.grad).norm() / parameter.grad.norm()
+            assert float(difference) < 1e-4, name
+            compared += 1
+    assert compared > 40
+    assert all(trained[name].grad is None for name in trained if name.startswith("model.encoder"))
+
+
+def test_bug_11_the_loss_counts_the_tokens_of_the_whole_accumulated_batch(parties, chunks, processor, tmp_path):
+    trainer = build(parties, chunks, processor, tmp_path)
+    assert trainer.model_accepts_loss_kwargs
+    batch = trainer.data_collator([chunks[0]])
+    alone = trainer.compute_loss(trainer.model, batch).item()
+    tokens = int((batch["labels"] != -100).sum())
+    part = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(4 * tokens)).item()
+    assert part == pytest.approx(alone / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize(("averaged", "count"), [(True, 1), (False, 2)])
+def test_on_two_devices_of_one_process_the_loss_is_that_of_the_whole_batch(
+    parties, chunks, processor, tmp_path, averaged, count
+):
+    trainer = build(parties, chunks, processor, tmp_path, average_tokens_across_devices=averaged)
+    batch = trainer.data_collator([chunks[0], chunks[1]])
+    alone = trainer.compute_loss(trainer.model, batch).item()
+    tokens = int((batch["labels"] != -100).sum())
+    trainer.args._n_gpu = 2  # the Trainer then gives the tokens once a device, divided by devices unless averaged
+    given = torch.full((2, 1), tokens / count)
+    assert trainer.compute_loss(trainer.model, batch, num_items_in_batch=given).mean().item() == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("count", [None, 0, torch.tensor(0)])
+def test_a_batch_without_a_supervised_token_has_loss_zero(parties, chunks, processor, tmp_path, count):
+    trainer = build(parties, chunks, processor, tmp_path)
+    batch = trainer.data_collator([chunks[0]])
+    batch["labels"] = torch.full_like(batch["labels"], -100)
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count)
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(p.grad.isnan().any() for p in trainer.model.parameters() if p.grad is not None)
+
+
+def test_identical_parties_have_no_divergence(tiny_whisper, chunks, processor, tmp_path):
+    settings = {"ce_weight": 0.0, "auxiliary_weight": 1.0}
+    others = {"teacher_model": copy.deepcopy(tiny_whisper), "auxiliary_model": copy.deepcopy(tiny_whisper)}
+    trainer = trainer_for(tiny_whisper, chunks, processor, tmp_path, **others, **settings)
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator([chunks[0]]))
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"vocab_size": 51866}, {}, "teacher has 51866 tokens, student 51865"),
+        ({"num_mel_bins": 128}, {}, "teacher hears 128 mel bins, student 80"),
+        (None, {}, "kl_weight is 1.0: give teacher_model"),
+        (None, {"kl_weight": 0.0, "auxiliary_weight": 0.1}, "auxiliary_weight is 0.1: give auxiliary_model"),
+    ],
+)
+def test_parties_that_do_not_fit_are_an_error_at_once(
+    tiny_whisper, chunks, processor, tmp_path, changes, settings, message
+):
+    teacher = None if changes is None else another(tiny_whisper, **changes)
+    with pytest.raises(K2DError, match=message):
+        trainer_for(tiny_whisper, chunks, processor, tmp_path, teacher_model=teacher, **settings)
+
+
+def test_sharding_the_student_is_an_error_at_once(parties, chunks, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr("k2d_hf.distillation.trainer.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(K2DError, match="use DDP or ZeRO-2"):
+        build(parties, chunks, processor, tmp_path)
+
+
+def test_the_student_speaks_the_language_of_the_chunks(tiny_whisper, chunks, processor, tmp_path):
+    student = create_student(tiny_whisper)
+    trainer_for(student, chunks, processor, tmp_path, teacher_model=tiny_whisper)
+    settings = student.generation_config
+    assert (settings.language, settings.task, settings.forced_decoder_ids) == ("zh", "transcribe", None)

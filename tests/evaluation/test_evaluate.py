@@ -1,0 +1,177 @@
+"""Evaluation: figures that can be checked by hand, and every recording counted or named."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset
+from scripted_transcriber import ScriptedTranscriber
+from scripted_whisper import write_scripted_whisper
+
+from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.evaluate import evaluate_model, looping_windows
+from k2d_hf.labelling.chunking import Segment
+
+# 9 + 6 tokens; two substitutions (個, model), one insertion (attention), one deletion (要)
+REFERENCES = {3.0: "我們用 GPU 來 train 一個 model", 4.0: "這個 attention 很重要"}
+SCRIPT = {
+    3.0: [(0.0, 1.0, "我们用GPU來"), (1.0, 3.0, " train 一隻 models")],
+    4.0: [(0.0, 4.0, " 這個 attention attention 很重")],
+}
+WARM_UP = [30.0]
+
+
+def make(folder, seconds, name=None, level=0.1):
+    path = folder / (name or f"{seconds}.wav")
+    samples = level * np.random.default_rng(0).standard_normal(round(seconds * 16000))
+    soundfile.write(path, samples, 16000)
+    return str(path)
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    return Dataset.from_list(
+        [{"recording": make(tmp_path, seconds), "reference": text} for seconds, text in REFERENCES.items()]
+    )
+
+
+def test_figures_are_those_counted_by_hand(recordings):
+    model = ScriptedTranscriber(SCRIPT, language="zh", beam_size=2, batch_size=2)
+    result = evaluate_model(model, recordings, name="scripted")
+    assert (result.substitutions, result.deletions, result.insertions, result.reference_length) == (2, 1, 1, 15)
+    assert result.mer == pytest.approx(4 / 15)
+    assert result.zh_cer == pytest.approx(2 / 11)  # 隻, and 要 that is missing, of 6 + 5 characters
+    assert result.en_wer == pytest.approx(2 / 4)  # models, and attention that is twice, of 4 words
+    assert (result.model, result.recordings, result.audio_seconds) == ("scripted", 2, 7.0)
+    assert (result.parameters, result.engine) == (12_300_000, "faster-whisper")
+    assert (result.language, result.beam_size, result.looping_outputs, result.skipped) == ("zh", 2, 0, [])
+    assert result.transcripts == [
+        {"recording": recordings[0]["recording"], "reference": REFERENCES[3.0], "hypothesis": "我们用GPU來train 一隻 models"},
+        {"recording": recordings[1]["recording"], "reference": REFERENCES[4.0], "hypothesis": "這個 attention attention 很重"},
+    ]  # fmt: skip
+    assert model.calls == [WARM_UP, [3.0, 4.0]]
+
+
+def test_figures_can_be_written_as_json_without_the_transcripts(recordings):
+    figures = evaluate_model(ScriptedTranscriber(SCRIPT), recordings).figures()
+    assert {"model", "mer", "zh_cer", "en_wer", "rtf", "parameters", "looping_outputs", "skipped"} <= set(figures)
+    assert "transcripts" not in figures
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_a_language_without_references_has_no_rate(tmp_path):
+    recordings = Dataset.from_list([{"recording": make(tmp_path, 3.0), "reference": "just English"}])
+    result = evaluate_model(ScriptedTranscriber({3.0: [(0, 1, "just english")]}), recordings)
+    assert (result.mer, result.zh_cer, result.en_wer) == (0.0, None, 0.0)
+
+
+def test_speed_is_the_mean_over_the_runs(recordings):
+    model, done = ScriptedTranscriber(SCRIPT, batch_size=1), []
+    result = evaluate_model(model, recordings, speed_runs=3, on_progress=done.append)
+    assert model.calls == [WARM_UP, *[[3.0], [4.0]] * 3]  # the warm-up is not timed
+    assert len(result.rtf_runs) == 3
+    assert all(factor > 0 for factor in result.rtf_runs)
+    assert result.rtf == pytest.approx(sum(result.rtf_runs) / 3)
+    assert sum(done) == 2
+    assert result.recordings == 2
+
+
+def test_what_cannot_be_evaluated_is_named(recordings, tmp_path, caplog):
+    (tmp_path / "bad.wav").write_text("not audio")
+    spoken = make(tmp_path, 4.0, "spoken.wav")
+    more = [(spoken, None), (spoken, ""), (spoken, " ... "), (str(tmp_path / "bad.wav"), "a"), ("/nowhere.wav", "b")]
+    rows = [*recordings, *({"recording": name, "reference": text} for name, text in more)]
+    result = evaluate_model(ScriptedTranscriber(SCRIPT), Dataset.from_list(rows))
+    assert result.recordings == 2
+    assert result.mer == pytest.approx(4 / 15)
+    assert [(entry["recording"], entry["reason"]) for entry in result.skipped] == [
+        *[(spoken, "no reference")] * 3,
+        (str(tmp_path / "bad.wav"), "not audio"),
+        ("/nowhere.wav", "no such file"),
+    ]
+    assert "skipped 5 of 7 recordings: 3 no reference, 1 not audio, 1 no such file" in caplog.text
+
+
+def test_what_leaves_nothing_to_evaluate_is_an_error_before_any_model_runs(recordings, tmp_path):
+    model = ScriptedTranscriber(SCRIPT)
+    for rows, settings, message in [
+        (
+            recordings.remove_columns("reference"),
+            {},
+            "none of 2 recordings can be evaluated: each needs readable audio",
+        ),
+        (recordings.select([]), {}, "none of 0 recordings can be evaluated"),
+        (recordings.rename_column("recording", "audio"), {}, "no column recording among audio, reference"),
+        (recordings, {"speed_runs": 0}, "speed_runs 0: at least 1"),
+    ]:
+        with pytest.raises(K2DError, match=message):
+            evaluate_model(model, rows, **settings)
+    assert model.calls == []
+
+
+@pytest.mark.parametrize(
+    ("column", "setting", "languages"),
+    [(["zh", None], None, ["zh", None]), (["zh", None], "ja", [None, None]), (None, None, [None, None])],
+)
+def test_the_language_is_the_one_asked_for_or_known(recordings, column, setting, languages):
+    rows = recordings if column is None else recordings.add_column("language", column)
+    model = ScriptedTranscriber(SCRIPT, language=setting)
+    evaluate_model(model, rows)
+    assert model.languages[1:] == languages
+
+
+LOOP = "謝謝大家收看" * 6
+
+
+@pytest.mark.parametrize(
+    ("segments", "loops"),
+    [
+        ([], 0),
+        ([(0, 5, LOOP)], 1),
+        ([(0, 20, LOOP), (20, 29, LOOP), (31, 40, LOOP), (95, 96, "好")], 2),
+        ([(5 * i, 5 * i + 5, "謝謝大家收看") for i in range(6)], 1),  # a loop of segments
+        (
+            [(30 * i, 30 * i + 5, "machine learning is fun") for i in range(20)],
+            0,
+        ),  # a favourite phrase in a long lecture
+    ],
+)
+def test_loops_are_counted_in_windows_of_30_s(segments, loops):
+    assert looping_windows([Segment(*segment) for segment in segments]) == loops
+
+
+# Real models
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory, processor):
+    said = (8.0, "我們用 GPU"), (20.0, "來 train 一個 model")
+    return write_scripted_whisper(tmp_path_factory.mktemp("model"), processor, *said)
+
+
+@pytest.mark.parametrize("engine", ["transformers", "faster-whisper"])
+def test_a_checkpoint_is_evaluated_long_form(model_dir, tmp_path, engine, monkeypatch):
+    monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))
+    reference = "我們用 GPU 來 train 一個 model " * 2
+    rows = Dataset.from_list([{"recording": make(tmp_path, 55), "reference": reference}])
+    result = evaluate_model([str(tmp_path / "nowhere"), str(model_dir)], rows, engine=engine, language="zh")
+    assert (result.mer, result.reference_length, result.engine) == (0.0, 18, engine)
+    assert result.model == str(model_dir)
+    assert result.rtf > 0
+    assert result.parameters > 3_000_000
+
+
+def test_a_loaded_model_is_evaluated_with_its_processor(model_dir, processor, recordings):
+    from transformers import WhisperForConditionalGeneration
+
+    model = WhisperForConditionalGeneration.from_pretrained(model_dir)
+    result = evaluate_model(model, recordings.select([0]), processor=processor, language="zh")
+    assert (result.mer, result.parameters, result.model) == (0.0, model.num_parameters(), str(model_dir))
+    with pytest.raises(K2DError, match="a loaded model needs its processor"):
+        evaluate_model(model, recordings)
+
+
+def test_a_checkpoint_that_is_nowhere_is_an_error(recordings):
+    with pytest.raises(K2DError, match="/nowhere/at/all"):
+        evaluate_model("/nowhere/at/all", recordings)

@@ -1,0 +1,47 @@
+"""The table of evaluations, as a terminal shows it."""
+
+import pytest
+
+from k2d_hf.evaluation.table import COLUMNS, millions, render_table, speed_up, table_rows
+
+TEACHER = {
+    "mer": 0.2251, "zh_cer": 0.2, "en_wer": 0.305, "substitutions": 12, "deletions": 3, "insertions": 4,
+    "looping_outputs": 0, "rtf": 0.1204, "parameters": 72_593_920,
+}  # fmt: skip
+STUDENT = TEACHER | {"mer": 1.25, "zh_cer": None, "looping_outputs": 3, "rtf": 0.086, "parameters": 64_184_320}
+
+
+def test_models_stand_side_by_side():
+    assert render_table({"teacher": TEACHER, "student": STUDENT}).splitlines() == [
+        "         MER %  zh CER  en WER  S/D/I   loops  RTF    params",
+        "teacher  22.5   20.0    30.5    12/3/4  0      0.120  72.6 M",
+        "student  125.0  -       30.5    12/3/4  3      0.086  64.2 M   1.4x faster",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("factors", "ending"),
+    [([0.1], "72.6 M"), ([0.1, 0.3, 0.05], "2.0x faster"), ([0.1, 0.2], "2.0x slower"), ([0.1, 0.1], "1.0x faster"), ([0.1, 0.0], "72.6 M")],
+)  # fmt: skip
+def test_the_last_row_says_how_it_compares_with_the_first(factors, ending):
+    table = render_table({f"model {index}": TEACHER | {"rtf": rtf} for index, rtf in enumerate(factors)})
+    assert table.splitlines()[-1].endswith(ending)
+    assert table.count("x faster") + table.count("x slower") <= 1
+
+
+def test_cells_follow_the_columns():
+    (row,) = table_rows({"teacher": TEACHER})
+    assert dict(zip(COLUMNS, row[1:], strict=True)) == {
+        "MER %": "22.5",
+        "zh CER": "20.0",
+        "en WER": "30.5",
+        "S/D/I": "12/3/4",
+        "loops": "0",
+        "RTF": "0.120",
+        "params": "72.6 M",
+    }
+
+
+def test_numbers():
+    assert millions(72_593_920) == "72.6 M"
+    assert speed_up({"rtf": 0.2}, {"rtf": 0.05}) == pytest.approx(4.0)

@@ -1,0 +1,54 @@
+"""Ctrl-C in the middle of labelling, in a process of its own."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import soundfile
+from conftest import RECIPE, WRITTEN
+from datasets import load_from_disk
+
+from k2d_hf.cli import INTERRUPTED, main
+
+
+def test_ctrl_c_leaves_what_was_done_and_the_next_run_goes_on(workplace, tmp_path):
+    """Sixteen recordings, one at a time; the interrupt comes once two are in the journal."""
+    here = shutil.copytree(workplace, tmp_path / "here", ignore=shutil.ignore_patterns("recordings"))
+    (here / "recordings").mkdir()
+    sound = np.random.default_rng(2).normal(0, 0.05, 25 * 16000)
+    for index in range(16):
+        soundfile.write(here / "recordings" / f"{index:02}.wav", sound[index:], 16000)
+    text = RECIPE.replace("beam_size: 1,", "beam_size: 1, batch_size: 1,")
+    (here / "recipe.yaml").write_text(text, encoding="utf-8")
+    short = ["--set", "evaluation=null", "--set", "distil.max_steps=1"]
+    command = ["run", str(here / "recipe.yaml"), "--output", str(here / "out"), *short]
+
+    process = subprocess.Popen([sys.executable, "-m", "k2d_hf", *command], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(journal_lines(here / "out")) < 3 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED
+    assert shown.endswith("\nk2d: stopped; what is done stays, and the same command goes on from here\n")
+    assert "Traceback" not in shown
+    before = journal_lines(here / "out")
+    assert 3 <= len(before) < 17
+    assert not (here / "out" / "chunks").exists()
+
+    (journal,) = (here / "out" / "resume").glob("label-*")  # a word in it that no model would write now
+    journal.write_text("\n".join(before).replace(WRITTEN[0], "記得 this") + "\n", encoding="utf-8")
+    assert main(command) == 0
+    after = load_from_disk(str(here / "out" / "chunks"))
+    remembered = [text.startswith("記得 this") for text in after["text"]]
+    assert sum(remembered) == len(before) - 1  # the first line holds the settings
+    assert len(set(after["recording"])) == 16
+
+
+def journal_lines(output):
+    files = list((output / "resume").glob("label-*"))
+    return files[0].read_text(encoding="utf-8").splitlines() if files else []

@@ -1,0 +1,268 @@
+"""`k2d run` through all its stages with tiny Whispers: what runs again, what does not, and what stops it."""
+
+import io
+import json
+import re
+import shutil
+
+import pytest
+import soundfile
+import yaml
+from conftest import HEARD, WRITTEN, make_tiny_whisper
+from datasets import load_from_disk
+
+from k2d_hf import load_recipe, run_recipe
+from k2d_hf.console import Console
+from k2d_hf.errors import K2DError
+
+ALL = ["label", "validate", "student", "distil", "evaluate", "card"]
+
+
+def run(workplace, output, *sets, from_stage=None):
+    """Run the recipe into `output`; returns the stages that did work, and all that was printed."""
+    stream = io.StringIO()
+    recipe = load_recipe(workplace / "recipe.yaml", [f"output={output}", *sets])
+    run_recipe(recipe, from_stage=from_stage, console=Console(stream=stream))
+    shown = stream.getvalue()
+    lines = re.findall(r"^\[\d/\d\] (\w+) +(.*)$", shown, re.MULTILINE)
+    return [name for name, line in lines if not line.startswith("up to date: ")], shown
+
+
+def journal(output, stage):
+    """The journal of a stage: its file and its entries."""
+    (path,) = (output / "resume").glob(f"{stage}-*")
+    return path, [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def rewrite(path, old, new):
+    """Change a journal in a way that shows whether it is read."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def texts(output, folder, column="text"):
+    return load_from_disk(str(output / folder))[column]
+
+
+@pytest.fixture(scope="module")
+def first(workplace, tmp_path_factory):
+    """The folder of a run that went through, and what it printed."""
+    output = tmp_path_factory.mktemp("runs") / "first"
+    ran, shown = run(workplace, output)
+    assert ran == ALL
+    return output, shown
+
+
+@pytest.fixture
+def again(first, tmp_path):
+    """A copy of that run, to go on with."""
+    return shutil.copytree(first[0], tmp_path / "again")
+
+
+@pytest.fixture
+def own(workplace, tmp_path):
+    """A workplace of one's own, to change files in."""
+    return shutil.copytree(workplace, tmp_path / "own")
+
+
+def test_a_run_leaves_all_that_it_promises(first, workplace):
+    output, shown = first
+    assert (
+        texts(output, "chunks") == [WRITTEN[0] + WRITTEN[1]] * 3
+    )  # two windows of the first recording, one of the second
+    validated = load_from_disk(str(output / "validated"))
+    assert validated["auxiliary_text"] == [HEARD[0] + HEARD[1]] * 3
+    assert validated["keep"] == [True] * 3
+    for name in ("config.json", "model.safetensors", "generation_config.json", "tokenizer.json", "README.md"):
+        assert (output / "student" / name).is_file()
+    evaluation = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+    assert list(evaluation) == ["teacher", "student_before", "student"]
+    assert evaluation["teacher"]["mer"] == 0.0
+    assert {"zh_cer", "en_wer", "rtf", "parameters"} <= set(evaluation["student"])
+    assert yaml.safe_load((output / "recipe.yaml").read_text(encoding="utf-8"))["validate"]["threshold"] == 0.4
+    assert "K2D tiny: 3 recordings, teacher " in (output / "log.txt").read_text(encoding="utf-8")
+    assert f'model="{output / "student"}"' in shown
+    assert "student, before" in shown
+
+
+def test_a_recording_that_cannot_be_used_is_counted_and_listed(first, workplace):
+    output, shown = first
+    assert re.search(
+        r"\[1/6\] label .* 3/3 recordings .* -> 3 chunks \(\d+ s, 1 skipped, see .*skipped\.jsonl\)", shown
+    )
+    skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text(encoding="utf-8").splitlines()]
+    listed = [(row["recording"], row["reason"]) for row in skipped if row["reason"] != "past the end"]
+    assert listed == [(str(workplace / "recordings" / "broken.wav"), "not audio")]
+    assert "k2d: skipped 1 of 3 recordings: 1 not audio" in (output / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_second_run_does_nothing_and_shows_the_same_table(first, again, workplace):
+    ran, shown = run(workplace, again)
+    assert ran == []
+    assert shown.count("up to date: ") == len(ALL)
+    table = first[1][first[1].index("MER %") : first[1].index("Load it")]
+    assert table in shown
+
+
+def test_a_resolved_recipe_runs_as_the_original(again):
+    recipe = load_recipe(again / "recipe.yaml", [f"output={again}"])
+    stream = io.StringIO()
+    run_recipe(recipe, console=Console(stream=stream))
+    assert stream.getvalue().count("up to date: ") == len(ALL)
+
+
+@pytest.mark.parametrize(
+    ("change", "ran"),
+    [
+        ("label.beam_size=2", ["label", "validate", "distil", "evaluate", "card"]),  # the student has no labels
+        ("validate.threshold=0.9", ["validate", "distil", "evaluate", "card"]),
+        ("student.decoder_layers=[0, 1]", ["student", "distil", "evaluate", "card"]),
+        ("distil.max_steps=1", ["distil", "evaluate", "card"]),
+        ("evaluate.before=false", ["evaluate", "card"]),
+        ("name=other", ["card"]),
+    ],
+)
+def test_a_changed_setting_runs_its_stage_and_what_depends_on_it(again, workplace, change, ran):
+    assert run(workplace, again, change)[0] == ran
+
+
+@pytest.mark.parametrize(
+    ("deleted", "ran"),
+    [
+        ("validated", ["validate", "distil", "evaluate", "card"]),
+        ("student/model.safetensors", ["distil", "evaluate", "card"]),
+        ("student/README.md", ["card"]),
+    ],
+)
+def test_a_deleted_output_is_made_again(again, workplace, deleted, ran):
+    target = again / deleted
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    assert run(workplace, again)[0] == ran
+    assert target.exists()
+
+
+def test_a_changed_recording_is_labelled_again_and_no_other(own, tmp_path):
+    output = tmp_path / "out"
+    short = ["student.decoder_layers=1", "distil.max_steps=1", "evaluation=null"]
+    run(own, output, *short)
+    path, entries = journal(output, "label")
+    assert len(entries) == 3  # settings, and two recordings that could be read
+    rewrite(path, WRITTEN[0], "記得 one")  # the first in the journal is `one.flac`
+    two = own / "recordings" / "two.flac"
+    audio, rate = soundfile.read(two)
+    soundfile.write(two, audio[: 22 * rate], rate)
+    ran, _ = run(own, output, *short)
+    assert ran == ["label", "validate", "distil", "card"]
+    assert texts(output, "chunks") == ["記得 one" + WRITTEN[1], WRITTEN[0] + WRITTEN[1], WRITTEN[0] + WRITTEN[1]]
+
+
+def test_another_threshold_asks_the_auxiliary_nothing_new(again, workplace):
+    path, _ = journal(again, "validate")
+    rewrite(path, HEARD[0], "記得 nothing else")
+    run(workplace, again, "validate.threshold=1.0", "distil.max_steps=1")
+    assert any(text.startswith("記得") for text in texts(again, "validated", "auxiliary_text"))
+
+
+def test_from_a_stage_everything_is_done_afresh(again, workplace):
+    path, _ = journal(again, "validate")
+    rewrite(path, HEARD[0], "記得 nothing else")
+    ran, _ = run(workplace, again, from_stage="validate")
+    assert ran == ALL[1:]
+    assert texts(again, "validated", "auxiliary_text") == [HEARD[0] + HEARD[1]] * 3
+
+
+@pytest.mark.parametrize(
+    ("stage", "sets", "line"),
+    [
+        ("labels", [], "--from labels: choose one of label, validate, student, distil, evaluate, card"),
+        (
+            "evaluate",
+            ["evaluation=null"],
+            "--from evaluate: choose one of label, validate, student, distil, card; without evaluation data there is no "
+            "such stage",
+        ),
+    ],
+)
+def test_from_a_stage_that_there_is_not(workplace, tmp_path, stage, sets, line):
+    with pytest.raises(K2DError) as raised:
+        run(workplace, tmp_path / "out", *sets, from_stage=stage)
+    assert str(raised.value) == line
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_every_chunk_is_dropped_the_next_run_needs_only_a_threshold(again, workplace):
+    with pytest.raises(K2DError) as raised:
+        run(workplace, again, "validate.metric=mer", "validate.threshold=0.01")
+    assert str(raised.value) == (
+        "every one of 3 chunks was dropped (3 distance > 0.01); raise validate.threshold (now 0.01), or look at the "
+        f"column distance in {again / 'validated'}"
+    )
+    assert str(raised.value) in (again / "log.txt").read_text(encoding="utf-8")
+    assert all(0.01 < distance < 0.4 for distance in texts(again, "validated", "distance"))
+    ran, _ = run(workplace, again, "validate.metric=mer", "distil.max_steps=1")
+    assert ran == ["validate", "distil", "evaluate", "card"]
+
+
+def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
+    for name in ("one.flac", "two.flac"):
+        (own / "recordings" / name).write_bytes(b"")
+    with pytest.raises(
+        K2DError, match=r"^none of 3 recordings could be labelled; the first: .*; see .*skipped\.jsonl$"
+    ):
+        run(own, tmp_path / "out")
+    lines = (tmp_path / "out" / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(json.loads(line)["reason"] for line in lines) == ["empty file", "empty file", "not audio"]
+
+
+@pytest.mark.parametrize(
+    ("sets", "line"),
+    [
+        (["student.decoder_layers=[0, 9]"], r"^student\.decoder_layers: .*9"),
+        (["student.encoder_layers=0"], r"^student\.encoder_layers: 0 layers: the teacher has 2, so choose 1 to 2"),
+        (["evaluation=recordings/two.flac"], r"^evaluation: none of 1 recordings in .*two\.flac has a reference; give a manifest"),
+        (["teacher=no/where"], r"^teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked .*; give the path of a local checkpoint folder$"),
+        (["auxiliary=no/where"], r"^auxiliary: model no/where: not a folder here"),
+        (["auxiliary=wide", "distil.auxiliary_weight=0.5"], r"^auxiliary has 51866 tokens, student 51865"),
+    ],
+)  # fmt: skip
+def test_what_would_stop_a_later_stage_is_found_before_the_first(own, processor, tmp_path, sets, line):
+    if "auxiliary=wide" in sets:
+        make_tiny_whisper(vocab_size=51866).save_pretrained(own / "wide")
+        processor.save_pretrained(own / "wide")
+    with pytest.raises(K2DError, match=line):
+        run(own, tmp_path / "out", *sets)
+    assert not (tmp_path / "out" / "chunks").exists()
+    assert "k2d: " in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_without_a_small_model_the_teacher_checks_itself_and_the_output_says_what_that_is_worth(again, workplace):
+    _, shown = run(workplace, again, 'auxiliary=["no/where", teacher]', "evaluation=null", "distil.max_steps=1")
+    assert "auxiliary: the same checkpoint, decoding each chunk from scratch" in shown
+    assert "it catches loops and drift that come from context, not errors that both make" in shown
+    assert re.search(r"^\[5/5\] card ", shown, re.MULTILINE)
+    assert set(texts(again, "validated", "auxiliary_text")) == {WRITTEN[0] + WRITTEN[1]}
+    assert "no/where" in (again / "log.txt").read_text(encoding="utf-8")
+
+
+def test_an_error_of_a_library_leaves_its_traceback_in_the_log(again, workplace):
+    with pytest.raises(ValueError) as raised:
+        run(workplace, again, "distil.peft={target_modules: [nowhere]}")
+    assert not isinstance(raised.value, K2DError)
+    assert "Traceback" in (again / "log.txt").read_text(encoding="utf-8")
+
+
+def test_the_student_is_a_whisper_that_the_pipeline_loads(first):
+    from transformers import pipeline
+
+    asr = pipeline("automatic-speech-recognition", model=str(first[0] / "student"), device="cpu")
+    assert asr.model.config.decoder_layers == 2
+    noise = {"raw": make_noise(5), "sampling_rate": 16000}
+    assert set(asr(noise)) == {"text"}
+    assert asr({"raw": make_noise(5), "sampling_rate": 16000}, return_timestamps=True)["chunks"]
+
+
+def make_noise(seconds):
+    import numpy as np
+
+    return np.random.default_rng(1).normal(0, 0.05, seconds * 16000).astype(np.float32)
