@@ -76,7 +76,7 @@ class EvaluateSettings:
     """How teacher and student are measured."""
 
     engine: str = setting("transformers", "Engine of every model.", choices=ENGINES)
-    beam_size: int = setting(1, "Beams of the search; 1 is greedy.", least=1)
+    beam_size: int = setting(5, "Beams of the search; 1 is greedy, 5 what pipeline takes.", least=1)
     condition_on_previous_text: bool = setting(False, "Let the model see what it wrote before.")
     temperature_fallback: bool = setting(False, "Decode windows that look wrong again, by sampling.")
     batch_size: int = setting(1, "Recordings in one pass.", least=1)

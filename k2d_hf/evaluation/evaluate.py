@@ -74,7 +74,7 @@ def evaluate_model(
     name: str | None = None,
     language: str | None = None,
     engine: str = "transformers",
-    beam_size: int = 1,
+    beam_size: int = 5,
     condition_on_previous_text: bool = False,
     temperature_fallback: bool = False,
     batch_size: int = 1,
@@ -94,7 +94,7 @@ def evaluate_model(
         language: code such as `zh`, of all recordings; None takes that of the column `language`, and where there is
             none the model tells.
         engine: of a checkpoint: `transformers`, `faster-whisper` or `auto`.
-        beam_size: beams of the search; 1 is greedy.
+        beam_size: beams of the search; 1 is greedy, 5 what `pipeline` takes.
         condition_on_previous_text: whether the model sees what it wrote before.
         temperature_fallback: whether windows that look wrong are decoded again by sampling; without, as here, output
             is the same each time and is what `pipeline` gives.
