@@ -22,7 +22,7 @@ quickstart: $(VENV)/installed ## from 16 minutes of unlabelled lectures to a mea
 	$(BIN)/k2d run recipes/quickstart/quickstart.yaml
 
 test: $(VENV)/installed ## the tests; no network is needed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed ## lint, format and types
 	$(BIN)/ruff check k2d_hf tests

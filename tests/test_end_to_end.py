@@ -47,7 +47,7 @@ def run(tmp_path_factory):
             "timestamp_probability": 1.0,
             "save_strategy": "no",
         },
-        "evaluate": {"engine": "faster-whisper", "beam_size": 1},
+        "evaluate": {"engine": "faster-whisper"},
     }
     (folder / "minute.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     assert main(["run", str(folder / "minute.yaml")]) == 0
