@@ -13,8 +13,8 @@ from typing import Any
 from k2d_hf import stages
 from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
 from k2d_hf.console import Console, Stage
-from k2d_hf.evaluation.table import render_table
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.table import render_table
 from k2d_hf.folders import check_free
 from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.lock import locked

@@ -78,6 +78,14 @@ def token_id(tokenizer: Any, name: str) -> int:
     return index
 
 
+def language_code(language: str | None) -> str | None:
+    """The code of a language as checkpoints write it: `zh` for `zh`, `<|zh|>` and `Chinese`."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    name = (language or "").strip("<|>").lower()
+    return TO_LANGUAGE_CODE.get(name, name) or None
+
+
 class LabelEncoder:
     """Turns chunks into the decoder's token ids, with or without timestamps and prompt.
 

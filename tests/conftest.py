@@ -10,7 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import pytest
 import soundfile
-from tiny_whisper import BASE_SHAPES, WHEEL_WITH_TOKENIZER, WHISPER_BASE, make_tiny_whisper  # noqa: F401 - for tests that import from here
+from tiny_whisper import BASE_SHAPES, WHEEL_WITH_TOKENIZER, make_tiny_whisper
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import WRITTEN, make_tiny_whisper
+from conftest import WRITTEN
 from datasets import load_from_disk
+from tiny_whisper import make_tiny_whisper
 
 from k2d_hf.cli import MISTYPED, main
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import yaml
-from conftest import WHISPER_BASE
 from datasets import load_from_disk
+from tiny_whisper import WHISPER_BASE
 
 from k2d_hf.cli import main
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio

@@ -8,8 +8,9 @@ import shutil
 import pytest
 import soundfile
 import yaml
-from conftest import HEARD, WRITTEN, make_tiny_whisper
+from conftest import HEARD, WRITTEN
 from datasets import load_from_disk
+from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import load_recipe, run_recipe
 from k2d_hf.console import Console

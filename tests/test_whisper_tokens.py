@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2d_hf.errors import K2DError
-from k2d_hf.whisper_tokens import IGNORED, MAX_PROMPT_TOKENS, LabelEncoder, SpecialTokens, strip_special, token_id
+from k2d_hf.whisper_tokens import (
+    IGNORED,
+    MAX_PROMPT_TOKENS,
+    LabelEncoder,
+    SpecialTokens,
+    language_code,
+    strip_special,
+    token_id,
+)
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 # Pieces that close up to special tokens when others between them are taken out.
@@ -214,3 +222,11 @@ def test_teacher_forcing_shifts_by_one_and_supervises_the_label_alone(encoder, t
     assert labels[: len(prompt)] == [IGNORED] * len(prompt)
     assert inputs.count(encoder.special.start_of_previous) == bool(prompt)
     assert inputs[len(prompt)] == encoder.special.start_of_transcript
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [("zh", "zh"), ("<|zh|>", "zh"), ("Chinese", "zh"), ("mandarin", "zh"), (None, None), ("", None), ("xx", "xx")],
+)
+def test_language_names_of_checkpoints_become_codes(written, code):
+    assert language_code(written) == code

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, WhisperForConditionalGeneration, Whisp
 
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
-from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder
+from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
@@ -162,7 +162,7 @@ def default_collator(
     """The collator that the settings of training ask for."""
     return K2DDataCollator(
         processor,
-        language=args.language or getattr(student.generation_config, "language", None),
+        language=language_code(args.language or getattr(student.generation_config, "language", None)),
         task=args.task,
         timestamp_probability=args.timestamp_probability,
         previous_text_probability=args.previous_text_probability,

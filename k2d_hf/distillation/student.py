@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.whisper_tokens import language_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ def student_generation_config(
     # False, as openai ships it, makes transformers refuse audio of over 30 s unless the caller asks for timestamps
     config.return_timestamps = None
     if getattr(config, "is_multilingual", False):
-        config.language = language or getattr(config, "language", None)
+        config.language = language_code(language or getattr(config, "language", None))
         config.task = task
     heads = getattr(config, "alignment_heads", None)
     if heads:
@@ -83,7 +84,7 @@ def set_language(student: WhisperForConditionalGeneration, language: str | None,
     """
     config: Any = student.generation_config
     if getattr(config, "is_multilingual", False):
-        config.language, config.task = language or getattr(config, "language", None), task
+        config.language, config.task = language_code(language or getattr(config, "language", None)), task
         config.forced_decoder_ids = None
 
 

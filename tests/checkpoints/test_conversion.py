@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import WHISPER_BASE, make_tiny_whisper
+from tiny_whisper import WHISPER_BASE, make_tiny_whisper
 
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.checkpoints.conversion import export_ctranslate2, import_ctranslate2
