@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 STAGES = ("label", "validate", "student", "distil", "evaluate", "card")
-TITLES = {"student_before": "student, before"}  # rows of the table whose name differs from the key in evaluation.json
 ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels"}
 
 
@@ -256,7 +255,7 @@ class _Run:
         figures: dict[str, Any] = {}
         if self.evaluation is not None:
             figures = json.loads((self.directory / "evaluation.json").read_text(encoding="utf-8"))
-            self.console.line("\n" + render_table({TITLES.get(name, name): row for name, row in figures.items()}))
+            self.console.line("\n" + render_table(figures))
         self.console.line(
             "\nLoad it:   from transformers import pipeline\n"
             f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")'

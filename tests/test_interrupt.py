@@ -26,7 +26,12 @@ def test_ctrl_c_leaves_what_was_done_and_the_next_run_goes_on(workplace, tmp_pat
     short = ["--set", "evaluation=null", "--set", "distil.max_steps=1"]
     command = ["run", str(here / "recipe.yaml"), "--output", str(here / "out"), *short]
 
-    process = subprocess.Popen([sys.executable, "-m", "k2d_hf", *command], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "k2d_hf", *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
     deadline = time.monotonic() + 60
     while len(journal_lines(here / "out")) < 3 and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
@@ -47,6 +52,11 @@ def test_ctrl_c_leaves_what_was_done_and_the_next_run_goes_on(workplace, tmp_pat
     remembered = [text.startswith("記得 this") for text in after["text"]]
     assert sum(remembered) == len(before) - 1  # the first line holds the settings
     assert len(set(after["recording"])) == 16
+
+
+def heed_interrupts():
+    """Undo what a shell does to the processes that it starts in the background: they ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def journal_lines(output):

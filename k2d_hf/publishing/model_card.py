@@ -142,9 +142,13 @@ def _facts(facts: CardFacts, recipe: Recipe, directory: Path, chunks: Any, *, sa
             f"{config['decoder_layers']} ({layers if isinstance(layers, int) else ', '.join(map(str, layers))})",
         ),
         ("loss", ", ".join(f"{name} {value:g}" for name, value in weights.items())),
-        ("training arguments", ", ".join(f"{name} {value}" for name, value in others.items()) or "defaults"),
+        ("training arguments", ", ".join(f"{name} {_shown(value)}" for name, value in others.items()) or "defaults"),
         ("versions", ", ".join(f"{name} {metadata.version(name)}" for name in VERSIONS)),
     ]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _shown_log(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
