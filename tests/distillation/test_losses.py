@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2d_hf.distillation.losses import Head, LossWeights, distillation_loss
+from k2d_hf.distillation.losses import Head, LossWeights, SoftTargets, distillation_loss
 from k2d_hf.errors import K2DError
 
 WEIGHTS = [
@@ -144,15 +144,131 @@ def test_frozen_hidden_states_leave_the_gradient_of_the_embedding():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_the_value_is_the_same_and_none_is_formed(mode, monkeypatch):
-    from k2d_hf.distillation import losses
+    from k2d_hf.distillation import blockwise_loss
 
     case = Case()
     expected = case.loss().total.item()
-    wanted, block = [], losses._block
-    monkeypatch.setattr(losses, "_block", lambda *a, **k: (wanted.append(k["wants_gradient"]), block(*a, **k))[1])
+    wanted, rows = [], blockwise_loss._Rows
+    monkeypatch.setattr(blockwise_loss, "_Rows", lambda *a, **k: (wanted.append(k["wants_gradient"]), rows(*a, **k))[1])
     with mode():
         total = case.loss().total
     assert (total.item(), total.requires_grad, wanted) == (expected, False, [False])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_any_number_of_rows_in_cache_gives_the_formula(rows, monkeypatch):
+    from k2d_hf.distillation import blockwise_loss
+
+    monkeypatch.setattr(blockwise_loss, "CACHED_LOGITS", rows * 17)
+    case = Case()
+    weights = LossWeights(auxiliary=0.5)
+    total, _, gradients = case.plain(weights)
+    sums = case.loss(weights, block_tokens=10)
+    assert sums.total.item() == pytest.approx(total.item(), rel=1e-10)
+    for value, expected in zip(case.gradients(sums.total), gradients, strict=True):
+        assert relative(value, expected) < 1e-10
+
+
+def test_projections_in_bfloat16_come_near_those_in_float32():
+    case = Case(tokens=64, vocabulary=50, size=16, dtype=torch.float32)
+    total, _, gradients = case.plain(LossWeights())
+    sums = case.loss(projection_dtype=torch.bfloat16)
+    assert sums.total.item() == pytest.approx(total.item(), rel=1e-2)
+    for value, expected in zip(case.gradients(sums.total), gradients, strict=True):
+        assert value.dtype == torch.float32
+        assert relative(value, expected) < 2e-2
+
+
+def test_logits_far_apart_neither_overflow_nor_lose_the_formula():
+    case = Case()
+    case.hidden.data.mul_(20)
+    case.teacher.hidden.mul_(20)
+    total, _, gradients = case.plain(LossWeights())
+    sums = case.loss(LossWeights())
+    assert sums.total.item() == pytest.approx(total.item(), rel=1e-9)
+    for value, expected in zip(case.gradients(sums.total), gradients, strict=True):
+        assert relative(value, expected) < 1e-9
+
+
+class SoftCase(Case):
+    """The same with the teacher's k most likely tokens, and the formula over those and one bucket."""
+
+    def targets(self, k, *, temperature=2.0, dtype=torch.float64):
+        logprobs = (self.teacher.hidden @ self.teacher.embedding.T / temperature).log_softmax(-1)
+        top = logprobs.topk(k)
+        return SoftTargets(top.indices.int(), top.values.to(dtype))
+
+    def plain_bucketed(self, weights, targets):
+        """In float64 by autograd: total, KL, gradients."""
+        logits, t = self.hidden @ self.embedding.T, weights.temperature
+        ce = -logits.log_softmax(-1)[torch.arange(len(self.labels)), self.labels]
+        columns = targets.ids.long()
+        p = targets.logprobs.double().exp()
+        q = (logits / t).softmax(-1)
+        p = torch.cat([p, 1 - p.sum(-1, keepdim=True)], -1)
+        q = torch.cat([q.gather(-1, columns), q.scatter(-1, columns, 0.0).sum(-1, keepdim=True)], -1)
+        kl = (p * (p.log() - q.log())).sum()
+        total = weights.ce * ce.sum() + t**2 * weights.kl * kl
+        return total, kl, torch.autograd.grad(total, [self.hidden, self.embedding])
+
+
+@pytest.mark.parametrize("k", [1, 4, 16])
+@pytest.mark.parametrize("weights", [LossWeights(), LossWeights(ce=0), LossWeights(temperature=1.5)])
+def test_soft_targets_give_the_formula_over_k_tokens_and_one_bucket(weights, k):
+    case = SoftCase()
+    targets = case.targets(k, temperature=weights.temperature)
+    total, kl, gradients = case.plain_bucketed(weights, targets)
+    sums = case.loss(weights, teacher=targets, auxiliary=None, block_tokens=7)
+    assert sums.kl.item() == pytest.approx(kl.item(), rel=1e-9)
+    assert sums.total.item() == pytest.approx(total.item(), rel=1e-9)
+    for value, expected in zip(case.gradients(sums.total), gradients, strict=True):
+        assert relative(value, expected) < 1e-8
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 999), k=st.integers(1, 17), temperature=st.floats(0.5, 4))
+def test_the_kl_of_soft_targets_is_a_lower_bound_that_rises_with_k_to_the_whole(seed, k, temperature):
+    case = SoftCase(seed=seed)
+    weights = LossWeights(temperature=temperature)
+    whole = case.loss(weights).kl.item()
+    bounds = [
+        case.loss(weights, teacher=case.targets(size, temperature=temperature), auxiliary=None).kl.item()
+        for size in (k, 17)
+    ]
+    assert -1e-9 <= bounds[0] <= bounds[1] + 1e-9
+    assert bounds[1] == pytest.approx(whole, rel=1e-7, abs=1e-9)
+
+
+def test_soft_targets_in_float16_stay_a_lower_bound_but_for_rounding():
+    case = SoftCase(tokens=64, vocabulary=500, size=8)
+    whole = case.loss().kl.item()
+    assert 0 < case.loss(teacher=case.targets(8, dtype=torch.float16), auxiliary=None).kl.item() <= whole * (1 + 1e-3)
+
+
+def test_soft_targets_that_sum_to_a_little_more_than_one_are_taken_as_one():
+    targets = SoftTargets(torch.tensor([[0, 1]]), torch.tensor([[0.6, 0.41]]).log())
+    vocabulary = torch.eye(3)
+    sums = distillation_loss(
+        Head(vocabulary[[0]], vocabulary), torch.tensor([0]), teacher=targets, weights=LossWeights(ce=0, kl=1)
+    )
+    assert torch.isfinite(sums.total)
+    assert sums.kl > 0
+
+
+def test_a_token_that_the_teacher_never_says_adds_nothing():
+    targets = SoftTargets(torch.tensor([[0, 1]]), torch.tensor([[0.0, -float("inf")]]))
+    vocabulary = torch.eye(3)
+    sums = distillation_loss(Head(vocabulary[[0]], vocabulary), torch.tensor([0]), teacher=targets)
+    assert sums.kl.item() == pytest.approx(-float((vocabulary[0] / 2).log_softmax(-1)[0]), rel=1e-5)
+
+
+def test_soft_targets_of_both_parties_mix_with_logits_of_either():
+    case = SoftCase()
+    weights = LossWeights(auxiliary=0.5)
+    both = case.loss(weights, teacher=case.targets(17))
+    assert both.total.item() == pytest.approx(case.loss(weights).total.item(), rel=1e-9)
+    for one, other in zip(case.gradients(both.total), case.gradients(case.loss(weights).total), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_components_carry_no_gradient():

@@ -1,0 +1,256 @@
+"""The arithmetic of the loss: blocks of logits in, sums out, with gradients formed while the logits are there.
+
+Two sizes of block: the vocabulary is projected for many tokens at once, as matrix products want it, and what follows
+is done on few rows at a time, as many as a CPU's cache holds, in place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SUMS = ("total", "ce", "kl", "auxiliary_kl", "agreement")
+CACHED_LOGITS = 1 << 20  # of one row block on a CPU: 4 MB in float32, what the second-level caches of two cores hold
+LEAST_TAIL = 1e-30  # of a student's tail, so that its logarithm is finite
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss: beta, gamma, lambda and T; the defaults are the paper's (T: Distil-Whisper's)."""
+
+    ce: float = 0.8
+    kl: float = 1.0
+    auxiliary: float = 0.0
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
+class Head:
+    """A party's last hidden states at the supervised positions, [N, d], and its output embedding, [V, d]."""
+
+    hidden: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True)
+class SoftTargets:
+    """A party's k most likely tokens at the supervised positions, most likely first, as stored.
+
+    Attributes:
+        ids: tokens [N, k], distinct in a row.
+        logprobs: their log-probabilities at the temperature of the loss, [N, k]; what they leave is one bucket.
+    """
+
+    ids: Tensor
+    logprobs: Tensor
+
+
+Party = Head | SoftTargets
+
+
+class BlockwiseLoss(torch.autograd.Function):
+    """Loss and gradients in one pass over blocks of tokens; backward only scales what forward has formed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        embedding: Tensor,
+        labels: Tensor,
+        parties: tuple[tuple[str, Party, float], ...],
+        weights: LossWeights,
+        token_weights: Tensor,
+        block_tokens: int,
+        projection_dtype: torch.dtype | None,
+    ) -> tuple[Tensor, ...]:
+        """Sums in the order of `SUMS`; `parties` are name, party and weight of each KL term."""
+        wants_hidden, wants_embedding = ctx.needs_input_grad[:2]
+        precise = torch.promote_types(hidden.dtype, torch.float32)
+        student = _Projection(Head(hidden, embedding), precise, block_tokens, projection_dtype)
+        heads = {
+            name: _Projection(party, precise, block_tokens, projection_dtype)
+            for name, party, _ in parties
+            if isinstance(party, Head)
+        }
+        names = [name for name, _, _ in parties]
+        rows = _Rows(weights, precise, student.buffer, names, wants_gradient=wants_hidden or wants_embedding)
+        hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
+        embedding_gradient = torch.zeros_like(embedding, dtype=precise) if wants_embedding else None
+        for start in range(0, len(labels), block_tokens):
+            block = slice(start, min(start + block_tokens, len(labels)))
+            logits = student.logits(block)
+            helping: list[tuple[str, Tensor | SoftTargets, float]] = []
+            for name, party, weight in parties:
+                if isinstance(party, Head):
+                    helping.append((name, heads[name].logits(block), weight))
+                else:
+                    helping.append((name, SoftTargets(party.ids[block], party.logprobs[block]), weight))
+            rows.add_block(logits, labels[block], helping, token_weights[block].to(precise))
+            if not rows.wants_gradient:
+                continue
+            gradient = logits.to(student.hidden.dtype)  # add_block has left the gradient there
+            if hidden_gradient is not None:
+                hidden_gradient[block] = gradient @ student.embedding
+            if embedding_gradient is not None:
+                if embedding_gradient.dtype == gradient.dtype:
+                    embedding_gradient.addmm_(gradient.T, student.hidden[block])
+                else:
+                    embedding_gradient += gradient.T @ student.hidden[block]
+        ctx.save_for_backward(
+            hidden_gradient, embedding_gradient.to(embedding.dtype) if embedding_gradient is not None else None
+        )
+        outputs = tuple(rows.sums[name] for name in SUMS)
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients by hidden states and embedding."""
+        scale = gradients[0]
+        hidden_gradient, embedding_gradient = (
+            None if saved is None else saved * scale.to(saved.dtype) for saved in ctx.saved_tensors
+        )
+        return hidden_gradient, embedding_gradient, None, None, None, None, None, None
+
+
+class _Projection:
+    """A party's logits, block by block, in one buffer of [block, V] that every block overwrites."""
+
+    def __init__(self, head: Head, precise: torch.dtype, block_tokens: int, dtype: torch.dtype | None) -> None:
+        dtype = dtype or torch.promote_types(head.hidden.dtype, head.embedding.dtype)
+        self.hidden, self.embedding = head.hidden.detach().to(dtype), head.embedding.detach().to(dtype)
+        # float32 at least: less is too rough for a softmax over 50,000 tokens
+        tokens, vocabulary = min(block_tokens, len(head.hidden)), len(head.embedding)
+        self.buffer = torch.empty(tokens, vocabulary, dtype=precise, device=head.hidden.device)
+
+    def logits(self, block: slice) -> Tensor:
+        """Logits [block, V] of some positions; they may be overwritten."""
+        logits = self.buffer[: block.stop - block.start]
+        if logits.dtype == self.hidden.dtype:
+            return torch.mm(self.hidden[block], self.embedding.T, out=logits)
+        return logits.copy_(self.hidden[block] @ self.embedding.T)
+
+
+class _Rows:
+    """What is done with logits once they are there, on as many rows at a time as a CPU's cache holds."""
+
+    def __init__(
+        self, weights: LossWeights, precise: torch.dtype, like: Tensor, parties: list[str], *, wants_gradient: bool
+    ) -> None:
+        self.weights = weights
+        self.wants_gradient = wants_gradient
+        self.sums = {name: torch.zeros((), dtype=precise, device=like.device) for name in SUMS}
+        tokens, vocabulary = like.shape
+        rows = max(1, CACHED_LOGITS // vocabulary) if like.device.type == "cpu" else tokens
+        self.rows = max(1, min(rows, tokens))
+        self.softened = like.new_empty(self.rows, vocabulary)
+        self.scratch = {name: torch.empty_like(self.softened) for name in parties}
+
+    def add_block(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        parties: list[tuple[str, Tensor | SoftTargets, float]],
+        token_weights: Tensor,
+    ) -> None:
+        """Add a block to the sums, and overwrite its logits with the gradient of the total by them."""
+        for start in range(0, len(labels), self.rows):
+            some = slice(start, start + self.rows)
+            helping: list[tuple[str, Tensor | SoftTargets, float]] = [
+                (name, SoftTargets(party.ids[some], party.logprobs[some]), weight)
+                if isinstance(party, SoftTargets)
+                else (name, party[some], weight)
+                for name, party, weight in parties
+            ]
+            self._add(logits[some], labels[some], helping, token_weights[some])
+
+    def _add(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        parties: list[tuple[str, Tensor | SoftTargets, float]],
+        token_weights: Tensor,
+    ) -> None:
+        beta, temperature = self.weights.ce, self.weights.temperature
+        count = len(labels)
+        scaled = logits.sub_(logits.amax(-1, keepdim=True)).div_(temperature)  # at most 0: nothing overflows
+        of_label = temperature * scaled.gather(-1, labels[:, None]).squeeze(-1)
+        gradients: list[tuple[Tensor, Tensor]] = []  # a factor of each row, and what it multiplies
+        total: Tensor | float = 0.0
+        if parties:
+            softened = torch.exp(scaled, out=self.softened[:count])
+            mass = softened.sum(-1)
+            share = torch.zeros_like(mass)  # of the student's softened probabilities in the gradient
+            for name, party, weight in parties:
+                pull = weight * temperature * token_weights
+                scratch = self.scratch[name][:count]
+                if isinstance(party, SoftTargets):
+                    kl, pulled = _bucketed(scaled, softened, mass, party, scratch)
+                    gradients.append((pull, pulled))
+                    favourite = party.ids[:, 0].long()
+                else:
+                    kl, target, target_mass, favourite = _full(scaled, mass, party, temperature, scratch)
+                    share += pull / mass
+                    gradients.append((-pull / target_mass, target))
+                total = total + weight * temperature**2 * kl
+                self.sums[name] += kl.sum()
+                if name == "kl":
+                    preferred = scaled.gather(-1, favourite[:, None]) == 0  # the largest of a row is 0
+                    self.sums["agreement"] += preferred.sum()
+            gradients.append((share, softened))
+        exponentials = scaled.mul_(temperature).exp_()
+        total_mass = exponentials.sum(-1)
+        ce = total_mass.log() - of_label
+        self.sums["ce"] += ce.sum()
+        self.sums["total"] += ((total + beta * ce) * token_weights).sum()
+        if not self.wants_gradient:
+            return
+        gradient = exponentials.mul_((beta * token_weights / total_mass)[:, None])
+        for factor, values in gradients:
+            gradient.addcmul_(values, factor[:, None])
+        gradient.scatter_add_(-1, labels[:, None], (-beta * token_weights)[:, None])
+
+
+def _full(
+    scaled: Tensor, mass: Tensor, logits: Tensor, temperature: float, scratch: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """KL from a party's logits, its exponentials (in their place), their sum, and the token it prefers."""
+    largest, favourite = logits.max(-1, keepdim=True)
+    target_scaled = logits.sub_(largest).div_(temperature)
+    difference = torch.sub(target_scaled, scaled, out=scratch)
+    target = target_scaled.exp_()
+    target_mass = target.sum(-1)
+    difference.add_((mass / target_mass).log()[:, None])
+    kl = difference.mul_(target).sum(-1) / target_mass
+    return kl, target, target_mass, favourite.squeeze(-1)
+
+
+def _bucketed(
+    scaled: Tensor, softened: Tensor, mass: Tensor, targets: SoftTargets, scratch: Tensor
+) -> tuple[Tensor, Tensor]:
+    """KL between two distributions over k tokens and one bucket for the rest, which is at most the whole KL.
+
+    Its gradient by the student's logits over T, here in `scratch`, is q_i - p_i at the k tokens and
+    q_i * (1 - p_tail / q_tail) elsewhere.
+    """
+    columns = targets.ids.long()
+    top = softened.gather(-1, columns)
+    softened.scatter_(-1, columns, 0.0)
+    rest = softened.sum(-1).clamp(min=LEAST_TAIL)  # summed and not subtracted: it may be small beside the mass
+    logprobs = targets.logprobs.to(scaled.dtype)
+    probabilities = logprobs.exp()
+    stored = probabilities.sum(-1, keepdim=True)
+    excess = stored.clamp(min=1.0)  # rounding may have stored a little more than 1
+    probabilities, logprobs = probabilities / excess, logprobs - excess.log()
+    tail = (1 - stored.squeeze(-1)).clamp(min=0.0)
+    log_mass = mass.log()
+    predicted = scaled.gather(-1, columns) - log_mass[:, None]
+    kl = (probabilities * (logprobs - predicted)).nan_to_num(nan=0.0).sum(-1)  # 0 * -inf: what is never said
+    kl = kl + torch.special.xlogy(tail, tail) - tail * (rest.log() - log_mass)
+    pulled = torch.mul(softened, (1 / mass - tail / rest)[:, None], out=scratch)
+    pulled.scatter_(-1, columns, top / mass[:, None] - probabilities)
+    softened.scatter_(-1, columns, top)
+    return kl, pulled
