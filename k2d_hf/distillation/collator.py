@@ -7,9 +7,11 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, WhisperForConditionalGeneration, WhisperProcessor
 
+from k2d_hf.distillation.target_columns import PARTIES, Example, stored_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
@@ -88,27 +90,40 @@ class K2DDataCollator:
 
     def fits(self, chunk: Mapping[str, Any]) -> bool:
         """Whether the decoder has room for the chunk's label in every form that a draw can give, without prompt."""
-        forms = []
-        if self.timestamp_probability > 0:
-            forms.append(True)
-        if self.timestamp_probability < 1:
-            forms.append(False)
+        forms = _possible(self.timestamp_probability)
         return all(len(self._label(chunk, timestamps)) - 1 <= self.max_tokens for timestamps in forms)
 
-    def draws(self, chunk: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Whether the chunk has timestamps, and whether it has a prompt, in this epoch."""
-        generator = random.Random(f"{self.seed} {self.epoch} {chunk['recording']} {chunk['start']}")
+    def draws(self, chunk: Mapping[str, Any], *, epoch: int | None = None) -> tuple[bool, bool]:
+        """Whether the chunk has timestamps, and whether it has a prompt, in this epoch, or in another."""
+        epoch = self.epoch if epoch is None else epoch
+        generator = random.Random(f"{self.seed} {epoch} {chunk['recording']} {chunk['start']}")
         timestamps = generator.random() < self.timestamp_probability
         prompt = generator.random() < self.previous_text_probability
         return timestamps, prompt
 
-    def example(self, chunk: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    def example(self, chunk: Mapping[str, Any]) -> Example:
         """Decoder inputs and labels of one chunk in this epoch, of equal length.
 
         Raises:
             K2DError: if the label alone is longer than the decoder.
         """
-        timestamps, prompted = self.draws(chunk)
+        return self._example(chunk, *self.draws(chunk))
+
+    def forms(self, chunk: Mapping[str, Any]) -> dict[tuple[bool, bool], Example]:
+        """Decoder inputs and labels of every form that a draw can give, by whether it has timestamps and a prompt.
+
+        Raises:
+            K2DError: if the label alone is longer than the decoder.
+        """
+        examples = {}
+        for timestamps in _possible(self.timestamp_probability):
+            for prompted in _possible(self.previous_text_probability):
+                inputs, labels = self._example(chunk, timestamps, prompted)
+                has_prompt = inputs[0] == self.encoder.special.start_of_previous  # there may be no text before
+                examples[timestamps, has_prompt] = inputs, labels
+        return examples
+
+    def _example(self, chunk: Mapping[str, Any], timestamps: bool, prompted: bool) -> Example:
         label = self._label(chunk, timestamps)
         room = self.max_tokens - (len(label) - 1)
         if room < 0:
@@ -129,19 +144,22 @@ class K2DDataCollator:
     def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
 
-        `chunk_weights` [B] float32 is there if the weighting is soft. Where the encoder's states are on disk,
-        `encoder_states` [B, frames / 2, d] float16 takes the place of the features, and no audio is read.
+        `chunk_weights` [B] float32 is there if the weighting is soft, and where the chunks hold soft targets,
+        `teacher_top_ids` [B, L, k] int32 and `teacher_top_logprobs` [B, L, k] float16, the auxiliary's likewise.
+        Where the encoder's states are on disk, `encoder_states` [B, frames / 2, d] float16 takes the place of the
+        features, and no audio is read.
         """
         examples = [self.example(chunk) for chunk in chunks]
-        longest = max(len(labels) for _, labels in examples)
-        length = -(-longest // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        length = max(longest, min(length, self.max_tokens))
-        decoder_input_ids = torch.full((len(chunks), length), self.encoder.special.end_of_text)
-        labels = torch.full((len(chunks), length), IGNORED)
-        for row, (inputs, targets) in enumerate(examples):
-            decoder_input_ids[row, : len(inputs)] = torch.tensor(inputs)
-            labels[row, : len(targets)] = torch.tensor(targets)
+        decoder_input_ids, labels = pad_examples(
+            examples,
+            padding=self.encoder.special.end_of_text,
+            multiple_of=self.pad_to_multiple_of,
+            most=self.max_tokens,
+        )
         batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
+        for party in PARTIES:
+            if f"{party}_top_ids" in chunks[0]:
+                batch |= self._targets(party, chunks, examples, labels)
         if self.encoder_states is not None:
             batch["encoder_states"] = self.encoder_states.batch(chunks)
         else:
@@ -151,9 +169,51 @@ class K2DDataCollator:
             batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)
         return batch
 
+    def _targets(
+        self,
+        party: str,
+        chunks: Sequence[Mapping[str, Any]],
+        examples: Sequence[Example],
+        labels: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        found = [stored_targets(chunk, party, example) for chunk, example in zip(chunks, examples, strict=True)]
+        k = found[0][0].shape[-1]
+        ids = torch.zeros(*labels.shape, k, dtype=torch.int32)
+        logprobs = torch.zeros(*labels.shape, k, dtype=torch.float16)
+        supervised = labels != IGNORED
+        ids[supervised] = torch.from_numpy(np.concatenate([part for part, _ in found]))
+        logprobs[supervised] = torch.from_numpy(np.concatenate([part for _, part in found]))
+        return {f"{party}_top_ids": ids, f"{party}_top_logprobs": logprobs}
+
     def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
         language = chunk.get("language") or self.language
         return self.encoder.label_ids(chunk["text"], chunk["segments"], language=language, timestamps=timestamps)
+
+
+def _possible(probability: float) -> list[bool]:
+    """What a draw with this probability can give."""
+    return [outcome for outcome, chance in ((False, 1 - probability), (True, probability)) if chance > 0]
+
+
+def pad_examples(
+    examples: Sequence[Example], *, padding: int, multiple_of: int = 1, most: int = MAX_TARGET_TOKENS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decoder inputs and labels of several chunks, padded to the longest, [B, L] int64 each.
+
+    Args:
+        examples: decoder inputs and labels, of equal length in a pair.
+        padding: id that fills up the inputs; labels are filled up with -100.
+        multiple_of: L is rounded up to a multiple of this.
+        most: but to no more than this.
+    """
+    longest = max(len(labels) for _, labels in examples)
+    length = max(longest, min(-(-longest // multiple_of) * multiple_of, most))
+    decoder_input_ids = torch.full((len(examples), length), padding)
+    padded = torch.full((len(examples), length), IGNORED)
+    for row, (inputs, labels) in enumerate(examples):
+        decoder_input_ids[row, : len(inputs)] = torch.tensor(inputs)
+        padded[row, : len(labels)] = torch.tensor(labels)
+    return decoder_input_ids, padded
 
 
 def default_collator(

@@ -65,11 +65,21 @@ def helper(name: str, model: Any, student: WhisperForConditionalGeneration, *, w
     if model is None:
         setting = "kl_weight" if name == "teacher" else f"{name}_weight"
         raise K2DError(f"{setting} is {weight}: give {name}_model, or set {setting} to 0")
-    party = load_whisper(model) if isinstance(model, (str, Path)) else model
+    party = load_party(name, model, mel_bins=student.config.num_mel_bins, whose="student")
     check_vocabulary(name, party.config.vocab_size, student.config.vocab_size)
-    if party.config.num_mel_bins != student.config.num_mel_bins:
+    return party
+
+
+def load_party(name: str, model: Any, *, mel_bins: int, whose: str) -> WhisperForConditionalGeneration:
+    """A model that only helps: loaded if it is a checkpoint, frozen, and known to hear the same features.
+
+    Raises:
+        K2DError: if its mel bins are not those of `whose`.
+    """
+    party = load_whisper(model) if isinstance(model, (str, Path)) else model
+    if party.config.num_mel_bins != mel_bins:
         raise K2DError(
-            f"{name} hears {party.config.num_mel_bins} mel bins, student {student.config.num_mel_bins}: "
+            f"{name} hears {party.config.num_mel_bins} mel bins, {whose} {mel_bins}: "
             "large-v3 and the others cannot be mixed; create the student from the teacher"
         )
     return party.eval().requires_grad_(False)
@@ -165,11 +175,16 @@ def student_hidden(
 
 @torch.no_grad()
 def encode(model: WhisperForConditionalGeneration, input_features: Tensor) -> Tensor:
-    """Encoder states [B, frames, d], without gradient or dropout."""
+    """Encoder states [B, frames, d], without gradient or dropout.
+
+    A CPU takes one chunk at a time: it has nothing to gain from a batch, and the activations of one stay nearer.
+    """
     encoder = model.model.encoder
     was_training = encoder.training
     encoder.eval()
-    states = encoder(input_features.to(encoder.conv1.weight.dtype)).last_hidden_state
+    features = input_features.to(encoder.conv1.weight.dtype)
+    parts = features.split(1) if features.device.type == "cpu" else [features]
+    states = torch.cat([encoder(part).last_hidden_state for part in parts])
     encoder.train(was_training)
     return states
 

@@ -17,6 +17,13 @@ class DistillationSettings:
     auxiliary_weight: float = field(default=0.0, metadata={"help": "Weight of the KL from the auxiliary (lambda)."})
     temperature: float = field(default=2.0, metadata={"help": "Temperature of both KL terms (T)."})
     freeze_encoder: bool = field(default=True, metadata={"help": "Train the decoder alone, as the paper does."})
+    freeze_embeddings: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave the token embedding, which is also the output layer, as it is: the largest gradient of a "
+            "small student is not formed."
+        },
+    )
     timestamp_probability: float = field(
         default=0.5, metadata={"help": "How often a label carries timestamps; drawn anew each epoch."}
     )
@@ -32,6 +39,10 @@ class DistillationSettings:
     )
     encoder_states_dir: str | None = field(
         default=None, metadata={"help": "Folder of these states; OUTPUT_DIR/_encoder_states if null."}
+    )
+    group_by_label_length: bool = field(
+        default=True,
+        metadata={"help": "Put labels of like length into a batch, as drawn for the epoch; else batches are random."},
     )
     chunk_weighting: str = field(
         default="hard",

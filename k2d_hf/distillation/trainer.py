@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
@@ -22,8 +21,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from k2d_hf.checkpoints import load_whisper
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.collator import EpochToCollator, K2DDataCollator, default_collator
-from k2d_hf.distillation.encoder_states import EncoderStates, lack_of_disk
-from k2d_hf.distillation.losses import Head, LossSums, LossWeights, distillation_loss
+from k2d_hf.distillation.kept_states import keep_encoder_states
+from k2d_hf.distillation.losses import Head, LossSums, LossWeights, SoftTargets, distillation_loss
 from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
 from k2d_hf.distillation.parties import (
     base_whisper,
@@ -38,7 +37,9 @@ from k2d_hf.distillation.parties import (
     with_adapters,
 )
 from k2d_hf.distillation.rows import language_of, training_rows
+from k2d_hf.distillation.sampling import LengthGroupedSampler
 from k2d_hf.distillation.student import set_language
+from k2d_hf.distillation.target_columns import has_targets, targets_for_loss
 from k2d_hf.errors import K2DError
 from k2d_hf.whisper_tokens import IGNORED
 
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENCODER_STATES = "_encoder_states"  # a push leaves out what begins with an underscore
+_PROJECTIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class K2DTrainer(Seq2SeqTrainer):
@@ -61,8 +62,9 @@ class K2DTrainer(Seq2SeqTrainer):
     Args:
         model: the student, or its checkpoint.
         args: settings; the defaults are the paper's loss.
-        teacher_model: the teacher or its checkpoint; needed where `args.kl_weight` is not 0.
-        auxiliary_model: likewise; needed where `args.auxiliary_weight` is not 0.
+        teacher_model: the teacher or its checkpoint; needed where `args.kl_weight` is not 0 and the chunks hold no
+            soft targets (`k2d_hf.distillation.targets`). With soft targets and without a teacher, none is in memory.
+        auxiliary_model: likewise, where `args.auxiliary_weight` is not 0.
         train_dataset: chunks as `validate_labels` gives them; those with `keep` false are left out.
         eval_dataset: chunks likewise.
         processing_class: the student's processor; by default the one saved with student or teacher.
@@ -72,8 +74,8 @@ class K2DTrainer(Seq2SeqTrainer):
         **kwargs: as for `Seq2SeqTrainer`.
 
     Raises:
-        K2DError: if a party that the loss needs is missing, vocabularies or mel bins differ, or the student is to be
-            sharded (FSDP, DeepSpeed ZeRO-3).
+        K2DError: if a party that the loss needs is missing, soft targets are of another temperature, vocabularies or
+            mel bins differ, or the student is to be sharded (FSDP, DeepSpeed ZeRO-3).
     """
 
     args: K2DTrainingArguments
@@ -98,16 +100,28 @@ class K2DTrainer(Seq2SeqTrainer):
         student: Any = load_whisper(model) if isinstance(model, (str, Path)) else model
         base = base_whisper(student)
         self.loss_weights = LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature)
-        self.teacher = helper("teacher", teacher_model, base, weight=args.kl_weight)
-        self.auxiliary = helper("auxiliary", auxiliary_model, base, weight=args.auxiliary_weight)
+        given = {"teacher": (teacher_model, args.kl_weight), "auxiliary": (auxiliary_model, args.auxiliary_weight)}
+        self.stored = [  # whose soft targets take the model's place
+            name
+            for name, (party, weight) in given.items()
+            if weight and party is None and has_targets(train_dataset, name)
+        ]
+        helpers: list[Any] = [
+            None if name in self.stored else helper(name, party, base, weight=weight)
+            for name, (party, weight) in given.items()
+        ]
+        self.teacher, self.auxiliary = helpers
         if peft_config is not None:
             student = with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
         output_embedding(base)
         if args.freeze_encoder:
             base.freeze_encoder()
+        if args.freeze_embeddings:
+            base.model.decoder.embed_tokens.requires_grad_(False)
+        self.encoder_is_frozen = is_frozen(base.model.encoder)
         self.shares_encoder = (
             self.teacher is not None
-            and is_frozen(base.model.encoder)
+            and self.encoder_is_frozen
             and same_weights(base.model.encoder, self.teacher.model.encoder)
         )
         if data_collator is None:
@@ -115,6 +129,8 @@ class K2DTrainer(Seq2SeqTrainer):
         if isinstance(data_collator, K2DDataCollator):
             train_dataset = training_rows(train_dataset, data_collator, what="training")
             eval_dataset = training_rows(eval_dataset, data_collator, what="evaluation")
+        train_dataset = targets_for_loss(train_dataset, self.stored, args.temperature, what="training")
+        eval_dataset = targets_for_loss(eval_dataset, self.stored, args.temperature, what="evaluation")
         if compute_metrics is None and args.predict_with_generate:
             compute_metrics = MixedErrorRateMetric(processing_class)
         super().__init__(
@@ -132,7 +148,9 @@ class K2DTrainer(Seq2SeqTrainer):
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
-        self._components = ["ce"] + ["kl", "agreement"] * bool(self.teacher) + ["auxiliary_kl"] * bool(self.auxiliary)
+        self._components = ["ce"]
+        self._components += ["kl", "agreement"] * bool(self.teacher or "teacher" in self.stored)
+        self._components += ["auxiliary_kl"] * bool(self.auxiliary or "auxiliary" in self.stored)
         self._sums = {mode: RunningSums() for mode in ("train", "eval")}
         for party in (self.teacher, self.auxiliary):
             if party is not None:
@@ -143,6 +161,16 @@ class K2DTrainer(Seq2SeqTrainer):
             self.add_callback(EpochToCollator(data_collator))
         set_language(base, args.language or language_of(train_dataset), args.task)
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        grouped = self.args.group_by_label_length and self.args.train_sampling_strategy == "random"
+        if not grouped or not isinstance(self.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return LengthGroupedSampler(
+            rows, self.data_collator, batch_size=self.get_total_train_batch_size(self.args), seed=seed
+        )
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays.
 
@@ -150,52 +178,11 @@ class K2DTrainer(Seq2SeqTrainer):
             K2DError: at the end, if the last push to the Hub in the background failed.
         """
         if self.args.keep_encoder_states:
-            self._keep_encoder_states()
+            keep_encoder_states(self)
         self._sums["train"] = RunningSums()
         output = super().train(*args, **kwargs)
         self._check_pushes()
         return output
-
-    def _keep_encoder_states(self) -> None:
-        """Write the encoder states that are not on disk yet, each process its share, and let the collator read them."""
-        if reason := self._against_encoder_states():
-            logger.info("encoder states are not kept: %s", reason)
-            return
-        rows, collator, args = cast(Any, self.train_dataset), cast(Any, self.data_collator), self.args
-        student = base_whisper(self.accelerator.unwrap_model(self.model))
-        folder = Path(args.encoder_states_dir or f"{args.output_dir}/{ENCODER_STATES}")
-        states = EncoderStates(folder, student.model.encoder)
-        chunks = rows.select_columns(["recording", "start", "duration"])
-        missing = states.missing(chunks) if self.is_world_process_zero() else []
-        # one process decides, as the others may look at the disk when files are there already
-        lack, missing = broadcast_object_list([lack_of_disk(len(missing), student.config, folder), missing])
-        if lack:
-            logger.warning("encoder states are not kept, so the encoder runs in every epoch: %s", lack)
-            return
-
-        def run_encoder(batch: list[dict[str, Any]]) -> Tensor:
-            features = collator.features(batch).to(args.device)
-            with self.accelerator.autocast():
-                return encode(student, features)
-
-        mine = chunks.select(missing[args.process_index :: args.world_size])
-        states.write_all(mine, run_encoder, batch_size=args.per_device_train_batch_size)
-        self.accelerator.wait_for_everyone()
-        collator.encoder_states = states
-
-    def _against_encoder_states(self) -> str | None:
-        """What speaks against keeping the encoder's states, the disk aside; None if nothing does."""
-        if not self.shares_encoder:
-            return "student and teacher do not share a frozen encoder"
-        if self.auxiliary is not None:
-            return "the auxiliary's encoder runs in every epoch anyway"
-        rows: Any = self.train_dataset
-        if not isinstance(self.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
-            return "that takes a data set of chunks and the K2DDataCollator"
-        epochs = self.args.num_train_epochs
-        if self.args.max_steps > 0:
-            epochs = self.args.max_steps * self.get_total_train_batch_size(self.args) / len(rows)
-        return None if epochs > 1 else "no chunk is seen twice"
 
     def _check_pushes(self) -> None:
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""
@@ -219,7 +206,7 @@ class K2DTrainer(Seq2SeqTrainer):
             model: the student, as wrapped.
             inputs: `input_features` [B, mel bins, frames] (or `encoder_states` [B, frames / 2, d]),
                 `decoder_input_ids` and `labels` [B, L] (-100 where not supervised), and where used
-                `chunk_weights` [B].
+                `chunk_weights` [B] and soft targets, `teacher_top_ids` and `teacher_top_logprobs` [B, L, k].
             return_outputs: whether to return `(loss, {"loss": loss})`.
             num_items_in_batch: supervised tokens of all accumulated batches; those of this one if None.
         """
@@ -241,10 +228,15 @@ class K2DTrainer(Seq2SeqTrainer):
         supervised = labels != IGNORED
         states = inputs.get("encoder_states")
         with self.accelerator.autocast():  # the Trainer wraps the student alone
-            if states is None and self.shares_encoder:
+            if states is None and self.encoder_is_frozen:
                 states = encode(base, inputs["input_features"])
-            teacher = helping_head(self.teacher, inputs, supervised, states) if self.teacher else None
+            shared = states if self.shares_encoder else None
+            teacher = helping_head(self.teacher, inputs, supervised, shared) if self.teacher else None
             auxiliary = helping_head(self.auxiliary, inputs, supervised) if self.auxiliary else None
+        stored = {
+            name: SoftTargets(inputs[f"{name}_top_ids"][supervised], inputs[f"{name}_top_logprobs"][supervised])
+            for name in self.stored
+        }
         hidden = student_hidden(model, base, inputs, states)
         token_weights = None
         if "chunk_weights" in inputs:
@@ -252,10 +244,11 @@ class K2DTrainer(Seq2SeqTrainer):
         return distillation_loss(
             Head(hidden[supervised], output_embedding(base)),
             labels[supervised],
-            teacher=teacher,
-            auxiliary=auxiliary,
+            teacher=stored.get("teacher", teacher),
+            auxiliary=stored.get("auxiliary", auxiliary),
             weights=self.loss_weights,
             token_weights=token_weights,
+            projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
         )
 
     def prediction_step(

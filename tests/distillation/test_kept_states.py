@@ -7,7 +7,7 @@ import torch
 
 from distillation.tiny_training import another, trainer_for
 from k2d_hf import create_student
-from k2d_hf.distillation import trainer as trainer_module
+from k2d_hf.distillation import kept_states
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def train(tiny_whisper, chunks, processor, tmp_path):
 @pytest.fixture
 def encoded(monkeypatch):
     """Sizes of the batches that the trainer runs through an encoder by itself."""
-    sizes, encode = [], trainer_module.encode
+    sizes, encode = [], kept_states.encode
 
     def counting(model, features):
         sizes.append(len(features))
         return encode(model, features)
 
-    monkeypatch.setattr(trainer_module, "encode", counting)
+    monkeypatch.setattr(kept_states, "encode", counting)
     return sizes
 
 
@@ -103,7 +103,7 @@ def test_evaluation_and_prediction_read_audio(train, chunks):
     [
         ({"num_train_epochs": 1}, "no chunk is seen twice"),
         ({"max_steps": 2}, "no chunk is seen twice"),
-        ({"freeze_encoder": False}, "student and teacher do not share a frozen encoder"),
+        ({"freeze_encoder": False}, "the student's encoder is trained"),
         ({"auxiliary_weight": 0.5}, "the auxiliary's encoder runs in every epoch anyway"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
