@@ -20,6 +20,7 @@ from k2d_hf.version import __version__
 
 MISTYPED = 2
 INTERRUPTED = 130
+TRAINING_ALONE = ("ce_weight", "kl_weight", "freeze_embeddings", "group_by_label_length", "chunk_weighting")
 EXIT_STATUS = "Exit status: 0 done, 1 failed with a line that says why, 2 mistyped, 130 stopped by Ctrl-C."
 
 
@@ -85,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"k2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
-    for add in (_add_run, _add_label, _add_validate, _add_student, _add_distil, _add_evaluate, _add_import):
+    stages = (_add_label, _add_validate, _add_student, _add_targets, _add_distil, _add_evaluate)
+    for add in (_add_run, *stages, _add_import):
         add(verbs)
     return parser
 
@@ -129,7 +131,7 @@ def _add_run(verbs: Any) -> None:
     parser = _verb(
         verbs,
         "run",
-        "Run every stage of a recipe: label, validate, student, distil, evaluate, card.",
+        "Run every stage of a recipe: label, validate, student, targets, distil, evaluate, card.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_recipe_settings(),
     )
@@ -139,7 +141,7 @@ def _add_run(verbs: Any) -> None:
         "--from",
         dest="from_stage",
         metavar="STAGE",
-        help="run this stage and those after it again: label, validate, student, distil, evaluate or card",
+        help="run this stage and those after it again: label, validate, student, targets, distil, evaluate or card",
     )
     parser.add_argument("--output", metavar="DIR", help="folder of the results (default: runs/NAME)")
 
@@ -153,7 +155,7 @@ def _recipe_settings() -> str:
     sections: dict[str, Any] = {
         name: DistillationSettings if name == "distil" else hint
         for name, hint in hints_of(Recipe).items()
-        if name in ("label", "validate", "student", "distil", "evaluate")
+        if name in ("label", "validate", "student", "targets", "distil", "evaluate")
     }
     listed = [(f.name, describe_setting(f)) for f in dataclasses.fields(Recipe) if f.name not in sections]
     for name, section in sections.items():
@@ -198,13 +200,30 @@ def _add_student(verbs: Any) -> None:
     _add_settings(parser, StudentSettings)
 
 
+def _add_targets(verbs: Any) -> None:
+    from k2d_hf.distillation.settings import DistillationSettings
+    from k2d_hf.recipe import TargetsSettings
+    from k2d_hf.settings import add_options
+
+    text = "Store the teacher's most likely tokens, so that k2d distil needs no teacher."
+    parser = _verb(verbs, "targets", text)
+    parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
+    _add_model(parser, "--student", help="what k2d student wrote: ")
+    _add_model(parser, "--teacher")
+    _add_model(parser, "--auxiliary", required=False, help="where auxiliary_weight is not 0: ")
+    _add_folder(parser, "the same chunks with soft targets")
+    _add_settings(parser, TargetsSettings)
+    group = parser.add_argument_group("settings of the training to come, which k2d distil must be given too")
+    add_options(group, DistillationSettings, skip=TRAINING_ALONE)
+
+
 def _add_distil(verbs: Any) -> None:
     from k2d_hf.distillation.settings import DistillationSettings
 
     parser = _verb(verbs, "distil", "Train a student on the chunks that validation kept.")
     parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
     _add_model(parser, "--student", help="what k2d student wrote: ")
-    _add_model(parser, "--teacher")
+    _add_model(parser, "--teacher", required=False, help="not needed where VALIDATED is what k2d targets wrote: ")
     _add_model(parser, "--auxiliary", required=False, help="where auxiliary_weight is not 0: ")
     _add_folder(parser, "the student's checkpoint, complete with processor and generation config")
     _add_settings(parser, DistillationSettings)

@@ -72,6 +72,23 @@ class StudentSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class TargetsSettings:
+    """What the teacher's soft targets are, by which training needs no teacher in memory."""
+
+    k: int = setting(32, "Most likely tokens stored for each position; the rest is one bucket.", least=1)
+    batch_size: int = setting(8, "Chunks in one pass.", least=1)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
+    dtype: str = setting("auto", "Number format of the models; auto is float32 on a CPU, float16 on a GPU.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeTargetsSettings(TargetsSettings):
+    """The same in a recipe, where it is not always worth while."""
+
+    enabled: bool | None = setting(None, "Write soft targets; null does where a chunk is seen more than once.")
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
     """How teacher and student are measured."""
 
@@ -108,6 +125,7 @@ class Recipe:
     label: LabelSettings = setting(LabelSettings)
     validate: ValidateSettings = setting(ValidateSettings)
     student: StudentSettings = setting(StudentSettings)
+    targets: RecipeTargetsSettings = setting(RecipeTargetsSettings)
     distil: dict[str, Any] = setting({}, "Fields of K2DTrainingArguments, and peft: {...} for adapters.")
     evaluate: RecipeEvaluateSettings = setting(RecipeEvaluateSettings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -26,7 +27,11 @@ from k2d_hf.version import __version__
 if TYPE_CHECKING:
     from datasets import Dataset
 
-STAGES = ("label", "validate", "student", "distil", "evaluate", "card")
+STAGES = ("label", "validate", "student", "targets", "distil", "evaluate", "card")
+TARGETS_DEPEND = (  # settings of distillation that decide what soft targets are, or whether they pay
+    "temperature", "timestamp_probability", "previous_text_probability", "auxiliary_weight", "kl_weight", "language",
+    "task", "freeze_encoder", "keep_encoder_states", "encoder_states_dir",
+)  # fmt: skip
 ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels"}
 
 
@@ -162,6 +167,7 @@ class _Run:
             "label": "chunks",
             "validate": "validated",
             "student": "student-before",
+            "targets": "targets",
             "distil": "student/model.safetensors",
             "evaluate": "evaluation.json",
             "card": "student/README.md",
@@ -179,10 +185,15 @@ class _Run:
             return [vars(recipe.validate), recipe.language, checkpoint_fingerprint(self.auxiliary.path), ran("label")]
         if name == "student":
             return [vars(recipe.student), recipe.language, checkpoint_fingerprint(self.teacher.path)]
-        if name == "distil":
+        if name in ("targets", "distil"):
             helps = recipe.distil.get("auxiliary_weight")
             auxiliary = checkpoint_fingerprint(self.auxiliary.path) if helps else None
-            return [recipe.distil, recipe.language, auxiliary, ran("validate"), ran("student")]
+            if name == "distil":
+                return [recipe.distil, recipe.language, auxiliary, ran("validate"), ran("student"), ran("targets")]
+            decide = {key: value for key, value in recipe.distil.items() if key in TARGETS_DEPEND}
+            teacher = [checkpoint_fingerprint(self.teacher.path), recipe.student.encoder_layers]
+            settings = [vars(recipe.targets), decide, self._wants_targets()]
+            return [settings, recipe.language, teacher, auxiliary, ran("validate")]  # any student of this teacher
         if name == "evaluate":
             assert self.evaluation is not None
             rows = [list(self.evaluation), files_key(self.evaluation["recording"])]
@@ -217,12 +228,38 @@ class _Run:
             self.teacher, self.recipe.student, language=self.recipe.language, output=self.directory / "student-before"
         )
 
-    def _distil(self, stage: Stage) -> str:
-        return stages.distil(
+    def _targets(self, stage: Stage) -> str:
+        shutil.rmtree(self.directory / "targets", ignore_errors=True)
+        if not self._wants_targets():
+            (self.directory / "targets").mkdir()
+            why = stages.worth_targets(self.directory / "validated", self.recipe.distil, resume=self.resume)
+            return f"none: {why or 'targets.enabled is false'}"
+        return stages.targets(
             self.directory / "validated",
             self.directory / "student-before",
             self.teacher,
             self.auxiliary,
+            self.recipe.targets,
+            self.recipe.distil,
+            stage,
+            language=self.recipe.language,
+            output=self.directory / "targets",
+            resume=self.resume,
+        )
+
+    def _wants_targets(self) -> bool:
+        """Whether the recipe, or else the number of epochs, asks for soft targets."""
+        if self.recipe.targets.enabled is not None:
+            return self.recipe.targets.enabled
+        return stages.worth_targets(self.directory / "validated", self.recipe.distil, resume=self.resume) is None
+
+    def _distil(self, stage: Stage) -> str:
+        stored = self._wants_targets()
+        return stages.distil(
+            self.directory / ("targets" if stored else "validated"),
+            self.directory / "student-before",
+            None if stored else self.teacher,
+            None if stored else self.auxiliary,
             self.recipe.distil,
             stage,
             language=self.recipe.language,

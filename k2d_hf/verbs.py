@@ -24,6 +24,7 @@ from k2d_hf.recipe import (
     EvaluateSettings,
     LabelSettings,
     StudentSettings,
+    TargetsSettings,
     ValidateSettings,
     load_recipe,
     read_distil,
@@ -94,6 +95,35 @@ def student(arguments: argparse.Namespace) -> None:
     )
 
 
+def targets(arguments: argparse.Namespace) -> None:
+    """`k2d targets`."""
+    from k2d_hf.distillation.settings import DistillationSettings
+
+    settings = _settings(arguments, TargetsSettings)
+    training = read_distil(given_options(arguments, DistillationSettings), where=arguments.verb)
+    if "encoder_states_dir" not in training:
+        training["keep_encoder_states"] = False  # what this verb has to resume is gone when it is done
+    check_free(arguments.output)
+    stages.load_chunks(arguments.validated)
+    teacher, untrained = _model(arguments.teacher), _model(arguments.student)
+    auxiliary = _model(arguments.auxiliary) if arguments.auxiliary else None
+    _stage(
+        arguments,
+        lambda stage: stages.targets(
+            Path(arguments.validated),
+            untrained.path,
+            teacher,
+            auxiliary,
+            settings,
+            training,
+            stage,
+            language=None,
+            output=arguments.output,
+            resume=_beside(arguments.output, "resume"),
+        ),
+    )
+
+
 def distil(arguments: argparse.Namespace) -> None:
     """`k2d distil`."""
     from k2d_hf.distillation.settings import DistillationSettings
@@ -101,7 +131,8 @@ def distil(arguments: argparse.Namespace) -> None:
     settings = read_distil(assign(given_options(arguments, DistillationSettings), arguments.sets), where=arguments.verb)
     check_free(arguments.output)
     stages.load_chunks(arguments.validated)
-    teacher, untrained = _model(arguments.teacher), _model(arguments.student)
+    untrained = _model(arguments.student)
+    teacher = _model(arguments.teacher) if arguments.teacher else None
     auxiliary = _model(arguments.auxiliary) if arguments.auxiliary else None
     _stage(
         arguments,

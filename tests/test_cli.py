@@ -62,6 +62,23 @@ def test_the_verbs_leave_nothing_but_results(made):
     assert visible == results | {"label.skipped.jsonl", "evaluate_transcripts.jsonl"}
 
 
+def test_where_targets_are_stored_distil_needs_no_teacher(made, workplace, tmp_path):
+    teacher = ["--teacher", workplace / "teacher"]
+    student = ["--student", made / "student"]
+    assert k2d("targets", made / "validate", *student, *teacher, "--output", tmp_path / "targets", "--k", "16") == 0
+    assert np.shape(load_from_disk(str(tmp_path / "targets"))[0]["teacher_top_ids"])[1] == 16
+    distil = ["distil", tmp_path / "targets", *student, "--output", tmp_path / "student", "--set", "max_steps=1"]
+    assert k2d(*distil) == 0
+    assert (tmp_path / "student" / "model.safetensors").exists()
+    assert k2d(*distil[:-3], tmp_path / "other", "--temperature", "1") == 1
+
+
+def test_without_targets_and_teacher_distil_says_what_is_missing(made, tmp_path, capsys):
+    student = ["--student", made / "student"]
+    assert k2d("distil", made / "validate", *student, "--output", tmp_path / "student", "--set", "max_steps=1") == 1
+    assert "kl_weight is 1.0: give teacher_model, or set kl_weight to 0" in capsys.readouterr().err
+
+
 def test_what_distil_makes_is_a_complete_whisper(made):
     from transformers import WhisperForConditionalGeneration, pipeline
 
@@ -110,7 +127,7 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("run recipe.yaml --set validate.treshold=1", 1, "k2d: recipe.yaml: validate.treshold: no such setting; did you mean threshold?"),
         ("run recipe.yaml --set validate.threshold=2", 1, "k2d: recipe.yaml: validate.threshold: 2.0 is outside 0 to 1"),
         ("run recipe.yaml --set distil.max_steps", 1, "k2d: --set distil.max_steps: write key=value, such as distil.max_steps=50"),
-        ("run recipe.yaml --from labels", 1, "k2d: --from labels: choose one of label, validate, student, distil, evaluate, card"),
+        ("run recipe.yaml --from labels", 1, "k2d: --from labels: choose one of label, validate, student, targets, distil, evaluate, card"),
         ("run recipe.yaml --set recordings=nowhere.jsonl", 1, "k2d: recipe.yaml: recordings: 'nowhere.jsonl' does not exist, neither beside the recipe nor from here"),
         ("run recipe.yaml --set recordings=pathless.jsonl", 1, "k2d: manifest {here}/pathless.jsonl: no column with audio; it has sound, reference; rename one to, or set audio_column: audio, path,"),
         ("run recipe.yaml --set teacher=no/where", 1, "k2d: teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked"),

@@ -16,7 +16,7 @@ from k2d_hf import load_recipe, run_recipe
 from k2d_hf.console import Console
 from k2d_hf.errors import K2DError
 
-ALL = ["label", "validate", "student", "distil", "evaluate", "card"]
+ALL = ["label", "validate", "student", "targets", "distil", "evaluate", "card"]
 
 
 def run(workplace, output, *sets, from_stage=None):
@@ -90,7 +90,7 @@ def test_a_run_leaves_all_that_it_promises(first, workplace):
 def test_a_recording_that_cannot_be_used_is_counted_and_listed(first, workplace):
     output, shown = first
     assert re.search(
-        r"\[1/6\] label .* 3/3 recordings .* -> 3 chunks \(\d+ s, 1 skipped, see .*skipped\.jsonl\)", shown
+        r"\[1/7\] label .* 3/3 recordings .* -> 3 chunks \(\d+ s, 1 skipped, see .*skipped\.jsonl\)", shown
     )
     skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text(encoding="utf-8").splitlines()]
     listed = [(row["recording"], row["reason"]) for row in skipped if row["reason"] != "past the end"]
@@ -116,10 +116,12 @@ def test_a_resolved_recipe_runs_as_the_original(again):
 @pytest.mark.parametrize(
     ("change", "ran"),
     [
-        ("label.beam_size=2", ["label", "validate", "distil", "evaluate", "card"]),  # the student has no labels
-        ("validate.threshold=0.9", ["validate", "distil", "evaluate", "card"]),
+        ("label.beam_size=2", ["label", "validate", "targets", "distil", "evaluate", "card"]),  # the student has no labels
+        ("validate.threshold=0.9", ["validate", "targets", "distil", "evaluate", "card"]),
         ("student.decoder_layers=[0, 1]", ["student", "distil", "evaluate", "card"]),
-        ("distil.max_steps=1", ["distil", "evaluate", "card"]),
+        ("distil.learning_rate=1e-4", ["distil", "evaluate", "card"]),
+        ("distil.max_steps=1", ["targets", "distil", "evaluate", "card"]),  # no chunk is seen twice any more
+        ("targets.enabled=false", ["targets", "distil", "evaluate", "card"]),
         ("evaluate.before=false", ["evaluate", "card"]),
         ("name=other", ["card"]),
     ],
@@ -128,10 +130,23 @@ def test_a_changed_setting_runs_its_stage_and_what_depends_on_it(again, workplac
     assert run(workplace, again, change)[0] == ran
 
 
+def test_soft_targets_take_the_teachers_place_where_a_chunk_is_seen_twice(first):
+    output, shown = first
+    assert "teacher_top_ids" in load_from_disk(str(output / "targets")).column_names
+    assert re.search(r"\[4/7\] targets .* 32 tokens a position, \d+ MB .*encoder states kept", shown)
+    assert re.search(r"\[5/7\] distil .* soft targets, no teacher in memory", shown)
+
+
+def test_without_soft_targets_the_teacher_helps_in_every_step(again, workplace):
+    _, shown = run(workplace, again, "targets.enabled=false", "evaluation=null")
+    assert re.search(r"targets +none: targets\.enabled is false", shown)
+    assert re.search(r"distil .* encoder shared with the teacher", shown)
+
+
 @pytest.mark.parametrize(
     ("deleted", "ran"),
     [
-        ("validated", ["validate", "distil", "evaluate", "card"]),
+        ("validated", ["validate", "targets", "distil", "evaluate", "card"]),
         ("student/model.safetensors", ["distil", "evaluate", "card"]),
         ("student/README.md", ["card"]),
     ],
@@ -154,7 +169,7 @@ def test_a_changed_recording_is_labelled_again_and_no_other(own, tmp_path):
     audio, rate = soundfile.read(two)
     soundfile.write(two, audio[: 22 * rate], rate)
     ran, _ = run(own, output, *short)
-    assert ran == ["label", "validate", "distil", "card"]
+    assert ran == ["label", "validate", "targets", "distil", "card"]
     assert texts(output, "chunks") == ["記得 one" + WRITTEN[1], WRITTEN[0] + WRITTEN[1], WRITTEN[0] + WRITTEN[1]]
 
 
@@ -176,11 +191,11 @@ def test_from_a_stage_everything_is_done_afresh(again, workplace):
 @pytest.mark.parametrize(
     ("stage", "sets", "line"),
     [
-        ("labels", [], "--from labels: choose one of label, validate, student, distil, evaluate, card"),
+        ("labels", [], "--from labels: choose one of label, validate, student, targets, distil, evaluate, card"),
         (
             "evaluate",
             ["evaluation=null"],
-            "--from evaluate: choose one of label, validate, student, distil, card; without evaluation data there is no "
+            "--from evaluate: choose one of label, validate, student, targets, distil, card; without evaluation data there is no "
             "such stage",
         ),
     ],
@@ -202,7 +217,7 @@ def test_where_every_chunk_is_dropped_the_next_run_needs_only_a_threshold(again,
     assert str(raised.value) in (again / "log.txt").read_text(encoding="utf-8")
     assert all(0.01 < distance < 0.4 for distance in texts(again, "validated", "distance"))
     ran, _ = run(workplace, again, "validate.metric=mer", "distil.max_steps=1")
-    assert ran == ["validate", "distil", "evaluate", "card"]
+    assert ran == ["validate", "targets", "distil", "evaluate", "card"]
 
 
 def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
@@ -241,7 +256,7 @@ def test_without_a_small_model_the_teacher_checks_itself_and_the_output_says_wha
     _, shown = run(workplace, again, 'auxiliary=["no/where", teacher]', "evaluation=null", "distil.max_steps=1")
     assert "auxiliary: the same checkpoint, decoding each chunk from scratch" in shown
     assert "it catches loops and drift that come from context, not errors that both make" in shown
-    assert re.search(r"^\[5/5\] card ", shown, re.MULTILINE)
+    assert re.search(r"^\[6/6\] card ", shown, re.MULTILINE)
     assert set(texts(again, "validated", "auxiliary_text")) == {WRITTEN[0] + WRITTEN[1]}
     assert "no/where" in (again / "log.txt").read_text(encoding="utf-8")
 

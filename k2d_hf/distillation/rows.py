@@ -1,16 +1,24 @@
-"""Which chunks are trained on: those that validation kept and whose label fits the decoder; the rest is counted."""
+"""Which chunks are trained on: those that validation kept and whose label fits the decoder; the rest is counted.
+
+Rows are looked at in batches, so that memory does not grow with their number.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.errors import K2DError
+from k2d_hf.whisper_tokens import LabelEncoder, strip_special
 
 logger = logging.getLogger(__name__)
 
 NAMED = 3  # chunks named in the warning about labels that are too long
+BATCH_ROWS = 256  # looked at together
 
 
 def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
@@ -30,15 +38,17 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
         return {name: training_rows(part, collator, what=f"{what} {name}") for name, part in rows.items()}
     if not isinstance(rows, Dataset) or "text" not in rows.column_names:
         return rows
-    kept = list(range(len(rows)))
-    if "keep" in rows.column_names:
-        kept = [index for index, keep in enumerate(rows["keep"]) if keep]
-    dropped = len(rows) - len(kept)
-    texts = rows.select_columns([c for c in ("text", "segments", "language") if c in rows.column_names])
-    fitting = [index for index in kept if collator.fits(texts[index])]
-    too_long = sorted(set(kept) - set(fitting))
-    if too_long:
-        names = ", ".join(f"{rows[i]['recording']} at {rows[i]['start']:.1f} s" for i in too_long[:NAMED])
+    kept = np.zeros(len(rows), dtype=bool)
+    fits = np.zeros(len(rows), dtype=bool)
+    for at, batch in _batches(rows, "text", "segments", "language", "keep"):
+        here = slice(at, at + len(batch))
+        kept[here] = [bool(chunk.get("keep", True)) for chunk in batch]
+        fits[here][kept[here]] = _fit([chunk for chunk, keep in zip(batch, kept[here], strict=True) if keep], collator)
+    dropped = len(rows) - int(kept.sum())
+    too_long = np.flatnonzero(kept & ~fits)
+    if len(too_long):
+        named = (rows[int(index)] for index in too_long[:NAMED])
+        names = ", ".join(f"{row['recording']} at {row['start']:.1f} s" for row in named)
         more = f" and {len(too_long) - NAMED} more" if len(too_long) > NAMED else ""
         logger.warning(
             "%s: left out %d chunks whose label exceeds %d tokens: %s%s",
@@ -50,17 +60,85 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
         )
     if dropped:
         logger.info("%s: left out %d chunks that validation dropped", what, dropped)
-    if not fitting:
+    if not fits.any():
         raise K2DError(
             f"nothing to train on: of {len(rows)} chunks ({what}) {dropped} were dropped by validation and "
             f"{len(too_long)} have too long a label; raise validate.threshold, or look at the distances"
         )
-    return rows if len(fitting) == len(rows) else rows.select(fitting)
+    return rows if fits.all() else rows.select(np.flatnonzero(fits))
 
 
 def language_of(rows: Any) -> str | None:
     """The language of the chunks, if they are all in one."""
-    if not hasattr(rows, "unique") or "language" not in rows.column_names:
+    from datasets import Dataset
+
+    if not isinstance(rows, Dataset) or "language" not in rows.column_names:
         return None
-    languages = rows.unique("language")
-    return languages[0] if len(languages) == 1 else None
+    languages: set[str | None] = set()
+    for _, batch in _batches(rows, "language"):
+        languages |= {chunk["language"] for chunk in batch}
+        if len(languages) > 1:
+            return None
+    return next(iter(languages), None)
+
+
+def _batches(rows: Any, *columns: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Some columns of a data set, those that it has, a list of rows at a time, with the position of the first."""
+    present = rows.select_columns([column for column in columns if column in rows.column_names])
+    at = 0
+    for batch in present.with_format(None).iter(batch_size=BATCH_ROWS):
+        chunks = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        yield at, chunks
+        at += len(chunks)
+
+
+def _fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> np.ndarray:
+    """Whether the decoder has room for each label in every form that a draw can give, without prompt, [chunks] bool."""
+    probability, room = collator.timestamp_probability, collator.max_tokens
+    fit = np.ones(len(chunks), dtype=bool)
+    for timestamps in [form for form, possible in ((True, probability > 0), (False, probability < 1)) if possible]:
+        fit &= _lengths(chunks, collator, timestamps=timestamps, at_most=room) <= room
+    return fit
+
+
+def _lengths(
+    chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator, *, timestamps: bool, at_most: int = 0
+) -> np.ndarray:
+    """Positions that labels take, [chunks] int32; of one that cannot take more than `at_most`, the most it can.
+
+    A token spells at least one byte, so the bytes of a text are the most tokens it can have.
+    """
+    outline = _Outline(collator.encoder)
+    lengths = np.zeros(len(chunks), dtype=np.int32)
+    texts: list[str] = []
+    owners: list[int] = []
+    for index, chunk in enumerate(chunks):
+        language = chunk.get("language") or collator.language
+        outline.texts = []
+        ids = outline.label_ids(chunk["text"], chunk["segments"], language=language, timestamps=timestamps)
+        lengths[index] = len(ids) - 1  # inputs and labels are shifted by one
+        longest = lengths[index] + sum(len(text.encode()) for text in outline.texts)
+        if longest <= at_most:
+            lengths[index] = longest
+        else:
+            texts += outline.texts
+            owners += [index] * len(outline.texts)
+    if texts:
+        tokenizer = collator.encoder.tokenizer.backend_tokenizer  # whose results need not become lists to be counted
+        tokenizer.no_truncation()
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        np.add.at(lengths, owners, [len(encoding) for encoding in encodings])
+    return lengths
+
+
+class _Outline(LabelEncoder):
+    """Builds labels without their texts, which it notes instead, to be tokenised many at once."""
+
+    def __init__(self, encoder: LabelEncoder) -> None:
+        super().__init__(encoder.tokenizer, task=encoder.task, max_tokens=encoder.max_tokens)
+        self.texts: list[str] = []
+
+    def text_ids(self, text: str) -> list[int]:
+        """Nothing, but the text is noted."""
+        self.texts.append(strip_special(text))
+        return []

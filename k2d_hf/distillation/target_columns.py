@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
 
 PARTIES = ("teacher", "auxiliary")
+READ_ROWS = 10_000
 
 Example = tuple[list[int], list[int]]  # decoder inputs and labels
 
@@ -102,9 +103,11 @@ def stored_targets(chunk: Mapping[str, Any], party: str, example: Example) -> tu
 
 def check_temperature(rows: Dataset, temperature: float) -> None:
     """Raise K2DError if the targets of a data set were stored at another temperature."""
-    stored = rows.unique("target_temperature")
-    if stored != [temperature]:
-        told = ", ".join(f"{value:g}" for value in stored if value is not None)
+    stored: set[float] = set()
+    for batch in rows.select_columns(["target_temperature"]).iter(batch_size=READ_ROWS):  # `unique` would write a file
+        stored.update(batch["target_temperature"])
+    if stored != {temperature}:
+        told = ", ".join(f"{value:g}" for value in sorted(stored))
         raise K2DError(
             f"the soft targets are of temperature {told}, the loss has {temperature:g}: write them again, or set "
             "distil.temperature"

@@ -2,10 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from k2d_hf import K2DDataCollator
+from k2d_hf.distillation import rows as rows_module
 from k2d_hf.distillation.rows import language_of, training_rows
 from k2d_hf.errors import K2DError
 
@@ -47,6 +51,61 @@ def test_bug_05_labels_that_are_too_long_are_left_out_counted_and_named(chunks, 
 def test_bug_05_a_label_of_exactly_448_tokens_stays(chunks, collator):
     rows = changed(chunks, text={1: "word" + " word" * 443})
     assert len(training_rows(rows, collator, what="training")) == len(chunks)
+
+
+WORDS = st.sampled_from(["model", "這個", "我們用", "𠮷", "😀", "<|zh|>", "é", " ", "attention", "1024", "ﷺ"])
+SEGMENT = st.lists(WORDS, max_size=6).map("".join)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.lists(SEGMENT, min_size=1, max_size=3), min_size=1, max_size=9),
+    max_tokens=st.integers(8, 40),
+    probability=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_rows_that_stay_and_their_lengths_are_those_of_one_label_after_the_other(
+    processor, monkeypatch, texts, max_tokens, probability
+):
+    monkeypatch.setattr(rows_module, "BATCH_ROWS", 4)
+    collator = K2DDataCollator(processor, language="zh", max_tokens=max_tokens, timestamp_probability=probability)
+    chunks = [
+        {
+            "recording": "a.wav",
+            "start": float(index),
+            "text": "".join(parts).strip(),
+            "segments": [{"start": 2.0 * i, "end": 2.0 * i + 1, "text": part} for i, part in enumerate(parts)],
+            "language": ["zh", "en", None][index % 3],
+            "keep": index % 4 != 1,
+        }
+        for index, parts in enumerate(texts)
+    ]
+    rows = Dataset.from_list(chunks)
+    for timestamps in (True, False):
+        measured = rows_module._lengths(rows.to_list(), collator, timestamps=timestamps)
+        assert measured.dtype == np.int32
+        assert measured.tolist() == [
+            len(
+                collator.encoder.label_ids(
+                    chunk["text"], chunk["segments"], language=chunk["language"] or "zh", timestamps=timestamps
+                )
+            )
+            - 1
+            for chunk in chunks
+        ]
+    expected = [chunk["start"] for chunk in chunks if chunk["keep"] and collator.fits(chunk)]
+    if expected:
+        assert training_rows(rows, collator, what="training")["start"][:] == expected
+    else:
+        with pytest.raises(K2DError, match="nothing to train on"):
+            training_rows(rows, collator, what="training")
+
+
+def test_choosing_rows_leaves_their_folder_as_it_was(chunks, collator, tmp_path):
+    changed(chunks, keep={1: False, 4: False}).save_to_disk(tmp_path / "validated")
+    before = sorted((tmp_path / "validated").iterdir())
+    rows = training_rows(load_from_disk(str(tmp_path / "validated")), collator, what="training")
+    assert (len(rows), language_of(rows)) == (6, "zh")
+    assert sorted((tmp_path / "validated").iterdir()) == before  # what a run resumes from depends on it
 
 
 def test_rows_without_a_verdict_are_all_kept(chunks, collator):
