@@ -20,6 +20,7 @@ from typing import Any
 
 import measure
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
@@ -71,6 +72,9 @@ def soft_targets(labels: Tensor, k: int) -> dict[str, Tensor]:
     return {"teacher_top_ids": (ids % VOCABULARY).int(), "teacher_top_logprobs": logprobs.half()}
 
 
+_NO_TARGETS = {"teacher_top_ids": [[[0]]], "teacher_top_logprobs": [[[0.0]]]}  # columns that say: there are some
+
+
 class Reference:
     """The step as Distil-Whisper's recipe describes it."""
 
@@ -109,6 +113,8 @@ class Ours:
     """The step as K2DTrainer takes it."""
 
     def __init__(self, side: str, student: Any, teacher: Any, batch: dict[str, Tensor], settings: Any) -> None:
+        if teacher is not None:
+            teacher.model.encoder = student.model.encoder  # as where the trainer loads it itself
         kind, _, cached = side.partition("_")
         names = ["decoder_input_ids", "labels", "encoder_states" if cached else "input_features"]
         self.batch = {name: batch[name] for name in names}
@@ -124,12 +130,12 @@ class Ours:
                 use_cpu=settings.device == "cpu",
                 bf16=settings.dtype == "bfloat16",
                 freeze_embeddings=settings.freeze_embeddings,
-                soft_targets=kind == "soft",
             )
             self.trainer = K2DTrainer(
                 student.train(),
                 arguments,
-                teacher_model=teacher if kind == "exact" else None,
+                teacher_model=teacher,
+                train_dataset=Dataset.from_dict({**_NO_TARGETS, "target_temperature": [TEMPERATURE]}),
                 processing_class=_NoProcessor(),
                 data_collator=lambda rows: rows,
             )

@@ -191,9 +191,9 @@ class _Run:
             if name == "distil":
                 return [recipe.distil, recipe.language, auxiliary, ran("validate"), ran("student"), ran("targets")]
             decide = {key: value for key, value in recipe.distil.items() if key in TARGETS_DEPEND}
-            teacher = [checkpoint_fingerprint(self.teacher.path), recipe.student.encoder_layers]
+            encoder = [checkpoint_fingerprint(self.teacher.path), recipe.student.encoder_layers]
             settings = [vars(recipe.targets), decide, self._wants_targets()]
-            return [settings, recipe.language, teacher, auxiliary, ran("validate")]  # any student of this teacher
+            return [settings, recipe.language, encoder, auxiliary, ran("validate")]  # any student of this teacher
         if name == "evaluate":
             assert self.evaluation is not None
             rows = [list(self.evaluation), files_key(self.evaluation["recording"])]

@@ -116,7 +116,10 @@ def test_a_resolved_recipe_runs_as_the_original(again):
 @pytest.mark.parametrize(
     ("change", "ran"),
     [
-        ("label.beam_size=2", ["label", "validate", "targets", "distil", "evaluate", "card"]),  # the student has no labels
+        (
+            "label.beam_size=2",
+            ["label", "validate", "targets", "distil", "evaluate", "card"],
+        ),  # the student has no labels
         ("validate.threshold=0.9", ["validate", "targets", "distil", "evaluate", "card"]),
         ("student.decoder_layers=[0, 1]", ["student", "distil", "evaluate", "card"]),
         ("distil.learning_rate=1e-4", ["distil", "evaluate", "card"]),

@@ -1,0 +1,22 @@
+"""The stages from disk to disk: read the inputs, call the public function, write the outputs, say how it went.
+
+The recipe's runner and the verbs of the command line both come here.
+"""
+
+from k2d_hf.stages.distillation import distil, student, targets, worth_targets
+from k2d_hf.stages.evaluation import evaluate
+from k2d_hf.stages.files import load_chunks, local_checkpoint
+from k2d_hf.stages.labelling import label
+from k2d_hf.stages.validation import validate
+
+__all__ = [
+    "distil",
+    "evaluate",
+    "label",
+    "load_chunks",
+    "local_checkpoint",
+    "student",
+    "targets",
+    "validate",
+    "worth_targets",
+]
