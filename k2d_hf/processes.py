@@ -1,4 +1,7 @@
-"""Several processes that train one student, as torchrun and accelerate start them: which one speaks and writes."""
+"""What a process may use, and what it is among several: cores, and the processes that train one student together.
+
+Those are started by torchrun and accelerate; one of them speaks and writes.
+"""
 
 import os
 
@@ -11,3 +14,11 @@ def process_count() -> int:
 def is_main_process() -> bool:
     """Whether this process is the one that prints, locks and writes results."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def available_cores() -> int:
+    """Cores that this process may use: as many as OMP_NUM_THREADS says, where it is set, else all it is given."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -78,12 +78,7 @@ def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCo
     S + D + I is the edit distance. Where several alignments are minimal, how it splits into S, D and I follows the
     library's choice, but D - I is always `len(reference) - len(hypothesis)`.
     """
-    # The library compares elements by hash alone; small integers are their own hash, so no two tokens can collide.
-    codes: dict[str, int] = {}
-    operations = Levenshtein.editops(
-        [codes.setdefault(token, len(codes)) for token in reference],
-        [codes.setdefault(token, len(codes)) for token in hypothesis],
-    )
+    operations = Levenshtein.editops(*_as_integers(reference, hypothesis))
     deletions = insertions = 0
     for operation in operations:
         if operation.tag == "delete":
@@ -91,6 +86,18 @@ def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCo
         elif operation.tag == "insert":
             insertions += 1
     return ErrorCounts(len(operations) - deletions - insertions, deletions, insertions, len(reference))
+
+
+def error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
+    """`count_errors(reference, hypothesis).rate`, without the split into S, D and I, which takes most of the time.
+
+    Two strings are compared by character, several times as fast as lists.
+    """
+    if not reference:
+        return 1.0 if hypothesis else 0.0
+    if isinstance(reference, str) and isinstance(hypothesis, str):
+        return Levenshtein.distance(reference, hypothesis) / len(reference)
+    return Levenshtein.distance(*_as_integers(reference, hypothesis)) / len(reference)
 
 
 def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
@@ -105,6 +112,15 @@ def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
         mixed=count_errors(reference_tokens, hypothesis_tokens),
         mandarin=count_errors(_only(reference_tokens, han=True), _only(hypothesis_tokens, han=True)),
         english=count_errors(_only(reference_tokens, han=False), _only(hypothesis_tokens, han=False)),
+    )
+
+
+def _as_integers(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The library compares elements by hash alone; small integers are their own hash, so no two tokens can collide."""
+    codes: dict[str, int] = {}
+    return (
+        [codes.setdefault(token, len(codes)) for token in reference],
+        [codes.setdefault(token, len(codes)) for token in hypothesis],
     )
 
 

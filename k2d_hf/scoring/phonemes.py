@@ -5,19 +5,18 @@ unknown words would hide exactly the errors that matter in code-switching.
 """
 
 import gzip
+import threading
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
-from itertools import groupby
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.scoring.text import is_han, mixed_tokens
+from k2d_hf.scoring.pinyin import pinyin_phones, pinyin_words
+from k2d_hf.scoring.text import is_han, mixed_runs
 
 ALPHABETS = ("arpabet", "ipa")
-PINYIN_PREFIX = "zh:"
-"""Keeps the pinyin `b` and the ARPAbet `B` of any spelling apart: the two inventories share no symbol."""
 
 _VOWEL_LETTERS = frozenset("aeiouy")
 # Letters of Latin alphabets that no decomposition takes apart.
@@ -33,6 +32,10 @@ _AFTER_APOSTROPHE = {
     "re": ("R",),
     "ve": ("V",),
 }
+# Both ways between phones and codes, one for each phone met so far.
+_CODES: dict[str, str] = {}
+_PHONES: dict[str, str] = {}
+_codes_lock = threading.Lock()
 # Canonical combining classes from here on are accents, tones and vowel points; below are nuktas and kana voicing.
 _FIRST_ACCENT_CLASS = 9
 
@@ -47,51 +50,57 @@ def phonemes(text: str, *, alphabet: str = "arpabet", language: str = "en-us") -
 
     Raises K2DError for an unknown alphabet or voice, or where the extra is missing.
     """
-    return token_phonemes(mixed_tokens(text), alphabet=alphabet, language=language)
+    return token_phonemes(mixed_runs(text), alphabet=alphabet, language=language)
 
 
 def token_phonemes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: str = "en-us") -> list[str]:
     """Phones of the output of `mixed_tokens`, for callers that have the tokens already; see `phonemes`."""
+    return [_PHONES[code] for code in phone_codes(tokens, alphabet=alphabet, language=language)]
+
+
+def phone_codes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: str = "en-us") -> str:
+    """Phones of the output of `mixed_tokens` or `mixed_runs` as one character each, to be compared and no more.
+
+    The same phone is the same character for as long as this process lives. Distances of such strings are those of the
+    lists of phones, and found several times as fast.
+    """
     if alphabet not in ALPHABETS:
         raise K2DError(f"alphabet {alphabet!r} is unknown: choose one of {', '.join(ALPHABETS)}")
     if alphabet == "ipa":
         from k2d_hf.scoring.espeak import ipa_phones
 
-        return ipa_phones(tokens, language=language)
-    phones: list[str] = []
+        return _encode(ipa_phones(tokens, language=language))
+    codes: list[str] = []
     # Han characters go in whole runs: how 行 or 乐 is read depends on the characters around it.
-    for han, group in groupby(tokens, is_han):
-        if han:
-            phones.extend(_mandarin_phones("".join(group)))
-        else:
-            for token in group:
-                phones.extend(_word_phones(token))
-    return phones
+    run = ""
+    for token in tokens:
+        if is_han(token[0]):
+            run += token
+            continue
+        if run:
+            codes.append(_mandarin_codes(run))
+            run = ""
+        codes.append(_word_codes(token))
+    if run:
+        codes.append(_mandarin_codes(run))
+    return "".join(codes)
 
 
 @lru_cache(maxsize=1 << 15)
-def _mandarin_phones(run: str) -> tuple[str, ...]:
-    from pypinyin import Style, lazy_pinyin
-
-    phones: list[str] = []
-    for syllable in lazy_pinyin(run, style=Style.NORMAL):
-        phones.extend(_syllable_phones(syllable))
-    return tuple(phones)
+def _mandarin_codes(run: str) -> str:
+    return "".join(map(_mandarin_word_codes, pinyin_words(run)))
 
 
-@lru_cache(maxsize=4096)
-def _syllable_phones(syllable: str) -> tuple[str, ...]:
-    """Initial and final of a toneless pinyin syllable; characters without a reading stand for themselves."""
-    if is_han(syllable):
-        return tuple(PINYIN_PREFIX + character for character in syllable)
-    from pypinyin.contrib.tone_convert import to_finals, to_initials
-
-    parts = (to_initials(syllable, strict=True), to_finals(syllable, strict=True))
-    # Interjections such as 嗯 (n) have no final, and some no part at all.
-    return tuple(PINYIN_PREFIX + part for part in parts if part) or (PINYIN_PREFIX + syllable,)
+@lru_cache(maxsize=1 << 15)
+def _mandarin_word_codes(word: str) -> str:
+    return _encode(pinyin_phones(word))
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 15)
+def _word_codes(token: str) -> str:
+    return _encode(_word_phones(token))
+
+
 def _word_phones(token: str) -> tuple[str, ...]:
     if unicodedata.category(token[0])[0] == "N":
         return tuple(character for character in token if character not in ".,")
@@ -106,7 +115,7 @@ def _word_phones(token: str) -> tuple[str, ...]:
     )
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 12)
 def _english_phones(word: str) -> tuple[str, ...]:
     """ARPAbet phones of a word of letters a-z and inner apostrophes."""
     known = _dictionary().get(word)
@@ -133,6 +142,15 @@ def _english_phones(word: str) -> tuple[str, ...]:
 
 def _spelled_phones(word: str) -> tuple[str, ...]:
     return tuple(phone for letter in word for phone in _dictionary()[f"{letter}."].split())
+
+
+def _encode(phones: Sequence[str]) -> str:
+    with _codes_lock:
+        for phone in phones:
+            if phone not in _CODES:
+                code = chr(len(_CODES))
+                _CODES[phone], _PHONES[code] = code, phone
+    return "".join([_CODES[phone] for phone in phones])
 
 
 @cache

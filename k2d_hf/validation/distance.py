@@ -4,18 +4,20 @@ Cross-model validation without models (paper, Eq. 1 to 5): text in, numbers out.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from k2d_hf.errors import K2DError
-from k2d_hf.scoring.error_rates import count_errors
-from k2d_hf.scoring.phonemes import token_phonemes
-from k2d_hf.scoring.text import drop_special_tokens, mixed_tokens
+from k2d_hf.scoring.error_rates import error_rate
+from k2d_hf.scoring.phonemes import phone_codes
+from k2d_hf.scoring.text import drop_special_tokens, mixed_runs, split_runs
 
 METRICS = ("full", "trivial", "mer", "per", "composite")
 NORMALISERS = ("auxiliary", "teacher")
 LOOP_NGRAM = 6
 LOOP_MAX_COUNT = 5
+_LONG_TEXT = 4096  # characters from which on counting all n-grams costs less than looking for some
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,35 @@ def is_looping(text: str, ngram: int = LOOP_NGRAM, max_count: int = LOOP_MAX_COU
     total = len(text) - ngram + 1
     if total <= max_count:
         return False
-    # Some n-gram can occur more than max_count times only if at least max_count of them are repetitions.
-    if total - len({text[start : start + ngram] for start in range(total)}) < max_count:
+    if not _may_loop(text, ngram, max_count):
         return False
-    return max(Counter(text[start : start + ngram] for start in range(total)).values()) > max_count
+    return max(Counter([text[start : start + ngram] for start in range(total)]).values()) > max_count
+
+
+def _may_loop(text: str, ngram: int, max_count: int) -> bool:
+    """Whether some n-gram might occur more than `max_count` times. False is certain, and found in half the time."""
+    if ngram < 3 or max_count < 4 or len(text) > _LONG_TEXT:
+        return True
+    # An n-gram that occurs at least five times puts the same string, two characters shorter, at two multiples of 3.
+    # Proof: the strings in question lie within its occurrences at offsets 0, 1 or 2. Were all different, there would be
+    # at most three for five occurrences, so two occurrences would share one and lie 1 or 2 apart. Having that period,
+    # the n-gram has the same string at offsets that far apart, which leaves one for at most three occurrences, or two
+    # for two each.
+    windows = [text[start : start + ngram - 2] for start in range(0, len(text) - ngram + 3, 3)]
+    if len(set(windows)) == len(windows):
+        return False
+    # And that string occurs wherever the n-gram does.
+    return any(count > 1 and _occurs_more(text, window, max_count) for window, count in Counter(windows).items())
+
+
+def _occurs_more(text: str, part: str, max_count: int) -> bool:
+    """Whether `part` occurs more than `max_count` times; occurrences may overlap."""
+    at = -1
+    for _ in range(max_count + 1):
+        at = text.find(part, at + 1)
+        if at < 0:
+            return False
+    return True
 
 
 def label_distance(
@@ -78,9 +105,9 @@ def label_distance(
         return 1.0
     if metric == "composite" and is_looping(auxiliary_text):
         return 0.0
-    teacher, auxiliary = mixed_tokens(teacher_text), mixed_tokens(auxiliary_text)
+    teacher, auxiliary = mixed_runs(teacher_text), mixed_runs(auxiliary_text)
     if metric == "mer":
-        return _rate(teacher, auxiliary, normalise_by)
+        return _rate(split_runs(teacher), split_runs(auxiliary), normalise_by)
     per = _phoneme_rate(teacher, auxiliary, normalise_by, alphabet, language)
     return per if metric == "per" else min(1.0, per)
 
@@ -100,10 +127,10 @@ def compare_labels(
     """
     _check_choice("metric", metric, METRICS)
     _check_choice("normalise_by", normalise_by, NORMALISERS)
-    teacher, auxiliary = mixed_tokens(teacher_text), mixed_tokens(auxiliary_text)
-    teacher_loops, auxiliary_loops = is_looping(teacher_text), is_looping(auxiliary_text)
-    mer = _rate(teacher, auxiliary, normalise_by)
+    teacher, auxiliary = mixed_runs(teacher_text), mixed_runs(auxiliary_text)
+    mer = _rate(split_runs(teacher), split_runs(auxiliary), normalise_by)
     per = _phoneme_rate(teacher, auxiliary, normalise_by, alphabet, language)
+    teacher_loops, auxiliary_loops = is_looping(teacher_text), is_looping(auxiliary_text)
     distances = {
         "full": 0.0,
         "trivial": float(teacher_loops),
@@ -144,18 +171,20 @@ def drop_reason(comparison: LabelComparison, metric: str, threshold: float) -> s
     return f"distance > {threshold:.2f}"
 
 
-def _phoneme_rate(teacher: list[str], auxiliary: list[str], normalise_by: str, alphabet: str, language: str) -> float:
+def _phoneme_rate(
+    teacher: Iterable[str], auxiliary: Iterable[str], normalise_by: str, alphabet: str, language: str
+) -> float:
     return _rate(
-        token_phonemes(teacher, alphabet=alphabet, language=language),
-        token_phonemes(auxiliary, alphabet=alphabet, language=language),
+        phone_codes(teacher, alphabet=alphabet, language=language),
+        phone_codes(auxiliary, alphabet=alphabet, language=language),
         normalise_by,
     )
 
 
-def _rate(teacher: list[str], auxiliary: list[str], normalise_by: str) -> float:
+def _rate(teacher: Sequence[str], auxiliary: Sequence[str], normalise_by: str) -> float:
     if normalise_by == "auxiliary":
-        return count_errors(auxiliary, teacher).rate
-    return count_errors(teacher, auxiliary).rate
+        return error_rate(auxiliary, teacher)
+    return error_rate(teacher, auxiliary)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

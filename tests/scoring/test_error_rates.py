@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2d_hf.scoring.error_rates import ErrorCounts, MixedErrors, count_errors, mixed_errors
+from k2d_hf.scoring.error_rates import ErrorCounts, MixedErrors, count_errors, error_rate, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 
 TOKENS = st.lists(st.sampled_from(["我", "们", "a", "model", "3"]), max_size=8)
@@ -75,6 +75,17 @@ def test_tokens_are_compared_by_value_and_not_by_hash():
             return 1
 
     assert count_errors([SameHash("first")], [SameHash("second")]).substitutions == 1
+    assert error_rate([SameHash("first")], [SameHash("second")]) == 1.0
+
+
+@given(TOKENS, TOKENS)
+def test_a_rate_alone_is_that_of_the_counts(reference, hypothesis):
+    assert error_rate(reference, hypothesis) == count_errors(reference, hypothesis).rate
+
+
+@given(st.text("ab我\ud800😀", max_size=80), st.text("ab我\ud800😀", max_size=80))
+def test_the_rate_of_two_strings_is_that_of_their_characters(reference, hypothesis):
+    assert error_rate(reference, hypothesis) == count_errors(list(reference), list(hypothesis)).rate
 
 
 @given(TOKENS, TOKENS)

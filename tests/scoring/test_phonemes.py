@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from k2d_hf.errors import K2DError
 from k2d_hf.scoring import espeak
-from k2d_hf.scoring.error_rates import count_errors
-from k2d_hf.scoring.phonemes import phonemes, token_phonemes
-from k2d_hf.scoring.text import mixed_tokens
+from k2d_hf.scoring.error_rates import count_errors, error_rate
+from k2d_hf.scoring.phonemes import phone_codes, phonemes, token_phonemes
+from k2d_hf.scoring.pinyin import pinyin_phones, pinyin_words
+from k2d_hf.scoring.text import mixed_runs, mixed_tokens
 
 
 def words(text):
@@ -109,6 +110,40 @@ def test_every_token_of_any_text_yields_a_phone(text):
         phones = token_phonemes([token])
         assert phones
         assert all(phones)
+
+
+SPOKEN = st.lists(
+    st.sampled_from(
+        [*"我們行銀長大，。 '3々한", "音樂", "machine ", "model ", "their ", "there ", "GPT-4", "Москва", "é"]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@settings(deadline=None)
+@given(SPOKEN, SPOKEN)
+def test_codes_differ_as_phones_do(first, second):
+    phones, codes = [phonemes(text) for text in (first, second)], [phone_codes(mixed_runs(t)) for t in (first, second)]
+    assert error_rate(*codes) == error_rate(*phones) == count_errors(*phones).rate
+    assert [len(code) for code in codes] == [len(phone) for phone in phones]
+    assert phone_codes(mixed_tokens(first)) == codes[0]
+    assert token_phonemes(mixed_tokens(first)) == phones[0]
+
+
+def test_codes_may_be_of_any_alphabet():
+    assert phone_codes(["machine"], alphabet="ipa") == phone_codes(["मशीन"], alphabet="ipa", language="hi")
+    assert set(phone_codes(["machine"])).isdisjoint(phone_codes(["机"]))
+
+
+# Phrases of odd and of plain readings, their beginnings, which a longest match trips over, and characters without any.
+PHRASES = words("银行 行不行 重庆 重要 音乐 快乐 长大 成长 了不起 一行 参差不齐 的士 目的地")
+PIECES = [*PHRASES, *(phrase[:2] for phrase in PHRASES), *"行重乐长了的一々〇𠮷"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_a_run_is_read_as_a_whole(run):
+    assert [phone for word in pinyin_words(run) for phone in pinyin_phones(word)] == pinyin_phones(run)
 
 
 @settings(deadline=None)

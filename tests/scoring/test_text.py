@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2d_hf.scoring.text import drop_special_tokens, is_han, mixed_tokens, to_simplified
+from k2d_hf.scoring.text import drop_special_tokens, is_han, mixed_runs, mixed_tokens, split_runs, to_simplified
 
+# Pieces of usual and unusual text, and what folds into either.
+MIXED_TEXT = st.lists(
+    st.sampled_from(
+        [*"我們行銀，。？…「」—“” \u3000'’,.3aéК々ーか한", "don't", "1,000", "U.S.", "GPT-4", "ﬁ", "Ａ", "<|0.00|>"]
+    )
+).map("".join)
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=[]))
 
 
@@ -94,6 +100,30 @@ def test_tokens_of_tokens_are_the_same_tokens(text):
     # Han is left out: how 乾 is simplified depends on its neighbours.
     tokens = [token for token in mixed_tokens(text) if not is_han(token)]
     assert mixed_tokens(" ".join(tokens)) == tokens
+
+
+@given(MIXED_TEXT)
+def test_unusual_characters_do_not_change_how_the_others_are_read(text):
+    assert mixed_tokens(f"{text}\nЖ") == [*mixed_tokens(text), "ж"]
+
+
+@given(MIXED_TEXT)
+def test_runs_are_tokens_of_which_only_han_characters_are_left_together(text):
+    runs = mixed_runs(text)
+    assert split_runs(runs) == mixed_tokens(text)
+    assert all(len(run) == 1 or all(map(is_han, run)) or not any(map(is_han, run)) for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("text", "runs"),
+    [
+        ("我們用 GPU 來，train", ["我们用", "gpu", "来", "train"]),
+        ("3个人 个人", ["3", "个人", "个人"]),
+        ("人々はЖ", ["人", "々", "は", "ж"]),
+    ],
+)
+def test_mixed_runs(text, runs):
+    assert mixed_runs(text) == runs
 
 
 @given(st.text(), st.text())

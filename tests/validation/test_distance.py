@@ -71,6 +71,24 @@ def test_a_loop_is_an_ngram_that_occurs_too_often(text, ngram, max_count):
     assert is_looping(text, ngram, max_count) is any(grams.count(gram) > max_count for gram in grams)
 
 
+@given(
+    st.lists(st.sampled_from(["ab", "aba", "aaaaaaa", "machine ", "謝謝大家", "c", "d我"]), max_size=40).map("".join),
+    st.integers(3, 8),
+    st.integers(4, 7),
+)
+def test_a_loop_is_found_however_it_overlaps(text, ngram, max_count):
+    squeezed = text.strip()
+    grams = [squeezed[i : i + ngram] for i in range(len(squeezed) - ngram + 1)]
+    assert is_looping(text, ngram, max_count) is any(grams.count(gram) > max_count for gram in set(grams))
+
+
+def test_a_loop_is_found_in_texts_of_any_length():
+    apart = "".join(chr(0x4E00 + at) for at in range(3000))
+    for text in (LOOP, LOOP + apart, apart + LOOP, LOOP + apart + apart[::-1]):
+        assert is_looping(text)
+    assert not is_looping(apart + apart[::-1])
+
+
 @pytest.mark.parametrize(
     ("teacher", "auxiliary", "metric", "distance"),
     [
