@@ -1,8 +1,8 @@
 """Soft targets against the teacher in every step: loss, final mixed error rate, time, and bytes on disk.
 
 The quickstart's recipe is run once, then its student is distilled again from the same labels with the teacher online,
-with soft targets, and with soft targets and frozen embeddings, for several seeds. What is done stays in the folder of
-results, so a run that was stopped goes on. About 4 minutes a training on two cores.
+with its stored hidden states, with its 32 top tokens, and with hidden states and frozen embeddings, for several seeds.
+What is done stays in the folder of results, so a run that was stopped goes on. Some 4 minutes a training on two cores.
 
     python benchmarks/soft_targets.py --seeds 3 --output runs/soft-targets
 """
@@ -13,6 +13,7 @@ import argparse
 import json
 import shutil
 import statistics
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from k2d_hf.checkpoints import resolve_checkpoint
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart" / "quickstart.yaml"
 SIDES = {
     "online": ["targets.enabled=false"],
-    "soft": ["targets.enabled=true"],
-    "soft_frozen_embeddings": ["targets.enabled=true", "distil.freeze_embeddings=true"],
+    "hidden": ["targets.enabled=true"],
+    "top": ["targets.enabled=true", "targets.kind=top"],
+    "hidden_frozen_embeddings": ["targets.enabled=true", "distil.freeze_embeddings=true"],
 }
 
 
@@ -47,30 +49,35 @@ def train(base: Path, output: Path, sets: list[str]) -> dict[str, Any]:
     }
 
 
-def losses(base: Path, student: Path, batches: int = 8) -> dict[str, float]:
-    """Loss of one student on the same batches, with the teacher online and with its stored targets."""
-    rows = load_from_disk(str(base / "targets"))
+def losses(student: Path, stored: dict[str, Path], batches: int = 8) -> dict[str, float]:
+    """Loss and KL of one student on the same batches, with the teacher online and with its stored targets."""
     recipe = load_recipe(RECIPE)
     teacher = str(resolve_checkpoint(recipe.teacher).path)
     found: dict[str, float] = {}
-    for side, party in (("online", teacher), ("soft", None)):
-        arguments = K2DTrainingArguments(str(base / "unused"), report_to="none", use_cpu=True, language=recipe.language)
-        trainer = K2DTrainer(
-            str(student),
-            arguments,
-            teacher_model=party,
-            train_dataset=rows,
-            processing_class=WhisperProcessor.from_pretrained(student),
-        )
+    for side, folder in {"online": next(iter(stored.values())), **stored}.items():
+        with tempfile.TemporaryDirectory() as unused:
+            trainer = K2DTrainer(
+                str(student),
+                K2DTrainingArguments(unused, report_to="none", use_cpu=True, language=recipe.language),
+                teacher_model=teacher if side == "online" else None,
+                train_dataset=load_from_disk(str(folder)),
+                processing_class=WhisperProcessor.from_pretrained(student),
+            )
         sums = []
+        rows: Any = trainer.train_dataset
         with torch.no_grad():
             for at in range(batches):
-                chunks = [trainer.train_dataset[(4 * at + i) % len(trainer.train_dataset)] for i in range(4)]
-                sums.append(trainer.loss_sums(trainer.model, trainer.data_collator(chunks)))
+                batch = trainer.data_collator([rows[(4 * at + i) % len(rows)] for i in range(4)])
+                sums.append(trainer.loss_sums(trainer.model, batch))
         tokens = sum(part.tokens for part in sums)
         found[f"loss_{side}"] = round(sum(float(part.total) for part in sums) / tokens, 4)
         found[f"kl_{side}"] = round(sum(float(part.kl) for part in sums) / tokens, 4)
     return found
+
+
+def megabytes(folder: Path, pattern: str) -> float:
+    """Size of the files below a folder."""
+    return sum(file.stat().st_size for file in folder.rglob(pattern)) / 1e6
 
 
 def main() -> None:
@@ -80,7 +87,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/soft-targets"))
     settings = parser.parse_args()
     base = settings.output / "base"
-    run_recipe(load_recipe(RECIPE, [*SIDES["soft"], "evaluate.before=false", f"output={base}"]))
+    run_recipe(load_recipe(RECIPE, [*SIDES["hidden"], "evaluate.before=false", f"output={base}"]))
     results: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for seed in range(settings.seeds):
         for side, sets in SIDES.items():
@@ -89,9 +96,8 @@ def main() -> None:
     rows = load_from_disk(str(base / "targets"))
     kept = [index for index, keep in enumerate(rows["keep"]) if keep]
     hours = sum(rows.select(kept)["duration"]) / 3600
-    size = sum(file.stat().st_size for file in (base / "targets").rglob("*.arrow"))
-    plain = sum(file.stat().st_size for file in (base / "validated").rglob("*.arrow"))
-    states = sum(file.stat().st_size for file in (base / "resume" / "encoder-states").rglob("*.npy"))
+    plain = megabytes(base / "validated", "*.arrow")
+    top = settings.output / "top-0" / "targets"
     measure.report(
         "soft_targets",
         {
@@ -101,11 +107,12 @@ def main() -> None:
             "train_seconds": {
                 side: statistics.median(run["train_seconds"] for run in runs) for side, runs in results.items()
             },
-            "untrained": losses(base, base / "student-before"),
-            "trained": losses(base, base / "student"),
+            "untrained": losses(base / "student-before", {"hidden": base / "targets", "top": top}),
+            "trained": losses(base / "student", {"top": top}),  # hidden states want the embedding as it was
             "megabytes_per_hour": {
-                "soft targets": round((size - plain) / hours / 1e6, 1),
-                "encoder states": round(states / hours / 1e6, 1),
+                "hidden states of the teacher": round((megabytes(base / "targets", "*.arrow") - plain) / hours, 1),
+                "32 top tokens": round((megabytes(top, "*.arrow") - plain) / hours, 1),
+                "encoder states": round(megabytes(base / "resume" / "encoder-states", "*.npy") / hours, 1),
             },
         },
         packages=("torch", "transformers", "ctranslate2"),

@@ -2,7 +2,8 @@
 
 The reference pads labels to 448 positions, runs the frozen encoder once for student and teacher, runs the teacher in
 every step, and holds float32 logits of both over the whole vocabulary. Ours is `K2DTrainer.compute_loss`: `exact` with
-the teacher, `soft` with stored targets instead of it, and either with the encoder's states from disk (`cached`).
+the teacher, `hidden` and `top` with its stored hidden states or top tokens instead, and each with the encoder's states
+from disk (`cached`).
 Every side ends with clipped gradients and the same optimizer. Weights are random, which changes no speed.
 
     python benchmarks/training_step.py                                       # Whisper base on a CPU
@@ -26,6 +27,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
+from k2d_hf.distillation.target_columns import embedding_digest
 from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS
 
 GEOMETRIES = {  # width, layers of encoder and of decoder, heads
@@ -36,7 +38,7 @@ GEOMETRIES = {  # width, layers of encoder and of decoder, heads
 }
 VOCABULARY = 51865
 MEL_BINS, FRAMES = 80, 3000
-SIDES = ("reference", "exact", "exact_cached", "soft", "soft_cached")
+SIDES = ("reference", "exact", "exact_cached", "hidden", "hidden_cached", "top", "top_cached")
 CE_WEIGHT, KL_WEIGHT, TEMPERATURE = 0.8, 1.0, 2.0  # the paper's; T: Distil-Whisper's
 
 
@@ -64,15 +66,22 @@ def batch_of(batch: int, tokens: int, width: int) -> dict[str, Tensor]:
     }
 
 
-def soft_targets(labels: Tensor, k: int) -> dict[str, Tensor]:
+def soft_targets(kind: str, labels: Tensor, k: int, width: int) -> dict[str, Tensor]:
     """Random soft targets of the labels' shape, as the collator gives them."""
     generator = torch.Generator().manual_seed(1)
+    if kind == "hidden":
+        return {"teacher_hidden": torch.randn(*labels.shape, width, generator=generator).half()}
     ids = torch.randint(0, VOCABULARY, (*labels.shape, 1), generator=generator) + torch.arange(k) * (VOCABULARY // k)
     logprobs = torch.randn(*labels.shape, k + 1, generator=generator).log_softmax(-1)[..., :-1]
     return {"teacher_top_ids": (ids % VOCABULARY).int(), "teacher_top_logprobs": logprobs.half()}
 
 
-_NO_TARGETS = {"teacher_top_ids": [[[0]]], "teacher_top_logprobs": [[[0.0]]]}  # columns that say: there are some
+def told_of_targets(kind: str, student: Any) -> Dataset:
+    """A data set of one row whose columns say what targets there are."""
+    described = {"target_temperature": [TEMPERATURE], "target_embedding": [embedding_digest(student.proj_out.weight)]}
+    if kind == "hidden":
+        return Dataset.from_dict({"teacher_hidden": [[[0.0]]], **described})
+    return Dataset.from_dict({"teacher_top_ids": [[[0]]], "teacher_top_logprobs": [[[0.0]]], **described})
 
 
 class Reference:
@@ -118,11 +127,10 @@ class Ours:
         kind, _, cached = side.partition("_")
         names = ["decoder_input_ids", "labels", "encoder_states" if cached else "input_features"]
         self.batch = {name: batch[name] for name in names}
-        if kind == "soft":
-            self.batch |= {
-                name: tensor.to(settings.device)
-                for name, tensor in soft_targets(batch["labels"].cpu(), settings.k).items()
-            }
+        if kind in ("hidden", "top"):
+            width = batch["encoder_states"].shape[-1]
+            targets = soft_targets(kind, batch["labels"].cpu(), settings.k, width)
+            self.batch |= {name: tensor.to(settings.device) for name, tensor in targets.items()}
         with tempfile.TemporaryDirectory() as folder:
             arguments = K2DTrainingArguments(
                 folder,
@@ -135,7 +143,7 @@ class Ours:
                 student.train(),
                 arguments,
                 teacher_model=teacher,
-                train_dataset=Dataset.from_dict({**_NO_TARGETS, "target_temperature": [TEMPERATURE]}),
+                train_dataset=told_of_targets(kind, student),
                 processing_class=_NoProcessor(),
                 data_collator=lambda rows: rows,
             )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, WhisperForConditionalGeneration, WhisperProcessor
 
-from k2d_hf.distillation.target_columns import PARTIES, Example, stored_targets
+from k2d_hf.distillation.target_columns import Example, stored_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
@@ -145,7 +145,8 @@ class K2DDataCollator:
         """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
 
         `chunk_weights` [B] float32 is there if the weighting is soft, and where the chunks hold soft targets,
-        `teacher_top_ids` [B, L, k] int32 and `teacher_top_logprobs` [B, L, k] float16, the auxiliary's likewise.
+        `teacher_hidden` [B, L, d] float16, or `teacher_top_ids` [B, L, k] int32 and `teacher_top_logprobs` [B, L, k]
+        float16; the auxiliary's likewise.
         Where the encoder's states are on disk, `encoder_states` [B, frames / 2, d] float16 takes the place of the
         features, and no audio is read.
         """
@@ -157,9 +158,8 @@ class K2DDataCollator:
             most=self.max_tokens,
         )
         batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
-        for party in PARTIES:
-            if f"{party}_top_ids" in chunks[0]:
-                batch |= self._targets(party, chunks, examples, labels)
+        if "target_forms" in chunks[0]:
+            batch |= self._targets(chunks, examples, labels)
         if self.encoder_states is not None:
             batch["encoder_states"] = self.encoder_states.batch(chunks)
         else:
@@ -170,20 +170,16 @@ class K2DDataCollator:
         return batch
 
     def _targets(
-        self,
-        party: str,
-        chunks: Sequence[Mapping[str, Any]],
-        examples: Sequence[Example],
-        labels: torch.Tensor,
+        self, chunks: Sequence[Mapping[str, Any]], examples: Sequence[Example], labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        found = [stored_targets(chunk, party, example) for chunk, example in zip(chunks, examples, strict=True)]
-        k = found[0][0].shape[-1]
-        ids = torch.zeros(*labels.shape, k, dtype=torch.int32)
-        logprobs = torch.zeros(*labels.shape, k, dtype=torch.float16)
+        found = [stored_targets(chunk, example) for chunk, example in zip(chunks, examples, strict=True)]
         supervised = labels != IGNORED
-        ids[supervised] = torch.from_numpy(np.concatenate([part for part, _ in found]))
-        logprobs[supervised] = torch.from_numpy(np.concatenate([part for _, part in found]))
-        return {f"{party}_top_ids": ids, f"{party}_top_logprobs": logprobs}
+        targets = {}
+        for name in found[0]:
+            values = torch.from_numpy(np.concatenate([part[name] for part in found]))
+            targets[name] = values.new_zeros(*labels.shape, values.shape[-1])
+            targets[name][supervised] = values
+        return targets
 
     def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
         language = chunk.get("language") or self.language

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from k2d_hf.errors import K2DError
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
+    from torch import Tensor
 
 PARTIES = ("teacher", "auxiliary")
 READ_ROWS = 10_000
@@ -19,21 +21,50 @@ READ_ROWS = 10_000
 Example = tuple[list[int], list[int]]  # decoder inputs and labels
 
 
-def target_features(k: int, *, auxiliary: bool = False) -> Features:
-    """Columns and types that the stage adds; `target_forms` says which rows of the others belong to which form."""
+KINDS = ("hidden", "top")
+
+
+def target_features(kinds: Mapping[str, str], widths: Mapping[str, int]) -> Features:
+    """Columns and types that the stage adds; `target_forms` says which rows of the others belong to which form.
+
+    Args:
+        kinds: of each party whose targets are stored.
+        widths: numbers stored for each position: the party's d where its kind is `hidden`, else k.
+    """
     from datasets import Features, List, Value
 
     columns: dict[str, Any] = {}
-    for party in PARTIES if auxiliary else PARTIES[:1]:
-        columns[f"{party}_top_ids"] = List(List(Value("int32"), length=k))
-        columns[f"{party}_top_logprobs"] = List(List(Value("float16"), length=k))
+    for party, kind in kinds.items():
+        for name in columns_of(party, kind):
+            number = "int32" if DTYPES[name.partition("_")[2]] is np.int32 else "float16"
+            columns[name] = List(List(Value(number), length=widths[party]))
     form = {"timestamps": Value("bool"), "prompt": Value("bool"), "tokens": Value("int32"), "digest": Value("int64")}
-    return Features({**columns, "target_forms": List(form), "target_temperature": Value("float64")})
+    described = {
+        "target_forms": List(form),
+        "target_temperature": Value("float64"),
+        "target_embedding": Value("string"),
+    }
+    return Features({**columns, **described})
+
+
+DTYPES = {"hidden": np.float16, "top_ids": np.int32, "top_logprobs": np.float16}  # by end of the column's name
+DESCRIBED = ("target_forms", "target_temperature", "target_embedding")
+
+
+def kind_of(rows: Any, party: str = "teacher") -> str | None:
+    """Which kind of targets of a party a data set holds; None if it holds none."""
+    names = getattr(rows, "column_names", None) or []
+    return next((kind for kind in KINDS if set(columns_of(party, kind)) <= set(names)), None)
 
 
 def has_targets(rows: Any, party: str = "teacher") -> bool:
     """Whether a data set holds the soft targets of a party."""
-    return f"{party}_top_ids" in (getattr(rows, "column_names", None) or [])
+    return kind_of(rows, party) is not None
+
+
+def columns_of(party: str, kind: str) -> list[str]:
+    """Names of the columns of a party's targets."""
+    return [f"{party}_hidden"] if kind == "hidden" else [f"{party}_top_ids", f"{party}_top_logprobs"]
 
 
 def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, what: str) -> Any:
@@ -59,30 +90,30 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
             raise K2DError(
                 f"no soft targets of the {party} ({what}): write them (stage targets), or give {party}_model"
             )
-    check_temperature(rows, temperature)
+    if any(kind_of(rows, party) == "top" for party in stored):
+        _check(rows, "target_temperature", temperature, "distil.temperature")
     return as_arrays(rows, stored)
 
 
 def as_arrays(rows: Dataset, parties: Iterable[str]) -> Dataset:
     """The rows with the targets of some parties as numpy arrays, and without those of others."""
-    wanted = [f"{party}_top_{part}" for party in parties for part in ("ids", "logprobs")]
-    unwanted = [f"{party}_top_{part}" for party in PARTIES for part in ("ids", "logprobs")]
-    rows = rows.remove_columns([name for name in unwanted if name in rows.column_names and name not in wanted])
+    wanted = [name for party in parties for name in columns_of(party, kind_of(rows, party) or "top")]
+    every = [name for party in PARTIES for kind in KINDS for name in columns_of(party, kind)]
+    rows = rows.remove_columns([name for name in every if name in rows.column_names and name not in wanted])
     return rows.with_format("numpy", columns=wanted, output_all_columns=True)
 
 
 def without_targets(rows: Dataset) -> Dataset:
     """The same rows without soft targets."""
-    known = target_features(1, auxiliary=True)
+    known = {*DESCRIBED, *(name for party in PARTIES for kind in KINDS for name in columns_of(party, kind))}
     return rows.remove_columns([name for name in rows.column_names if name in known])
 
 
-def stored_targets(chunk: Mapping[str, Any], party: str, example: Example) -> tuple[np.ndarray, np.ndarray]:
-    """The stored targets of a chunk for one form of its label: ids [tokens, k] and log-probabilities likewise.
+def stored_targets(chunk: Mapping[str, Any], example: Example) -> dict[str, np.ndarray]:
+    """The stored targets of a chunk for one form of its label, by column: [tokens, d] or [tokens, k] each.
 
     Args:
         chunk: row with the columns of `add_soft_targets`.
-        party: `teacher` or `auxiliary`.
         example: decoder inputs and labels in that form.
 
     Raises:
@@ -92,8 +123,12 @@ def stored_targets(chunk: Mapping[str, Any], party: str, example: Example) -> tu
     for form in chunk["target_forms"] or ():
         if form["digest"] == digest:
             part = slice(at, at + form["tokens"])
-            ids, logprobs = chunk[f"{party}_top_ids"][part], chunk[f"{party}_top_logprobs"][part]
-            return np.asarray(ids, dtype=np.int32), np.asarray(logprobs, dtype=np.float16)
+            return {
+                f"{party}_{end}": np.asarray(chunk[f"{party}_{end}"][part], dtype=dtype)
+                for party in PARTIES
+                for end, dtype in DTYPES.items()
+                if f"{party}_{end}" in chunk
+            }
         at += form["tokens"]
     raise K2DError(
         f"{chunk['recording']} at {chunk['start']:.1f} s: no soft targets for this form of its label; write them again "
@@ -101,17 +136,39 @@ def stored_targets(chunk: Mapping[str, Any], party: str, example: Example) -> tu
     )
 
 
-def check_temperature(rows: Dataset, temperature: float) -> None:
-    """Raise K2DError if the targets of a data set were stored at another temperature."""
-    stored: set[float] = set()
-    for batch in rows.select_columns(["target_temperature"]).iter(batch_size=READ_ROWS):  # `unique` would write a file
-        stored.update(batch["target_temperature"])
-    if stored != {temperature}:
+def check_embedding(rows: Dataset, embedding: Tensor) -> None:
+    """Raise K2DError if an embedding is not the one that turns the stored hidden states into logits."""
+    digest = embedding_digest(embedding)
+    for told in _values(rows, "target_embedding"):
+        if told != digest:
+            raise K2DError(
+                "the soft targets are hidden states of a teacher whose embedding is not the student's: start with a "
+                "student that is not trained yet, give teacher_model, or write targets of kind top"
+            )
+
+
+def embedding_digest(embedding: Tensor) -> str:
+    """A short hash of an output embedding, in float32."""
+    values: Any = embedding.detach().float().cpu().contiguous().numpy()
+    return hashlib.blake2b(values, digest_size=8).hexdigest()
+
+
+def _check(rows: Dataset, column: str, wanted: float, setting: str) -> None:
+    """Raise K2DError if the targets of a data set were stored with another value of a setting."""
+    stored = _values(rows, column)
+    if stored != {wanted}:
         told = ", ".join(f"{value:g}" for value in sorted(stored))
         raise K2DError(
-            f"the soft targets are of temperature {told}, the loss has {temperature:g}: write them again, or set "
-            "distil.temperature"
+            f"the soft targets are of temperature {told}, the loss has {wanted:g}: write them again, or set {setting}"
         )
+
+
+def _values(rows: Dataset, column: str) -> set[Any]:
+    """What a column holds; `Dataset.unique` would write a file into the rows' folder."""
+    values: set[Any] = set()
+    for batch in rows.select_columns([column]).iter(batch_size=READ_ROWS):
+        values.update(batch[column])
+    return values
 
 
 def digest_of(example: Example) -> int:

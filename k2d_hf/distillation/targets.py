@@ -1,12 +1,15 @@
-"""Soft targets, written once: the teacher's most likely tokens for every supervised token (K2D, stage 3, its KL).
+"""Soft targets, written once: what the teacher says at every supervised token (K2D, stage 3, its KL).
 
-With them, training needs no teacher in memory. Which form a label has, with timestamps or plain, with a prompt or
+With them, training needs no teacher in memory. Two kinds: `hidden`, the teacher's last hidden state, of which the
+embedding that student and teacher begin with makes the whole distribution; and `top`, its k most likely tokens, with
+the rest as one bucket. At the temperature of the loss most of the probability lies in that bucket, so `top` is smaller
+and rougher, its KL a lower bound. Which form a label has, with timestamps or plain, with a prompt or
 without, is drawn anew in each epoch, so targets are stored for every form that a draw can give, one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +21,16 @@ from k2d_hf.distillation.collator import K2DDataCollator, pad_examples
 from k2d_hf.distillation.encoder_states import EncoderStates
 from k2d_hf.distillation.losses import Head, SoftTargets, check_vocabulary
 from k2d_hf.distillation.parties import decode, encode, load_party, output_embedding
-from k2d_hf.distillation.target_columns import Example, digest_of, target_features, without_targets
+from k2d_hf.distillation.target_columns import (
+    DTYPES,
+    KINDS,
+    Example,
+    columns_of,
+    digest_of,
+    embedding_digest,
+    target_features,
+    without_targets,
+)
 from k2d_hf.errors import K2DError
 from k2d_hf.journal import map_rows
 from k2d_hf.whisper_tokens import IGNORED
@@ -37,6 +49,7 @@ def add_soft_targets(
     collator: K2DDataCollator,
     *,
     auxiliary: str | Path | WhisperForConditionalGeneration | None = None,
+    kind: str = "hidden",
     temperature: float = 2.0,
     k: int = TOP_TOKENS,
     batch_size: int = 8,
@@ -45,18 +58,17 @@ def add_soft_targets(
     encoder_states_dir: str | Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Dataset:
-    """Store the teacher's k most likely tokens, with log-probabilities, for each supervised token of each chunk.
-
-    What the k tokens leave is one bucket, so that the KL of the loss becomes the KL between two coarser distributions,
-    which is at most the whole.
+    """Store what the teacher says at each supervised token of each chunk, in every form that its label can take.
 
     Args:
         chunks: what `validate_labels` gave; those with `keep` false and those whose label is too long get nothing.
         teacher: model or checkpoint.
         collator: that of the training to come: it knows the labels and the forms that draws can give.
-        auxiliary: model or checkpoint, where the loss has its KL too.
-        temperature: of the loss (T); targets of another temperature would not do.
-        k: tokens stored for each position.
+        auxiliary: model or checkpoint, where the loss has its KL too; its targets are of kind `top`.
+        kind: `hidden` for the whole distribution, or `top` for the k most likely tokens. What these leave is one
+            bucket, so that the KL becomes that between two coarser distributions, at most the whole.
+        temperature: of the loss (T), which targets of kind `top` are bound to.
+        k: tokens stored for each position, where the kind is `top`.
         batch_size: chunks in one pass.
         device: `auto`, `cpu`, `cuda`, ...
         dtype: number format of the models; `auto` is float32 on a CPU and float16 on a GPU.
@@ -65,13 +77,16 @@ def add_soft_targets(
         on_progress: called with the number of chunks done.
 
     Returns:
-        The same rows with `teacher_top_ids` [tokens, k] int32 and `teacher_top_logprobs` [tokens, k] float16, tokens
-        being those of all forms; `target_forms`, a list of form, tokens, and a digest of its ids; and
-        `target_temperature`; where there is an auxiliary, `auxiliary_top_ids` and `auxiliary_top_logprobs` likewise.
+        The same rows with `teacher_hidden` [tokens, d] float16, or `teacher_top_ids` [tokens, k] int32 and
+        `teacher_top_logprobs` [tokens, k] float16, tokens being those of all forms; the auxiliary's likewise;
+        `target_forms`, a list of form, tokens, and a digest of its ids; `target_temperature`, null without kind `top`;
+        and `target_embedding`, a digest of the teacher's embedding, null without kind `hidden`.
 
     Raises:
         K2DError: for k or temperature out of range, or models that do not fit the collator's processor.
     """
+    if kind not in KINDS:
+        raise K2DError(f"kind {kind!r}: choose one of {', '.join(KINDS)}")
     if k < 1 or not 0 < temperature < float("inf"):
         raise K2DError(f"k={k}, temperature={temperature}: give at least 1 token and a temperature above 0")
     models = {"teacher": _load("teacher", teacher, collator, device)}
@@ -79,16 +94,18 @@ def add_soft_targets(
         models["auxiliary"] = _load("auxiliary", auxiliary, collator, device)
     # the files of the states are known by the weights as they are on disk, so before these become coarser
     kept = EncoderStates(encoder_states_dir, models["teacher"].model.encoder) if encoder_states_dir else None
+    embedding = embedding_digest(output_embedding(models["teacher"])) if kind == "hidden" else None
     model: Any
     for model in models.values():
         model.to(_number_format(dtype, model))
-    stage = _Targets(models, collator, k, temperature, kept, on_progress)
+    kinds = {name: kind if name == "teacher" else "top" for name in models}
+    stage = _Targets(models, kinds, collator, k, temperature, kept, embedding, on_progress)
+    widths = {name: model.config.d_model if kinds[name] == "hidden" else k for name, model in models.items()}
+    plain = without_targets(chunks)
     return map_rows(
-        without_targets(chunks),
+        plain,
         stage,
-        features=type(chunks.features)(
-            {**without_targets(chunks).features, **target_features(k, auxiliary=auxiliary is not None)}
-        ),
+        features=type(plain.features)({**plain.features, **target_features(kinds, widths)}),
         batch_size=batch_size,
         desc="targets",
     )
@@ -121,13 +138,17 @@ class _Targets:
     def __init__(
         self,
         models: dict[str, WhisperForConditionalGeneration],
+        kinds: dict[str, str],
         collator: K2DDataCollator,
         k: int,
         temperature: float,
         kept: EncoderStates | None,
+        embedding: str | None,
         on_progress: Callable[[int], None] | None,
     ) -> None:
         self.models = models
+        self.kinds = kinds
+        self.embedding = embedding
         self.collator = collator
         self.k = k
         self.temperature = temperature
@@ -140,7 +161,7 @@ class _Targets:
         chunks = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         wanted = [index for index, chunk in enumerate(chunks) if chunk.get("keep", True) and self.collator.fits(chunk)]
         forms: dict[int, list[dict[str, Any]]] = {index: [] for index in range(len(chunks))}
-        found: dict[str, dict[int, list[SoftTargets]]] = {name: {index: [] for index in forms} for name in self.models}
+        found: dict[str, dict[int, list[Tensor]]] = {}  # by column and chunk, a part a form
         if wanted:
             states = self._encode([chunks[index] for index in wanted])
             by_form: dict[tuple[bool, bool], dict[int, Example]] = {}
@@ -149,8 +170,8 @@ class _Targets:
                     by_form.setdefault(form, {})[row] = example
             for (timestamps, prompt), examples in by_form.items():
                 for name, targets in self._form(states, examples).items():
-                    for row, part in targets.items():
-                        found[name][wanted[row]].append(part)
+                    for row, part in zip(examples, targets, strict=True):
+                        found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
                 for row, (inputs, labels) in examples.items():
                     forms[wanted[row]].append(
                         {
@@ -163,11 +184,15 @@ class _Targets:
         self.on_progress(len(chunks))
         columns: dict[str, list[Any]] = {
             "target_forms": list(forms.values()),
-            "target_temperature": [self.temperature] * len(chunks),
+            "target_temperature": [self.temperature if "top" in self.kinds.values() else None] * len(chunks),
+            "target_embedding": [self.embedding] * len(chunks),
         }
-        for name, by_chunk in found.items():
-            columns[f"{name}_top_ids"] = [self._join(parts, "ids", np.int32) for parts in by_chunk.values()]
-            columns[f"{name}_top_logprobs"] = [self._join(parts, "logprobs", np.float16) for parts in by_chunk.values()]
+        for party, kind in self.kinds.items():
+            width = self.models[party].config.d_model if kind == "hidden" else self.k
+            for name in columns_of(party, kind):
+                nothing = np.zeros((0, width), DTYPES[name.partition("_")[2]])
+                parts = [found.get(name, {}).get(index) for index in forms]
+                columns[name] = [torch.cat(part).numpy() if part else nothing for part in parts]
         return columns
 
     def _encode(self, chunks: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -186,25 +211,22 @@ class _Targets:
                 states[name] = kept.batch(chunks).to(model.device)
         return states
 
-    def _form(self, states: dict[str, Tensor], examples: dict[int, Example]) -> dict[str, dict[int, SoftTargets]]:
-        """Targets of each model for one form of the labels, by row of the states."""
+    def _form(self, states: dict[str, Tensor], examples: dict[int, Example]) -> dict[str, tuple[Tensor, ...]]:
+        """Columns of each model for one form of the labels, a part for each example."""
         inputs, labels = pad_examples(list(examples.values()), padding=self.collator.encoder.special.end_of_text)
         rows = torch.tensor(list(examples))
         supervised = labels != IGNORED
         lengths = supervised.sum(-1).tolist()
-        targets: dict[str, dict[int, SoftTargets]] = {}
+        columns: dict[str, Tensor] = {}
         for name, model in self.models.items():
             hidden = decode(model, states[name][rows.to(states[name].device)], inputs.to(model.device))
-            head = Head(hidden[supervised.to(model.device)], output_embedding(model))
-            top = top_tokens(head, k=self.k, temperature=self.temperature)
-            ids, logprobs = top.ids.cpu().split(lengths), top.logprobs.cpu().split(lengths)
-            targets[name] = dict(zip(examples, map(SoftTargets, ids, logprobs), strict=True))
-        return targets
-
-    def _join(self, parts: Sequence[SoftTargets], name: str, dtype: Any) -> np.ndarray:
-        if not parts:
-            return np.zeros((0, self.k), dtype)
-        return np.concatenate([getattr(part, name).numpy() for part in parts])
+            hidden = hidden[supervised.to(model.device)]
+            if self.kinds[name] == "hidden":
+                columns[f"{name}_hidden"] = hidden.half()
+                continue
+            top = top_tokens(Head(hidden, output_embedding(model)), k=self.k, temperature=self.temperature)
+            columns |= {f"{name}_top_ids": top.ids, f"{name}_top_logprobs": top.logprobs}
+        return {name: values.cpu().split(lengths) for name, values in columns.items()}
 
 
 def _load(name: str, model: Any, collator: K2DDataCollator, device: str) -> WhisperForConditionalGeneration:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +95,13 @@ def targets(
         temperature=arguments.temperature,
         encoder_states_dir=states,
         on_progress=stage.advance,
-        **{name: getattr(settings, name) for name in ("k", "batch_size", "device", "dtype")},
+        **{name: getattr(settings, name) for name in ("kind", "k", "batch_size", "device", "dtype")},
     )
     write_folder(output, lambda folder: rows.save_to_disk(str(folder)), replace=True)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     kept = ", encoder states kept" if states else ""
-    return f"{settings.k} tokens a position, {size / 1e6:.0f} MB ({time.perf_counter() - started:.0f} s{kept})"
+    stored = "hidden states" if settings.kind == "hidden" else f"{settings.k} tokens a position"
+    return f"{stored}, {size / 1e6:.0f} MB ({time.perf_counter() - started:.0f} s{kept})"
 
 
 def worth_targets(validated: Path, training: Mapping[str, Any], *, resume: Path) -> str | None:
@@ -137,6 +139,8 @@ def distil(
 
     from k2d_hf.distillation.progress import TrainingProgress
     from k2d_hf.distillation.trainer import K2DTrainer
+    from k2d_hf.publishing.card_names import has_id, public_name
+    from k2d_hf.publishing.card_rendering import render_card
 
     chunks = load_chunks(validated)
     parties = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path if teacher else None) if path]
@@ -159,6 +163,10 @@ def distil(
     trainer.remove_callback(PrinterCallback)  # the bar and the log of training show what it prints
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
+    card: Any = trainer.card.card_data()
+    card.adapters_alone = False  # they are merged below
+    if teacher is not None:
+        card.teacher, card.base_model = public_name(teacher), teacher.name if has_id(teacher) else None
     trained: Any = trainer.model
     if settings.get("peft"):
         trained = trained.merge_and_unload()
@@ -167,6 +175,8 @@ def distil(
         trained.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_json(folder / "training_log.json", trainer.state.log_history)
+        write_json(folder / "training_facts.json", asdict(card.training))
+        render_card(card).save(folder / "README.md")
 
     if is_main_process():
         write_folder(output, write, replace=True)

@@ -32,7 +32,7 @@ def with_targets(chunks, tiny_whisper, make):
     """Chunks with targets of the tiny teacher."""
 
     def build(**settings):
-        return add_soft_targets(chunks, tiny_whisper, make(), **{"k": 8, **settings})
+        return add_soft_targets(chunks, tiny_whisper, make(), **{"kind": "top", "k": 8, **settings})
 
     return build
 
@@ -86,7 +86,7 @@ def test_columns_hold_every_form_that_a_draw_can_give(with_targets, make, chunks
     ],
 )
 def test_forms_that_no_draw_gives_are_not_stored(chunks, tiny_whisper, make, settings, forms):
-    rows = add_soft_targets(chunks.select([1]), tiny_whisper, make(**settings), k=4)
+    rows = add_soft_targets(chunks.select([1]), tiny_whisper, make(**settings), kind="top", k=4)
     assert [(form["timestamps"], form["prompt"]) for form in rows[0]["target_forms"]] == forms
 
 
@@ -105,7 +105,7 @@ def test_a_batch_carries_the_teachers_probabilities_in_its_own_form(with_targets
 
 def test_the_loss_with_all_tokens_stored_is_that_of_the_teacher_online(chunks, tiny_whisper, make, processor, tmp_path):
     few, collator = chunks.select([1, 3]), make(timestamp_probability=0)
-    stored = add_soft_targets(few, tiny_whisper, collator, k=51865)
+    stored = add_soft_targets(few, tiny_whisper, collator, kind="top", k=51865)
     batch = collator([stored[i] for i in range(2)])
     student = create_student(tiny_whisper, language="zh")
     online = trainer_for(student, few, processor, tmp_path, teacher_model=tiny_whisper)
@@ -117,13 +117,56 @@ def test_the_loss_with_all_tokens_stored_is_that_of_the_teacher_online(chunks, t
 def test_training_with_targets_needs_no_teacher_and_comes_near_the_one_online(
     peaked, make, chunks, processor, tmp_path
 ):
-    rows = add_soft_targets(chunks, peaked, make())
+    rows = add_soft_targets(chunks, peaked, make(), kind="top")
     soft, soft_losses = train(peaked, rows, processor, tmp_path / "soft")
     _, losses = train(peaked, chunks, processor, tmp_path / "online", teacher_model=peaked)
     assert soft.teacher is None
     assert soft_losses == pytest.approx(losses, rel=0.02)
     assert all(one <= other + 1e-4 for one, other in zip(soft_losses[:1], losses[:1], strict=True))  # a lower bound
     assert {"ce", "kl", "agreement"} <= set(soft.state.log_history[0])
+
+
+def test_hidden_states_give_the_teachers_whole_distribution_in_every_form(chunks, tiny_whisper, make):
+    rows, collator = add_soft_targets(chunks, tiny_whisper, make()), make()
+    for epoch in range(3):
+        collator.epoch = epoch
+        batch = collator([rows[i] for i in range(8)])
+        supervised = batch["labels"] != -100
+        hidden = batch["teacher_hidden"][supervised]
+        assert hidden.dtype == torch.float16
+        logprobs = (hidden.float() @ tiny_whisper.proj_out.weight.detach().T / 2).log_softmax(-1)
+        expected = log_probabilities(tiny_whisper, batch, 2.0)[supervised]
+        torch.testing.assert_close(logprobs.double(), expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_training_with_hidden_states_is_training_with_the_teacher_but_for_rounding(
+    tiny_whisper, chunks, make, processor, tmp_path, temperature
+):
+    rows = add_soft_targets(chunks, tiny_whisper, make())
+    settings = {"temperature": temperature, "max_steps": 4}
+    soft, soft_losses = train(tiny_whisper, rows, processor, tmp_path / "soft", **settings)
+    settings["teacher_model"] = tiny_whisper
+    _, losses = train(tiny_whisper, chunks, processor, tmp_path / "online", **settings)
+    assert soft.teacher is None
+    assert soft_losses == pytest.approx(losses, rel=1e-3)
+
+
+def test_hidden_states_need_the_embedding_that_they_were_made_for(chunks, tiny_whisper, make, processor, tmp_path):
+    rows = add_soft_targets(chunks, tiny_whisper, make())
+    trained = create_student(tiny_whisper, language="zh")
+    trained.proj_out.weight.data.add_(1e-3)
+    with pytest.raises(K2DError, match="start with a student that is not trained yet"):
+        trainer_for(trained, rows, processor, tmp_path)
+
+
+def test_the_auxiliary_of_hidden_targets_has_its_top_tokens(chunks, tiny_whisper, make, processor, tmp_path):
+    auxiliary = another(tiny_whisper, encoder_layers=1, decoder_layers=1)
+    rows = add_soft_targets(chunks, tiny_whisper, make(), auxiliary=auxiliary, k=4)
+    assert {"teacher_hidden", "auxiliary_top_ids"} <= set(rows.column_names)
+    assert "teacher_top_ids" not in rows.column_names
+    soft, losses = train(tiny_whisper, rows, processor, tmp_path, auxiliary_weight=0.5, max_steps=1)
+    assert (soft.stored, len(losses)) == (["teacher", "auxiliary"], 1)
 
 
 def test_a_teacher_that_is_given_is_used_and_stored_targets_are_not(
@@ -158,7 +201,7 @@ def test_dropped_and_overlong_chunks_get_no_targets(chunks, tiny_whisper, make):
     rows = chunks.map(lambda row, index: {"keep": index != 1}, with_indices=True)
     long = {**rows[0], "text": "word " * 500}
     rows = type(rows).from_list([long, rows[1], rows[2]])
-    stored = add_soft_targets(rows, tiny_whisper, make(), k=4)
+    stored = add_soft_targets(rows, tiny_whisper, make(), kind="top", k=4)
     assert [len(row["target_forms"]) > 0 for row in stored] == [False, False, True]
     assert [len(row["teacher_top_ids"]) > 0 for row in stored] == [False, False, True]
 
@@ -166,7 +209,7 @@ def test_dropped_and_overlong_chunks_get_no_targets(chunks, tiny_whisper, make):
 def test_the_auxiliary_has_targets_of_its_own(chunks, peaked, make, processor, tmp_path):
     auxiliary = another(peaked, encoder_layers=1, decoder_layers=1)
     auxiliary.model.decoder.layer_norm.weight.data.mul_(8)
-    rows = add_soft_targets(chunks, peaked, make(), auxiliary=auxiliary, k=32)
+    rows = add_soft_targets(chunks, peaked, make(), auxiliary=auxiliary, kind="top", k=32)
     soft, losses = train(peaked, rows, processor, tmp_path, auxiliary_weight=0.5, max_steps=2)
     models = {"teacher_model": peaked, "auxiliary_model": auxiliary}
     _, online = train(peaked, chunks, processor, tmp_path, auxiliary_weight=0.5, max_steps=2, **models)
@@ -197,7 +240,7 @@ def test_a_label_that_has_changed_since_is_an_error_that_names_the_chunk(with_ta
 
 
 def test_a_form_that_was_not_stored_is_an_error(chunks, tiny_whisper, make):
-    rows = add_soft_targets(chunks, tiny_whisper, make(timestamp_probability=0), k=4)
+    rows = add_soft_targets(chunks, tiny_whisper, make(timestamp_probability=0), kind="top", k=4)
     with pytest.raises(K2DError, match="probabilities of timestamps and prompts"):
         make(timestamp_probability=1)([rows[0]])
 
@@ -208,6 +251,7 @@ def test_a_form_that_was_not_stored_is_an_error(chunks, tiny_whisper, make):
         ({"k": 0}, "at least 1 token"),
         ({"temperature": 0.0}, "temperature above 0"),
         ({"dtype": "int8"}, "none for a model"),
+        ({"kind": "all"}, "kind 'all': choose one of hidden, top"),
     ],
 )
 def test_settings_out_of_range_are_errors(with_targets, settings, message):
@@ -226,10 +270,12 @@ def test_a_teacher_that_does_not_fit_the_processor_is_an_error(chunks, tiny_whis
 
 def test_rows_lose_old_targets_before_new_ones_are_written(with_targets, tiny_whisper, make):
     rows = with_targets()
-    again = add_soft_targets(rows, tiny_whisper, make(), k=4, temperature=1.0)
+    again = add_soft_targets(rows, tiny_whisper, make(), kind="top", k=4, temperature=1.0)
     assert np.shape(again[0]["teacher_top_ids"])[1] == 4
     assert set(again["target_temperature"]) == {1.0}
     assert not [name for name in without_targets(again).column_names if "top" in name or "target" in name]
+    hidden = add_soft_targets(again, tiny_whisper, make())
+    assert not [name for name in hidden.column_names if "top" in name]
 
 
 def test_progress_counts_every_chunk(with_targets):
