@@ -25,13 +25,13 @@ test: $(VENV)/installed ## the tests; no network is needed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/installed ## lint, format and types
-	$(BIN)/ruff check k2d_hf tests benchmarks
-	$(BIN)/ruff format --check k2d_hf tests benchmarks
+	$(BIN)/ruff check k2d_hf tests benchmarks metrics
+	$(BIN)/ruff format --check k2d_hf tests benchmarks metrics
 	$(BIN)/mypy
 
 format: $(VENV)/installed ## put the code into the project's format
-	$(BIN)/ruff check --fix k2d_hf tests benchmarks
-	$(BIN)/ruff format k2d_hf tests benchmarks
+	$(BIN)/ruff check --fix k2d_hf tests benchmarks metrics
+	$(BIN)/ruff format k2d_hf tests benchmarks metrics
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -114,8 +114,11 @@ def _fill_ctranslate2(checkpoint: Path, folder: Path, *, quantization: str | Non
 
     if quantization not in (None, *ACCEPTED_MODEL_TYPES):
         raise K2DError(f"quantization {quantization!r}: not one of {', '.join(ACCEPTED_MODEL_TYPES)}")
-    if not (checkpoint / "config.json").is_file():
-        raise K2DError(f"{checkpoint}: no config.json; give the folder of a transformers checkpoint")
+    from k2d_hf.checkpoints.sources import checkpoint_gap  # which imports this module
+
+    # The converter loads whatever weights there are, pickles too: so it is not asked before these are known to be none.
+    if gap := checkpoint_gap(checkpoint):
+        raise K2DError(f"{checkpoint}: not a complete checkpoint, {gap}; give the folder of a transformers checkpoint")
     # `force` deletes what is in the folder, which its maker has just made, empty.
     TransformersConverter(str(checkpoint)).convert(str(folder), quantization=quantization, force=True)
     # faster-whisper reads these two names only, whichever way the checkpoint spells them.

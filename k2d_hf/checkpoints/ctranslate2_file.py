@@ -19,6 +19,7 @@ from k2d_hf.errors import K2DError
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
 _FIRST_BINARY_VERSION, _LAST_BINARY_VERSION = 4, 6  # every Whisper file; the array header changed at 4
 _SCALE = "_scale"
+_MOST_DIMENSIONS = 4
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,12 @@ class CTranslate2File:
         """The scalar setting `name`, such as `encoder/num_heads`.
 
         Raises:
-            K2DError: if there is no such setting.
+            K2DError: if there is no such setting, or it is no whole number.
         """
-        return int(self._stored(name).reshape(-1)[0])
+        stored = self._stored(name)
+        if stored.size != 1 or not np.issubdtype(stored.dtype, np.integer):
+            raise K2DError(f"{self.path}: {name} is no whole number; download or copy the file again")
+        return int(stored.reshape(())[()])
 
     def _stored(self, name: str) -> np.ndarray:
         if name not in self.variables:
@@ -116,6 +120,8 @@ class _Cursor:
         name = self.string()
         shape = tuple(self.integer("I") for _ in range(self.integer("B")))
         type_id, size = self.integer("B"), self.integer("I")
-        if type_id >= len(_TYPES) or size != math.prod(shape) * np.dtype(_TYPES[type_id]).itemsize:
+        # An array without elements may claim any shape, and whoever believes it allocates any amount of memory.
+        sensible = type_id < len(_TYPES) and len(shape) <= _MOST_DIMENSIONS and size > 0
+        if not sensible or size != math.prod(shape) * np.dtype(_TYPES[type_id]).itemsize:
             raise K2DError(f"{self.path}: variable {name!r} is damaged; download or copy the file again")
         return name, self.take(size).view(_TYPES[type_id]).reshape(shape)

@@ -43,14 +43,21 @@ _INSIDE_LAYERS = {
 }
 _PARAMETERS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "encodings": "weight"}
 _IN_LAYER = re.compile(r"(encoder|decoder)/layer_(\d+)/(.+)")
+_BYTES = 4  # of a float32
+_MOST_GROWTH = 32  # of a file that is read: 4 for int8, and layers that are aliases of each other
+# Far beyond any Whisper; the network of that many layers, or the filters of that many mel bins, would fill the memory.
+_LIMITS = {"num_mel_bins": 1024, "encoder_layers": 512, "decoder_layers": 512}
 
 
 def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
     """All arrays of the file as float32 under transformers' names, without a tied output projection.
 
     Raises:
-        K2DError: if the file holds arrays that a Whisper model does not have.
+        K2DError: if the file holds arrays that a Whisper model does not have, or the same one over and over.
     """
+    size = _BYTES * sum(model.variables[model.aliases.get(name, name)].size for name in model.array_names())
+    if size > _MOST_GROWTH * model.path.stat().st_size:
+        raise K2DError(f"{model.path}: its aliases make {size} bytes of it; no Whisper does that, so it is not read")
     weights: dict[str, np.ndarray] = {}
     for name in model.array_names():
         scope, _, parameter = name.rpartition("/")
@@ -80,7 +87,7 @@ def weight_shapes(model: CTranslate2File, weights: dict[str, np.ndarray]) -> dic
     """The settings of `WhisperConfig` that the shapes of the weights decide.
 
     Raises:
-        K2DError: if the arrays that decide them are missing.
+        K2DError: if the arrays that decide them are missing, or decide what no Whisper is.
     """
 
     def shape(name: str, dimensions: int = 2) -> tuple[int, ...]:
@@ -92,7 +99,7 @@ def weight_shapes(model: CTranslate2File, weights: dict[str, np.ndarray]) -> dic
         return len({name.split(".")[3] for name in weights if name.startswith(f"model.{side}.layers.")})
 
     vocabulary, width = shape("model.decoder.embed_tokens.weight")
-    return {
+    shapes = {
         "vocab_size": vocabulary,
         "d_model": width,
         "num_mel_bins": shape("model.encoder.conv1.weight", 3)[1],
@@ -103,6 +110,10 @@ def weight_shapes(model: CTranslate2File, weights: dict[str, np.ndarray]) -> dic
         "max_source_positions": shape("model.encoder.embed_positions.weight")[0],
         "max_target_positions": shape("model.decoder.embed_positions.weight")[0],
     }
+    for name, most in _LIMITS.items():
+        if shapes[name] > most:
+            raise K2DError(f"{model.path}: {name} is {shapes[name]}; no Whisper has more than {most}")
+    return shapes
 
 
 def check_against_architecture(model: CTranslate2File, weights: dict[str, np.ndarray], config: WhisperConfig) -> None:

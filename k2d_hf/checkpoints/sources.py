@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
 WHEELS = "wheels:"
+WEIGHTS_INDEX = "model.safetensors.index.json"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_INDEX = "model.safetensors.index.json"
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
 _WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors")
 _UNWANTED = ("*/*",)  # what lies in folders: other formats, training states
@@ -91,7 +91,7 @@ def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditi
     kind = _read_json(found.path / "config.json").get("model_type")
     if kind != "whisper":
         raise K2DError(f"model {found.name}: a {kind} model, not Whisper; give a Whisper checkpoint")
-    return WhisperForConditionalGeneration.from_pretrained(found.path, dtype=torch.float32)
+    return WhisperForConditionalGeneration.from_pretrained(found.path, dtype=torch.float32, use_safetensors=True)
 
 
 def count_parameters(path: str | Path) -> int:
@@ -105,11 +105,11 @@ def count_parameters(path: str | Path) -> int:
     from safetensors import safe_open
 
     folder = Path(path)
-    if gap := _gap(folder):
+    if gap := checkpoint_gap(folder):
         raise K2DError(f"{folder}: not a complete checkpoint, {gap}")
     tied = {"proj_out.weight"} if _read_json(folder / "config.json").get("tie_word_embeddings", True) else set()
     total = 0
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         with safe_open(file, framework="numpy") as weights:
             total += sum(prod(weights.get_slice(name).get_shape()) for name in set(weights.keys()) - tied)
     return total
@@ -128,10 +128,10 @@ def _resolve(source: str) -> Checkpoint:
 
 def _from_folder(source: str, folder: Path) -> Checkpoint:
     model = folder / "model.bin"
-    if model.is_file() and not _weight_files(folder):
+    if model.is_file() and not weight_files(folder):
         imported = _imported(file_sha256(model), lambda target: fill_checkpoint(folder, target))
         return Checkpoint(imported, source, "ctranslate2")
-    if gap := _gap(folder):
+    if gap := checkpoint_gap(folder):
         raise K2DError(f"the folder is not a complete checkpoint, {gap}")
     return Checkpoint(folder, source, "local")
 
@@ -171,7 +171,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
     except HFValidationError as error:
         raise K2DError(f"not a folder here, and not a Hub id ({_first_line(error)})") from None
     cached = Path(config).parent if isinstance(config, str) else None
-    gap = _gap(cached) if cached else None
+    gap = checkpoint_gap(cached) if cached else None
     if cached is not None and gap is None:
         return Checkpoint(cached, source, "hub cache")
     tried = f"not a folder here, {f'incomplete in the cache ({gap})' if gap else 'not in the cache'}, and"
@@ -192,25 +192,29 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
         raise K2DError(f"{tried} the Hub has the model, but no revision {revision}") from None
     except Exception as error:  # of three libraries, and of another HTTP library from one release to the next
         raise K2DError(f"{tried} the download failed ({_first_line(error)})") from error
-    if gap := _gap(path):
+    if gap := checkpoint_gap(path):
         raise K2DError(f"{tried} what the Hub has is not a complete transformers checkpoint, {gap}")
     return Checkpoint(path, source, "hub")
 
 
-def _gap(folder: Path) -> str | None:
+def checkpoint_gap(folder: Path) -> str | None:
     """What is missing for `folder` to load as model and processor; None where it is complete."""
     from safetensors import SafetensorError, safe_open
 
     if not (folder / "config.json").is_file():
         return "no config.json"
+    if (folder / "adapter_config.json").is_file():  # transformers would load another model in its place, from anywhere
+        return "adapters for another model (adapter_config.json); merge them and save the model"
     try:
         _read_json(folder / "config.json")
-        weights = _weight_files(folder)
+        weights = weight_files(folder)
     except K2DError as error:
         return str(error)
     if not weights:
         return "no weights as safetensors"
     for file in weights:
+        if file.parent != folder:
+            return f"{WEIGHTS_INDEX} names a file outside it"
         if not file.is_file():
             return f"no {file.name}"
         try:
@@ -225,10 +229,11 @@ def _gap(folder: Path) -> str | None:
     return None
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that the checkpoint consists of, whether they are there or not."""
-    if (folder / _INDEX).is_file():
-        return [folder / name for name in sorted(set(_read_json(folder / _INDEX).get("weight_map", {}).values()))]
+    if (folder / WEIGHTS_INDEX).is_file():
+        places = _read_json(folder / WEIGHTS_INDEX).get("weight_map", {})
+        return [folder / name for name in sorted(set(places.values()))]
     return [folder / "model.safetensors"] if (folder / "model.safetensors").is_file() else []
 
 

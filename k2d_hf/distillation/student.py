@@ -56,12 +56,13 @@ def layer_indices(layers: int | Sequence[int], total: int, *, what: str = "decod
 
 
 def student_generation_config(
-    teacher: GenerationConfig, decoder_layers: Sequence[int], *, language: str | None, task: str
+    teacher: GenerationConfig, decoder_layers: Sequence[int], *, attention_heads: int, language: str | None, task: str
 ) -> Any:
     """The teacher's generation config, repaired for a decoder that keeps `decoder_layers`.
 
     Language and task are set and forced ids removed, so that the student transcribes without being told; alignment
-    heads are renumbered, those of layers that are gone removed.
+    heads are renumbered, those of layers that are gone removed. Where none is left, all `attention_heads` of the last
+    half of the layers take their place, as in CTranslate2, so that word timestamps work in a small student too.
     """
     config: Any = copy.deepcopy(teacher)  # Whisper's own fields are known to no type
     config.forced_decoder_ids = None
@@ -73,7 +74,9 @@ def student_generation_config(
     heads = getattr(config, "alignment_heads", None)
     if heads:
         position = {layer: index for index, layer in enumerate(decoder_layers)}
-        config.alignment_heads = [[position[layer], head] for layer, head in heads if layer in position] or None
+        kept = [[position[layer], head] for layer, head in heads if layer in position]
+        last_half = range(len(decoder_layers) // 2, len(decoder_layers))
+        config.alignment_heads = kept or [[layer, head] for layer in last_half for head in range(attention_heads)]
     return config
 
 
@@ -144,7 +147,11 @@ def create_student(
     student.load_state_dict(weights, assign=True)
     student.tie_weights()
     student.generation_config = student_generation_config(
-        teacher.generation_config, decoder, language=language, task=task
+        teacher.generation_config,
+        decoder,
+        attention_heads=config.decoder_attention_heads,
+        language=language,
+        task=task,
     )
     student.config.name_or_path = teacher.config.name_or_path
     return student

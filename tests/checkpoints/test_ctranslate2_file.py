@@ -19,13 +19,18 @@ def variable(name, array, type_id):
     return header + struct.pack(f"<{array.ndim}IBI", *array.shape, type_id, array.nbytes) + array.tobytes()
 
 
-def model_bin(*variables, version=6, spec="WhisperSpec"):
+def model_bin(*variables, version=6, spec="WhisperSpec", aliases=()):
     head = struct.pack("<IH", version, len(spec) + 1) + spec.encode() + b"\0" + struct.pack("<II", 3, len(variables))
-    return head + b"".join(variables) + struct.pack("<I", 0)
+    names = (struct.pack("<H", len(name) + 1) + name.encode() + b"\0" for pair in aliases for name in pair)
+    return head + b"".join([*variables, struct.pack("<I", len(aliases)), *names])
 
 
 ONE = np.ones((2, 3), np.float32)
 EMBEDDING = variable("decoder/embeddings/weight", ONE, 0)
+LARGE = variable("decoder/embeddings/weight", np.ones((1000, 100), np.float32), 0)
+EMPTY = variable("encoder/conv1/weight", np.zeros((0, 2**32 - 1, 3), np.float32), 0)
+MANY_DIMENSIONS = variable("encoder/conv1/weight", np.ones((1,) * 60, np.float32), 0)
+LAYERS = [(f"decoder/layer_{index}/ffn/linear_0/weight", "decoder/embeddings/weight") for index in range(5000)]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +50,9 @@ EMBEDDING = variable("decoder/embeddings/weight", ONE, 0)
         (model_bin(variable("decoder/embeddings/weight", ONE, 4)), "'decoder/embeddings/weight' is damaged"),
         (model_bin(variable("decoder/embeddings/weight", ONE.astype(np.int8), 1)), "no variable .*weight_scale"),
         (model_bin(variable("decoder/embeddings/weight", ONE.astype(np.int32), 3)), "weight_scale"),
+        (model_bin(EMPTY), "is damaged"),
+        (model_bin(MANY_DIMENSIONS), "is damaged"),
+        (model_bin(LARGE, aliases=LAYERS), "its aliases make \\d+ bytes of it"),
         (model_bin(variable("decoder/rotary/weight", ONE, 0)), "is not part of a Whisper model"),
         (model_bin(variable("decoder/layer_0/self_attention/linear_0/weight", ONE, 0)), "3 projections cannot share"),
     ],

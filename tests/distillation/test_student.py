@@ -127,7 +127,7 @@ def test_the_teacher_is_left_as_it_was(tiny_whisper):
         ([0, 3], [[0, 1], [1, 1]]),
         ([2, 3], [[0, 0], [1, 1]]),
         ([3, 0], [[1, 1], [0, 1]]),
-        ([1], None),
+        ([1], [[0, 0], [0, 1]]),  # none is left: all heads of the last half of the layers
     ],
 )
 def test_bug_12_alignment_heads_point_to_layers_that_the_student_has(tiny_whisper, layers, expected):
