@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
@@ -50,3 +51,7 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         if self.label_smoothing_factor:
             raise K2DError("label_smoothing_factor must be 0: the teacher's probabilities take its place in this loss")
         super().__post_init__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the token: the Trainer pickles its arguments into every folder that it saves, and pushes them."""
+        return {**vars(self), "hub_token": None}

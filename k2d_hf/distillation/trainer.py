@@ -39,7 +39,7 @@ from k2d_hf.distillation.parties import (
 from k2d_hf.distillation.rows import language_of, training_rows
 from k2d_hf.distillation.sampling import LengthGroupedSampler
 from k2d_hf.distillation.student import set_language
-from k2d_hf.distillation.target_columns import has_targets, targets_for_loss
+from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of, targets_for_loss
 from k2d_hf.errors import K2DError
 from k2d_hf.whisper_tokens import IGNORED
 
@@ -106,6 +106,10 @@ class K2DTrainer(Seq2SeqTrainer):
             for name, (party, weight) in given.items()
             if weight and party is None and has_targets(train_dataset, name)
         ]
+        self.stored_embedding: Tensor | None = None  # with which the teacher's stored hidden states become logits
+        if "teacher" in self.stored and kind_of(train_dataset) == "hidden":
+            self.stored_embedding = output_embedding(base).detach().clone()  # the student's will change
+            check_embedding(train_dataset, self.stored_embedding)
         helpers: list[Any] = [
             None if name in self.stored else helper(name, party, base, weight=weight)
             for name, (party, weight) in given.items()
@@ -113,6 +117,7 @@ class K2DTrainer(Seq2SeqTrainer):
         self.teacher, self.auxiliary = helpers
         if peft_config is not None:
             student = with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
+        chunks = train_dataset
         output_embedding(base)
         if args.freeze_encoder:
             base.freeze_encoder()
@@ -155,10 +160,16 @@ class K2DTrainer(Seq2SeqTrainer):
         for party in (self.teacher, self.auxiliary):
             if party is not None:
                 party.to(self.args.device)
+        if self.stored_embedding is not None:
+            self.stored_embedding = self.stored_embedding.to(self.args.device)
         if self.shares_encoder and isinstance(teacher_model, (str, Path)):
             self.teacher.model.encoder = base.get_encoder()  # the teacher's own copy would only take memory
         if isinstance(data_collator, K2DDataCollator):
             self.add_callback(EpochToCollator(data_collator))
+        from k2d_hf.publishing.card_callback import ModelCardCallback  # a later part of the package
+
+        self.card = ModelCardCallback(self, teacher=teacher_model, auxiliary=auxiliary_model, train_dataset=chunks)
+        self.add_callback(self.card)
         set_language(base, args.language or language_of(train_dataset), args.task)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -184,6 +195,15 @@ class K2DTrainer(Seq2SeqTrainer):
         self._check_pushes()
         return output
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the card to `args.output_dir`; arguments as for the Trainer's, by `ModelCardCallback.create`."""
+        self.card.create(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and hasattr(self.model, "peft_config"):  # it saves its adapters, and no more
+            base_whisper(self.model).generation_config.save_pretrained(str(output_dir or self.args.output_dir))
+
     def _check_pushes(self) -> None:
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""
         for job in getattr(getattr(self, "push_in_progress", None), "jobs", []):
@@ -206,7 +226,8 @@ class K2DTrainer(Seq2SeqTrainer):
             model: the student, as wrapped.
             inputs: `input_features` [B, mel bins, frames] (or `encoder_states` [B, frames / 2, d]),
                 `decoder_input_ids` and `labels` [B, L] (-100 where not supervised), and where used
-                `chunk_weights` [B] and soft targets, `teacher_top_ids` and `teacher_top_logprobs` [B, L, k].
+                `chunk_weights` [B] and soft targets, `teacher_hidden` [B, L, d] or
+                `teacher_top_ids` and `teacher_top_logprobs` [B, L, k].
             return_outputs: whether to return `(loss, {"loss": loss})`.
             num_items_in_batch: supervised tokens of all accumulated batches; those of this one if None.
         """
@@ -233,10 +254,7 @@ class K2DTrainer(Seq2SeqTrainer):
             shared = states if self.shares_encoder else None
             teacher = helping_head(self.teacher, inputs, supervised, shared) if self.teacher else None
             auxiliary = helping_head(self.auxiliary, inputs, supervised) if self.auxiliary else None
-        stored = {
-            name: SoftTargets(inputs[f"{name}_top_ids"][supervised], inputs[f"{name}_top_logprobs"][supervised])
-            for name in self.stored
-        }
+        stored = {name: self._stored_party(name, inputs, supervised) for name in self.stored}
         hidden = student_hidden(model, base, inputs, states)
         token_weights = None
         if "chunk_weights" in inputs:
@@ -250,6 +268,12 @@ class K2DTrainer(Seq2SeqTrainer):
             token_weights=token_weights,
             projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
         )
+
+    def _stored_party(self, name: str, inputs: dict[str, Tensor], supervised: Tensor) -> Head | SoftTargets:
+        if f"{name}_hidden" in inputs:
+            assert self.stored_embedding is not None
+            return Head(inputs[f"{name}_hidden"][supervised].to(self.stored_embedding.dtype), self.stored_embedding)
+        return SoftTargets(inputs[f"{name}_top_ids"][supervised], inputs[f"{name}_top_logprobs"][supervised])
 
     def prediction_step(
         self,

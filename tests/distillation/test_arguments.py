@@ -1,6 +1,7 @@
 """Settings of distillation: the paper's by default, and a clear line for what cannot be."""
 
 import math
+import pickle
 
 import pytest
 
@@ -59,3 +60,11 @@ def test_what_can_be_is_taken(tmp_path, settings):
 def test_the_trainers_own_settings_are_there(tmp_path):
     made = arguments(tmp_path, max_steps=7, gradient_accumulation_steps=4, predict_with_generate=True)
     assert (made.max_steps, made.gradient_accumulation_steps, made.predict_with_generate) == (7, 4, True)
+
+
+def test_what_is_saved_holds_no_token(tmp_path):
+    arguments = K2DTrainingArguments(str(tmp_path), hub_token="hf_secret", ce_weight=0.5)
+    saved = pickle.dumps(arguments)
+    assert b"hf_secret" not in saved
+    assert pickle.loads(saved).ce_weight == 0.5
+    assert arguments.hub_token == "hf_secret"

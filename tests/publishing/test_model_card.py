@@ -1,83 +1,306 @@
 """The card says what was measured, and nothing of the user's data."""
 
+import json
+import shutil
+import warnings
 from pathlib import Path
 
 import pytest
+import soundfile
+from datasets import Dataset
+from huggingface_hub import ModelCard
 
+from k2d_hf import create_student
 from k2d_hf.checkpoints import Checkpoint
-from k2d_hf.publishing.model_card import CardFacts, has_id, public_name, render_card
+from k2d_hf.publishing.card_rendering import render_card
+from k2d_hf.publishing.model_card import write_card
+from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData
+from k2d_hf.recipe import DataSettings, Recipe
+from publishing.card_parts import (
+    FIGURES,
+    LOG,
+    TRAINED,
+    body,
+    code,
+    evaluated,
+    facts,
+    headings,
+    metadata,
+    rows,
+    table_heads,
+    training,
+)
 
-MEASURED = {
-    "mer": 0.2,
-    "zh_cer": 0.1,
-    "en_wer": None,
-    "substitutions": 1,
-    "deletions": 2,
-    "insertions": 3,
-    "looping_outputs": 0,
-    "rtf": 0.1,
-    "parameters": 64_200_000,
-    "recordings": 1,
-    "audio_seconds": 180.0,
-    "engine": "transformers",
-    "beam_size": 5,
-}
+CARDS = Path(__file__).parents[2] / "model_cards"
 
 
-def facts(**changes):
-    """Facts of a run without evaluation."""
-    values = {
-        "model_name": "lectures",
-        "teacher": "openai/whisper-base",
+def card(**changes):
+    return render_card(facts(**changes)).content
+
+
+def test_metadata_is_what_the_hub_knows_and_no_more():
+    assert metadata(card(license="mit", model_id="me/lectures", tags=["lectures", "k2d"], datasets=["me/talks"])) == {
+        "language": ["zh"],
+        "license": "mit",
+        "library_name": "transformers",
+        "pipeline_tag": "automatic-speech-recognition",
         "base_model": "openai/whisper-base",
-        "auxiliary": "openai/whisper-tiny",
-        "languages": ["zh"],
-        "kept_seconds": 600.0,
-        "labelled_seconds": 900.0,
-        "facts": [("validation", "composite, threshold 0.4")],
+        "base_model_relation": "finetune",
+        "datasets": ["me/talks"],
+        "tags": ["k2d", "knowledge-distillation", "code-switching", "whisper", "lectures"],
     }
-    return CardFacts(**{**values, **changes})
+
+
+def test_what_is_not_known_is_not_there():
+    text = render_card(K2DModelCardData()).content
+    assert set(metadata(text)) == {"library_name", "pipeline_tag", "tags"}
+    assert headings(text) == ["## Use", "## Limits", "## Citation"]
+    for word in ("None", "MER", "nan", "assistant", "faster", "checked by", "trained on", "huggingface.co"):
+        assert word not in text.partition("## Citation")[0]
+
+
+def test_every_evaluated_set_is_in_table_and_model_index():
+    sets = [
+        evaluated(),
+        EvaluatedSet({"student": {**FIGURES, "en_wer": 0.3}}, dataset="me/dev", config="zh", split="dev"),
+    ]
+    text = card(evaluations=sets, training=training(evaluated={"own": {"loss": 1.0, "mer": 0.25}}))
+    assert body(text).count("| student | 20.0 | 10.0 | - | 1/2/3 | 0 | 0.100 | 64.2 M |") == 1
+    assert "The student is 3.0 times as fast as its teacher." in text
+    assert "me/dev (zh, dev): 1 recording, 3.0 min, long-form by transformers, beam 5." in text
+    assert "| own | 1.000 | 25.0% |" in text
+    (index,) = metadata(str(ModelCard(text)))["model-index"]  # as whoever loads and saves it would leave it
+    measured = {r["dataset"]["name"]: [(m["type"], m["value"]) for m in r["metrics"]] for r in index["results"]}
+    assert index["name"] == "lectures"
+    assert measured == {
+        "evaluation recordings of the recipe": [("mer", 20.0), ("cer", 10.0)],
+        "me/dev": [("mer", 20.0), ("cer", 10.0), ("wer", 30.0)],
+        "own": [("mer", 25.0)],
+    }
+    assert index["results"][1]["dataset"] == {"name": "me/dev", "type": "me/dev", "config": "zh", "split": "dev"}
+
+
+def test_how_it_was_made():
+    text = card(decoder_layers="2 of 6 (0, 5)", parameters=64_200_000, teacher_parameters=72_600_000, beam_size=5)
+    assert rows(text) == {
+        "---": "---",
+        "teacher": "openai/whisper-base, beam 5",
+        "auxiliary": "openai/whisper-tiny",
+        "speech labelled": "15.0 min, 40 chunks",
+        "validation": "composite, threshold 0.4",
+        "speech kept": "10.0 min (67%), 32 chunks",
+        "dropped": "8 distance > 0.40, 1 label too long for the decoder",
+        "teacher and auxiliary apart, on what was kept": "mean MER 5.0%, distance 0.04",
+        "decoder layers": "2 of 6 (0, 5)",
+        "parameters": "64.2 M; teacher 72.6 M",
+        "encoder": "the teacher's, frozen",
+        "teacher's probabilities": "soft targets on disk",
+        "loss": "ce_weight 0.8, kl_weight 1, auxiliary_weight 0, temperature 2",
+        "training arguments": "learning_rate 0.0003, freeze_embeddings True",
+        "chunks in a step": "8",
+        "training": "112 steps, 14 epochs, 1.5 min on cpu, 2 processes",
+        "versions": "torch 2.9",
+    }
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 100])
+def test_the_log_is_a_few_rows_with_the_last_among_them(length):
+    log = [{"step": i, "loss": 1.0} for i in range(length)] + [{"step": length, "train_runtime": 3.0}]
+    table = body(card(training_log=log)).partition("| step | loss |\n")[2].partition("\n\n")[0].splitlines()[1:]
+    assert len(table) == len(set(table))
+    assert min(length, 5) <= len(table) <= 8
+    assert table[-1] == f"| {length - 1} | 1.000 |"
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "known", "name"),
+    ("changes", "shown"),
     [
-        (Checkpoint(Path("/cache/x"), "openai/whisper-base", "hub"), True, "openai/whisper-base"),
-        (Checkpoint(Path("/cache/x"), "openai/whisper-base", "wheels"), True, "openai/whisper-base"),
-        (Checkpoint(Path("/home/me/secret/large"), "/home/me/secret/large", "local"), False, "large"),
-        (Checkpoint(Path("/cache/x"), "secret/large", "ctranslate2"), False, "large"),
+        ({}, True),
+        ({"base_model": None}, False),
+        ({"training": None}, False),
+        ({"training": training(shares_encoder=False)}, False),
+        ({"training": training(shares_encoder=None)}, False),
+        ({"adapters_alone": True}, False),
     ],
 )
-def test_a_local_teacher_is_named_without_its_path(checkpoint, known, name):
-    assert has_id(checkpoint) is known
-    assert public_name(checkpoint) == name
+def test_assisted_decoding_is_shown_where_encoder_and_teacher_are_known(changes, shown):
+    assert ("## As its teacher's assistant" in card(**changes)) is shown
 
 
-def test_metadata_names_task_library_tags_and_teacher():
-    data = render_card(facts()).data
-    assert data.base_model == "openai/whisper-base"
-    assert data.pipeline_tag == "automatic-speech-recognition"
-    assert data.library_name == "transformers"
-    assert data.language == ["zh"]
-    assert data.tags == ["k2d", "knowledge-distillation", "code-switching", "whisper"]
+def test_adapters_alone_are_not_said_to_be_a_student():
+    text = card(adapters_alone=True, model_id="me/adapters")
+    assert metadata(text)["library_name"] == "peft"
+    assert "base_model" not in metadata(text)
+    assert code(text) == []
+    assert 'PeftModel.from_pretrained(student, "me/adapters")' in text
 
 
-def test_what_was_not_measured_is_not_there():
-    card = render_card(facts())
-    assert "MER" not in card.content
-    assert "model-index" not in card.content
-    assert "None" not in card.content
-    assert "## Training" not in card.content
+@pytest.mark.parametrize(
+    ("changes", "source"),
+    [
+        ({}, None),
+        ({"ctranslate2": True}, 'folder = "ctranslate2"'),
+        ({"ctranslate2": True, "model_id": "me/x"}, 'snapshot_download("me/x", allow_patterns="ctranslate2/*")'),
+    ],
+)
+def test_faster_whisper_is_shown_where_its_export_is(changes, source):
+    text = card(**changes)
+    assert ("faster_whisper" in text) is (source is not None)
+    assert source is None or source in text
 
 
-def test_measured_figures_are_in_table_and_model_index():
-    card = render_card(facts(evaluation={"teacher": {**MEASURED, "rtf": 0.3}, "student": MEASURED}))
-    assert "| student | 20.0 | 10.0 | - | 1/2/3 | 0 | 0.100 | 64.2 M |" in card.content
-    assert "3.0 times as fast" in card.content
-    assert {(r.metric_type, r.metric_value) for r in card.data.eval_results} == {("mer", 20.0), ("cer", 10.0)}
+def test_code_in_a_card_is_python():
+    for block in code(card(ctranslate2=True, model_id="me/x", evaluations=[evaluated()])):
+        compile(block, "card", "exec")
 
 
-def test_card_without_hub_teacher_links_nowhere():
-    card = render_card(facts(teacher="large", base_model=None))
-    assert card.data.base_model is None
-    assert "huggingface.co/large" not in card.content
+def test_code_in_a_card_runs_and_the_assisted_text_is_the_teacher_s(
+    tiny_whisper_dir, tmp_path, noise_file, monkeypatch
+):
+    """Teacher and student of this disk in place of those on the Hub."""
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor, pipeline
+
+    warnings.simplefilter("ignore")
+    teacher = WhisperForConditionalGeneration.from_pretrained(tiny_whisper_dir)
+    teacher.generation_config.max_length = 24
+    WhisperProcessor.from_pretrained(tiny_whisper_dir).save_pretrained(tmp_path / "teacher")
+    teacher.save_pretrained(tmp_path / "teacher")
+    WhisperProcessor.from_pretrained(tiny_whisper_dir).save_pretrained(tmp_path / "student")
+    create_student(teacher, language="zh").save_pretrained(tmp_path / "student")
+    sound, rate = soundfile.read(noise_file, frames=5 * 16000)
+    monkeypatch.chdir(tmp_path)
+    use, assisted = code(card(model_id="me/student"))
+    places = {'"me/student"': '"student"', '"openai/whisper-base"': '"teacher"', '"lecture.flac"': "{**lecture}"}
+    for name, place in places.items():
+        use, assisted = use.replace(name, place), assisted.replace(name, place)
+    lecture = {"raw": sound, "sampling_rate": rate}  # a file would be read by ffmpeg
+    names = {"lecture": lecture}
+    exec(use, names)
+    assert assisted.rstrip().splitlines()[-1].startswith("asr(")
+    exec(assisted.replace("\nasr(", "\nresult = asr("), names)
+    plain = pipeline("automatic-speech-recognition", model="teacher")
+    alone = plain({**lecture}, return_timestamps=True, generate_kwargs={"num_beams": 1, "language": "zh"})
+    assert names["result"] == alone
+    assert alone["text"]
+
+
+SECRET = "the patient's name"
+EVIL = [
+    "a|b\n| forged | row |",
+    "x\n---\nlicense: mit\n---\n# Forged",
+    "[click](http://evil.example) <script>alert(1)</script>",
+    "{{ 7 * 7 }} {% raw %} `code` **bold**",
+    '"; import os; os.system("x") #',
+    "\u202egnp.exe \x00 http://evil.example www.evil.example",
+]
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_names_stay_names(evil):
+    """Whatever a name holds, the card has no other metadata, headings, tables, links or code than without it."""
+    everything = {"evaluations": [evaluated()], "training": training(evaluated={"dev": {"loss": 1.0, "mer": 0.5}})}
+    known = {"model_name": "m", "teacher": "t", "auxiliary": "a", "metric": "composite", "base_model": None}
+    good = card(**{**everything, **known})
+    hostile = card(
+        **dict.fromkeys(("model_name", "teacher", "auxiliary", "metric", "base_model", "model_id", "license"), evil),
+        language=[evil],
+        tags=[evil],
+        datasets=[evil],
+        evaluations=[EvaluatedSet({**evaluated().figures}, name=evil, dataset=evil, config=evil, split=evil)],
+        training=training(evaluated={evil: {"loss": 1.0, "mer": 0.5}}),
+    )
+    assert metadata(hostile).keys() == metadata(good).keys()
+    assert headings(hostile) == headings(good)
+    assert table_heads(hostile) == table_heads(good)
+    assert rows(hostile).keys() == rows(good).keys()
+    assert code(hostile) == code(good)
+    assert body(hostile).count("\n") == body(good).count("\n")
+    assert not set("\u202e\x00") & set(hostile)
+    for live in ("](http://evil", "<script", " http://evil", " www.evil", "\n# Forged"):
+        assert live not in body(hostile)
+    assert "49" not in body(hostile)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_whisper_dir, processor, tmp_path_factory):
+    """The folder of a run with everything in it that must not be told."""
+    from transformers import WhisperForConditionalGeneration
+
+    home = tmp_path_factory.mktemp("home-of-the-user")
+    directory = home / "run"
+    teacher = home / "models" / "big"
+    shutil.copytree(tiny_whisper_dir, teacher)
+    (teacher / "README.md").write_text("---\nlicense: mit\ntags: [x]\n---\n# Big\n", encoding="utf-8")
+    model = WhisperForConditionalGeneration.from_pretrained(teacher)
+    create_student(model, [0, 3], language="zh").save_pretrained(directory / "student")
+    processor.save_pretrained(directory / "student")
+    path = str(home / "secret.wav")
+    row = {"recording": path, "duration": 90.0, "text": SECRET, "auxiliary_text": SECRET, "language": "zh"}
+    kept = {**row, "keep": True, "drop_reason": None, "mer": 0.1, "distance": 0.0}
+    dropped = {**row, "keep": False, "drop_reason": f"{path}: {SECRET}", "mer": 1.0, "distance": 1.0, "language": path}
+    Dataset.from_list([kept, kept, dropped]).save_to_disk(str(directory / "validated"))
+    figures = {**FIGURES, "model": path, "skipped": [{"recording": path, "reason": "no reference"}]}
+    (directory / "evaluation.json").write_text(json.dumps({"teacher": figures, "student": figures}), encoding="utf-8")
+    (directory / "student" / "training_log.json").write_text(json.dumps(LOG), encoding="utf-8")
+    stored = {**TRAINED, "shares_encoder": None, "chunks": 2}
+    (directory / "student" / "training_facts.json").write_text(json.dumps(stored), encoding="utf-8")
+    recipe = Recipe(
+        name="tiny",
+        recordings=DataSettings(source=str(home / "recordings")),
+        evaluation=DataSettings(source=str(home / "dev.jsonl")),
+        teacher=str(teacher),
+        auxiliary="teacher",
+    )
+    return home, directory, recipe, Checkpoint(teacher, str(teacher), "local")
+
+
+def test_a_run_s_card_tells_its_facts_and_nothing_of_its_data(run):
+    home, directory, recipe, teacher = run
+    before = {path: path.stat().st_mtime_ns for path in (directory / "validated").rglob("*")}
+    text = write_card(directory, recipe, teacher=teacher, auxiliary=teacher).read_text(encoding="utf-8")
+    assert home.name not in text
+    assert SECRET not in text
+    assert metadata(text)["license"] == "mit"
+    assert metadata(text)["language"] == ["zh"]
+    table = rows(text)
+    assert table["teacher"] == "big, beam 5"
+    assert table["auxiliary"] == "the teacher's checkpoint, decoding each chunk from scratch"
+    assert table["speech kept"] == "3.0 min (67%), 2 chunks"
+    assert table["dropped"] == "1 other reasons"
+    assert table["encoder layers"] == "2"
+    assert table["decoder layers"] == "2 of 4 (0, 3)"
+    assert table["encoder"] == "the teacher's, frozen"
+    assert "| student | 20.0 |" in text
+    assert {path: path.stat().st_mtime_ns for path in (directory / "validated").rglob("*")} == before
+
+
+def test_what_the_user_says_goes_before_what_was_found(run):
+    _, directory, recipe, teacher = run
+    path = write_card(directory, recipe, teacher=teacher, auxiliary=teacher, license="cc-by-4.0", language=["zh", "en"])
+    found = metadata(path.read_text(encoding="utf-8"))
+    assert (found["license"], found["language"]) == ("cc-by-4.0", ["en", "zh"])
+
+
+def test_an_evaluation_set_of_the_hub_is_named():
+    text = card(evaluations=[EvaluatedSet({"student": FIGURES}, dataset="me/dev")])
+    assert metadata(text)["model-index"][0]["results"][0]["dataset"] == {"name": "me/dev", "type": "me/dev"}
+
+
+def test_without_validation_nothing_is_said_to_be_kept():
+    text = card(data=DataFacts(4, 60.0), metric=None)
+    assert "kept" not in body(text)
+    assert "checked by" not in text
+    assert "It was trained on 1.0 min of speech" in text
+
+
+def test_the_quickstart_s_card_is_built_as_the_renderer_builds_it():
+    """Rendered from facts such as the quickstart leaves; when the template changes, make the quickstart's card anew."""
+    same = facts(model_name="quickstart", evaluations=[evaluated(en_wer=0.3)], machine="x86_64, Linux")
+    rendered = render_card(same).content
+    committed = (CARDS / "quickstart.md").read_text(encoding="utf-8")
+    assert headings(committed) == headings(rendered)
+    assert list(metadata(committed)) == list(metadata(rendered))
+    assert table_heads(committed) == table_heads(rendered)
+    for measured in (rendered, committed):
+        (result,) = metadata(measured)["model-index"][0]["results"]
+        assert [metric["type"] for metric in result["metrics"]] == ["mer", "cer", "wer"]

@@ -1,0 +1,96 @@
+"""Facts for a card from where they lie: chunks, training arguments, installed versions. Nothing is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from enum import Enum
+from importlib import metadata
+from typing import Any
+
+from k2d_hf.labelling.audio import ADVICE
+from k2d_hf.publishing.card_names import hub_languages
+from k2d_hf.publishing.model_card_data import DataFacts
+
+VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
+LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
+# What decides what is learned. Some of the other arguments are paths, tokens or names of machines and projects.
+ARGUMENTS = (
+    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim", "weight_decay"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "average_tokens_across_devices"),
+    *("bf16", "fp16", "tf32", "gradient_checkpointing", "torch_compile", "neftune_noise_alpha", "seed", "data_seed"),
+    *("full_determinism", "train_sampling_strategy", "load_best_model_at_end"),
+    *("freeze_encoder", "freeze_embeddings", "timestamp_probability", "previous_text_probability"),
+    *("group_by_label_length", "chunk_weighting", "language", "task"),
+)
+MEASURES = ("mer", "per", "distance")
+ROWS_AT_ONCE = 10_000
+_CHOICE = re.compile(r"[a-z][a-z0-9_.-]{0,40}")
+_REASON = re.compile("|".join([r"teacher loops|distance > \d\.\d+", *map(re.escape, ADVICE)]))
+
+
+def data_facts(rows: Any) -> DataFacts | None:
+    """Figures of a data set of chunks, read in batches: a filter of it would write a file beside the user's data.
+
+    Args:
+        rows: a `datasets.Dataset`; of anything else nothing is known.
+    """
+    from datasets import Dataset
+
+    if not isinstance(rows, Dataset) or "duration" not in rows.column_names:
+        return None
+    columns = ("duration", "keep", "drop_reason", "language", *MEASURES)
+    present = rows.select_columns([name for name in columns if name in rows.column_names]).with_format(None)
+    kept_count = 0
+    seconds = kept_seconds = 0.0
+    dropped: Counter[str] = Counter()
+    languages: set[str | None] = set()
+    sums = dict.fromkeys(MEASURES, 0.0)
+    counts: Counter[str] = Counter()
+    for batch in present.iter(batch_size=ROWS_AT_ONCE):
+        kept = [bool(keep) for keep in batch.get("keep", [True] * len(batch["duration"]))]
+        kept_count += sum(kept)
+        seconds += math.fsum(batch["duration"])
+        kept_seconds += math.fsum(duration for duration, k in zip(batch["duration"], kept, strict=True) if k)
+        # a reason of somebody else's may say anything, a path among it
+        dropped.update(r if _REASON.fullmatch(r) else "other reasons" for r in batch.get("drop_reason", ()) if r)
+        languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
+        for name in MEASURES:
+            pairs = zip(batch.get(name, ()), kept, strict=False)
+            values = [value for value, k in pairs if k and value is not None and math.isfinite(value)]
+            sums[name] += math.fsum(values)
+            counts[name] += len(values)
+    validated = "keep" in present.column_names
+    return DataFacts(
+        chunks=len(rows),
+        seconds=seconds,
+        kept=kept_count if validated else None,
+        kept_seconds=kept_seconds if validated else None,
+        dropped=dict(dropped.most_common()),
+        languages=hub_languages(languages),
+        means={name: sums[name] / counts[name] for name in MEASURES if counts[name]},
+    )
+
+
+def told_arguments(args: Any) -> dict[str, Any]:
+    """Training arguments that differ from the defaults of their dataclass, as far as they decide what is learned.
+
+    Numbers, switches and one-word choices, in the order of `ARGUMENTS`; never a path, a token or the name of a run.
+    """
+    defaults = {entry.name: _plain(entry.default) for entry in dataclasses.fields(args)}
+    values = {name: _plain(getattr(args, name, None)) for name in ARGUMENTS}
+    changed = {name: value for name, value in values.items() if (value or None) != (defaults.get(name) or None)}
+    return {name: value for name, value in changed.items() if not isinstance(value, str) or _CHOICE.fullmatch(value)}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what a student is made with."""
+    return {name: metadata.version(name) for name in VERSIONS}
+
+
+def _plain(value: Any) -> Any:
+    value = value.value if isinstance(value, Enum) else value
+    return value if isinstance(value, (bool, int, float, str)) else None

@@ -1,0 +1,98 @@
+"""What of a name a card may tell: an id on the Hub, the last part of a folder, text that stays text; never a path.
+
+Names come from users, folders and other people's files, so nothing of them is taken for Markdown, HTML or YAML.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import yaml
+
+from k2d_hf.checkpoints import Checkpoint
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_HUB_ID = re.compile(rf"({_PART}/{_PART})(@\S+)?")
+_SNAPSHOT = re.compile(rf"models--({_PART}?)--({_PART})/snapshots/")
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
+_RENAMED = {"jw": "jv"}  # Whisper's code for Javanese was withdrawn from ISO 639-1
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_LINK = re.compile(r"https://[\w./~-]+", re.ASCII)
+_METADATA = re.compile(r"---\r?\n(.*?)\r?\n---\s", re.DOTALL)
+_MARKS = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)")
+
+
+def has_id(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is known by an id on the Hub, and not by a folder of the user's."""
+    return checkpoint.origin in ("hub", "hub cache") or (checkpoint.origin == "wheels" and "/" in checkpoint.name)
+
+
+def public_name(checkpoint: Checkpoint) -> str:
+    """Its id, or the last part of its folder: a card tells no paths."""
+    return checkpoint.name if has_id(checkpoint) else Path(checkpoint.name).name
+
+
+def hub_id(name: Any) -> str | None:
+    """`user/name`, without revision, where that is what `name` is, and not a folder of the user's; else None."""
+    match = _HUB_ID.fullmatch(name) if isinstance(name, str) else None
+    return None if match is None or Path(match[1]).exists() else match[1]
+
+
+def names_of(model: Any) -> tuple[str | None, str | None]:
+    """What to call a model, and its id on the Hub; None where it is not known.
+
+    Args:
+        model: a loaded model, a folder, an id, or wheels, as `resolve_checkpoint` takes them.
+    """
+    source = model if isinstance(model, (str, Path)) else getattr(getattr(model, "config", None), "name_or_path", "")
+    known = str(source)
+    if known.startswith("wheels:"):
+        known = parse_qs(known.partition("#")[2]).get("name", [""])[0]
+    elif match := _SNAPSHOT.search(known):
+        known = f"{match[1]}/{match[2]}"
+    found = hub_id(known)
+    return found or Path(known).name or None, found
+
+
+def one_line(text: Any, *, most: int = 100) -> str:
+    """Text without control characters and line breaks, cut to a length that a name may have."""
+    visible = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in str(text))
+    return " ".join(visible.split())[:most]
+
+
+def escaped(text: Any) -> str:
+    """One line of Markdown that shows `text` as it is: no links, tags, code or cells of a table begin in it."""
+    shown = _MARKS.sub(lambda mark: "&lt;" if mark[0] == "<" else f"\\{mark[0]}", one_line(text, most=1000))
+    return shown.replace("://", r":\//").replace("www.", r"www\.")  # else bare addresses become links
+
+
+def hub_languages(codes: str | Iterable[str | None] | None) -> list[str]:
+    """Language codes as the Hub takes them, sorted, each once; what is no code is left out."""
+    given = [codes] if isinstance(codes, str) else codes or ()
+    lowered = {_RENAMED.get(code.lower(), code.lower()) for code in given if code}
+    return sorted(code for code in lowered if _LANGUAGE.fullmatch(code))
+
+
+def read_licence(folder: str | Path) -> dict[str, str]:
+    """`license`, and of one that the Hub has no name for `license_name` and `license_link`, from the card in a folder.
+
+    Empty where there is no card, or it names none.
+    """
+    try:
+        match = _METADATA.match((Path(folder) / "README.md").read_text(encoding="utf-8"))
+        metadata = yaml.safe_load(match[1]) if match else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return licence_fields(metadata) if isinstance(metadata, dict) else {}
+
+
+def licence_fields(given: dict[Any, Any]) -> dict[str, str]:
+    """The fields of a licence among some metadata, as far as the Hub would take them."""
+    forms = {"license": _LICENCE, "license_name": _LICENCE, "license_link": _LINK}
+    found = {name: given[name] for name, form in forms.items() if form.fullmatch(str(given.get(name)))}
+    return found if "license" in found else {}

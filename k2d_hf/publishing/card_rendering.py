@@ -1,0 +1,199 @@
+"""From facts to the text of a card: the only place where a student's card is written.
+
+All that goes into the template is escaped, but for what is marked as Markdown of our own here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from k2d_hf.console import minutes
+from k2d_hf.evaluation.table import COLUMNS, millions, speed_up, table_rows
+from k2d_hf.publishing.card_names import escaped, hub_id, one_line
+from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
+
+SHOWN_LOGS = 8
+LOGGED = {"ce": "cross-entropy", "kl": "KL", "auxiliary_kl": "auxiliary's KL", "agreement": "agreement with teacher"}
+
+
+class Markdown(str):
+    """Text that was made here, and stays as it is."""
+
+
+def render_card(data: K2DModelCardData) -> ModelCard:
+    """The card as huggingface_hub knows it: metadata in front, then the template filled in."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        finalize=lambda value: value if isinstance(value, Markdown) else escaped(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = resources.files("k2d_hf.publishing") / "model_card_template.md"
+    model_id, base_model = hub_id(data.model_id), hub_id(data.base_model)
+    training = data.training
+    text = environment.from_string(template.read_text(encoding="utf-8")).render(
+        metadata=Markdown(data.to_yaml()),
+        title=one_line(data.model_name),
+        languages=", ".join(data.languages),
+        language=data.languages[0] if len(data.languages) == 1 else None,
+        teacher=data.teacher,
+        base_model=Markdown(base_model) if base_model else None,
+        model_id=model_id,
+        source=Markdown(f'"{model_id or "."}"'),
+        adapters_alone=data.adapters_alone,
+        assists=bool(base_model and training and training.shares_encoder and not data.adapters_alone),
+        ctranslate2=data.ctranslate2,
+        machine=data.machine,
+        evaluations=[_evaluation(measured) for measured in data.evaluations],
+        facts=_facts(data),
+        training_log=_log_table(data.training_log),
+        validation_log=_evaluated_table(training.evaluated) if training else None,
+        checked=_checked_by(data),
+        learned_from=_learned_from(data),
+    )
+    return ModelCard(text)
+
+
+def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
+    """Names and values of the table, those that are known."""
+    teacher = data.teacher and data.teacher + (f", beam {data.beam_size}" if data.beam_size else "")
+    same = "the teacher's checkpoint, decoding each chunk from scratch"
+    parameters = millions(data.parameters) if data.parameters else None
+    if parameters and data.teacher_parameters:
+        parameters += f"; teacher {millions(data.teacher_parameters)}"
+    table = {
+        "teacher": teacher,
+        "auxiliary": same if data.auxiliary_is_teacher else data.auxiliary,
+        **_data_facts(data),
+        "encoder layers": data.encoder_layers,
+        "decoder layers": data.decoder_layers,
+        "parameters": parameters,
+        **(_training_facts(data.training) if data.training else {}),
+    }
+    return [(name, value) for name, value in table.items() if value]
+
+
+def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
+    facts = data.data
+    if facts is None:
+        return {}
+    validation = data.metric
+    if validation and data.threshold is not None:
+        validation += f", threshold {data.threshold:g}"
+    kept, means = None, facts.means
+    if facts.kept is not None and facts.kept_seconds is not None:
+        share = f" ({100 * facts.kept_seconds / facts.seconds:.0f}%)" if facts.seconds else ""
+        kept = f"{minutes(facts.kept_seconds)}{share}, {_count(facts.kept, 'chunk')}"
+    shown = [f"{name.upper()} {means[name]:.1%}" for name in ("mer", "per") if name in means]
+    shown += [f"distance {means['distance']:.2f}"] if "distance" in means else []
+    used = data.training.chunks if data.training else None
+    too_long = (facts.chunks if facts.kept is None else facts.kept) - used if used is not None else 0
+    dropped = {**facts.dropped, **({"label too long for the decoder": too_long} if too_long > 0 else {})}
+    return {
+        "speech labelled": f"{minutes(facts.seconds)}, {_count(facts.chunks, 'chunk')}",
+        "validation": validation,
+        "speech kept": kept,
+        "dropped": ", ".join(f"{count} {reason}" for reason, count in dropped.items()),
+        "teacher and auxiliary apart, on what was kept": f"mean {', '.join(shown)}" if shown else None,
+    }
+
+
+def _training_facts(training: TrainingFacts) -> dict[str, str | None]:
+    probabilities = {True: "soft targets on disk", False: "in memory while training", None: None}
+    encoders = {True: "the teacher's, frozen", False: "its own", None: None}
+    done = _count(training.steps, "step") if training.steps else None
+    if done and training.epochs:
+        done += f", {_count(round(training.epochs, 2), 'epoch')}"
+    if done and training.seconds:
+        done += f", {minutes(training.seconds)}"
+    on = training.device + (f", {training.processes} processes" if training.processes > 1 else "")
+    return {
+        "encoder": encoders[training.shares_encoder],
+        "teacher's probabilities": probabilities[training.soft_targets],
+        "loss": _named(training.loss),
+        "adapters": training.adapters,
+        "training arguments": _named(training.arguments) or "defaults",
+        "chunks in a step": str(training.batch_size),
+        "training": f"{done} on {on}" if done else None,
+        "versions": _named(training.versions),
+    }
+
+
+def _checked_by(data: K2DModelCardData) -> str | None:
+    if data.data is None or data.data.kept is None:
+        return None
+    return "a second decoding" if data.auxiliary_is_teacher else "a second model"
+
+
+def _learned_from(data: K2DModelCardData) -> str | None:
+    if data.data is None:
+        return None
+    return minutes(data.data.seconds if data.data.kept_seconds is None else data.data.kept_seconds)
+
+
+def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
+    """How a set was measured, its table, and how much faster the student is."""
+    figures = dict(measured.figures)
+    student = figures.get("student") or next(iter(figures.values()))
+    name = escaped(hub_id(measured.dataset) or measured.name)
+    part = ", ".join(escaped(value) for value in (measured.config, measured.split) if value)
+    how = (
+        f"{name}{f' ({part})' if part else ''}: {_count(student['recordings'], 'recording')}, "
+        f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, beam {student['beam_size']}."
+    )
+    speed = None
+    if "teacher" in figures and "student" in figures and min(row["rtf"] for row in figures.values()) > 0:
+        ratio = speed_up(figures["teacher"], figures["student"])
+        speed = f"The student is {ratio:.1f} times as fast as its teacher."
+    return {"how": Markdown(how), "table": _table(["model", *COLUMNS], table_rows(figures)), "speed": speed}
+
+
+def _log_table(log: Sequence[Mapping[str, Any]]) -> Markdown | None:
+    """At most a few rows of the trainer's log, evenly spaced, the last among them."""
+    rows = [row for row in log if _is_number(row.get("loss"))]
+    if not rows:
+        return None
+    shown = rows[len(rows) - 1 :: -len(rows) // SHOWN_LOGS][::-1]
+    names = [name for name in LOGGED if any(name in row for row in shown)]
+    cells = [[str(row.get("step", "-")), *_figures(row, ["loss", *names])] for row in shown]
+    return _table(["step", "loss", *(LOGGED[name] for name in names)], cells)
+
+
+def _evaluated_table(evaluated: Mapping[str, Mapping[str, float]]) -> Markdown | None:
+    if not evaluated:
+        return None
+    titles = {"loss": "loss", **LOGGED, "mer": "MER"}
+    names = [name for name in titles if any(name in figures for figures in evaluated.values())]
+    cells = [[name or "evaluation chunks", *_figures(figures, names)] for name, figures in evaluated.items()]
+    return _table(["set", *(titles[name] for name in names)], cells)
+
+
+def _figures(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    forms = {"agreement": "{:.1%}", "mer": "{:.1%}"}
+    return [forms.get(name, "{:.3f}").format(row[name]) if _is_number(row.get(name)) else "-" for name in names]
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
+    lines = [titles, ["---"] * len(titles), *([escaped(cell) for cell in row] for row in rows)]
+    return Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+def _count(number: float, what: str) -> str:
+    figure = f"{number:,.0f}" if number == round(number) else f"{number:,.2f}"
+    return f"{figure} {what}{'' if number == 1 else 's'}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

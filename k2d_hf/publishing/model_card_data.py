@@ -1,0 +1,198 @@
+"""What a student's card tells, grouped by who knows it; a fact that nobody has measured is None and stays out.
+
+No transcript and no path of the user's data is in here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import chain, count
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from k2d_hf.publishing.card_names import hub_id, hub_languages, licence_fields, one_line
+
+TAGS = ("k2d", "knowledge-distillation", "code-switching", "whisper")
+TASK = "automatic-speech-recognition"
+RATES = {"mer": ("mer", "Mixed error rate"), "zh_cer": ("cer", "Mandarin CER"), "en_wer": ("wer", "English WER")}
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The chunks that a student learns from.
+
+    Attributes:
+        chunks: how many were labelled.
+        seconds: their length.
+        kept: how many of them validation kept; None where they were not validated.
+        kept_seconds: the length of these.
+        dropped: how many were dropped for which reason.
+        languages: codes of the languages of what was kept.
+        means: mean over what was kept of `mer`, `per` and `distance`, as far as validation measured them.
+    """
+
+    chunks: int
+    seconds: float
+    kept: int | None = None
+    kept_seconds: float | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    languages: list[str] = field(default_factory=list)
+    means: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What the trainer knows; it can be stored as JSON.
+
+    Attributes:
+        loss: the weights of the loss, and the temperature.
+        arguments: training arguments that differ from their defaults.
+        batch_size: chunks in one step, over all processes and accumulated batches.
+        processes: how many trained together.
+        device: `cpu`, or what the GPU is called.
+        chunks: how many were trained on in an epoch.
+        steps: steps of training done.
+        epochs: passes over the chunks done.
+        seconds: how long it took; None while it lasts, or where it was interrupted.
+        soft_targets: whether the teacher's probabilities were on disk; False has the teacher in memory, None is no KL.
+        shares_encoder: whether the student's encoder is the teacher's; None where that was not compared.
+        adapters: kind and rank of adapters that were trained in place of the weights.
+        evaluated: figures of each evaluation set by its name, against the labels in it; the name of a single one is
+            empty.
+        versions: of the libraries.
+    """
+
+    loss: dict[str, float]
+    arguments: dict[str, Any]
+    batch_size: int
+    processes: int
+    device: str
+    chunks: int | None
+    steps: int
+    epochs: float | None
+    seconds: float | None
+    soft_targets: bool | None
+    shares_encoder: bool | None
+    adapters: str | None
+    evaluated: dict[str, dict[str, float]]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class EvaluatedSet:
+    """What models did on recordings with references.
+
+    Attributes:
+        figures: of each model, as `Evaluation.figures` gives them; that of the student is called `student`.
+        name: of the set, as people know it.
+        dataset: its id on the Hub, where it has one.
+        config: its configuration there.
+        split: likewise.
+    """
+
+    figures: Mapping[str, Mapping[str, Any]]
+    name: str = "evaluation recordings of the recipe"
+    dataset: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+
+@dataclass(kw_only=True, repr=False, eq=False)
+class K2DModelCardData(ModelCardData):
+    """All that a card tells; `to_dict` is its metadata, as the Hub reads it.
+
+    The fields of one group come from the same place, named above them. `render_card` makes the card.
+    """
+
+    # the user
+    model_name: str = "Whisper student"
+    model_id: str | None = None  # user/name of the student on the Hub
+    language: list[str] = field(default_factory=list)
+    license: str | None = None  # by default the teacher's
+    license_name: str | None = None
+    license_link: str | None = None
+    tags: list[str] = field(default_factory=list)  # besides our own
+    datasets: list[str] = field(default_factory=list)  # ids on the Hub
+    ctranslate2: bool = False  # whether an export for faster-whisper lies beside the student
+    # the recipe and labelling
+    teacher: str | None = None
+    base_model: str | None = None  # the teacher's id on the Hub
+    beam_size: int | None = None  # of the teacher's search
+    auxiliary: str | None = None
+    auxiliary_is_teacher: bool = False
+    encoder_layers: str | None = None
+    decoder_layers: str | None = None
+    parameters: int | None = None
+    teacher_parameters: int | None = None
+    # validation
+    data: DataFacts | None = None
+    metric: str | None = None
+    threshold: float | None = None
+    # the trainer
+    training: TrainingFacts | None = None
+    training_log: list[dict[str, Any]] = field(default_factory=list)
+    adapters_alone: bool = False  # whether the folder holds adapters, and not the student
+    # evaluation
+    evaluations: list[EvaluatedSet] = field(default_factory=list)
+    machine: str | None = None  # where speed was measured
+
+    @property
+    def languages(self) -> list[str]:
+        """The user's, or else those of the data."""
+        return hub_languages(self.language) or hub_languages(self.data.languages if self.data else ())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The metadata in front of a card: nothing but what the Hub has a key for."""
+        teacher = hub_id(self.base_model)
+        metadata: dict[str, Any] = {
+            "language": self.languages,
+            **licence_fields(vars(self)),
+            "library_name": "peft" if self.adapters_alone else "transformers",
+            "pipeline_tag": TASK,
+            # The Hub would guess the relation from the files. It knows adapter, quantized, merge and finetune: a
+            # student starts from its teacher's weights and is trained on. Adapters belong to the untrained student,
+            # which has no id.
+            "base_model": None if self.adapters_alone else teacher,
+            "base_model_relation": "finetune" if teacher and not self.adapters_alone else None,
+            "datasets": [name for name in self.datasets if hub_id(name)],
+            "tags": list(dict.fromkeys([*TAGS, *(one_line(tag) for tag in self.tags if one_line(tag))])),
+        }
+        if results := self._results():
+            metadata["model-index"] = eval_results_to_model_index(one_line(self.model_name), results)
+        return {name: value for name, value in metadata.items() if value}
+
+    def _results(self) -> list[EvalResult]:
+        """A row for every rate measured, in percent."""
+        results: list[EvalResult] = []
+        # sets of one type are taken for one set, whatever their names
+        types = chain(["evaluation"], (f"evaluation-{number}" for number in count(2)))
+        for measured in self.evaluations:
+            where: dict[str, Any] = {"dataset_type": hub_id(measured.dataset)}
+            if where["dataset_type"]:
+                part = {"config": measured.config, "split": measured.split}
+                where |= {f"dataset_{name}": one_line(value) for name, value in part.items() if value}
+            where["dataset_name"] = where["dataset_type"] or one_line(measured.name)
+            where["dataset_type"] = where["dataset_type"] or next(types)
+            results += _rates(measured.figures.get("student", {}), "", **where)
+        for name, figures in (self.training.evaluated if self.training else {}).items():
+            title = one_line(name) or "evaluation chunks of the training"
+            results += _rates(figures, ", against the labels", dataset_type=next(types), dataset_name=title)
+        return results
+
+
+def _rates(figures: Mapping[str, Any], against: str, **where: Any) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type=TASK,
+            metric_type=kind,
+            metric_name=name + against,
+            metric_value=round(100 * figures[key], 2),
+            **where,
+        )
+        for key, (kind, name) in RATES.items()
+        if figures.get(key) is not None and math.isfinite(figures[key])
+    ]
