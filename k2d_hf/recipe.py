@@ -75,7 +75,12 @@ class StudentSettings:
 class TargetsSettings:
     """What the teacher's soft targets are, by which training needs no teacher in memory."""
 
-    k: int = setting(32, "Most likely tokens stored for each position; the rest is one bucket.", least=1)
+    kind: str = setting(
+        "hidden",
+        "The teacher's hidden states, for the whole distribution, or its top tokens.",
+        choices=("hidden", "top"),
+    )
+    k: int = setting(32, "Of kind top: most likely tokens stored for each position; the rest is one bucket.", least=1)
     batch_size: int = setting(8, "Chunks in one pass.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format of the models; auto is float32 on a CPU, float16 on a GPU.")
@@ -109,6 +114,17 @@ class RecipeEvaluateSettings(EvaluateSettings):
     before: bool = setting(True, "Measure the student before distillation too.")
 
 
+@dataclasses.dataclass(frozen=True)
+class HubSettings:
+    """What is published at the end of a run, and where."""
+
+    repo_id: str | None = setting(None, "Repository of the student, USER/NAME; null publishes nothing.")
+    private: bool = setting(True, "Only its owner sees it; false is for all the world.")
+    revision: str | None = setting(None, "Branch, made where there is none; null is the main one.")
+    data_repo_id: str | None = setting(None, "Repository of the kept chunks as a data set, USER/NAME; null is none.")
+    ctranslate2: bool = setting(False, "Add a folder with the student for faster-whisper.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that a run needs to know."""
@@ -128,6 +144,7 @@ class Recipe:
     targets: RecipeTargetsSettings = setting(RecipeTargetsSettings)
     distil: dict[str, Any] = setting({}, "Fields of K2DTrainingArguments, and peft: {...} for adapters.")
     evaluate: RecipeEvaluateSettings = setting(RecipeEvaluateSettings)
+    hub: HubSettings = setting(HubSettings)
 
     @property
     def directory(self) -> Path:
@@ -154,6 +171,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     recipe = read_settings(Recipe, assign(_read_yaml(path), overrides), where=str(path))
     if not _NAME.fullmatch(recipe.name):
         raise K2DError(f"{path}: name: {recipe.name!r} names a folder: letters, digits, dots, dashes and underscores")
+    if recipe.hub.data_repo_id and not recipe.hub.repo_id:
+        raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     return dataclasses.replace(
         recipe,
         recordings=_data(recipe.recordings, path, "recordings"),

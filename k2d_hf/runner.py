@@ -27,7 +27,7 @@ from k2d_hf.version import __version__
 if TYPE_CHECKING:
     from datasets import Dataset
 
-STAGES = ("label", "validate", "student", "targets", "distil", "evaluate", "card")
+STAGES = ("label", "validate", "student", "targets", "distil", "evaluate", "card", "push")
 TARGETS_DEPEND = (  # settings of distillation that decide what soft targets are, or whether they pay
     "temperature", "timestamp_probability", "previous_text_probability", "auxiliary_weight", "kl_weight", "language",
     "task", "freeze_encoder", "keep_encoder_states", "encoder_states_dir",
@@ -49,9 +49,11 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
     Raises:
         K2DError: for anything that the user can mend, among it a run directory that another process uses.
     """
-    planned = [name for name in STAGES if recipe.evaluation is not None or name != "evaluate"]
+    absent = {"evaluate": "evaluation data"} if recipe.evaluation is None else {}
+    absent |= {"push": "hub.repo_id"} if recipe.hub.repo_id is None else {}
+    planned = [name for name in STAGES if name not in absent]
     if from_stage is not None and from_stage not in planned:
-        why = "; without evaluation data there is no such stage" if from_stage in STAGES else ""
+        why = f"; without {absent[from_stage]} there is no such stage" if from_stage in absent else ""
         raise K2DError(f"--from {from_stage}: choose one of {', '.join(planned)}{why}")
     directory = recipe.directory
     with locked(directory):
@@ -92,6 +94,7 @@ class _Run:
         self.teacher = _resolve("teacher", recipe.teacher)
         self.auxiliary = self._auxiliary()
         self._check_parties()
+        self._check_hub(from_stage)
         recipe.write(self.directory / "recipe.yaml")
         self._announce(hub)
         if from_stage is not None:
@@ -134,6 +137,14 @@ class _Run:
         if self.recipe.distil.get("auxiliary_weight"):
             check_vocabulary("auxiliary", auxiliary["vocab_size"], teacher["vocab_size"])
 
+    def _check_hub(self, from_stage: str | None) -> None:
+        """Likewise for what would stop the push, unless there is nothing left to do."""
+        if "push" not in self.planned:
+            return
+        if from_stage is None and all(self._line(name) is not None for name in self.planned):
+            return
+        stages.check_push(self.recipe.hub)
+
     def _announce(self, hub: str) -> None:
         teacher, auxiliary, count = self.teacher, self.auxiliary, len(self.recordings)
         checks = f"auxiliary {auxiliary.name}"
@@ -147,12 +158,12 @@ class _Run:
             self.console.line("    (it catches loops and drift that come from context, not errors that both make)")
 
     def _stage(self, name: str, position: str) -> None:
-        key = key_of(__version__, name, self._depends(name))
         stage = self.console.stage(name, position=position)
-        line = self.record.line_of(name, key)
-        if line is not None and self._output(name).exists():
+        line = self._line(name)
+        if line is not None:
             stage.finish(f"up to date: {line}")
             return
+        key = key_of(__version__, name, self._depends(name))
         self.record.forget([name])
         work: Callable[[Stage], str] = getattr(self, f"_{name}")
         try:
@@ -161,6 +172,11 @@ class _Run:
             stage.close()
         self.record.remember(name, key, line)
         stage.finish(line)
+
+    def _line(self, name: str) -> str | None:
+        """The result of a stage that is done and has not changed; None where there is something to do."""
+        line = self.record.line_of(name, key_of(__version__, name, self._depends(name)))
+        return line if self._output(name).exists() else None
 
     def _output(self, name: str) -> Path:
         outputs = {
@@ -171,6 +187,7 @@ class _Run:
             "distil": "student/model.safetensors",
             "evaluate": "evaluation.json",
             "card": "student/README.md",
+            "push": "push.json",
         }
         return self.directory / outputs[name]
 
@@ -198,7 +215,10 @@ class _Run:
             assert self.evaluation is not None
             rows = [list(self.evaluation), files_key(self.evaluation["recording"])]
             return [vars(recipe.evaluate), recipe.language, rows, ran("distil")]
-        return [recipe.name, self.teacher.name, self.auxiliary.name, ran("distil"), ran("evaluate")]
+        if name == "push":
+            return [vars(recipe.hub), ran("validate"), ran("distil"), ran("card")]
+        named = [recipe.name, self.teacher.name, self.auxiliary.name, recipe.hub.repo_id, recipe.hub.ctranslate2]
+        return [*named, ran("distil"), ran("evaluate")]
 
     def _label(self, stage: Stage) -> str:
         return stages.label(
@@ -287,6 +307,24 @@ class _Run:
         from k2d_hf.publishing.model_card import write_card
 
         return str(write_card(self.directory, self.recipe, teacher=self.teacher, auxiliary=self.auxiliary))
+
+    def _push(self, stage: Stage) -> str:
+        from k2d_hf.publishing.card_names import public_name
+
+        validation = self.recipe.validate
+        facts = {
+            "teacher": public_name(self.teacher),
+            "auxiliary": public_name(self.auxiliary),
+            "validation": f"{validation.metric}, threshold {validation.threshold:g}",
+        }
+        return stages.push(
+            self.directory / "student",
+            self.directory / "validated",
+            self.recipe.hub,
+            facts,
+            stage,
+            output=self._output("push"),
+        )
 
     def _show(self) -> dict[str, Any]:
         figures: dict[str, Any] = {}

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,42 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     _stage(arguments, work, lock=False)
     print("\n" + render_table(figures))
+
+
+def push(arguments: argparse.Namespace) -> None:
+    """`k2d push`."""
+    from k2d_hf.publishing.hub import check_repo_id, push_data, push_student
+
+    if arguments.student is None and arguments.data is None:
+        raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
+    data_repo_id = arguments.data_repo_id or arguments.repo_id
+    shared: dict[str, Any] = {name: getattr(arguments, name) for name in ("private", "revision", "message")}
+    if arguments.data is not None or arguments.ctranslate2:
+        _quiet_libraries()
+    if arguments.data is not None:
+        check_repo_id(data_repo_id)
+        stages.load_chunks(arguments.data)
+
+    def work(stage: Stage) -> str:
+        done = []
+        if arguments.student is not None:
+            done.append(push_student(arguments.student, arguments.repo_id, ctranslate2=arguments.ctranslate2, **shared))
+        if arguments.data is not None:
+            start = partial(stage.start, unit="chunks")
+            done.append(push_data(arguments.data, data_repo_id, on_start=start, on_progress=stage.advance, **shared))
+        return "; ".join(map(str, done))
+
+    _stage(arguments, work, lock=False)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """`k2d export`."""
+    from k2d_hf.checkpoints.conversion import export_ctranslate2
+
+    check_free(arguments.output)
+    student = _model([arguments.student])
+    path = export_ctranslate2(student.path, arguments.output, quantization=arguments.quantization)
+    print(f"{student.name} -> {path}")
 
 
 def import_ctranslate2(arguments: argparse.Namespace) -> None:

@@ -65,7 +65,8 @@ def test_the_verbs_leave_nothing_but_results(made):
 def test_where_targets_are_stored_distil_needs_no_teacher(made, workplace, tmp_path):
     teacher = ["--teacher", workplace / "teacher"]
     student = ["--student", made / "student"]
-    assert k2d("targets", made / "validate", *student, *teacher, "--output", tmp_path / "targets", "--k", "16") == 0
+    top = ["--output", tmp_path / "targets", "--kind", "top", "--k", "16"]
+    assert k2d("targets", made / "validate", *student, *teacher, *top) == 0
     assert np.shape(load_from_disk(str(tmp_path / "targets"))[0]["teacher_top_ids"])[1] == 16
     distil = ["distil", tmp_path / "targets", *student, "--output", tmp_path / "student", "--set", "max_steps=1"]
     assert k2d(*distil) == 0
@@ -151,6 +152,14 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("distil chunks --student teacher --teacher teacher --output out --set max_step=3", 1, "k2d: distil: max_step: no such setting; did you mean max_steps?"),
         ("distil chunks --student teacher --teacher teacher --output out --kl-weight=-1", 1, "k2d: distil: settings: kl_weight -1"),
         ("evaluate teacher --data recordings/one.flac", 1, "k2d: none of 1 recordings can be evaluated"),
+        ("push", 2, "k2d: the following arguments are required: --repo-id; `k2d push --help` says more"),
+        ("push --repo-id me/x", 1, "k2d: push: nothing to push; give the folder of a student, or --data CHUNKS"),
+        ("push nowhere --repo-id me/x", 1, "k2d: nowhere: no such folder; give the folder of a student, as k2d distil or k2d run writes it"),
+        ("push recordings --repo-id me/x", 1, "k2d: recordings: not a complete checkpoint, no config.json; give what"),
+        ("push teacher --repo-id x", 1, "k2d: push: 'x' is no name of a repository; write USER/NAME"),
+        ("push teacher --repo-id me/x", 1, "k2d: push to me/x: offline by HF_HUB_OFFLINE; unset it"),
+        ("push teacher --repo-id me/x --public --private", 2, "k2d: argument --private: not allowed with argument --public"),
+        ("push --repo-id me/x --data recordings", 1, "k2d: recordings: no data set of chunks:"),
         ("import-ctranslate2 teacher --output out", 1, "k2d: "),
         ("import-ctranslate2 teacher --output out --dtype int3", 1, "k2d: dtype 'int3': not one of float32, float16, bfloat16"),
     ],
@@ -233,6 +242,7 @@ def test_help_is_complete(capsys):
     }
     assert k2d("run", "--help") == 0
     whole = capsys.readouterr().out
+    assert all(f"hub.{field.name} " in whole for field in fields(recipe.HubSettings))
     for verb, settings in sections.items():
         assert k2d(verb, "--help") == 0
         shown = capsys.readouterr().out
@@ -241,7 +251,7 @@ def test_help_is_complete(capsys):
             assert f"{verb}.{field.name} " in whole
     assert k2d() == MISTYPED
     overview = capsys.readouterr().out
-    assert all(f"    {verb}" in overview for verb in [*sections, "run", "import-ctranslate2"])
+    assert all(f"    {verb}" in overview for verb in [*sections, "run", "push", "import-ctranslate2"])
 
 
 def test_the_version_is_told(capsys):

@@ -59,7 +59,7 @@ def test_the_help_of_every_verb_loads_no_model_library():
     code = """
 import contextlib, io
 from k2d_hf.cli import main
-for verb in ("run", "label", "validate", "student", "distil", "evaluate", "import-ctranslate2"):
+for verb in ("run", "label", "validate", "student", "distil", "evaluate", "push", "export", "import-ctranslate2"):
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         main([verb, "--help"])
     assert "usage: k2d " + verb in out.getvalue()

@@ -10,6 +10,8 @@ import soundfile
 import yaml
 from conftest import HEARD, WRITTEN
 from datasets import load_from_disk
+from fresh_process import PythonProcess
+from hub_server import WRITER, LocalHub, serving
 from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import load_recipe, run_recipe
@@ -135,8 +137,8 @@ def test_a_changed_setting_runs_its_stage_and_what_depends_on_it(again, workplac
 
 def test_soft_targets_take_the_teachers_place_where_a_chunk_is_seen_twice(first):
     output, shown = first
-    assert "teacher_top_ids" in load_from_disk(str(output / "targets")).column_names
-    assert re.search(r"\[4/7\] targets .* 32 tokens a position, \d+ MB .*encoder states kept", shown)
+    assert "teacher_hidden" in load_from_disk(str(output / "targets")).column_names
+    assert re.search(r"\[4/7\] targets .* hidden states, \d+ MB .*encoder states kept", shown)
     assert re.search(r"\[5/7\] distil .* soft targets, no teacher in memory", shown)
 
 
@@ -196,6 +198,11 @@ def test_from_a_stage_everything_is_done_afresh(again, workplace):
     [
         ("labels", [], "--from labels: choose one of label, validate, student, targets, distil, evaluate, card"),
         (
+            "push",
+            [],
+            "--from push: choose one of label, validate, student, targets, distil, evaluate, card; without hub.repo_id there is no such stage",
+        ),
+        (
             "evaluate",
             ["evaluation=null"],
             "--from evaluate: choose one of label, validate, student, targets, distil, card; without evaluation data there is no "
@@ -243,6 +250,8 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
         (["teacher=no/where"], r"^teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked .*; give the path of a local checkpoint folder$"),
         (["auxiliary=no/where"], r"^auxiliary: model no/where: not a folder here"),
         (["auxiliary=wide", "distil.auxiliary_weight=0.5"], r"^auxiliary has 51866 tokens, student 51865"),
+        (["hub.repo_id=me"], r"^push: 'me' is no name of a repository; write USER/NAME"),
+        (["hub.repo_id=me/x"], r"^push to me/x: offline by HF_HUB_OFFLINE; unset it$"),
     ],
 )  # fmt: skip
 def test_what_would_stop_a_later_stage_is_found_before_the_first(own, processor, tmp_path, sets, line):
@@ -269,6 +278,49 @@ def test_an_error_of_a_library_leaves_its_traceback_in_the_log(again, workplace)
         run(workplace, again, "distil.peft={target_modules: [nowhere]}")
     assert not isinstance(raised.value, K2DError)
     assert "Traceback" in (again / "log.txt").read_text(encoding="utf-8")
+
+
+PUSH = """
+from k2d_hf.cli import main
+SETS = ["hub.repo_id=me/student", "hub.data_repo_id=me/chunks", "hub.ctranslate2=true"]
+def run(*more):
+    return main(["run", RECIPE, "--output", OUTPUT, *[part for one in SETS for part in ("--set", one)], *more])
+"""
+
+
+def test_a_run_ends_with_a_push_where_the_recipe_names_a_repository(again, workplace, tmp_path):
+    hub = LocalHub()
+    prepare = f"RECIPE, OUTPUT = {str(workplace / 'recipe.yaml')!r}, {str(again)!r}\n{PUSH}"
+    with serving(hub) as address, PythonProcess(tmp_path, HF_ENDPOINT=address, HF_TOKEN=WRITER) as python:
+        assert python.run(prepare).error is None
+        first = python.run("result = run()")
+        done = (again / "push.json").read_text(encoding="utf-8")
+        hub.forget()
+        second = python.run("result = run()")
+        assert hub.kinds() == []
+        third = python.run("result = run('--from', 'push')")
+        refused = python.run("result = run('--from', 'label', '--set', 'hub.repo_id=other/student')")
+    assert [one.result for one in (first, second, third, refused)] == [0, 0, 0, 1], first.said + third.said
+    model, data = hub.repository("me/student"), hub.repository("me/chunks", "dataset")
+    assert re.search(
+        r"\[8/8\] push  .* 3/3 chunks .*/me/student \(private, .*/datasets/me/chunks \(private, ", first.said
+    )
+    assert [json.loads(done)[index]["commit"] for index in (0, 1)] == [model.log()[0].sha, data.log()[0].sha]
+    assert [one.said.count("up to date: ") for one in (first, second, third)] == [
+        len(ALL) - 1,
+        len(ALL) + 1,
+        len(ALL),
+    ]  # the card names the repository
+    assert third.said.count("(private) is up to date") == 2
+    assert [model.private, data.private, len(model.titles()), len(data.titles())] == [True, True, 1, 1]
+    assert refused.said.splitlines()[-1].startswith("k2d: push to other/student: the token does not write for other")
+    assert (again / "chunks").exists()
+    student = {path.name for path in (again / "student").iterdir()} - {"training_log.json", "training_facts.json"}
+    export = {"config.json", "model.bin", "preprocessor_config.json", "tokenizer.json", "vocabulary.json"}
+    assert set(model.contents()) == student | {f"ctranslate2/{name}" for name in export}
+    card = data.contents()["README.md"].decode()
+    assert "| teacher | teacher |" in card
+    assert "| validation | composite, threshold 0.4 |" in card
 
 
 def test_the_student_is_a_whisper_that_the_pipeline_loads(first):

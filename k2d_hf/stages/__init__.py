@@ -7,14 +7,17 @@ from k2d_hf.stages.distillation import distil, student, targets, worth_targets
 from k2d_hf.stages.evaluation import evaluate
 from k2d_hf.stages.files import load_chunks, local_checkpoint
 from k2d_hf.stages.labelling import label
+from k2d_hf.stages.publishing import check_push, push
 from k2d_hf.stages.validation import validate
 
 __all__ = [
+    "check_push",
     "distil",
     "evaluate",
     "label",
     "load_chunks",
     "local_checkpoint",
+    "push",
     "student",
     "targets",
     "validate",

@@ -4,7 +4,8 @@ import os
 import socket
 
 import pytest
-from local_hub import LocalHub, run_python, serving
+from fresh_process import run_python
+from hub_server import LocalHub, serving
 
 PROBE = "from k2d_hf.checkpoints.hub import *\n"
 RESOLVE = """

@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from local_hub import LocalHub, run_python, serving
+from fresh_process import run_python
+from hub_server import LocalHub, serving
 
 from k2d_hf.checkpoints import Checkpoint, count_parameters, load_whisper, resolve_checkpoint
 from k2d_hf.checkpoints.conversion import export_ctranslate2
@@ -219,6 +220,16 @@ def test_the_hub_gives_weights_and_settings_never_pickles_or_code(hub, tiny_whis
     }
     for source, reason in reasons.items():
         assert found[source].startswith(f"model {source}: not a folder here, not in the cache, and {reason}")
+
+
+def test_a_file_of_a_repository_cannot_leave_its_folder(hub, tiny_whisper_dir, tmp_path):
+    repository = hub.repository("me/tiny")
+    evil = ("../evil.json", "../../../../../evil.json", "..\\evil.json", "/evil.json", "x/../../evil.json")
+    repository.commit("evil", dict.fromkeys(evil, b"{}"))
+    with serving(hub) as address:
+        found = resolve_in_new_process(tmp_path, address, "me/tiny")["me/tiny"]
+    assert [*tmp_path.rglob("*evil*"), *tmp_path.parent.glob("*evil*")] == []
+    assert found == ["me/tiny", "hub", sorted(path.name for path in tiny_whisper_dir.iterdir())]
 
 
 def test_the_cache_of_the_hub_is_used_without_asking_and_only_when_complete(hub, tmp_path):

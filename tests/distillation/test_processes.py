@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_server import WRITER, LocalHub, serving
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -67,30 +68,8 @@ def test_bug_11_two_processes_train_as_one_with_the_double_batch(folder):
 
 
 PUSH = """
-import json, os, sys, threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import sys
 from pathlib import Path
-
-class Hub(BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        created = self.path == "/api/repos/create"
-        url = f"http://127.0.0.1:{self.server.server_port}/me/student"
-        body = json.dumps({"url": url} if created else {}).encode()
-        self.send_response(200 if created else 403)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_HEAD = do_PUT = do_POST
-
-    def log_message(self, *_):
-        pass
-
-hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-threading.Thread(target=hub.serve_forever, daemon=True).start()
-os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
-
 from datasets import load_from_disk
 from distillation.tiny_training import trainer_for
 from transformers import WhisperProcessor
@@ -103,17 +82,41 @@ trainer = trainer_for(
     WhisperProcessor.from_pretrained(folder / "teacher"),
     folder / "student",
     teacher_model=str(folder / "teacher"),
-    max_steps=1, save_strategy="steps", save_steps=1,
-    push_to_hub=True, hub_model_id="me/student", hub_token="hf_none",
+    max_steps=2, save_strategy="steps", save_steps=1,
+    push_to_hub=True, hub_model_id="me/student", hub_token=sys.argv[2], hub_private_repo=True,
 )
 trainer.train()
 print("trained")
 """
 
 
+def push(folder, hub):
+    """Train with a push at every save."""
+    with serving(hub) as address:
+        settings = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        return run("-c", PUSH, folder, WRITER, HF_HOME=str(folder / "hf"), **settings)
+
+
 def test_bug_13_a_push_that_fails_in_the_background_is_an_error_at_the_end(folder):
-    done = run("-c", PUSH, folder, HF_HUB_OFFLINE="0", HF_HUB_DISABLE_XET="1", HF_HOME=str(folder / "hf"))
+    hub = LocalHub()
+    hub.fail("preupload", 403, times=None)
+    done = push(folder, hub)
     assert done.returncode != 0
     assert "K2DError: training is done, but its push to me/student failed: 403 Forbidden" in done.stderr
     assert "trained" not in done.stdout
     assert (folder / "student" / "checkpoint-1" / "model.safetensors").exists()
+    assert hub.repository("me/student").contents() == {}
+
+
+def test_what_is_pushed_at_every_save_is_the_student(folder):
+    hub = LocalHub()
+    done = push(folder, hub)
+    assert done.returncode == 0, done.stderr[-3000:]
+    repository = hub.repository("me/student")
+    assert repository.private
+    assert "Training in progress, step 1" in repository.titles()
+    saved = {path.name: path.read_bytes() for path in (folder / "student").iterdir() if path.is_file()}
+    assert repository.contents() == saved
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= saved.keys()
+    assert not any(WRITER.encode() in content for content in saved.values())
+    assert not any(name.endswith((".pt", ".pth")) or "/" in name or "state" in name for name in saved)

@@ -1,0 +1,71 @@
+"""The card of a data set of validated chunks: what is in it, how much, and what validation dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+from k2d_hf.publishing.card_names import escaped, hub_languages
+
+TAGS = ["k2d", "pseudo-labels", "code-switching", "whisper"]
+COLUMNS = {
+    "audio": "FLAC, 16 kHz, mono: the span of the recording",
+    "recording": "file name of the recording",
+    "start": "where the chunk starts in the recording, s",
+    "duration": "its length, s; at most 30",
+    "segments": "what the teacher heard and when: start and end, s from the start of the chunk, and text",
+    "text": "the pseudo-label: what the teacher wrote, without timestamps",
+    "previous_text": "the text of the chunk before it in the same recording",
+    "language": "language code that the teacher was given or told",
+    "auxiliary_text": "what the auxiliary model wrote for the same audio, on its own",
+    "teacher_loops": "whether the teacher's text repeats itself",
+    "auxiliary_loops": "likewise for the auxiliary",
+    "mer": "mixed error rate between the two texts",
+    "per": "phoneme error rate between them",
+    "distance": "the distance by which chunks were kept or dropped",
+    "keep": "whether the chunk was kept",
+    "drop_reason": "why it was not",
+}
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def render_data_card(
+    repo_id: str,
+    *,
+    columns: Sequence[str],
+    count: int,
+    languages: Sequence[str],
+    kept_only: bool,
+    facts: Mapping[str, str],
+) -> str:
+    """The card as text. A licence is not in it: nobody has said which.
+
+    Args:
+        repo_id: `user/name` of the data set.
+        columns: of the data set, each among `COLUMNS`.
+        count: number of chunks.
+        languages: codes of the languages in it.
+        kept_only: whether chunks that validation dropped are left out.
+        facts: lines of the table; those without a value are left out.
+    """
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    data = DatasetCardData(
+        language=hub_languages(languages) or None,
+        pretty_name=repo_id.split("/")[1],
+        size_categories=next((size for most, size in _SIZES if count < most), "n>1M"),
+        task_categories=["automatic-speech-recognition"],
+        tags=TAGS,
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    table = {"chunks": str(count), "languages": ", ".join(languages), **facts}
+    template = resources.files("k2d_hf.publishing") / "data_card_template.md"
+    card = DatasetCard.from_template(
+        data,
+        template_str=template.read_text(encoding="utf-8"),
+        repo_id=repo_id,
+        facts=[(key, escaped(value)) for key, value in table.items() if value],
+        columns=[(column, COLUMNS[column]) for column in columns],
+        kept_only=kept_only,
+    )
+    return str(card)

@@ -1,0 +1,241 @@
+"""Validated chunks as a data set that stands by itself: Parquet with the audio inside, and a card that says what it is.
+
+The training data of K2D's stage 3, for others to use; names and paths of the machine that made it stay behind.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from os.path import splitext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import soundfile
+
+from k2d_hf.console import minutes
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.labelling.teacher import chunk_features
+from k2d_hf.publishing.data_card import render_data_card
+from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks
+from k2d_hf.validation.auxiliary import validation_features
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+ROWS_AT_ONCE = 32  # chunks in memory, and in a row group: about 20 MB
+SHARD_BYTES = 400_000_000  # a file is closed once it is this long
+FLAC_BYTES_A_SECOND = 24_000  # 16 bit, of noisy speech; clean speech takes less
+_SHARD = re.compile(r"data/train-\d{5}-of-\d{5}\.parquet")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OpenChunks:
+    """Chunks to publish.
+
+    Attributes:
+        rows: all of them, as validation left them.
+        kept_only: whether only those with `keep` are published.
+        count: how many are.
+        seconds: their length.
+        all_seconds: the length of all chunks.
+        dropped: how many chunks were dropped for which reason.
+        languages: of those published.
+    """
+
+    rows: Dataset
+    kept_only: bool
+    count: int
+    seconds: float
+    all_seconds: float
+    dropped: Counter[str] = field(default_factory=Counter)
+    languages: tuple[str, ...] = ()
+
+
+def open_chunks(chunks_dir: str | Path, *, kept_only: bool = True) -> OpenChunks:
+    """Look through validated chunks before anything is made of them.
+
+    Raises:
+        K2DError: if there are none, they were not validated, or there is no room to write them.
+    """
+    rows = load_chunks(chunks_dir)
+    if missing := {"recording", "start", "duration", "text", "keep"} - set(rows.column_names):
+        raise K2DError(f"{chunks_dir}: no column {', '.join(sorted(missing))}; give what k2d validate wrote")
+    published, seconds, all_seconds = 0, 0.0, 0.0
+    dropped: Counter[str] = Counter()
+    languages: set[str] = set()
+    counted = [name for name in ("duration", "keep", "drop_reason", "language") if name in rows.column_names]
+    for batch in rows.select_columns(counted).iter(batch_size=COUNTED_AT_ONCE):
+        for duration, keep, reason, language in _counted(batch):
+            all_seconds += duration
+            dropped.update([reason] if reason else [])
+            if keep or not kept_only:
+                published += 1
+                seconds += duration
+                languages.update([language] if language else [])
+    if not published:
+        raise K2DError(f"{chunks_dir}: none of {len(rows)} chunks is kept, so there is nothing to push")
+    return OpenChunks(rows, kept_only, published, seconds, all_seconds, dropped, tuple(sorted(languages)))
+
+
+def _counted(batch: Mapping[str, list[Any]]) -> Iterator[tuple[float, bool, str | None, str | None]]:
+    nothing = [None] * len(batch["keep"])
+    columns = (batch.get(name, nothing) for name in ("duration", "keep", "drop_reason", "language"))
+    return zip(*columns, strict=True)
+
+
+def write_data_set(
+    chunks: OpenChunks,
+    folder: Path,
+    *,
+    repo_id: str,
+    facts: Mapping[str, str],
+    on_progress: Callable[[int], Any] | None = None,
+) -> dict[str, Path]:
+    """Write Parquet files and card into `folder`; chunks whose audio cannot be read any more are left out, and counted.
+
+    Args:
+        chunks: what to publish.
+        folder: an empty folder.
+        repo_id: `user/name` of the data set, for its card.
+        facts: further lines of the card's table.
+        on_progress: called with the number of chunks done since.
+
+    Returns:
+        The files by their path in the repository.
+
+    Raises:
+        K2DError: if the folder's disk has no room, or no chunk has audio any more.
+    """
+    needed, free = chunks.seconds * FLAC_BYTES_A_SECOND, shutil.disk_usage(folder).free
+    if needed > free:
+        raise K2DError(
+            f"{folder}: {needed / 1e9:.0f} GB are needed for a while, {free / 1e9:.0f} are free; set TMPDIR to a "
+            "folder with more room"
+        )
+    lost: list[tuple[str, float]] = []  # why, and how long
+    features = features_of(chunks.rows)
+    written = _write_shards(_with_audio(chunks, list(features), lost, on_progress), features, folder)
+    if lost:
+        logger.warning("left out %d of %d chunks; the first: %s", len(lost), chunks.count, lost[0][0])
+    if len(lost) == chunks.count:
+        raise K2DError(f"none of {chunks.count} chunks has audio any more; the first: {lost[0][0]}")
+    seconds = chunks.seconds - sum(duration for _, duration in lost)
+    total = len(written)
+    files = {f"data/train-{index:05d}-of-{total:05d}.parquet": shard for index, shard in enumerate(written)}
+    files["README.md"] = folder / "README.md"
+    card = render_data_card(
+        repo_id,
+        columns=list(features),
+        count=chunks.count - len(lost),
+        languages=chunks.languages,
+        kept_only=chunks.kept_only,
+        facts={
+            "speech": f"{minutes(seconds)} of {minutes(chunks.all_seconds)} labelled",
+            "dropped by validation": ", ".join(f"{number} {reason}" for reason, number in chunks.dropped.most_common()),
+            **facts,
+        },
+    )
+    files["README.md"].write_text(card, encoding="utf-8")
+    return files
+
+
+def is_stale_data(path: str, _: Iterable[str]) -> bool:
+    """Whether a file of the repository that this data set does not have is of an earlier one, and must go."""
+    return _SHARD.fullmatch(path) is not None
+
+
+def features_of(rows: Dataset) -> Features:
+    """Columns and types of the published data set: the audio, and those of the contract that the chunks have."""
+    from datasets import Audio, Features
+
+    known = {**chunk_features(), **validation_features()}
+    return Features(
+        {"audio": Audio(sampling_rate=SAMPLE_RATE)} | {n: known[n] for n in known if n in rows.column_names}
+    )
+
+
+def _with_audio(
+    chunks: OpenChunks, columns: list[str], lost: list[tuple[str, float]], on_progress: Callable[[int], Any] | None
+) -> Iterator[list[dict[str, Any]]]:
+    """The chunks to publish in batches, each row with its audio; what has none any more goes to `lost`."""
+    names = _PublicNames()
+    columns = [name for name in columns if name != "audio"]
+    for batch in chunks.rows.select_columns(columns).iter(batch_size=ROWS_AT_ONCE):
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*(batch[n] for n in columns), strict=True)]
+        rows = [row for row in rows if row["keep"] or not chunks.kept_only]
+        done = []
+        for row in rows:
+            path = row["recording"]
+            row["recording"] = names.of(path)
+            try:
+                sound = read_audio(path, row["start"], row["duration"])
+            except AudioError as error:
+                lost.append((str(error), row["duration"]))
+                continue
+            stem = splitext(row["recording"])[0]
+            row["audio"] = {"bytes": _flac(sound), "path": f"{stem}_{round(1000 * row['start']):09d}.flac"}
+            done.append(row)
+        if done:
+            yield done
+        if on_progress is not None:
+            on_progress(len(rows))
+
+
+def _flac(sound: Any) -> bytes:
+    content = io.BytesIO()
+    soundfile.write(content, sound, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return content.getvalue()
+
+
+class _PublicNames:
+    """Names of recordings without their folders; of two alike, the second gets a number."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+        self.taken: set[str] = set()
+
+    def of(self, path: str) -> str:
+        if path not in self.names:
+            name = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+            stem, ending = splitext(name)
+            numbered = (f"{stem}-{number}{ending}" for number in count(2))
+            self.names[path] = name if name not in self.taken else next(n for n in numbered if n not in self.taken)
+            self.taken.add(self.names[path])
+        return self.names[path]
+
+
+def _write_shards(batches: Iterable[list[dict[str, Any]]], features: Features, folder: Path) -> list[Path]:
+    """Parquet files of bounded size, a row group a batch."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = features.arrow_schema  # with the types of datasets in its metadata, so that audio is known as such
+    shards: list[Path] = []
+    writer, sink = None, None
+    try:
+        for batch in batches:
+            if writer is None:
+                shards.append(folder / f"{len(shards)}.parquet")
+                sink = shards[-1].open("wb")
+                writer = parquet.ParquetWriter(sink, schema)
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            assert sink is not None
+            if sink.tell() >= SHARD_BYTES:
+                writer.close()
+                sink.close()
+                writer = None
+    finally:
+        if writer is not None and sink is not None:
+            writer.close()
+            sink.close()
+    return shards

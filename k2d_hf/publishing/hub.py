@@ -1,0 +1,207 @@
+"""Students and validated chunks to the Hub: what is refused before any work, and what a push consists of.
+
+The last step of the method's use: from here on a student lives without this repository.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.checkpoints.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
+from k2d_hf.errors import K2DError
+from k2d_hf.publishing import patience
+from k2d_hf.publishing.commits import Destination, PushResult, push_files
+from k2d_hf.publishing.patience import limited_waiting, patiently, status_of, told
+from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, is_stale, student_files
+from k2d_hf.version import __version__
+
+logger = logging.getLogger(__name__)
+
+_REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_WRITERS = ("write", "contributor", "admin")  # parts in an organisation that may push
+
+
+def push_student(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    ctranslate2: bool = False,
+    message: str | None = None,
+    token: str | None = None,
+) -> PushResult:
+    """Publish a student on the Hub: its weights, settings, processor and card, and nothing else of its folder.
+
+    Where the Hub has it all already there is no commit. Files of an earlier student that this one does not have are
+    deleted from the repository; files that are not a student's are left alone.
+
+    Args:
+        folder: a complete checkpoint, as `k2d distil` and `k2d run` write it.
+        repo_id: `user/name`; the repository is made where there is none.
+        private: whether only its owner may see it. A repository that is public already is then refused.
+        revision: the branch, made where there is none; None is the main one.
+        ctranslate2: whether a folder `ctranslate2` with the same student for faster-whisper goes with it.
+        message: first line of the commit.
+        token: an access token; that of `hf auth login` or `HF_TOKEN` if None.
+
+    Raises:
+        K2DError: before any work, if the folder is not a complete student or the Hub will not let us write; later, if
+            the Hub does not answer in several tries or somebody else changes the same files at the same time.
+    """
+    files = student_files(Path(folder))
+    if ctranslate2:
+        check_ctranslate2()
+    destination = open_destination(repo_id, kind="model", private=private, revision=revision, token=token)
+    if CARD not in files:
+        logger.warning("%s has no %s, so the repository gets no card; k2d run writes one", folder, CARD)
+    message = message or f"Student, by k2d_hf {__version__}"
+    if not ctranslate2:
+        return push_files(destination, files, message=message, stale=is_stale)
+    from k2d_hf.checkpoints.conversion import export_ctranslate2
+
+    with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
+        exported = export_ctranslate2(folder, Path(temporary) / "ctranslate2")
+        files |= {f"{CTRANSLATE2}{file.name}": file for file in sorted(exported.iterdir())}
+        return push_files(destination, files, message=message, stale=is_stale)
+
+
+def push_data(
+    chunks_dir: str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    revision: str | None = None,
+    kept_only: bool = True,
+    facts: Mapping[str, str] | None = None,
+    message: str | None = None,
+    token: str | None = None,
+    on_start: Callable[[int], Any] | None = None,
+    on_progress: Callable[[int], Any] | None = None,
+) -> PushResult:
+    """Publish validated chunks as a data set of its own: audio inside, with a card, and no path of this machine.
+
+    The data set is written to a temporary folder first (`TMPDIR` says where), 60 to 85 MB for an hour of speech.
+
+    Args:
+        chunks_dir: what `k2d validate` wrote.
+        repo_id: `user/name`; a name of its own among data sets.
+        private: as in `push_student`.
+        revision: likewise.
+        kept_only: whether chunks that validation dropped stay out.
+        facts: more lines for the card's table, such as the names of teacher and auxiliary.
+        message: first line of the commit.
+        token: as in `push_student`.
+        on_start: called with the number of chunks to write.
+        on_progress: called with the number of chunks written since.
+
+    Raises:
+        K2DError: as `push_student`, or if there are no chunks to push, or no room for them.
+    """
+    from k2d_hf.publishing.data_set import is_stale_data, open_chunks, write_data_set
+
+    chunks = open_chunks(chunks_dir, kept_only=kept_only)
+    destination = open_destination(repo_id, kind="dataset", private=private, revision=revision, token=token)
+    if on_start is not None:
+        on_start(chunks.count)
+    with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
+        files = write_data_set(chunks, Path(temporary), repo_id=repo_id, facts=facts or {}, on_progress=on_progress)
+        message = message or f"Validated chunks, by k2d_hf {__version__}"
+        return push_files(destination, files, message=message, stale=is_stale_data)
+
+
+def open_destination(
+    repo_id: str, *, kind: str = "model", private: bool = True, revision: str | None = None, token: str | None = None
+) -> Destination:
+    """Find out, before any work, whether we may write to a repository; nothing is made yet.
+
+    Args:
+        repo_id: `user/name`.
+        kind: `model` or `dataset`.
+        private: as in `push_student`.
+        revision: likewise.
+        token: likewise.
+
+    Raises:
+        K2DError: for what is no `user/name`, offline mode, a missing, unknown or read-only token, a user or
+            organisation that the token does not write for, or a repository that is public where `private` is asked for.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    check_repo_id(repo_id)
+    state = ensure_hub_state()
+    if state != HUB_REACHABLE:
+        mend = "try again when it is" if state == HUB_NOT_REACHABLE else "unset it"
+        raise K2DError(f"push to {repo_id}: {state}; {mend}")
+    token = token or get_token()
+    if not token:
+        raise K2DError(f"push to {repo_id}: no token; run `hf auth login`, or set HF_TOKEN to one that may write")
+    api = HfApi(token=token, library_name="k2d_hf", library_version=__version__)
+    with told(f"push to {repo_id}", token), limited_waiting():
+        try:
+            login = patiently(api.whoami, token)
+        except Exception as error:
+            if status_of(error) == 401:
+                raise K2DError(
+                    f"push to {repo_id}: the Hub does not know the token; get one that may write from "
+                    "huggingface.co/settings/tokens, then `hf auth login`, or set HF_TOKEN"
+                ) from None
+            raise
+        _check_rights(login, repo_id)
+        limit = patience.REQUEST_SECONDS
+        try:
+            info = patiently(lambda: api.repo_info(repo_id, repo_type=kind, timeout=limit), token)
+        except RepositoryNotFoundError:
+            return Destination(repo_id, kind, private, exists=False, revision=revision, token=token)
+    if private and not info.private:
+        raise K2DError(
+            f"push to {repo_id}: it is public already, and private was asked for; say --public (private=False) to push "
+            "there all the same, or choose another name"
+        )
+    return Destination(repo_id, kind, bool(info.private), exists=True, revision=revision, token=token)
+
+
+def check_repo_id(repo_id: str, *, where: str = "push") -> None:
+    """Raise K2DError for what is not of the form `user/name`."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        if not _REPO_ID.fullmatch(repo_id):
+            raise HFValidationError
+    except HFValidationError:
+        raise K2DError(
+            f"{where}: {repo_id!r} is no name of a repository; write USER/NAME, of letters, digits, single dashes, "
+            "dots and underscores"
+        ) from None
+
+
+def _check_rights(login: Mapping[str, Any], repo_id: str) -> None:
+    """Whether the token may write there, as far as the Hub tells; what it does not tell, the push will show."""
+    access = login.get("auth", {}).get("accessToken", {})
+    owner, user = repo_id.split("/")[0], login["name"]
+    granted = [name for scope in access.get("fineGrained", {}).get("scoped", []) for name in scope["permissions"]]
+    if access.get("role") == "read" or (access.get("role") == "fineGrained" and "repo.write" not in granted):
+        raise K2DError(
+            f"push to {repo_id}: the token of {user} may only read; make one that may write at "
+            "huggingface.co/settings/tokens, then `hf auth login`, or set HF_TOKEN"
+        )
+    parts = {org["name"].lower(): org.get("roleInOrg", "write") for org in login.get("orgs", [])}
+    if owner.lower() != user.lower() and parts.get(owner.lower()) not in _WRITERS:
+        writes = [user, *(name for name, part in parts.items() if part in _WRITERS)]
+        raise K2DError(f"push to {repo_id}: the token does not write for {owner}, but for {', '.join(writes)}")
+
+
+def check_ctranslate2() -> None:
+    """Raise K2DError where the converter is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("ctranslate2") is None:
+        raise K2DError("the CTranslate2 format needs ctranslate2: pip install 'k2d_hf[fast]'")

@@ -1,0 +1,115 @@
+"""Patience with the Hub: what passes is tried again, what does not becomes one line without the token in it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from k2d_hf.errors import K2DError
+
+T = TypeVar("T")
+
+TRIES = 5
+FIRST_WAIT = 1.0  # s before the second try; twice that before the next, and so on
+REQUEST_SECONDS = 120.0  # without a sign of life; left alone, huggingface_hub waits for ever
+
+_RETRIED = {408, 425, 429}  # besides everything from 500 on
+_STALE = 412  # the branch has moved on from the commit that ours builds on
+
+logger = logging.getLogger(__name__)
+
+
+def patiently(work: Callable[[], T], token: str) -> T:
+    """What `work` returns, tried again after failures that pass: no answer, no connection, an error of the server's."""
+    for attempt in range(TRIES - 1):
+        try:
+            return work()
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            wait = FIRST_WAIT * 2**attempt
+            logger.warning("%s; trying again in %g s", _without(token, _what_happened(error)), wait)
+            time.sleep(wait)
+    return work()
+
+
+@contextmanager
+def told(what: str, token: str) -> Iterator[None]:
+    """Turn what the libraries raise into one line, without the token that a server may have sent back."""
+    try:
+        yield
+    except K2DError:
+        raise
+    except Exception as error:
+        line = f"{what} failed: {_what_happened(error)}{_advice(error)}"
+        # Not `from error`: its text, and those of the errors behind it, are not ours to vouch for.
+        raise K2DError(_without(token, line)) from None
+
+
+@contextmanager
+def limited_waiting() -> Iterator[None]:
+    """Give the Hub's client a time limit, which it has not, for a while."""
+    from huggingface_hub.utils import get_session
+
+    session: Any = get_session()
+    before, session.timeout = session.timeout, REQUEST_SECONDS
+    try:
+        yield
+    finally:
+        session.timeout = before
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an error, if a server answered."""
+    for cause in _causes(error):
+        response = getattr(cause, "response", None)
+        if response is not None:
+            return response.status_code
+    return None
+
+
+def _without(token: str, text: str) -> str:
+    return text.replace(token, "<token>")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, K2DError):
+        return False
+    status = status_of(error)
+    if status is not None:
+        return status >= 500 or status in _RETRIED or status == _STALE
+    return any(_is_of_the_connection(cause) for cause in _causes(error))
+
+
+def _is_of_the_connection(error: BaseException) -> bool:
+    # huggingface_hub's HTTP library goes by another name from one release to the next, its errors by the same.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return isinstance(error, (ConnectionError, TimeoutError)) or "TransportError" in names
+
+
+def _what_happened(error: Exception) -> str:
+    for cause in _causes(error):
+        response = getattr(cause, "response", None)
+        if response is not None:
+            said = " ".join((getattr(cause, "server_message", None) or "").split())
+            return f"the Hub answered {response.status_code}{f' ({said:.200})' if said else ''}"
+        if _is_of_the_connection(cause):
+            return f"the connection failed ({type(cause).__name__}: {' '.join(str(cause).split()):.200})"
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+
+
+def _advice(error: Exception) -> str:
+    if status_of(error) in (401, 403, 404):
+        return "; has the token the right to write there? `hf auth login` takes another"
+    if _may_pass(error):
+        return f" in each of {TRIES} tries; nothing half-done stays there, so run the same command again later"
+    return ""

@@ -1,0 +1,58 @@
+"""Which files of a folder are the student: these go to the Hub, and nothing else that lies beside them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from k2d_hf.checkpoints.sources import WEIGHTS_INDEX, checkpoint_gap, weight_files
+from k2d_hf.errors import K2DError
+
+CTRANSLATE2 = "ctranslate2/"  # the folder of the repository that holds that format
+CARD = "README.md"
+SETTINGS = ("config.json", "generation_config.json")
+PROCESSOR = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    *("merges.txt", "normalizer.json", "preprocessor_config.json", "processor_config.json"),
+)
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+
+
+def student_files(folder: Path) -> dict[str, Path]:
+    """The files of a complete student in `folder`, by name.
+
+    Raises:
+        K2DError: if the folder is not a complete Whisper checkpoint in safetensors that pipeline can load.
+    """
+    if not folder.is_dir():
+        raise K2DError(f"{folder}: no such folder; give the folder of a student, as k2d distil or k2d run writes it")
+    gap = checkpoint_gap(folder)
+    if gap is None and not (folder / "generation_config.json").is_file():
+        gap = "no generation_config.json"
+    if gap is not None:
+        raise K2DError(f"{folder}: not a complete checkpoint, {gap}; give what k2d distil or k2d run wrote")
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind != "whisper":
+        raise K2DError(f"{folder}: a {kind} model, not Whisper; give the folder of a student")
+    weights = [file.name for file in weight_files(folder)]
+    if others := [name for name in weights if not _WEIGHTS.fullmatch(name)]:
+        raise K2DError(f"{folder}: weights called {others[0]}; save the model again with save_pretrained")
+    if len(weights) > 1 or weights[0] != "model.safetensors":
+        if (folder / "model.safetensors").is_file() and "model.safetensors" not in weights:
+            raise K2DError(f"{folder}: model.safetensors and {WEIGHTS_INDEX} are two models; remove the old one")
+        weights.append(WEIGHTS_INDEX)
+    names = [*SETTINGS, *weights, *PROCESSOR, CARD]
+    return {name: folder / name for name in names if (folder / name).is_file()}
+
+
+def is_stale(path: str, changed: Iterable[str]) -> bool:
+    """Whether a file of the repository that this student does not have belongs to an earlier one, and must go.
+
+    Old shards beside new weights would be loaded in their place, and an export to CTranslate2 is of the weights that it
+    was made from. What else lies in the repository is none of ours.
+    """
+    if path.startswith(CTRANSLATE2):
+        return any(_WEIGHTS.fullmatch(name) or name.startswith(CTRANSLATE2) for name in changed)
+    return path in SETTINGS or path in PROCESSOR or _WEIGHTS.fullmatch(path) is not None
