@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import get_token
 from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
@@ -208,10 +209,14 @@ class K2DTrainer(Seq2SeqTrainer):
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""
         for job in getattr(getattr(self, "push_in_progress", None), "jobs", []):
             if error := job.exception():
+                told = " ".join(str(error).split())
+                if token := self.args.hub_token or get_token():
+                    told = told.replace(token, "<token>")  # a server may send back what it was sent
+                # not `from error`, whose text may hold it too
                 raise K2DError(
-                    f"training is done, but its push to {self.hub_model_id} failed: {' '.join(str(error).split())}; "
+                    f"training is done, but its push to {self.hub_model_id} failed: {told}; "
                     f"the checkpoints are in {self.args.output_dir}"
-                ) from error
+                ) from None
 
     def compute_loss(
         self,

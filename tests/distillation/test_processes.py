@@ -103,6 +103,8 @@ def test_bug_13_a_push_that_fails_in_the_background_is_an_error_at_the_end(folde
     done = push(folder, hub)
     assert done.returncode != 0
     assert "K2DError: training is done, but its push to me/student failed: 403 Forbidden" in done.stderr
+    assert "Bearer <token>" in done.stderr  # the server sends it back
+    assert WRITER not in done.stderr + done.stdout
     assert "trained" not in done.stdout
     assert (folder / "student" / "checkpoint-1" / "model.safetensors").exists()
     assert hub.repository("me/student").contents() == {}
