@@ -11,9 +11,11 @@ class ScriptedTranscriber:
     After `patience` recordings or chunks it is interrupted, as if by Ctrl-C.
     """
 
-    def __init__(self, script, *, engine="faster-whisper", patience=1000, **options):
+    def __init__(self, script, *, engine="faster-whisper", calls_at_once=1, patience=1000, **options):
         self.script = script
         self.engine = engine
+        self.batches_recordings = engine == "transformers"
+        self.calls_at_once = calls_at_once
         self.patience = patience
         self.parameters = 12_300_000
         self.options = DecodingOptions(**options)

@@ -15,6 +15,7 @@ import soundfile
 import soxr
 
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.mp3 import with_frame_count
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper's feature extractor takes
@@ -156,6 +157,7 @@ def _mono_blocks(sound: _Sound, path: str | os.PathLike[str], begin: int, end: i
         if position:
             sound.seek(position)
         while position < end:
+            stop_if_asked()  # an hour takes seconds to decode
             block = sound.read(min(BLOCK_FRAMES, end - position), dtype="float32", always_2d=True)
             if len(block) == 0:
                 break

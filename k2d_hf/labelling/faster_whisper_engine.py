@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from k2d_hf.checkpoints import count_parameters
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
+from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.chunking import Segment
 from k2d_hf.labelling.transcribers import (
     LOGPROB_THRESHOLD,
@@ -20,21 +22,27 @@ from k2d_hf.labelling.transcribers import (
     Transcript,
     resolve_device,
 )
+from k2d_hf.processes import available_cores
 from k2d_hf.whisper_tokens import LabelEncoder
 
 COMPRESSION_RATIO_THRESHOLD = 2.4  # of the text's UTF-8 bytes, as in openai/whisper
+THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
 
 
 class FasterWhisperTranscriber:
     """A `Transcriber` that runs a local transformers checkpoint; int8 on a CPU, float16 on a GPU unless told otherwise.
+
+    On a CPU, up to `calls_at_once` calls at the same time share the cores, and one copy of the weights. The windows of
+    one recording come one after the other and fill few cores; several recordings fill them all.
 
     Raises:
         K2DError: for an unknown language, device or dtype.
     """
 
     engine = "faster-whisper"
+    batches_recordings = False
 
-    def __init__(self, checkpoint: str | Path, options: DecodingOptions) -> None:
+    def __init__(self, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1) -> None:
         import ctranslate2
         from faster_whisper import WhisperModel
         from transformers import WhisperProcessor
@@ -50,19 +58,33 @@ class FasterWhisperTranscriber:
             self.encoder.start_ids(options.language)
         ctranslate2.set_random_seed(0)  # sampling happens in the temperature fallback only
         converted = to_ctranslate2(Path(checkpoint))
+        self.calls_at_once, threads = share_cores(available_cores(), calls_at_once if device == "cpu" else 1)
+        load = partial(
+            WhisperModel,
+            str(converted),
+            device=device.split(":")[0],
+            device_index=int(device.partition(":")[2] or 0),
+            compute_type=options.dtype if options.dtype != "auto" else ("int8" if device == "cpu" else "float16"),
+            cpu_threads=threads,
+            num_workers=self.calls_at_once,
+        )
         try:
-            self.model = WhisperModel(
-                str(converted),
-                device=device.split(":")[0],
-                device_index=int(device.partition(":")[2] or 0),
-                compute_type=options.dtype if options.dtype != "auto" else ("int8" if device == "cpu" else "float16"),
-                cpu_threads=available_cores(),
-            )
+            # CTranslate2 leaves its number of threads to the thread that loads a model, where torch would keep to it.
+            with ThreadPoolExecutor(1) as loader:
+                self.model = loader.submit(load).result()
         except (ValueError, RuntimeError) as error:
             raise K2DError(
                 f"device {device!r} with dtype {options.dtype!r} in engine faster-whisper: {error}; "
                 "auto is safe for both"
             ) from error
+        self.model.model = _Stoppable(self.model.model)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1
+    ) -> FasterWhisperTranscriber:
+        """The same as the class itself, under the name that both engines have."""
+        return cls(checkpoint, options, calls_at_once=calls_at_once)
 
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -94,13 +116,15 @@ class FasterWhisperTranscriber:
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[str]:
         """One pass over all chunks given, without timestamps or context."""
-        import ctranslate2
-
         features = self.processor.feature_extractor(
             list(audio), sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="np"
         ).input_features
         whisper: Any = self.model.model
-        encoded = whisper.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(features, np.float32)))
+        if whisper.device == "cpu":  # where a larger batch only leaves the caches sooner
+            states = [np.asarray(whisper.encode(_storage(features[at : at + 1]))) for at in range(len(features))]
+            encoded = _storage(np.concatenate(states))
+        else:
+            encoded = whisper.encode(_storage(features))
         languages = [language or self.options.language for language in languages or [None] * len(audio)]
         if self.encoder.special.multilingual and not all(languages):
             detected = [ranked[0][0].strip("<|>") for ranked in whisper.detect_language(encoded)]
@@ -116,9 +140,32 @@ class FasterWhisperTranscriber:
         ]
 
 
-def available_cores() -> int:
-    """Cores that this process may use: as many as OMP_NUM_THREADS says, where it is set, else all it is given."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def share_cores(cores: int, calls: int) -> tuple[int, int]:
+    """Workers for up to `calls` calls at the same time, and threads of each: together no more than the cores.
+
+    A worker has one thread up to four cores, and more from there on, up to `THREADS_OF_A_WORKER`, for a worker takes
+    memory beside the weights that all share. Fewer calls than that divide all cores among them.
+    """
+    threads = min(THREADS_OF_A_WORKER, -(-cores // 4))
+    workers = max(1, min(calls, cores // threads))
+    return workers, cores // workers
+
+
+class _Stoppable:
+    """A CTranslate2 model of which nothing more is to be had in a thread that was asked to stop.
+
+    Transcribing a recording takes minutes, of which every call of the model takes a second or so.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        stop_if_asked()
+        return getattr(self._model, name)
+
+
+def _storage(values: np.ndarray) -> Any:
+    import ctranslate2
+
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(values, np.float32))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from k2d_hf.errors import K2DError
 from k2d_hf.journal import Journal, file_key, map_rows
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.labelling.background import prefetch
 from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments, sound_segments
 from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NO_SPEECH = "no speech found"
+READ_AHEAD = 2  # recordings that are decoded while others are transcribed, or a batch where that is more
 
 
 @dataclass
@@ -88,7 +92,8 @@ def label_recordings(
         engine: `auto`, `transformers` or `faster-whisper`.
         beam_size: beams of the search.
         condition_on_previous_text: whether the teacher sees what it wrote before, as in openai/whisper.
-        batch_size: recordings in one pass, where the engine batches.
+        batch_size: recordings in one pass, where the engine batches. The fast engine on a CPU takes as many at once as
+            fill the cores.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         dtype: `auto`, or a number format that the engine knows.
         max_duration: longest chunk in seconds, at most 30.
@@ -118,17 +123,16 @@ def label_recordings(
         dtype=dtype,
     )
     model = OnDemand(teacher, options, engine=engine)
-    labeller = _Labeller(
-        model, max_duration, Journal(journal, settings=model.settings() if journal else None), report, on_progress
-    )
-    chunks = map_rows(
-        recordings,
-        labeller,
-        features=chunk_features(),
-        batch_size=batch_size,
-        desc="label",
-        remove_columns=recordings.column_names,
-    )
+    known = Journal(journal, settings=model.settings() if journal else None)
+    with closing(_Labeller(recordings, model, batch_size, max_duration, known, report, on_progress)) as labeller:
+        chunks = map_rows(
+            recordings,
+            labeller,
+            features=chunk_features(),
+            batch_size=batch_size,
+            desc="label",
+            remove_columns=recordings.column_names,
+        )
     if report.skipped:
         counts = ", ".join(f"{count} {reason}" for reason, count in report.skip_counts().most_common())
         logger.warning("skipped %d of %d recordings: %s", len(report.skipped), report.recordings, counts)
@@ -147,94 +151,115 @@ class _Recording:
     language: str | None
 
 
+@dataclass(frozen=True)
+class _Unusable:
+    """Why a recording cannot be labelled. It does not go to the journal: the file may be mended by the next run."""
+
+    reason: str
+    detail: str
+    seconds: float = 0.0
+
+
+_Call = list[tuple[_Recording, "np.ndarray"]]
+
+
 class _Labeller:
-    """The map step: a batch of recordings in, rows of chunks out."""
+    """The map step: a batch of recordings in, rows of chunks out.
+
+    What the teacher writes comes as a stream of its own, over all recordings, so that no batch waits for its slowest.
+    """
 
     def __init__(
         self,
+        recordings: Dataset,
         model: OnDemand,
+        batch_size: int,
         max_duration: float,
         journal: Journal,
         report: LabellingReport,
         on_progress: Callable[[int], None] | None,
     ) -> None:
         self.model = model
+        self.recordings_per_call = batch_size if model.batches_recordings else 1
         self.max_duration = max_duration
         self.journal = journal
         self.report = report
         self.on_progress = on_progress or (lambda count: None)
-        self.seen: set[str] = set()
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        names: list[str] = batch["recording"]
-        languages = batch["language"] if "language" in batch else [None] * len(names)
-        results: dict[str, dict[str, Any]] = {}
-        todo: list[_Recording] = []
+        self.recordings: dict[str, _Recording] = {}
+        self.unusable: dict[str, _Unusable] = {}
+        self.labelled: set[str] = set()
+        names = recordings["recording"]
+        languages = recordings["language"] if "language" in recordings.column_names else [None] * len(recordings)
         for name, language in zip(names, languages, strict=True):
             language = None if self.model.options.language else language
             recording = _Recording(name, f"{file_key(name)} {language or ''}".rstrip(), language)
-            if name in self.seen:
+            self.recordings.setdefault(name, recording)
+        todo = [recording for recording in self.recordings.values() if recording.key not in journal]
+        if len(todo) < len(recordings):
+            self.on_progress(len(recordings) - len(todo))
+        self.heard = self._hear(todo)
+
+    def close(self) -> None:
+        """Stop the work that is under way."""
+        self.heard.close()
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows: list[dict[str, Any]] = []
+        for name in batch["recording"]:
+            if name in self.labelled:
                 self._skip(name, "listed twice", f"{name}: listed twice, labelled once")
-                self.on_progress(1)
-            elif recording.key in self.journal:
-                results[name] = self.journal[recording.key]
-                self.on_progress(1)
-            else:
-                todo.append(recording)
-            self.seen.add(name)
-        # An engine that does not batch takes one at a time, so that little is held in memory or lost when stopped.
-        size = len(todo) if self.model.engine == "transformers" else 1
-        for at in range(0, len(todo), max(size, 1)):
-            results |= self._transcribe(todo[at : at + size])
-            self.on_progress(len(todo[at : at + size]))
-        rows = [row for name in names if name in results for row in self._rows(name, results.pop(name))]
+                continue
+            self.labelled.add(name)
+            recording = self.recordings[name]
+            while name not in self.unusable and recording.key not in self.journal:
+                next(self.heard)
+            rows += self._rows(recording)
         return {column: [row[column] for row in rows] for column in chunk_features()}
 
-    def _transcribe(self, recordings: list[_Recording]) -> dict[str, dict[str, Any]]:
-        """Read and transcribe recordings; what the teacher wrote goes to the journal at once.
+    def _hear(self, todo: list[_Recording]) -> Generator[None, None, None]:
+        """Read and transcribe what the journal lacks, call by call; what the teacher wrote goes to it at once."""
+        size = self.recordings_per_call
+        with (
+            closing(prefetch(_read, todo, ahead=max(size, READ_AHEAD))) as read,
+            closing(self.model.call(_transcribe, self._usable(read, size), at_most=-(-len(todo) // size))) as answers,
+        ):
+            for answer in answers:
+                for key, result in answer:
+                    self.journal.write(key, result)
+                self.on_progress(len(answer))
+                yield
+        yield  # what could not be read after the last answer is known by now, too
 
-        What cannot be used does not: it costs little to find out again, and the file may be mended by then.
-        """
-        results: dict[str, dict[str, Any]] = {}
-        readable: dict[_Recording, np.ndarray] = {}
-        for recording in recordings:
-            try:
-                audio = read_audio(recording.name)
-            except AudioError as error:
-                results[recording.name] = {"skipped": error.reason, "detail": str(error)}
-                continue
-            if audio.any():
-                readable[recording] = audio
-            else:
-                detail = f"{recording.name}: silence from start to end"
-                seconds = len(audio) / SAMPLE_RATE
-                results[recording.name] = {"skipped": NO_SPEECH, "detail": detail, "seconds": seconds}
-        if not readable:
-            return results
-        transcripts = self.model.load().transcribe(
-            list(readable.values()), [recording.language for recording in readable]
-        )
-        for (recording, audio), transcript in zip(readable.items(), transcripts, strict=True):
-            results[recording.name] = {
-                "seconds": len(audio) / SAMPLE_RATE,
-                "language": transcript.language,
-                "segments": [asdict(segment) for segment in transcript.segments],
-            }
-            self.journal.write(recording.key, results[recording.name])
-        return results
+    def _usable(self, read: Iterator[tuple[_Recording, np.ndarray | _Unusable]], size: int) -> Iterator[_Call]:
+        """Recordings with their audio, `size` at a time; those that cannot be used are set aside."""
+
+        def usable() -> Iterator[tuple[_Recording, np.ndarray]]:
+            for recording, audio in read:
+                if isinstance(audio, _Unusable):
+                    self.unusable[recording.name] = audio
+                    self.on_progress(1)
+                else:
+                    yield recording, audio
+
+        recordings = usable()
+        while call := list(islice(recordings, size)):
+            yield call
+            del call
 
     def _skip(self, name: str, reason: str, detail: str) -> None:
         self.report.recordings += 1
         self.report.skipped.append({"recording": name, "reason": reason, "detail": detail})
         logger.info("skipped %s", detail)
 
-    def _rows(self, name: str, result: dict[str, Any]) -> list[dict[str, Any]]:
-        report = self.report
-        seconds = result.get("seconds", 0.0)
-        report.seconds += seconds
-        if "skipped" in result:
-            self._skip(name, result["skipped"], result["detail"])
+    def _rows(self, recording: _Recording) -> list[dict[str, Any]]:
+        report, name = self.report, recording.name
+        if unusable := self.unusable.get(name):
+            report.seconds += unusable.seconds
+            self._skip(name, unusable.reason, unusable.detail)
             return []
+        result = self.journal[recording.key]
+        seconds = result["seconds"]
+        report.seconds += seconds
         segments = [Segment(**segment) for segment in result["segments"]]
         sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=self.max_duration)
         report.segment_seconds_in += sum(segment.duration for segment in segments)
@@ -245,3 +270,30 @@ class _Labeller:
             return []
         report.recordings += 1
         return chunk_rows(name, pack_segments(sound, self.max_duration), language=result["language"])
+
+
+def _read(recording: _Recording) -> tuple[_Recording, np.ndarray | _Unusable]:
+    try:
+        audio = read_audio(recording.name)
+    except AudioError as error:
+        return recording, _Unusable(error.reason, str(error))
+    if audio.any():
+        return recording, audio
+    detail = f"{recording.name}: silence from start to end"
+    return recording, _Unusable(NO_SPEECH, detail, len(audio) / SAMPLE_RATE)
+
+
+def _transcribe(model: Transcriber, call: _Call) -> list[tuple[str, dict[str, Any]]]:
+    """What goes to the journal, by key, for the recordings of one call."""
+    transcripts = model.transcribe([audio for _, audio in call], [recording.language for recording, _ in call])
+    return [
+        (
+            recording.key,
+            {
+                "seconds": len(audio) / SAMPLE_RATE,
+                "language": transcript.language,
+                "segments": [asdict(segment) for segment in transcript.segments],
+            },
+        )
+        for (recording, audio), transcript in zip(call, transcripts, strict=True)
+    ]

@@ -7,17 +7,23 @@ The teacher uses `transcribe` (sequential long-form decoding with timestamps), t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.background import spread
 from k2d_hf.labelling.chunking import Segment
 
 if TYPE_CHECKING:
     import numpy as np
+
+Call = TypeVar("Call")
+Answer = TypeVar("Answer")
 
 ENGINES = ("auto", "transformers", "faster-whisper")
 TASKS = ("transcribe", "translate")
@@ -66,7 +72,17 @@ class Transcriber(Protocol):
 
     @property
     def engine(self) -> str:
-        """One of `ENGINES`; `transformers` says that recordings are worth batching."""
+        """One of `ENGINES`."""
+        ...
+
+    @property
+    def batches_recordings(self) -> bool:
+        """Whether one call of `transcribe` with several recordings takes less time than a call for each."""
+        ...
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many threads may, and for speed should, call it at the same time."""
         ...
 
     @property
@@ -98,21 +114,32 @@ def default_engine() -> str:
 
 
 def open_transcriber(
-    checkpoint: str | Path, options: DecodingOptions | None = None, *, engine: str = "auto"
+    checkpoint: str | Path, options: DecodingOptions | None = None, *, engine: str = "auto", calls_at_once: int = 1
 ) -> Transcriber:
     """Load a local transformers checkpoint into an engine.
+
+    Args:
+        checkpoint: its folder.
+        options: how it transcribes.
+        engine: one of `ENGINES`.
+        calls_at_once: how many calls there will be at the same time, at most. The fast engine on a CPU divides the
+            cores among them; with one, all cores work on it.
 
     Raises:
         K2DError: for an unknown engine, language, device or dtype, or `faster-whisper` where it is not installed.
     """
-    options = options or DecodingOptions()
-    if check_engine(engine) == "transformers":
+    transcriber = _transcriber_class(check_engine(engine))
+    return transcriber.from_checkpoint(checkpoint, options or DecodingOptions(), calls_at_once=calls_at_once)
+
+
+def _transcriber_class(engine: str) -> Any:
+    if engine == "transformers":
         from k2d_hf.labelling.transformers_engine import TransformersTranscriber
 
-        return TransformersTranscriber.from_checkpoint(checkpoint, options)
+        return TransformersTranscriber
     from k2d_hf.labelling.faster_whisper_engine import FasterWhisperTranscriber
 
-    return FasterWhisperTranscriber(checkpoint, options)
+    return FasterWhisperTranscriber
 
 
 def check_engine(engine: str) -> str:
@@ -151,12 +178,38 @@ class OnDemand:
             self.options, self.engine = model.options, model.engine
             self._loaded, self._checkpoint = model, None
 
-    def load(self) -> Transcriber:
-        """The transcriber itself."""
+    @property
+    def batches_recordings(self) -> bool:
+        """As of the transcriber; known before it is loaded."""
+        return (self._loaded or _transcriber_class(self.engine)).batches_recordings
+
+    def load(self, *, calls_at_once: int = 1) -> Transcriber:
+        """The transcriber itself, made for that many calls at the same time if it was not loaded before."""
         if self._loaded is None:
             assert self._checkpoint is not None
-            self._loaded = open_transcriber(self._checkpoint, self.options, engine=self.engine)
+            self._loaded = open_transcriber(
+                self._checkpoint, self.options, engine=self.engine, calls_at_once=calls_at_once
+            )
         return self._loaded
+
+    def call(
+        self, function: Callable[[Transcriber, Call], Answer], calls: Iterator[Call], *, at_most: int
+    ) -> Generator[Answer, None, None]:
+        """`function(transcriber, call)` of each call, as many at once as the transcriber is made for.
+
+        Args:
+            function: what calls the transcriber, in whatever thread.
+            calls: what to call it with; without any, nothing is loaded.
+            at_most: how many there may be.
+
+        Returns:
+            Answers as soon as each is there: in whatever order that is.
+        """
+        first = next(calls, None)
+        if first is None:
+            return
+        transcriber = self.load(calls_at_once=at_most)
+        yield from spread(partial(function, transcriber), chain([first], calls), workers=transcriber.calls_at_once)
 
     def settings(self) -> dict[str, Any]:
         """What its transcripts depend on: the weights (as far as they are known), the engine and the options."""

@@ -33,6 +33,8 @@ class TransformersTranscriber:
     """
 
     engine = "transformers"
+    batches_recordings = True
+    calls_at_once = 1  # a batch uses all cores, or the whole GPU
 
     def __init__(
         self, model: WhisperForConditionalGeneration, processor: WhisperProcessor, options: DecodingOptions
@@ -46,8 +48,12 @@ class TransformersTranscriber:
             self.encoder.start_ids(options.language)
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: str | Path, options: DecodingOptions) -> TransformersTranscriber:
+    def from_checkpoint(
+        cls, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1
+    ) -> TransformersTranscriber:
         """Load weights and processor; float32 on a CPU and float16 elsewhere unless `options.dtype` says otherwise.
+
+        `calls_at_once` is for engines that can use it; this one batches instead.
 
         Raises:
             K2DError: for an unknown language, device or dtype.
@@ -112,6 +118,9 @@ class TransformersTranscriber:
     ) -> list[str]:
         """One pass over all chunks given, without timestamps or context."""
         features, mask = self._features(audio)
+        given = languages or [None] * len(audio)
+        if self.options.beam_size == 1:
+            return self._greedy(features, given)
         ids = self.model.generate(
             features,
             attention_mask=mask,
@@ -119,7 +128,28 @@ class TransformersTranscriber:
             num_beams=self.options.beam_size,
             condition_on_prev_tokens=False,
             max_length=MAX_SAMPLED_TOKENS,
-            **self._language_arguments(self._languages(features, languages or [None] * len(audio))),
+            **self._language_arguments(self._languages(features, given)),
+        )
+        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+    def _greedy(self, features: Any, given_languages: Sequence[str | None]) -> list[str]:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutput
+
+        from k2d_hf.labelling.greedy import decode_greedily
+
+        encoder: Any = self.model.get_encoder()
+        # On a CPU a larger batch only leaves the caches sooner.
+        parts = features.split(1 if features.device.type == "cpu" else len(features))
+        with torch.no_grad():
+            states = torch.cat([encoder(part).last_hidden_state for part in parts])
+        languages = self._languages(BaseModelOutput(last_hidden_state=states), given_languages)
+        ids = decode_greedily(
+            self.model,
+            states,
+            [[*self.encoder.start_ids(language), self.encoder.special.no_timestamps] for language in languages],
+            end_id=self.encoder.special.end_of_text,
+            max_tokens=MAX_SAMPLED_TOKENS,
         )
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
@@ -135,16 +165,20 @@ class TransformersTranscriber:
         )
         return batch.input_features.to(self.model.device, self.model.dtype), batch.attention_mask.to(self.model.device)
 
-    def _languages(self, features: Any, given: Sequence[str | None]) -> list[str | None]:
-        """The language of each row: as given, else that of the options, else the one its first 30 s are heard in."""
+    def _languages(self, heard: Any, given: Sequence[str | None]) -> list[str | None]:
+        """The language of each row: as given, else that of the options, else the one its first 30 s are heard in.
+
+        `heard` is features, or the encoder's output for 30 s.
+        """
         if not self.encoder.special.multilingual:
             return [None] * len(given)
         languages = [language or self.options.language for language in given]
         for language in filter(None, set(languages)):
             self.encoder.start_ids(language)
         if not all(languages):
-            window = features[..., : self.processor.feature_extractor.nb_max_frames]
-            names = self.processor.tokenizer.convert_ids_to_tokens(self.model.detect_language(window).tolist())
+            name = "encoder_outputs" if isinstance(heard, dict) else "input_features"  # which are cut to 30 s
+            detected = self.model.detect_language(**{name: heard})
+            names = self.processor.tokenizer.convert_ids_to_tokens(detected.tolist())
             languages = [known or name.strip("<|>") for known, name in zip(languages, names, strict=True)]
         return languages
 

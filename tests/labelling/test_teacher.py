@@ -1,5 +1,6 @@
 """The teacher's pass: each recording becomes chunks, or is named with the reason why not; work done is never redone."""
 
+import threading
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,7 @@ from scripted_transcriber import ScriptedTranscriber
 from scripted_whisper import write_scripted_whisper
 
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.labelling.teacher import LabellingReport, chunk_features, label_recordings
 
@@ -106,15 +108,17 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("engine", ["transformers", "faster-whisper"])
+@pytest.mark.parametrize(("engine", "workers"), [("transformers", 1), ("faster-whisper", 1), ("faster-whisper", 3)])
 @pytest.mark.parametrize("batch_size", [1, 4, 20])
-def test_what_cannot_be_used_is_skipped_with_name_and_reason(mixed_bag, caplog, engine, batch_size):
-    report = LabellingReport()
-    chunks = label_recordings(
-        mixed_bag, ScriptedTranscriber(SCRIPT, engine=engine), batch_size=batch_size, report=report
-    )
+def test_what_cannot_be_used_is_skipped_with_name_and_reason_in_order(mixed_bag, caplog, engine, workers, batch_size):
+    report, done = LabellingReport(), []
+    teacher = ScriptedTranscriber(SCRIPT, engine=engine, calls_at_once=workers)
+    chunks = label_recordings(mixed_bag, teacher, batch_size=batch_size, report=report, on_progress=done.append)
     assert texts(chunks) == [("good.wav", "七")]
-    assert {entry["recording"].rsplit("/", 1)[1]: entry["reason"] for entry in report.skipped} == REASONS
+    assert [(entry["recording"].rsplit("/", 1)[1], entry["reason"]) for entry in report.skipped] == list(
+        REASONS.items()
+    )
+    assert sum(done) == 9
     assert all(entry["recording"] in entry["detail"] for entry in report.skipped)
     assert report.skip_counts() == Counter(REASONS.values())
     assert (report.recordings, report.seconds) == (9, 15.0)
@@ -171,6 +175,22 @@ def test_recordings_go_to_the_engine_together_where_it_batches(lectures, engine,
     assert done == [len(call) for call in calls]
 
 
+@pytest.mark.parametrize("workers", [2, 3, 9])
+def test_recordings_heard_at_once_give_what_they_give_one_by_one(lectures, tmp_path, workers):
+    expected, reports = None, []
+    for count in (1, workers):
+        reports.append(LabellingReport())
+        teacher = ScriptedTranscriber(SCRIPT, calls_at_once=count)
+        journal = tmp_path / f"{count}.jsonl"
+        chunks = label_recordings(lectures, teacher, batch_size=2, journal=journal, report=reports[-1])
+        expected = expected or chunks[:]
+        assert chunks[:] == expected
+    assert reports[0] == reports[1]
+    lines = [(tmp_path / f"{count}.jsonl").read_text(encoding="utf-8").splitlines() for count in (1, workers)]
+    assert lines[0][0] == lines[1][0]  # the settings
+    assert sorted(lines[0]) == sorted(lines[1])
+
+
 @pytest.mark.parametrize(
     ("column", "setting", "labels"),
     [
@@ -212,6 +232,35 @@ def test_an_interrupted_run_goes_on_where_it_stopped(lectures, tmp_path, engine,
     assert third[:] == expected[:]
 
 
+class EndlessFirst(ScriptedTranscriber):
+    """Is not done with the first recording, of 10 s, until it is stopped."""
+
+    def transcribe(self, audio, languages=None):
+        while self.calls_at_once > 1 and len(audio[0]) == 10 * 16000:
+            stop_if_asked()
+        return super().transcribe(audio, languages)
+
+
+def test_what_is_done_beside_a_long_recording_outlives_an_interruption(tmp_path):
+    lengths = {"a.wav": 10, "b.wav": 40, "c.wav": 7, "d.wav": 5}
+    lectures = Dataset.from_dict({"recording": [make(tmp_path, name, seconds) for name, seconds in lengths.items()]})
+    journal, done = tmp_path / "journal.jsonl", []
+
+    def interrupt(count):
+        done.append(count)
+        if sum(done) == 3:
+            raise KeyboardInterrupt
+
+    teacher = EndlessFirst(SCRIPT, calls_at_once=2)
+    with pytest.raises(KeyboardInterrupt):
+        label_recordings(lectures, teacher, journal=journal, on_progress=interrupt)
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    assert [line.split(".wav ")[0][-1] for line in journal.read_text(encoding="utf-8").splitlines()[1:]] == list("bcd")
+    rest = EndlessFirst(SCRIPT)
+    assert texts(label_recordings(lectures, rest, journal=journal))[0] == LECTURES[0]
+    assert rest.calls == [[10.0]]
+
+
 def test_a_journal_knows_a_file_that_changed_or_was_mended(lectures, tmp_path):
     journal, broken = tmp_path / "journal.jsonl", tmp_path / "c.ogg"
     broken.write_bytes(b"not audio")
@@ -241,9 +290,10 @@ def test_a_journal_of_other_settings_is_an_error(lectures, tmp_path):
 # A real model
 
 
-@pytest.mark.parametrize("engine", ["transformers", "faster-whisper"])
-def test_a_checkpoint_labels_a_folder(tmp_path, processor, engine, monkeypatch):
+@pytest.mark.parametrize(("engine", "cores"), [("transformers", 1), ("faster-whisper", 1), ("faster-whisper", 2)])
+def test_a_checkpoint_labels_a_folder(tmp_path, processor, engine, cores, monkeypatch):
     monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
     teacher = write_scripted_whisper(
         tmp_path / "teacher", processor, (8.0, "今天講 machine learning"), (20.0, "很重要")
     )

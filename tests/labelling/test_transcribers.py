@@ -5,12 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted_whisper import write_scripted_whisper
 from tiny_whisper import make_tiny_whisper
 
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.background import Stopped, spread
 from k2d_hf.labelling.chunking import Segment
+from k2d_hf.labelling.faster_whisper_engine import share_cores
 from k2d_hf.labelling.transcribers import (
     DecodingOptions,
     OnDemand,
@@ -153,6 +157,77 @@ def test_the_fallback_samples_the_same_each_time_and_leaves_other_draws_alone(sc
     assert transcriber.transcribe(noise(2)) == first
     greedy = open_transcriber(scripted_dir, DecodingOptions(**GREEDY, language="zh"), engine="transformers")
     assert greedy.transcribe(noise(2)) != first
+
+
+# Several calls at once
+
+
+@pytest.mark.parametrize(
+    ("cores", "calls", "workers", "threads"),
+    [
+        (1, 100, 1, 1),
+        (2, 1, 1, 2),  # one call has all cores
+        (2, 100, 2, 1),
+        (4, 3, 3, 1),
+        (4, 100, 4, 1),
+        (8, 100, 4, 2),
+        (8, 2, 2, 4),
+        (16, 100, 4, 4),
+        (64, 100, 16, 4),
+        (64, 0, 1, 64),
+    ],
+)
+def test_calls_share_the_cores(cores, calls, workers, threads):
+    assert share_cores(cores, calls) == (workers, threads)
+
+
+@given(cores=st.integers(1, 300), calls=st.integers(0, 300))
+def test_cores_are_used_and_never_given_twice(cores, calls):
+    workers, threads = share_cores(cores, calls)
+    assert 1 <= workers <= max(1, calls)
+    assert cores - workers < workers * threads <= cores
+
+
+def test_recordings_at_once_are_heard_as_one_by_one(tiny_whisper_dir, monkeypatch):
+    audio, options = noise(31, 2, 9), DecodingOptions(**GREEDY | {"dtype": "int8"}, language="zh")
+    expected = open_transcriber(tiny_whisper_dir, options, engine="faster-whisper", calls_at_once=3).transcribe(audio)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    transcriber = open_transcriber(tiny_whisper_dir, options, engine="faster-whisper", calls_at_once=3)
+    assert transcriber.calls_at_once == 2
+    heard = spread(lambda at: (at, transcriber.transcribe([audio[at]])[0]), range(len(audio)), workers=2)
+    assert [transcript for _, transcript in sorted(heard, key=lambda result: result[0])] == expected
+
+
+def test_torch_keeps_its_threads(tiny_whisper_dir, monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    try:
+        transcriber = open_transcriber(tiny_whisper_dir, engine="faster-whisper", calls_at_once=2)
+        transcriber.transcribe_chunks(noise(1), ["zh"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_recording_is_given_up_where_nobody_waits_for_it(scripted_dir, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    options = DecodingOptions(**GREEDY, language="zh")
+    transcriber = open_transcriber(scripted_dir, options, engine="faster-whisper", calls_at_once=2)
+    outcomes = []
+
+    def hear(samples):
+        try:
+            outcomes.append(transcriber.transcribe([samples]))
+        except Stopped as stopped:
+            outcomes.append(stopped)
+
+    results = spread(hear, noise(1, 900), workers=2)
+    next(results)
+    results.close()
+    assert [type(outcome) for outcome in outcomes] == [list, Stopped]
 
 
 # Opening

@@ -129,11 +129,34 @@ def test_chunks_are_heard_in_batches_of_like_length_in_their_language(chunks):
     auxiliary, done = ScriptedTranscriber(HEARD, language="en"), []
     validate_labels(chunks, auxiliary, batch_size=3, on_progress=done.append)
     assert [len(call) for call in auxiliary.calls] == [3, 3, 1]
-    assert auxiliary.calls[0][0] == 4.0  # the shortest label first
-    assert auxiliary.calls[2] == [2.5]  # the loop last
-    assert auxiliary.languages == [None, *["zh"] * 6]
+    assert auxiliary.calls[0][0] == 2.5  # the longest label, a loop, first
+    assert auxiliary.calls[2] == [4.0]  # the shortest last
+    assert auxiliary.languages == [*["zh"] * 6, None]
     assert sum(done) == len(chunks)
     assert validate_labels(chunks.remove_columns("language"), ScriptedTranscriber(HEARD))["keep"][0]
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_batches_heard_at_once_give_what_they_give_one_by_one(chunks, tmp_path, workers):
+    expected = validate_labels(chunks, ScriptedTranscriber(HEARD), batch_size=2)
+    done = []
+    auxiliary = ScriptedTranscriber(HEARD, calls_at_once=workers)
+    validated = validate_labels(chunks, auxiliary, batch_size=2, journal=tmp_path / "j", on_progress=done.append)
+    assert validated[:] == expected[:]
+    assert sorted(len(call) for call in auxiliary.calls) == [1, 2, 2, 2]
+    again = ScriptedTranscriber(HEARD, calls_at_once=workers)
+    assert validate_labels(chunks, again, journal=tmp_path / "j", on_progress=done.append)[:] == expected[:]
+    assert again.calls == []
+    assert sum(done) == 2 * len(chunks)
+
+
+def test_labels_are_sorted_over_several_batches_by_what_they_cost_to_write(noise_file):
+    """Letters cost less than Chinese characters, of which a token is about one."""
+    labels = ["machine learning " * 3, "今天講" * 9, "a", "很重要" * 12]
+    segments = [[Segment(at, at + 1.0 + at / 10, text)] for at, text in zip((0, 5, 10, 15), labels, strict=True)]
+    auxiliary = ScriptedTranscriber({1.0: "", 1.5: "", 2.0: "", 2.5: ""})
+    validate_labels(Dataset.from_list(chunk_rows(str(noise_file), segments, language="zh")), auxiliary, batch_size=1)
+    assert auxiliary.calls == [[2.5], [1.5], [1.0], [2.0]]
 
 
 def test_the_auxiliary_hears_the_span_of_the_chunk(noise_file):
@@ -198,17 +221,21 @@ def test_another_metric_or_label_needs_no_auxiliary_and_another_auxiliary_anothe
 # A real model
 
 
-@pytest.mark.parametrize("engine", ["transformers", "faster-whisper"])
-def test_a_checkpoint_validates(noise_file, tmp_path, processor, engine, monkeypatch):
+@pytest.mark.parametrize(
+    ("engine", "cores", "batch_size"),
+    [("transformers", 1, 2), ("transformers", 1, 1), ("faster-whisper", 1, 2), ("faster-whisper", 2, 1)],
+)
+def test_a_checkpoint_validates(noise_file, tmp_path, processor, engine, cores, batch_size, monkeypatch):
     from scripted_whisper import write_scripted_whisper
 
     monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", str(cores))
     # without timestamps the model of the test writes from its second word on, by position
     auxiliary = write_scripted_whisper(tmp_path / "auxiliary", processor, (8.0, "今天講 machine learning"))
     rows = chunk_rows(
         str(noise_file), [[Segment(at, at + 5, "今天講 machine learning")] for at in (0, 10)], language="zh"
     )
-    validated = validate_labels(Dataset.from_list(rows), auxiliary, engine=engine, batch_size=2, threshold=1.0)
+    validated = validate_labels(Dataset.from_list(rows), auxiliary, engine=engine, batch_size=batch_size, threshold=1.0)
     assert len(set(validated["auxiliary_text"])) == 1
     assert "machine learning" in validated["auxiliary_text"][0]
     assert validated["keep"][:] == [True, True]
