@@ -40,7 +40,10 @@ def figures(models: dict[str, Any], batch: int, settings: argparse.Namespace) ->
 
     def write(model: Any) -> None:
         # suppressing the end makes every row as long as the others
-        model.generate(features, suppress_tokens=[model.config.eos_token_id], begin_suppress_tokens=None, **options)
+        ids = model.generate(
+            features, suppress_tokens=[model.config.eos_token_id], begin_suppress_tokens=None, **options
+        )
+        assert ids.shape[-1] >= settings.tokens, ids.shape
 
     runs = {name: (lambda model=model: write(model)) for name, model in models.items()}
     runs["encoder"] = lambda: models["teacher"].model.encoder(features)
