@@ -91,12 +91,12 @@ class Stage:
         self.console = console
         self.title = title
         self.bar: tqdm | None = None
-        self.total = 0
+        self.total: int | None = 0
         self.done = 0
         self.unit = ""
 
-    def start(self, total: int, unit: str) -> None:
-        """Show a bar of `total` units."""
+    def start(self, total: int | None, unit: str) -> None:
+        """Show a bar of `total` units; None is not known before the end."""
         self.total, self.unit, self.done = total, unit, 0
         self.bar = tqdm(
             total=total,
@@ -126,6 +126,7 @@ class Stage:
     def finish(self, result: str) -> None:
         """Replace the bar by the line of result."""
         self.close()
+        self.total = self.done if self.total is None else self.total
         if self.total:
             width = len(str(self.total))
             result = f"{'#' * BAR_WIDTH} {self.done:>{width}}/{self.total} {self.unit:<10}  {result}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,34 +12,62 @@ from typing import Any
 import yaml
 
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.transcribers import ENGINES
+from k2d_hf.labelling.teacher import TIME_LIMIT
+from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES
+from k2d_hf.plain_yaml import load_yaml
 from k2d_hf.settings import assign, check_names, hints_of, read_settings, read_value, setting
+from k2d_hf.validation.auxiliary import SHARD_SIZE
 from k2d_hf.validation.distance import METRICS, NORMALISERS
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.wording import message_of, quoted
 
 TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding each chunk from scratch
 
 # Fields of K2DTrainingArguments that the stage sets itself.
 MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
 
-_NAME = re.compile(r"\w[\w.-]*")
+_NAME = re.compile(r"\w[\w.-]{0,79}")
+_NAME_CHARACTERS = "letters, digits, dots, dashes and underscores, at most 80"
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
     """Where recordings come from: the arguments of `load_recordings`."""
 
-    source: str = setting(help="a folder of audio, a manifest (JSONL, CSV) with a path column, or a data set")
+    source: str = setting(
+        help="a folder of audio, a manifest (JSONL, CSV) with a path column, or a data set; or the address of one"
+    )
     split: str | None = setting(None, "Split of a data set that has several; train for one of the Hub.")
     config: str | None = setting(None, "Configuration of a Hub data set that has several.")
     audio_column: str | None = setting(None, "Column that holds the audio, where it has none of the usual names.")
+    streaming: bool = setting(False, "Read it as a stream, and hold neither it nor a list of it: for millions.")
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelSettings:
+class WorkersSettings:
+    """Where a model transcribes, and what stops it."""
+
+    engine: str = setting(
+        "auto",
+        "Engine; auto is faster-whisper where it is installed; ray, or ray+ENGINE, spreads it over a Ray cluster.",
+        choices=SPREAD_ENGINES,
+    )
+    address: str | None = setting(None, "Of the Ray cluster, such as auto or ray://HOST:10001; null starts one here.")
+    workers: int | None = setting(None, "Of the Ray cluster, a model each; null is as many as it has room for.", least=1)
+    worker_cpus: float = setting(1.0, "Cores of such a worker.", least=0)
+    worker_gpus: float = setting(0.0, "GPUs of such a worker.", least=0)
+    time_limit: float | None = setting(
+        TIME_LIMIT, "Seconds that 30 s of audio may take before it is left out; null waits for ever.", least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSettings(WorkersSettings):
     """How the teacher transcribes."""
 
-    engine: str = setting("auto", "Engine; auto is faster-whisper where it is installed.", choices=ENGINES)
+    shard_size: int | None = setting(
+        None, "Recordings that a crash can cost each worker; null is as few as go to the engine together.", least=1
+    )
     beam_size: int = setting(5, "Beams of the search.", least=1)
     condition_on_previous_text: bool = setting(
         True, "Let the teacher see what it wrote before, as openai/whisper does."
@@ -50,13 +79,13 @@ class LabelSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class ValidateSettings:
+class ValidateSettings(WorkersSettings):
     """How chunks are checked, and which are kept."""
 
     metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS)
     threshold: float = setting(0.4, "Keep a chunk if its distance is at most this, 0 to 1.", least=0, most=1)
     normalise_by: str = setting("auxiliary", "Whose length error rates are divided by.", choices=NORMALISERS)
-    engine: str = setting("auto", "Engine; auto is faster-whisper where it is installed.", choices=ENGINES)
+    shard_size: int = setting(SHARD_SIZE, "Chunks that a crash can cost each worker.", least=1)
     beam_size: int = setting(1, "Beams of the auxiliary's search; 1 is greedy.", least=1)
     batch_size: int = setting(8, "Chunks in one pass.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
@@ -82,6 +111,7 @@ class TargetsSettings:
     )
     k: int = setting(32, "Of kind top: most likely tokens stored for each position; the rest is one bucket.", least=1)
     batch_size: int = setting(8, "Chunks in one pass.", least=1)
+    shard_size: int = setting(256, "Chunks that a crash can cost.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format of the models; auto is float32 on a CPU, float16 on a GPU.")
 
@@ -170,7 +200,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = Path(path)
     recipe = read_settings(Recipe, assign(_read_yaml(path), overrides), where=str(path))
     if not _NAME.fullmatch(recipe.name):
-        raise K2DError(f"{path}: name: {recipe.name!r} names a folder: letters, digits, dots, dashes and underscores")
+        raise K2DError(f"{path}: name: {quoted(recipe.name)} names a folder: {_NAME_CHARACTERS}")
     if recipe.hub.data_repo_id and not recipe.hub.repo_id:
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     return dataclasses.replace(
@@ -183,43 +213,33 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which besides refuses a key that comes twice: the first would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise yaml.MarkedYAMLError(problem=f"{name} is set twice", problem_mark=node.value[index][0].start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506, a SafeLoader
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise K2DError(f"{path}: no such recipe; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise K2DError(f"{path}: cannot be read ({error}); give the path of a YAML file in UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise K2DError(f"{path}{line}: not a YAML that a recipe may hold: {error.problem}") from None
+        problem = " ".join(str(error.problem).split())
+        raise K2DError(f"{path}{line}: not a YAML that a recipe may hold: {problem:.300}") from None
     except yaml.YAMLError as error:
-        raise K2DError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise K2DError(f"{path}: not YAML: {message_of(error)}") from None
     if not isinstance(values, dict):
-        raise K2DError(f"{path}: a recipe is a mapping of settings, such as name: mine; this is {values!r:.60}")
+        raise K2DError(f"{path}: a recipe is a mapping of settings, such as name: mine; this is {quoted(values)}")
     return values
 
 
 def _data(data: DataSettings, recipe: Path, key: str) -> DataSettings:
     """With a path beside the recipe or from here made absolute; a Hub id is told apart by what exists."""
     source = data.source
-    expanded = Path(source).expanduser()
+    expanded = Path(os.path.expanduser(source))  # which, unlike that of a Path, leaves unknown users alone
     for candidate in (recipe.parent / expanded, expanded):
-        if source and candidate.exists():
+        if source and os.path.exists(candidate):  # likewise with names too long for the disk
             return dataclasses.replace(data, source=str(candidate.resolve()))
     if expanded.suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise K2DError(f"{recipe}: {key}: {source!r} does not exist, neither beside the recipe nor from here")
+        raise K2DError(f"{recipe}: {key}: {quoted(source)} does not exist, neither beside the recipe nor from here")
     return data
 
 
@@ -228,7 +248,7 @@ def _beside(models: str | list[str], recipe: Path, *, word: str | None = None) -
     if not isinstance(models, str):
         return [str(_beside(model, recipe, word=word)) for model in models]
     folder = recipe.parent / models
-    return str(folder) if models != word and folder.is_dir() else models
+    return str(folder) if models != word and os.path.isdir(folder) else models
 
 
 def read_distil(values: Mapping[str, Any], *, where: str, section: str = "") -> dict[str, Any]:
@@ -254,6 +274,6 @@ def read_distil(values: Mapping[str, Any], *, where: str, section: str = "") -> 
         check_names(read["peft"], lora, where=where, section=f"{key}peft")
     try:
         K2DTrainingArguments(output_dir="unused", **{name: read[name] for name in read if name != "peft"})
-    except (ValueError, TypeError, ImportError) as error:
-        raise K2DError(f"{where}: {section or 'settings'}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # of three libraries, which look at some values without asking for their kind
+        raise K2DError(f"{where}: {section or 'settings'}: {message_of(error)}") from None
     return read

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from k2d_hf.journal import file_key
+from k2d_hf.storage import file_key
 
 
 def key_of(*parts: Any) -> str:

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import yaml
 
 from k2d_hf.errors import K2DError
+from k2d_hf.plain_yaml import load_yaml
+from k2d_hf.wording import named, quoted
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -
     """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise K2DError(f"{where}: {section or 'the recipe'} must be a mapping of settings, not {values!r}")
+        raise K2DError(f"{where}: {section or 'the recipe'} must be a mapping of settings, not {quoted(values)}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     check_names(values, fields, where=where, section=section)
@@ -83,7 +85,8 @@ def _read_field(field: dataclasses.Field, hint: Any, value: Any, *, where: str, 
     nested = next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
     if nested is None:
         read = read_value(value, hint, where=where, key=key)
-        check_value(read, field.metadata, where=where, key=key)
+        if read is not None:
+            check_value(read, field.metadata, where=where, key=key)
         return read
     if value is None and type(None) in _options(hint):
         return None
@@ -103,7 +106,7 @@ def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, secti
     known = list(known)
     for name in names:
         if name not in known:
-            key = f"{section}.{name}" if section else name
+            key = f"{section}.{named(name)}" if section else named(name)
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; known are {', '.join(known)}" if len(known) <= LISTED else ""
             raise K2DError(f"{where}: {key}: no such setting{f'; did you mean {near[0]}?' if near else hint}")
@@ -115,11 +118,11 @@ def check_value(value: Any, limits: Mapping[str, Any], *, where: str, key: str) 
     if choices is not None and value not in choices:
         near = difflib.get_close_matches(str(value), map(str, choices), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise K2DError(f"{where}: {key}: {value!r} is none of {', '.join(map(str, choices))}{hint}")
+        raise K2DError(f"{where}: {key}: {quoted(value)} is none of {', '.join(map(str, choices))}{hint}")
     if least is not None and most is not None and not least <= value <= most:
-        raise K2DError(f"{where}: {key}: {value!r} is outside {least:g} to {most:g}")
+        raise K2DError(f"{where}: {key}: {quoted(value)} is outside {least:g} to {most:g}")
     if least is not None and not value >= least:
-        raise K2DError(f"{where}: {key}: {value!r} is too small; at least {least:g}")
+        raise K2DError(f"{where}: {key}: {quoted(value)} is too small; at least {least:g}")
 
 
 def read_value(value: Any, hint: Any, *, where: str, key: str) -> Any:
@@ -134,7 +137,7 @@ def read_value(value: Any, hint: Any, *, where: str, key: str) -> Any:
             return converted
     wants_text = str in _options(hint) and not isinstance(value, (list, dict))
     quote = "; put it in quotes" if wants_text and value is not None else ""
-    raise K2DError(f"{where}: {key}: {value!r} is not {_describe(hint)}{quote}")
+    raise K2DError(f"{where}: {key}: {quoted(value)} is not {_describe(hint)}{quote}")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -171,7 +174,7 @@ def _convert_float(value: Any) -> tuple[bool, float | None]:
         return False, None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return False, None
     return math.isfinite(number), number
 
@@ -202,21 +205,21 @@ def assign(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise K2DError(f"--set {text}: write key=value, such as distil.max_steps=50")
+            raise K2DError(f"--set {named(text)}: write key=value, such as distil.max_steps=50")
         *sections, name = key.strip().split(".")
         inner = assigned
         for section in sections:
             below = inner.get(section)
             if below is not None and not isinstance(below, Mapping):
-                raise K2DError(f"--set {text}: {section} is {below!r} and no section")
+                raise K2DError(f"--set {named(text)}: {named(section)} is {quoted(below)} and no section")
             inner[section] = inner = dict(below or {})
-        inner[name] = _as_yaml(value, where=f"--set {text}")
+        inner[name] = _as_yaml(value, where=f"--set {named(text)}")
     return assigned
 
 
 def _as_yaml(text: str, *, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return load_yaml(text)
     except yaml.YAMLError:
         raise K2DError(f"{where}: the value is not YAML; quote what has special characters") from None
 

@@ -6,12 +6,14 @@ evaluation all come here (K2D, stage 3: teacher forcing on the timestamped pseud
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.wording import quoted
 
 CHUNK_SECONDS = 30.0  # what Whisper's encoder sees at once
 TIMESTAMP_SECONDS = 0.02  # one timestamp token a step of this length
@@ -21,14 +23,24 @@ MAX_PROMPT_TOKENS = MAX_TARGET_TOKENS // 2  # <|startofprev|> included
 IGNORED = -100  # label of a position that is not supervised
 _MULTILINGUAL_END_OF_TEXT = 50257  # English-only vocabularies have one token fewer before it
 
-_SPECIAL = re.compile(r"<\|[^|]*\|>")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def strip_special(text: str) -> str:
     """`text` without anything that reads like a special token, so that a transcript can never inject one."""
-    while (stripped := _SPECIAL.sub("", text)) != text:  # what is left may close up to another
-        text = stripped
-    return text
+    if "<|" not in text:
+        return text
+    # What is left may close up to another special token, and on from there: a stack finds them all in one go.
+    kept: list[str] = []
+    bars: list[int] = []  # where `kept` has a |
+    for character in text:
+        kept.append(character)
+        if character == "|":
+            bars.append(len(kept) - 1)
+        elif character == ">" and len(bars) > 1 and kept[-2] == "|" and "<" in kept[max(bars[-2] - 1, 0) : bars[-2]]:
+            del kept[bars[-2] - 1 :]
+            del bars[-2:]
+    return "".join(kept)
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,14 @@ class SpecialTokens:
         )
 
     def timestamp(self, seconds: float) -> int:
-        """Id of the timestamp nearest to `seconds` (0 to 30 s from the chunk's start)."""
-        step = round(seconds / TIMESTAMP_SECONDS)
-        return self.timestamp_begin + min(max(step, 0), round(CHUNK_SECONDS / TIMESTAMP_SECONDS))
+        """Id of the timestamp nearest to `seconds` (0 to 30 s from the chunk's start).
+
+        Raises:
+            K2DError: if it is no finite number.
+        """
+        if not math.isfinite(seconds):
+            raise K2DError(f"a segment at {seconds} s: give its times in seconds from the start of its chunk")
+        return self.timestamp_begin + round(min(max(seconds, 0.0), CHUNK_SECONDS) / TIMESTAMP_SECONDS)
 
 
 def token_id(tokenizer: Any, name: str) -> int:
@@ -115,12 +132,12 @@ class LabelEncoder:
         task_ids = [token_id(self.tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")]
         # languages lie between <|startoftranscript|> and the tasks; an unknown name has the id of another token
         if not self.special.start_of_transcript < (language_id or 0) < min(task_ids):
-            raise K2DError(f"language {language!r} is unknown to this vocabulary: give a code such as 'zh' or 'en'")
+            raise K2DError(f"language {quoted(language)} is unknown to this vocabulary: give a code such as 'zh' or 'en'")
         return [self.special.start_of_transcript, language_id, token_id(self.tokenizer, f"<|{self.task}|>")]
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of plain text; whatever looks like a special token is left out."""
-        return self.tokenizer.encode(strip_special(text), add_special_tokens=False)
+        """Ids of plain text; whatever looks like a special token is left out, and so are lone surrogates: no text."""
+        return self.tokenizer.encode(strip_special(_SURROGATES.sub("", text)), add_special_tokens=False)
 
     def label_ids(
         self, text: str, segments: Sequence[Mapping[str, Any]], *, language: str | None, timestamps: bool

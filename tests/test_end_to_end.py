@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import yaml
 from datasets import load_from_disk
+from shard_files import shard_rows, stage_folder
 from tiny_whisper import WHISPER_BASE
 
 from k2d_hf.cli import main
@@ -55,8 +56,7 @@ def run(tmp_path_factory):
 
 
 def test_every_second_of_segments_is_in_one_chunk_or_listed(run):
-    journal = [json.loads(line) for line in next((run / "resume").glob("label-*")).read_text().splitlines()]
-    written = [s for entry in journal for s in entry["value"].get("segments", [])]
+    written = [s for row in shard_rows(stage_folder(run / "resume", "label")) for s in row["segments"] or []]
     chunks = load_from_disk(str(run / "chunks"))
     listed = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
     seconds_in = sum(s["end"] - s["start"] for s in written)

@@ -153,8 +153,8 @@ def keyword_defaults(function):
 @pytest.mark.parametrize(
     ("settings", "function", "others"),
     [
-        (LabelSettings, "label_recordings", {"language", "journal", "report", "on_progress"}),
-        (ValidateSettings, "validate_labels", {"language", "journal", "on_progress"}),
+        (LabelSettings, "label_recordings", {"language", "shards_dir", "report", "on_progress"}),
+        (ValidateSettings, "validate_labels", {"language", "shards_dir", "on_progress"}),
         (StudentSettings, "create_student", {"language", "task"}),
         (EvaluateSettings, "evaluate_model", {"processor", "name", "language", "on_progress"}),
         (DataSettings, "load_recordings", set()),

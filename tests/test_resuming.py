@@ -41,10 +41,10 @@ def test_times_of_files_count_not_their_order(tmp_path):
 
 
 def test_unfinished_work_of_other_settings_is_thrown_away(tmp_path):
-    (tmp_path / "label-a").write_text("a journal")
+    (tmp_path / "label-a").write_text("work")
     (tmp_path / "distil-a").mkdir()
     (tmp_path / "distil-a" / "weights").write_text("w")
-    assert unfinished(tmp_path, "label", "a").read_text() == "a journal"
+    assert unfinished(tmp_path, "label", "a").read_text() == "work"
     assert not unfinished(tmp_path, "label", "b").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["distil-a"]
     discard(tmp_path, "distil")

@@ -12,6 +12,7 @@ from conftest import HEARD, WRITTEN
 from datasets import load_from_disk
 from fresh_process import PythonProcess
 from hub_server import WRITER, LocalHub, serving
+from shard_files import rewrite, stage_folder
 from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import load_recipe, run_recipe
@@ -29,19 +30,6 @@ def run(workplace, output, *sets, from_stage=None):
     shown = stream.getvalue()
     lines = re.findall(r"^\[\d/\d\] (\w+) +(.*)$", shown, re.MULTILINE)
     return [name for name, line in lines if not line.startswith("up to date: ")], shown
-
-
-def journal(output, stage):
-    """The journal of a stage: its file and its entries."""
-    (path,) = (output / "resume").glob(f"{stage}-*")
-    return path, [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def rewrite(path, old, new):
-    """Change a journal in a way that shows whether it is read."""
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def texts(output, folder, column="text"):
@@ -167,9 +155,7 @@ def test_a_changed_recording_is_labelled_again_and_no_other(own, tmp_path):
     output = tmp_path / "out"
     short = ["student.decoder_layers=1", "distil.max_steps=1", "evaluation=null"]
     run(own, output, *short)
-    path, entries = journal(output, "label")
-    assert len(entries) == 3  # settings, and two recordings that could be read
-    rewrite(path, WRITTEN[0], "記得 one")  # the first in the journal is `one.flac`
+    rewrite(stage_folder(output / "resume", "label"), "one.flac", WRITTEN[0], "記得 one")
     two = own / "recordings" / "two.flac"
     audio, rate = soundfile.read(two)
     soundfile.write(two, audio[: 22 * rate], rate)
@@ -179,15 +165,13 @@ def test_a_changed_recording_is_labelled_again_and_no_other(own, tmp_path):
 
 
 def test_another_threshold_asks_the_auxiliary_nothing_new(again, workplace):
-    path, _ = journal(again, "validate")
-    rewrite(path, HEARD[0], "記得 nothing else")
+    rewrite(stage_folder(again / "resume", "validate"), "", HEARD[0], "記得 nothing else")
     run(workplace, again, "validate.threshold=1.0", "distil.max_steps=1")
     assert any(text.startswith("記得") for text in texts(again, "validated", "auxiliary_text"))
 
 
 def test_from_a_stage_everything_is_done_afresh(again, workplace):
-    path, _ = journal(again, "validate")
-    rewrite(path, HEARD[0], "記得 nothing else")
+    rewrite(stage_folder(again / "resume", "validate"), "", HEARD[0], "記得 nothing else")
     ran, _ = run(workplace, again, from_stage="validate")
     assert ran == ALL[1:]
     assert texts(again, "validated", "auxiliary_text") == [HEARD[0] + HEARD[1]] * 3

@@ -20,6 +20,7 @@ from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.errors import K2DError
 from k2d_hf.folders import cached_folder, write_folder
 from k2d_hf.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens, token_id
+from k2d_hf.wording import message_of, named
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, WhisperConfig
@@ -91,11 +92,14 @@ def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> No
 
     model = read_ctranslate2(source / "model.bin")
     if model.spec != "WhisperSpec":
-        raise K2DError(f"{model.path}: a CTranslate2 {model.spec}, not a Whisper model")
+        raise K2DError(f"{model.path}: a CTranslate2 {named(model.spec)}, not a Whisper model")
     settings = _read_settings(source / "config.json")
     weights = transformers_weights(model)
     tokenizer = save_processor(source / "tokenizer.json", folder, shapes=weight_shapes(model, weights))
-    special = SpecialTokens.of(tokenizer)
+    try:
+        special = SpecialTokens.of(tokenizer)
+    except K2DError as error:
+        raise K2DError(f"{source / 'tokenizer.json'}: {error}") from None
     config = _whisper_config(model, weights, special, dtype=dtype)
     check_against_architecture(model, weights, config)
     _generation_config(settings, config, special, tokenizer).save_pretrained(folder)
@@ -154,7 +158,7 @@ def _generation_config(
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     vocabulary = tokenizer.get_vocab()
-    heads = [(layer, head) for layer, head in settings.get("alignment_heads") or () if layer < config.decoder_layers]
+    heads = [(layer, head) for layer, head in settings.get("alignment_heads") or () if 0 <= layer < config.decoder_layers]
     extra: dict[str, Any] = {"alignment_heads": [list(pair) for pair in heads]} if heads else {}
     if special.multilingual:
         languages = {f"<|{code}|>" for code in LANGUAGES} & vocabulary.keys()
@@ -183,9 +187,20 @@ def _read_settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise K2DError(f"{path}: not JSON ({error}); download or copy it again") from None
-    return settings if isinstance(settings, dict) else {}
+    except (ValueError, RecursionError) as error:
+        raise K2DError(f"{path}: not JSON ({message_of(error)}); download or copy it again") from None
+    settings = settings if isinstance(settings, dict) else {}
+    for name, values in ((name, settings.get(name) or []) for name in ("suppress_ids", "suppress_ids_begin")):
+        if not _are_whole_numbers(values):
+            raise K2DError(f"{path}: {name} is no list of token ids; download or copy it again")
+    heads = settings.get("alignment_heads") or []
+    if not isinstance(heads, list) or not all(_are_whole_numbers(pair) and len(pair) == 2 for pair in heads):
+        raise K2DError(f"{path}: alignment_heads is no list of layers and heads; download or copy it again")
+    return settings
+
+
+def _are_whole_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and abs(value) < 1 << 31 for value in values)
 
 
 def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]) -> Any:
@@ -198,12 +213,14 @@ def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]
     try:
         backend = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # the library raises bare Exception
-        raise K2DError(f"{tokenizer_file}: not a tokenizer ({error}); download or copy it again") from None
+        raise K2DError(f"{tokenizer_file}: not a tokenizer ({message_of(error)}); download or copy it again") from None
     if shapes["vocab_size"] - backend.get_vocab_size() == _TIMESTAMPS:  # files of the first years stop before these
         names = [f"<|{index * TIMESTAMP_SECONDS:.2f}|>" for index in range(_TIMESTAMPS)]
         backend.add_tokens([AddedToken(name, special=False) for name in names])
     if backend.get_vocab_size() != shapes["vocab_size"]:
         raise K2DError(f"{tokenizer_file}: {backend.get_vocab_size()} tokens, the model has {shapes['vocab_size']}")
+    if (largest := max(backend.get_vocab().values())) >= shapes["vocab_size"]:
+        raise K2DError(f"{tokenizer_file}: a token with the id {largest}, the model has {shapes['vocab_size']}")
     last_special = backend.token_to_id("<|notimestamps|>")
     if last_special is None:
         raise K2DError(f"{tokenizer_file}: no token <|notimestamps|>; copy the tokenizer.json of the original model")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from k2d_hf.errors import K2DError
+from k2d_hf.wording import named, quoted
 
 # Type ids of the format, in its order. numpy has no bfloat16: its bits are kept as uint16, which the format never has.
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
@@ -42,21 +43,25 @@ class CTranslate2File:
         """The array `name` as float32, with its quantisation undone (value = stored / scale, a scale a row or one).
 
         Raises:
-            K2DError: if there is no such array, or it is quantised in a way that has no plain inverse.
+            K2DError: if there is no such array, it is quantised in a way that has no plain inverse, or it holds what is
+                no number.
         """
         name = self.aliases.get(name, name)
         stored = self._stored(name)
         if stored.dtype == np.uint16:
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        values = stored.astype(np.float32)
-        if stored.dtype in (np.float32, np.float16):
-            return values
-        scale = self._stored(name + _SCALE).astype(np.float32)
-        if stored.dtype == np.int32 or scale.shape not in ((), stored.shape[:1]):
-            raise K2DError(
-                f"{self.path}: {name} is quantised as {stored.dtype} with scales {scale.shape}: not supported"
-            )
-        return values / scale.reshape(scale.shape + (1,) * (stored.ndim - 1) if scale.ndim else ())
+            values = (stored.astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = stored.astype(np.float32)
+        if np.issubdtype(stored.dtype, np.signedinteger):
+            scale = self._stored(name + _SCALE).astype(np.float32)
+            if stored.dtype == np.int32 or scale.shape not in ((), stored.shape[:1]):
+                found = f"quantised as {stored.dtype} with scales {scale.shape}"
+                raise K2DError(f"{self.path}: {named(name)} is {found}: not supported")
+            with np.errstate(all="ignore"):
+                values /= scale.reshape(scale.shape + (1,) * (stored.ndim - 1) if scale.ndim else ())
+        if not np.isfinite(values).all():
+            raise K2DError(f"{self.path}: {named(name)} holds NaN or infinity; download or copy the file again")
+        return values
 
     def setting(self, name: str) -> int:
         """The scalar setting `name`, such as `encoder/num_heads`.
@@ -66,12 +71,12 @@ class CTranslate2File:
         """
         stored = self._stored(name)
         if stored.size != 1 or not np.issubdtype(stored.dtype, np.integer):
-            raise K2DError(f"{self.path}: {name} is no whole number; download or copy the file again")
+            raise K2DError(f"{self.path}: {named(name)} is no whole number; download or copy the file again")
         return int(stored.reshape(())[()])
 
     def _stored(self, name: str) -> np.ndarray:
         if name not in self.variables:
-            raise K2DError(f"{self.path}: no variable {name}; convert the model again with a recent CTranslate2")
+            raise K2DError(f"{self.path}: no variable {named(name)}; convert the model again with a recent CTranslate2")
         return self.variables[name]
 
 
@@ -123,5 +128,5 @@ class _Cursor:
         # An array without elements may claim any shape, and whoever believes it allocates any amount of memory.
         sensible = type_id < len(_TYPES) and len(shape) <= _MOST_DIMENSIONS and size > 0
         if not sensible or size != math.prod(shape) * np.dtype(_TYPES[type_id]).itemsize:
-            raise K2DError(f"{self.path}: variable {name!r} is damaged; download or copy the file again")
+            raise K2DError(f"{self.path}: variable {quoted(name)} is damaged; download or copy the file again")
         return name, self.take(size).view(_TYPES[type_id]).reshape(shape)

@@ -13,6 +13,7 @@ import numpy as np
 
 from k2d_hf.checkpoints.ctranslate2_file import CTranslate2File
 from k2d_hf.errors import K2DError
+from k2d_hf.wording import named
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig
@@ -64,14 +65,14 @@ def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
         in_layer = _IN_LAYER.fullmatch(scope)
         inside = _INSIDE_LAYERS.get(in_layer[3]) if in_layer else None
         if parameter not in _PARAMETERS or (inside is None and scope not in _OUTSIDE_LAYERS):
-            raise K2DError(f"{model.path}: {name} is not part of a Whisper model as transformers knows it")
+            raise K2DError(f"{model.path}: {named(name)} is not part of a Whisper model as transformers knows it")
         if in_layer is None or inside is None:
             targets = [_OUTSIDE_LAYERS[scope]]
         else:
             targets = [f"model.{in_layer[1]}.layers.{in_layer[2]}.{target}" for target in inside]
         array = model.array(name)
         if len(array) % len(targets):
-            raise K2DError(f"{model.path}: {name} has {len(array)} rows, which {len(targets)} projections cannot share")
+            raise K2DError(f"{model.path}: {named(name)} has {len(array)} rows, which {len(targets)} projections cannot share")
         for target, part in zip(targets, np.split(array, len(targets)), strict=True):
             weights[f"{target}.{_PARAMETERS[parameter]}"] = part
     for name in [name for name in weights if name.endswith("k_proj.bias")]:
@@ -136,4 +137,4 @@ def check_against_architecture(model: CTranslate2File, weights: dict[str, np.nda
         wanted = tuple(expected[name].shape) if name in expected else None
         found = weights[name].shape if name in weights else None
         if wanted != found:
-            raise K2DError(f"{model.path}: {name} has shape {found} where Whisper has {wanted}")
+            raise K2DError(f"{model.path}: {named(name)} has shape {found} where Whisper has {wanted}")

@@ -46,6 +46,8 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         for name, choices in (("chunk_weighting", CHUNK_WEIGHTINGS), ("task", TASKS)):
             if getattr(self, name) not in choices:
                 raise K2DError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        if self.shuffle_buffer < 0:
+            raise K2DError(f"shuffle_buffer {self.shuffle_buffer}: must not be negative")
         if self.remove_unused_columns:
             raise K2DError("remove_unused_columns must be False: the collator reads the columns of the chunks")
         if self.label_smoothing_factor:

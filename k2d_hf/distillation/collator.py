@@ -13,12 +13,14 @@ from transformers import TrainerCallback, WhisperForConditionalGeneration, Whisp
 
 from k2d_hf.distillation.target_columns import Example, stored_targets
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
+from k2d_hf.labelling.audio import SAMPLE_RATE, read_chunk
 from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.encoder_states import EncoderStates
+
+EPOCH = "_epoch"  # column of chunks from a stream, where an epoch may end within a batch
 
 
 def chunk_weight(distance: float | None, weighting: str) -> float:
@@ -95,7 +97,7 @@ class K2DDataCollator:
 
     def draws(self, chunk: Mapping[str, Any], *, epoch: int | None = None) -> tuple[bool, bool]:
         """Whether the chunk has timestamps, and whether it has a prompt, in this epoch, or in another."""
-        epoch = self.epoch if epoch is None else epoch
+        epoch = chunk.get(EPOCH, self.epoch) if epoch is None else epoch
         generator = random.Random(f"{self.seed} {epoch} {chunk['recording']} {chunk['start']}")
         timestamps = generator.random() < self.timestamp_probability
         prompt = generator.random() < self.previous_text_probability
@@ -135,8 +137,11 @@ class K2DDataCollator:
         return self.encoder.teacher_forcing(label, prompt)
 
     def features(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-        """Log-mel features of the chunks' audio, [B, mel bins, frames] float32."""
-        audio = [read_audio(chunk["recording"], chunk["start"], chunk["duration"]) for chunk in chunks]
+        """Log-mel features of the chunks' audio, [B, mel bins, frames] float32.
+
+        The audio is read from a chunk's column `audio` where it is embedded there, else from its recording.
+        """
+        audio = [read_chunk(chunk) for chunk in chunks]
         return self.processor.feature_extractor(
             audio, sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="pt"
         ).input_features

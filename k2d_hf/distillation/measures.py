@@ -21,15 +21,28 @@ class RunningSums:
     """Sums of the loss's parts since the last log, over supervised tokens, and the time they took."""
 
     def __init__(self) -> None:
-        self.batches: list[Tensor] = []  # a vector of PARTS each; left on the device, as reading one waits for it
+        self.total: Tensor | None = None  # of PARTS; left on the device, as reading it waits for it
         self.tokens = 0
         self.started = time.perf_counter()
         self.timed_from = 0
 
     def add(self, sums: LossSums) -> None:
-        """Add a batch."""
-        self.batches.append(torch.stack([getattr(sums, name).detach() for name in PARTS]))
+        """Add a batch; one after the other, so that a training that goes on from a checkpoint sums alike."""
+        batch = torch.stack([getattr(sums, name).detach() for name in PARTS])
+        batch = batch.to(torch.float32 if batch.device.type == "mps" else torch.float64)  # which has no float64
+        self.total = batch if self.total is None else self.total + batch
         self.tokens += sums.tokens
+
+    def so_far(self) -> list[float]:
+        """The sums of PARTS, and the tokens."""
+        return [*([0.0] * len(PARTS) if self.total is None else self.total.tolist()), self.tokens]
+
+    def go_on_from(self, so_far: list[float], device: torch.device) -> None:
+        """Take up sums that an earlier run had; they do not count in the speed."""
+        *sums, tokens = so_far
+        self.total = torch.tensor(sums, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self.tokens = int(tokens)
+        self.pause()
 
     def pause(self) -> None:
         """Leave out of the speed what came before, such as an evaluation."""
@@ -38,8 +51,7 @@ class RunningSums:
 
     def averages(self, components: Iterable[str]) -> dict[str, float]:
         """Loss and components, averaged over the supervised tokens of all processes; every process must call it."""
-        mine = torch.stack(self.batches).cpu().double().sum(0).tolist() if self.batches else [0.0] * len(PARTS)
-        *sums, tokens = (sum(column) for column in zip(*gather_object([[*mine, self.tokens]]), strict=True))
+        *sums, tokens = (sum(column) for column in zip(*gather_object([self.so_far()]), strict=True))
         if not tokens:
             return {}
         average = {name: value / tokens for name, value in zip(PARTS, sums, strict=True)}

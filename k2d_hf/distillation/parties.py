@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,7 +103,8 @@ def output_embedding(model: WhisperForConditionalGeneration) -> Tensor:
         K2DError: if the output layer is not a plain matrix, as when peft adapts it.
     """
     head = model.proj_out
-    if type(head) is not nn.Linear or head.bias is not None:
+    plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward  # FSDP makes a class of its own
+    if not plain or head.bias is not None:
         raise K2DError(
             "the output layer proj_out must stay a plain linear layer: leave it out of peft's target_modules"
         )
@@ -174,17 +175,25 @@ def student_hidden(
 
 
 @torch.no_grad()
-def encode(model: WhisperForConditionalGeneration, input_features: Tensor) -> Tensor:
+def encode(
+    model: WhisperForConditionalGeneration, input_features: Tensor, *, run: Callable[..., Any] | None = None
+) -> Tensor:
     """Encoder states [B, frames, d], without gradient or dropout.
 
     A CPU takes one chunk at a time: it has nothing to gain from a batch, and the activations of one stay nearer.
+
+    Args:
+        model: whose encoder it is.
+        input_features: [B, mel bins, 2 * frames].
+        run: what runs the encoder, given it and some features; by default it is called.
     """
     encoder = model.model.encoder
     was_training = encoder.training
     encoder.eval()
     features = input_features.to(encoder.conv1.weight.dtype)
     parts = features.split(1) if features.device.type == "cpu" else [features]
-    states = torch.cat([encoder(part).last_hidden_state for part in parts])
+    run = run or type(encoder).__call__
+    states = torch.cat([run(encoder, part).last_hidden_state for part in parts])
     encoder.train(was_training)
     return states
 

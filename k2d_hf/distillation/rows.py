@@ -43,7 +43,9 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     for at, batch in _batches(rows, "text", "segments", "language", "keep"):
         here = slice(at, at + len(batch))
         kept[here] = [bool(chunk.get("keep", True)) for chunk in batch]
-        fits[here][kept[here]] = _fit([chunk for chunk, keep in zip(batch, kept[here], strict=True) if keep], collator)
+        fits[here][kept[here]] = labels_fit(
+            [chunk for chunk, keep in zip(batch, kept[here], strict=True) if keep], collator
+        )
     dropped = len(rows) - int(kept.sum())
     too_long = np.flatnonzero(kept & ~fits)
     if len(too_long):
@@ -92,7 +94,7 @@ def _batches(rows: Any, *columns: str) -> Iterator[tuple[int, list[dict[str, Any
         at += len(chunks)
 
 
-def _fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> np.ndarray:
+def labels_fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> np.ndarray:
     """Whether the decoder has room for each label in every form that a draw can give, without prompt, [chunks] bool."""
     probability, room = collator.timestamp_probability, collator.max_tokens
     fit = np.ones(len(chunks), dtype=bool)

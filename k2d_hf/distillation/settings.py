@@ -44,6 +44,12 @@ class DistillationSettings:
         default=True,
         metadata={"help": "Put labels of like length into a batch, as drawn for the epoch; else batches are random."},
     )
+    shuffle_buffer: int = field(
+        default=1000,
+        metadata={
+            "help": "Chunks of a stream that are held, and from which the next is drawn; 0: in the order of the stream."
+        },
+    )
     chunk_weighting: str = field(
         default="hard",
         metadata={"help": "Weight of a chunk in the loss: 'hard' (1) or 'soft' (1 - distance, at least 0)."},

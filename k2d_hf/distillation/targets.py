@@ -9,7 +9,10 @@ without, is drawn anew in each epoch, so targets are stored for every form that 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from k2d_hf.arrow import opened_files, write_file
+from k2d_hf.cache import scratch_folder
 from k2d_hf.distillation.collator import K2DDataCollator, pad_examples
 from k2d_hf.distillation.encoder_states import EncoderStates
 from k2d_hf.distillation.losses import Head, SoftTargets, check_vocabulary
@@ -32,14 +37,16 @@ from k2d_hf.distillation.target_columns import (
     without_targets,
 )
 from k2d_hf.errors import K2DError
-from k2d_hf.journal import map_rows
+from k2d_hf.shards import RecordedFolder
+from k2d_hf.storage import file_key
 from k2d_hf.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
     from transformers import WhisperForConditionalGeneration
 
 TOP_TOKENS = 32
+SHARD_SIZE = 256  # chunks; some two hours of speech, and 100 MB of hidden states
 BLOCK_TOKENS = 128  # positions whose logits are in memory at once
 
 
@@ -56,6 +63,8 @@ def add_soft_targets(
     device: str = "auto",
     dtype: str = "auto",
     encoder_states_dir: str | Path | None = None,
+    shard_size: int = SHARD_SIZE,
+    shards_dir: str | Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Dataset:
     """Store what the teacher says at each supervised token of each chunk, in every form that its label can take.
@@ -74,6 +83,9 @@ def add_soft_targets(
         dtype: number format of the models; `auto` is float32 on a CPU and float16 on a GPU.
         encoder_states_dir: folder for the teacher's encoder states, kept for training where student and teacher share
             the encoder; nothing is kept if None.
+        shard_size: chunks in a shard, which is what a crash can cost.
+        shards_dir: folder that keeps each finished shard, so that an interrupted run resumes, and which the result is
+            read from; None keeps nothing.
         on_progress: called with the number of chunks done.
 
     Returns:
@@ -83,8 +95,36 @@ def add_soft_targets(
         and `target_embedding`, a digest of the teacher's embedding, null without kind `hidden`.
 
     Raises:
-        K2DError: for k or temperature out of range, or models that do not fit the collator's processor.
+        K2DError: for k or temperature out of range, models that do not fit the collator's processor, or a
+            `shards_dir` of other settings.
     """
+    with scratch_folder() if shards_dir is None else nullcontext(Path(shards_dir)) as folder:
+        files, features = write_soft_targets(
+            chunks, teacher, collator, auxiliary=auxiliary, kind=kind, temperature=temperature, k=k,
+            batch_size=batch_size, device=device, dtype=dtype, encoder_states_dir=encoder_states_dir,
+            shard_size=shard_size, shards_dir=folder, on_progress=on_progress,
+        )  # fmt: skip
+        return opened_files(files, features)
+
+
+def write_soft_targets(
+    chunks: Dataset,
+    teacher: str | Path | WhisperForConditionalGeneration,
+    collator: K2DDataCollator,
+    *,
+    auxiliary: str | Path | WhisperForConditionalGeneration | None,
+    kind: str,
+    temperature: float,
+    k: int,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    encoder_states_dir: str | Path | None,
+    shard_size: int,
+    shards_dir: Path,
+    on_progress: Callable[[int], None] | None,
+) -> tuple[list[Path], Features]:
+    """The same as files in `shards_dir`, in order, and their columns; those that are there already stay."""
     if kind not in KINDS:
         raise K2DError(f"kind {kind!r}: choose one of {', '.join(KINDS)}")
     if k < 1 or not 0 < temperature < float("inf"):
@@ -102,13 +142,39 @@ def add_soft_targets(
     stage = _Targets(models, kinds, collator, k, temperature, kept, embedding, on_progress)
     widths = {name: model.config.d_model if kinds[name] == "hidden" else k for name, model in models.items()}
     plain = without_targets(chunks)
-    return map_rows(
-        plain,
-        stage,
-        features=type(plain.features)({**plain.features, **target_features(kinds, widths)}),
-        batch_size=batch_size,
-        desc="targets",
-    )
+    features = type(plain.features)({**plain.features, **target_features(kinds, widths)})
+    settings = {
+        "kind": kind, "k": k, "temperature": temperature, "dtype": dtype, "encoder states": encoder_states_dir is not None,
+        "models": {name: embedding_digest(output_embedding(model)) for name, model in models.items()},
+        "language": collator.language, "timestamps": collator.timestamp_probability,
+        "prompts": collator.previous_text_probability, "tokens": collator.max_tokens,
+    }  # fmt: skip
+    finished = RecordedFolder(shards_dir, settings=settings)
+    files = []
+    for rows in plain.with_format(None).iter(batch_size=shard_size):
+        path = shards_dir / f"{_key(rows)}.arrow"
+        files.append(path)
+        count = len(rows["text"])
+        if path.exists():
+            stage.on_progress(count)
+            continue
+        finished.record()
+        parts = [
+            stage({name: values[at : at + batch_size] for name, values in rows.items()})
+            for at in range(0, count, batch_size)
+        ]
+        added = {name: [value for part in parts for value in part[name]] for name in parts[0]}
+        write_file({**rows, **added}, features, path)
+    return files, features
+
+
+def _key(rows: dict[str, list[Any]]) -> str:
+    """Short hash of some chunks and of the files that they lie in."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(rows, sort_keys=True, default=str).encode(errors="surrogatepass"))
+    for recording in sorted(set(rows["recording"])):
+        digest.update(file_key(recording).encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def top_tokens(head: Head, *, k: int, temperature: float) -> SoftTargets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ from huggingface_hub import get_token
 from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
-    Seq2SeqTrainer,
     WhisperForConditionalGeneration,
     WhisperProcessor,
+    set_seed,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
 
@@ -37,8 +38,11 @@ from k2d_hf.distillation.parties import (
     student_hidden,
     with_adapters,
 )
+from k2d_hf.distillation.resumable import ResumableTrainer
 from k2d_hf.distillation.rows import language_of, training_rows
 from k2d_hf.distillation.sampling import LengthGroupedSampler
+from k2d_hf.distillation.sharding import check_loaded, loading_whole, prepare_sharding, sums_in_forward
+from k2d_hf.distillation.streams import ChunkStream, PassingOver, TargetCheck, chunk_stream, described, is_stream
 from k2d_hf.distillation.student import set_language
 from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of, targets_for_loss
 from k2d_hf.errors import K2DError
@@ -53,7 +57,7 @@ logger = logging.getLogger(__name__)
 _PROJECTIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class K2DTrainer(Seq2SeqTrainer):
+class K2DTrainer(ResumableTrainer):
     """Distils a student from a teacher on validated pseudo-labels.
 
     A `Seq2SeqTrainer` that adds the loss: cross-entropy on the labels, KL from the teacher, KL from the auxiliary,
@@ -76,7 +80,7 @@ class K2DTrainer(Seq2SeqTrainer):
 
     Raises:
         K2DError: if a party that the loss needs is missing, soft targets are of another temperature, vocabularies or
-            mel bins differ, or the student is to be sharded (FSDP, DeepSpeed ZeRO-3).
+            mel bins differ, or the student is to be sharded by DeepSpeed ZeRO-3.
     """
 
     args: K2DTrainingArguments
@@ -98,25 +102,31 @@ class K2DTrainer(Seq2SeqTrainer):
     ) -> None:
         args = args or K2DTrainingArguments(output_dir="k2d-student")
         processing_class = processing_class or find_processor(model, teacher_model)
-        student: Any = load_whisper(model) if isinstance(model, (str, Path)) else model
+        with loading_whole():
+            student: Any = load_whisper(model) if isinstance(model, (str, Path)) else model
         base = base_whisper(student)
         self.loss_weights = LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature)
         given = {"teacher": (teacher_model, args.kl_weight), "auxiliary": (auxiliary_model, args.auxiliary_weight)}
+        columns = described(train_dataset)
         self.stored = [  # whose soft targets take the model's place
-            name
-            for name, (party, weight) in given.items()
-            if weight and party is None and has_targets(train_dataset, name)
+            name for name, (party, weight) in given.items() if weight and party is None and has_targets(columns, name)
         ]
         self.stored_embedding: Tensor | None = None  # with which the teacher's stored hidden states become logits
-        if "teacher" in self.stored and kind_of(train_dataset) == "hidden":
+        if "teacher" in self.stored and kind_of(columns) == "hidden":
             self.stored_embedding = output_embedding(base).detach().clone()  # the student's will change
-            check_embedding(train_dataset, self.stored_embedding)
-        helpers: list[Any] = [
-            None if name in self.stored else helper(name, party, base, weight=weight)
-            for name, (party, weight) in given.items()
-        ]
+            if not is_stream(train_dataset):
+                check_embedding(train_dataset, self.stored_embedding)
+        with loading_whole():
+            helpers: list[Any] = [
+                None if name in self.stored else helper(name, party, base, weight=weight)
+                for name, (party, weight) in given.items()
+            ]
         self.teacher, self.auxiliary = helpers
+        for name, party in (("student", base), ("teacher", self.teacher), ("auxiliary", self.auxiliary)):
+            if party is not None:
+                check_loaded(name, party)
         if peft_config is not None:
+            set_seed(args.seed)  # adapters begin at random
             student = with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
         chunks = train_dataset
         output_embedding(base)
@@ -135,7 +145,12 @@ class K2DTrainer(Seq2SeqTrainer):
         if isinstance(data_collator, K2DDataCollator):
             train_dataset = training_rows(train_dataset, data_collator, what="training")
             eval_dataset = training_rows(eval_dataset, data_collator, what="evaluation")
-        train_dataset = targets_for_loss(train_dataset, self.stored, args.temperature, what="training")
+        if is_stream(train_dataset):
+            kinds = {party: str(kind_of(columns, party)) for party in self.stored}
+            check = TargetCheck(kinds.values(), args.temperature, self.stored_embedding) if kinds else None
+            train_dataset = chunk_stream(train_dataset, data_collator, args, stored=kinds, check=check)
+        else:
+            train_dataset = targets_for_loss(train_dataset, self.stored, args.temperature, what="training")
         eval_dataset = targets_for_loss(eval_dataset, self.stored, args.temperature, what="evaluation")
         if compute_metrics is None and args.predict_with_generate:
             compute_metrics = MixedErrorRateMetric(processing_class)
@@ -149,15 +164,18 @@ class K2DTrainer(Seq2SeqTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
-        if self.is_fsdp_enabled or is_deepspeed_zero3_enabled():
-            raise K2DError("FSDP and ZeRO-3 shard the embedding that the loss needs whole: use DDP or ZeRO-2")
+        if is_deepspeed_zero3_enabled():
+            raise K2DError("ZeRO-3 shards the embedding that the loss needs whole: use FSDP, DDP or ZeRO-2")
+        if self.is_fsdp_enabled:
+            prepare_sharding(self.accelerator)
+        elif args.fsdp:
+            logger.warning("fsdp is left out of account: accelerate shards on GPUs and their like, not on CPUs")
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
         self._components = ["ce"]
         self._components += ["kl", "agreement"] * bool(self.teacher or "teacher" in self.stored)
         self._components += ["auxiliary_kl"] * bool(self.auxiliary or "auxiliary" in self.stored)
-        self._sums = {mode: RunningSums() for mode in ("train", "eval")}
         for party in (self.teacher, self.auxiliary):
             if party is not None:
                 party.to(self.args.device)
@@ -191,10 +209,24 @@ class K2DTrainer(Seq2SeqTrainer):
         """
         if self.args.keep_encoder_states:
             keep_encoder_states(self)
-        self._sums["train"] = RunningSums()
         output = super().train(*args, **kwargs)
+        if isinstance(self.train_dataset, ChunkStream):
+            logger.info("training: %s", self.train_dataset.summary())
         self._check_pushes()
         return output
+
+    def get_train_dataloader(self) -> Any:
+        """As the Trainer's; of a stream, what an interrupted run has seen is passed over without reading its audio."""
+        rows: Any = self.train_dataset
+        if not isinstance(rows, ChunkStream):
+            return super().get_train_dataloader()
+        steps = self.resumed_step if not self.args.ignore_data_skip else 0
+        rows.pass_over(
+            steps * self.args.gradient_accumulation_steps,
+            rows_of_a_batch=self._train_batch_size * self.accelerator.num_processes,
+        )
+        with self._collating(PassingOver(self.data_collator)):
+            return super().get_train_dataloader()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the card to `args.output_dir`; arguments as for the Trainer's, by `ModelCardCallback.create`."""
@@ -250,29 +282,39 @@ class K2DTrainer(Seq2SeqTrainer):
     def loss_sums(self, model: nn.Module, inputs: dict[str, Tensor]) -> LossSums:
         """Loss and components of one batch, summed over its supervised tokens."""
         base = base_whisper(self.accelerator.unwrap_model(model))
+        if self.is_fsdp_enabled:
+            sums_of = partial(self._sums_of, base, inputs)
+            return sums_in_forward(model, base, inputs, sums_of, frozen_encoder=self.encoder_is_frozen)
+        states = inputs.get("encoder_states")
+        if states is None and self.encoder_is_frozen:
+            with self.accelerator.autocast():  # the Trainer wraps the student alone
+                states = encode(base, inputs["input_features"])
+        return self._sums_of(base, inputs, student_hidden(model, base, inputs, states), states)
+
+    def _sums_of(
+        self, base: WhisperForConditionalGeneration, inputs: dict[str, Tensor], hidden: Tensor, states: Tensor | None
+    ) -> LossSums:
+        """The sums, from the student's last hidden states [B, L, d] and those of its encoder, if that is frozen."""
         labels = inputs["labels"]
         supervised = labels != IGNORED
-        states = inputs.get("encoder_states")
-        with self.accelerator.autocast():  # the Trainer wraps the student alone
-            if states is None and self.encoder_is_frozen:
-                states = encode(base, inputs["input_features"])
+        with self.accelerator.autocast():
             shared = states if self.shares_encoder else None
             teacher = helping_head(self.teacher, inputs, supervised, shared) if self.teacher else None
             auxiliary = helping_head(self.auxiliary, inputs, supervised) if self.auxiliary else None
         stored = {name: self._stored_party(name, inputs, supervised) for name in self.stored}
-        hidden = student_hidden(model, base, inputs, states)
         token_weights = None
         if "chunk_weights" in inputs:
             token_weights = inputs["chunk_weights"][:, None].expand_as(labels)[supervised]
-        return distillation_loss(
-            Head(hidden[supervised], output_embedding(base)),
-            labels[supervised],
-            teacher=stored.get("teacher", teacher),
-            auxiliary=stored.get("auxiliary", auxiliary),
-            weights=self.loss_weights,
-            token_weights=token_weights,
-            projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
-        )
+        with torch.autocast(labels.device.type, enabled=False):  # the loss chooses its number formats itself
+            return distillation_loss(
+                Head(hidden[supervised], output_embedding(base)),
+                labels[supervised],
+                teacher=stored.get("teacher", teacher),
+                auxiliary=stored.get("auxiliary", auxiliary),
+                weights=self.loss_weights,
+                token_weights=token_weights,
+                projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
+            )
 
     def _stored_party(self, name: str, inputs: dict[str, Tensor], supervised: Tensor) -> Head | SoftTargets:
         if f"{name}_hidden" in inputs:
@@ -340,10 +382,13 @@ class K2DTrainer(Seq2SeqTrainer):
         with self._evaluation_collator():
             return super().get_test_dataloader(test_dataset)
 
-    @contextmanager
-    def _evaluation_collator(self) -> Iterator[None]:
+    def _evaluation_collator(self) -> Any:
         collator = self.data_collator
-        self.data_collator = collator.for_evaluation() if isinstance(collator, K2DDataCollator) else collator
+        return self._collating(collator.for_evaluation() if isinstance(collator, K2DDataCollator) else collator)
+
+    @contextmanager
+    def _collating(self, collator: Any) -> Iterator[None]:
+        collator, self.data_collator = self.data_collator, collator
         try:
             yield
         finally:

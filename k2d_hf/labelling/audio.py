@@ -6,9 +6,10 @@ Labelling reads whole recordings; what comes after it reads the spans of chunks,
 import io
 import math
 import os
-import struct
-from collections.abc import Iterator
-from typing import BinaryIO
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -16,7 +17,10 @@ import soxr
 
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.background import stop_if_asked
+from k2d_hf.labelling.containers import missing_end, with_open_size
 from k2d_hf.labelling.mp3 import with_frame_count
+from k2d_hf.labelling.sound_file import Sound, check_readable, kept_place, size_of
+from k2d_hf.storage import is_address, open_to_read
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper's feature extractor takes
 AUDIO_EXTENSIONS = (
@@ -31,24 +35,23 @@ MP3_FORMATS = {"MP3", "MPEG"}
 LOSSY_FORMATS = {"OGG"} | MP3_FORMATS
 # Read on either side of a span that is resampled; from 0.02 s on, the span equals the same cut of the whole file.
 FILTER_MARGIN = SAMPLE_RATE // 20  # samples at 16 kHz
-BLOCK_FRAMES = 1 << 18
+BLOCK_SAMPLES = 1 << 18  # of all channels, decoded at once
+RATES = range(1000, 1_000_001)  # Hz; a header that says 1 Hz asks for 16,000 samples for each that there is
+# Bytes that are fetched at once of a file that is far away; a search for a span reads a little in many places.
+WHOLE_FETCH, SPAN_FETCH = 1 << 22, 1 << 17
 
 UNKNOWN_LENGTH = 1 << 62  # libsndfile says 2**63 - 1 for a FLAC stream written to a pipe
-STREAMED_SIZE = (
-    0x7FFFF000  # writers to a pipe put 0, 0x7FFFF000... (SoX) or 0xFFFFFFFF (FFmpeg) for the size they cannot know
-)
-HEADER_SLACK = 64  # bytes: some writers count the header in the data size
 SHORT_READ_SLACK = 2 * 1152  # samples: an MP3 counts its frames, and its decoder keeps some of the last ones to itself
-OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is
 
 ADVICE = {
     "no such file": "check the path",
     "not a file": "give the path of an audio file",
-    "not readable": "check its permissions",
+    "not readable": "check its permissions, and the disk or network that it is on",
     "empty file": "copy or download it again",
     "not audio": "convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)",
     "truncated": "copy it again, or keep what is left with ffmpeg -i IN OUT.flac",
     "no samples": "leave it out, or record it again",
+    "sample rate": "convert it to 16 kHz (ffmpeg -i IN -ar 16000 OUT.flac)",
     "not finite": "export it again without NaN and infinite samples",
 }
 
@@ -64,14 +67,8 @@ class AudioError(K2DError):
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.path}: {self.reason}{detail}; {ADVICE[self.reason]}"
-
-
-class _Sound(soundfile.SoundFile):
-    """A file that is read forwards: soundfile seeks after every read, which Vorbis and MP3 do not survive exactly."""
-
-    def seekable(self) -> bool:
-        return False
+        path = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in self.path)  # on one line
+        return f"{path}: {self.reason}{detail}; {ADVICE[self.reason]}"
 
 
 def read_audio(path: str | os.PathLike[str], start: float = 0.0, duration: float | None = None) -> np.ndarray:
@@ -82,28 +79,43 @@ def read_audio(path: str | os.PathLike[str], start: float = 0.0, duration: float
     what lies beyond the end is left away. Only the span is decoded. Amplitudes beyond 1 (float files) stay as they are.
     A span equals the same cut of the whole recording within 2e-6 (Opus at 16 kHz or less within 1e-2: its
     speech coder forgets the past slowly).
+    The path may be an address that fsspec knows, such as `s3://bucket/a.flac`: of one that is far away a span fetches
+    little more than itself; of an MP3 all before it too, and where that has no frame count, all of it.
 
-    Raises AudioError: a file that is missing, empty, not audio, truncated, without samples, or not finite.
+    Raises AudioError: a file that is missing, cannot be read to its end, is empty, not audio, truncated, without
+    samples, of an absurd rate, or not finite.
     Truncation is seen where the file lets it be known: a WAV, AIFF, FLAC or MP3 that holds less than its header says,
     an Ogg without its end-of-stream page (RFC 3533). Not told from whole ones are a stream of unknown length, an MP3
     without a frame count or with at most two frames gone, and a span that ends before the cut.
     """
     if not 0 <= start < math.inf or not (duration is None or 0 <= duration < math.inf):
         raise K2DError(f"{path}: span at {start} s for {duration} s; give a start and a duration of 0 or more seconds")
-    first = round(start * SAMPLE_RATE)
-    last = None if duration is None else round((start + duration) * SAMPLE_RATE)
-    with _open(path) as sound:
-        if last is None:
-            _check_complete(path)
-        # Both rates share a grid on which a resampled cut falls on the samples of the resampled whole.
-        common = math.gcd(sound.samplerate, SAMPLE_RATE)
-        step_in, step_out = sound.samplerate // common, SAMPLE_RATE // common
-        margin = 0 if step_in == step_out else FILTER_MARGIN
-        steps = max(0, first - margin) // step_out
-        end = None if last is None else math.ceil((last + margin) * step_in / step_out)
-        audio = _resample(_mono_blocks(sound, path, steps * step_in, end), sound.samplerate)
-    offset = steps * step_out
-    return audio[first - offset : None if last is None else last - offset]
+    with _opened(path, WHOLE_FETCH if duration is None else SPAN_FETCH) as file:
+        return _decoded(file, path, start, duration)
+
+
+def decode_audio(content: bytes, name: str) -> np.ndarray:
+    """Decode a recording in memory as `read_audio` does one in a file; errors call it `name`."""
+    if not content:
+        raise AudioError(name, "empty file")
+    return _decoded(io.BytesIO(content), name, 0.0, None)
+
+
+def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
+    """Audio of a chunk, float32 [samples] at 16 kHz: from its own column `audio` if it is in there, else its span.
+
+    Args:
+        chunk: row with `recording`, `start` and `duration`; in a data set that stands by itself `audio` has the
+            `bytes` of a file that is the chunk alone.
+
+    Raises:
+        AudioError: as `read_audio` does.
+    """
+    embedded = chunk.get("audio")
+    content = embedded.get("bytes") if isinstance(embedded, Mapping) else None
+    if content is not None:
+        return decode_audio(content, f"{chunk['recording']} at {chunk['start']:.1f} s")
+    return read_audio(chunk["recording"], chunk["start"], chunk["duration"])
 
 
 def audio_duration(path: str | os.PathLike[str]) -> float:
@@ -111,42 +123,97 @@ def audio_duration(path: str | os.PathLike[str]) -> float:
 
     Raises AudioError like `read_audio`, except that truncation and samples that are not finite may go unseen.
     """
-    with _open(path) as sound:
+    with _opened(path, SPAN_FETCH) as file, _sound(file, path) as sound:
         if sound.frames < UNKNOWN_LENGTH:
             return sound.frames / sound.samplerate
-        return sum(len(block) for block in _mono_blocks(sound, path, 0, None)) / sound.samplerate
+        return sum(len(block) for block in _mono_blocks(sound, file, path, 0, None)) / sound.samplerate
 
 
-def _open(path: str | os.PathLike[str]) -> _Sound:
-    if not os.path.exists(path):
-        raise AudioError(path, "no such file")
-    if not os.path.isfile(path):
-        raise AudioError(path, "not a file")
-    if os.path.getsize(path) == 0:
-        raise AudioError(path, "empty file")
-    if not os.access(path, os.R_OK):
-        raise AudioError(path, "not readable")
+@contextmanager
+def _opened(path: str | os.PathLike[str], fetch: int) -> Iterator[BinaryIO]:
+    """The file of a recording; whatever keeps it from being opened, or read to its end, is an AudioError."""
     try:
-        sound = _Sound(os.fspath(path))
-        mended = None
-        if sound.format in MP3_FORMATS:
-            mended = with_frame_count(path)
-        elif sound.frames == 0:
-            mended = _with_open_size(path)
-        if mended:
+        with _open(path, fetch) as file:
+            if size_of(file) == 0:
+                raise AudioError(path, "empty file")
+            yield file
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudioError(path, "no such file") from error
+    except IsADirectoryError as error:
+        raise AudioError(path, "not a file") from error
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+        raise AudioError(path, "not readable", reason) from error
+
+
+def _open(path: str | os.PathLike[str], fetch: int) -> BinaryIO:
+    if is_address(path):
+        try:
+            return open_to_read(path, fetch=fetch)
+        except K2DError as error:
+            raise OSError(str(error)) from error
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: a pipe would wait for its writer
+            raise IsADirectoryError
+        return open(path, "rb", buffering=0)  # noqa: SIM115, the caller's to close; libsndfile shares its place
+    except (ValueError, UnicodeError) as error:  # a name that no file can have
+        raise FileNotFoundError from error
+
+
+@contextmanager
+def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound]:
+    """The decoder of a file, which has samples."""
+    sound = None
+    try:
+        try:
+            sound = Sound(file)
+            mended = None
+            with kept_place(file):
+                if sound.format in MP3_FORMATS:
+                    mended = with_frame_count(file)
+                elif sound.frames == 0:
+                    mended = with_open_size(file)
+            if mended:
+                sound.close()
+                sound = Sound(mended)
+        except soundfile.SoundFileError as error:
+            cut = missing_end(file, opened=False)
+            raise AudioError(path, "truncated" if cut else "not audio", cut) from error
+        if sound.frames <= 0:
+            cut = missing_end(file)
+            raise AudioError(path, "truncated" if cut else "no samples", cut)
+        if sound.samplerate not in RATES:
+            raise AudioError(path, "sample rate", f"{sound.samplerate} Hz")
+        yield sound
+    finally:
+        if sound is not None:
             sound.close()
-            sound = _Sound(mended)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a name that ends in .raw
-        _check_complete(path, opened=False)
-        raise AudioError(path, "not audio") from error
-    if sound.frames <= 0:
-        sound.close()
-        _check_complete(path)
-        raise AudioError(path, "no samples")
-    return sound
 
 
-def _mono_blocks(sound: _Sound, path: str | os.PathLike[str], begin: int, end: int | None) -> Iterator[np.ndarray]:
+def _decoded(file: BinaryIO, path: str | os.PathLike[str], start: float, duration: float | None) -> np.ndarray:
+    """What `read_audio` gives of an open file."""
+    first = round(start * SAMPLE_RATE)
+    last = None if duration is None else round((start + duration) * SAMPLE_RATE)
+    with _sound(file, path) as sound:
+        if last is None:
+            with kept_place(file):
+                cut = missing_end(file)
+            if cut:
+                raise AudioError(path, "truncated", cut)
+        # Both rates share a grid on which a resampled cut falls on the samples of the resampled whole.
+        common = math.gcd(sound.samplerate, SAMPLE_RATE)
+        step_in, step_out = sound.samplerate // common, SAMPLE_RATE // common
+        margin = 0 if step_in == step_out else FILTER_MARGIN
+        steps = max(0, first - margin) // step_out
+        end = None if last is None else -(-(last + margin) * step_in // step_out)
+        audio = _resample(_mono_blocks(sound, file, path, steps * step_in, end), sound.samplerate)
+    offset = steps * step_out
+    return audio[first - offset : None if last is None else last - offset]
+
+
+def _mono_blocks(
+    sound: Sound, file: BinaryIO, path: str | os.PathLike[str], begin: int, end: int | None
+) -> Iterator[np.ndarray]:
     """Yield frames [begin, end) as mono float32 blocks; fewer than the file promises are an AudioError."""
     promised = sound.frames
     end = promised if end is None else min(end, promised)
@@ -155,21 +222,24 @@ def _mono_blocks(sound: _Sound, path: str | os.PathLike[str], begin: int, end: i
     position = max(0, min(begin, promised) - lead) if promised < UNKNOWN_LENGTH else 0
     try:
         if position:
-            sound.seek(position)
+            sound.go_to(position)
         while position < end:
             stop_if_asked()  # an hour takes seconds to decode
-            block = sound.read(min(BLOCK_FRAMES, end - position), dtype="float32", always_2d=True)
+            block = sound.read_block(min(BLOCK_SAMPLES // sound.channels, end - position))
             if len(block) == 0:
                 break
-            mono = block[max(0, begin - position) :].mean(axis=1)
+            with np.errstate(over="ignore", invalid="ignore"):
+                mono = block[max(0, begin - position) :].mean(axis=1)
             position += len(block)
             if not np.isfinite(mono).all():
                 raise AudioError(path, "not finite", f"at {(position - len(mono)) / sound.samplerate:.1f} s or after")
             yield mono
     except soundfile.SoundFileError as error:
         raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate)) from error
-    if position + SHORT_READ_SLACK < end and promised < UNKNOWN_LENGTH:
-        raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate))
+    if position < end:
+        check_readable(file)
+        if position + SHORT_READ_SLACK < end and promised < UNKNOWN_LENGTH:
+            raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate))
 
 
 def _stops(position: int, promised: int, rate: int) -> str:
@@ -185,63 +255,3 @@ def _resample(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:
     stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     parts = [stream.resample_chunk(block) for block in blocks]
     return np.concatenate([*parts, stream.resample_chunk(nothing, last=True)])
-
-
-def _check_complete(path: str | os.PathLike[str], *, opened: bool = True) -> None:
-    """Raise AudioError "truncated" if the container says that its end is missing; decodes nothing."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        magic = file.read(4)
-        if magic in (b"RIFF", b"RIFX", b"FORM"):
-            start, length = _samples_chunk(file, size, magic)
-            if start + (0 if length >= STREAMED_SIZE else length) > size + HEADER_SLACK:
-                raise AudioError(path, "truncated", "fewer bytes than its header says")
-        elif magic == b"OggS":
-            file.seek(max(0, size - 2 * OGG_PAGE_BYTES))
-            if not _ends_ogg_stream(file.read()):
-                raise AudioError(path, "truncated", "no end-of-stream page")
-        elif magic == b"fLaC" and not opened:
-            raise AudioError(path, "truncated", "not even its first frame is whole")
-
-
-def _samples_chunk(file: BinaryIO, size: int, magic: bytes) -> tuple[int, int]:
-    """Return where the chunk of samples begins and its length; where that chunk is missing, a place beyond the end."""
-    layout = "<4sI" if magic == b"RIFF" else ">4sI"
-    position = 12  # behind the container's own name, length and kind
-    while position + 8 <= size:
-        file.seek(position)
-        name, length = struct.unpack(layout, file.read(8))
-        position += 8
-        if name in (b"data", b"SSND"):
-            return position, length
-        position += length + length % 2  # chunks begin at even places
-    return size + HEADER_SLACK + 1, 0
-
-
-def _with_open_size(path: str | os.PathLike[str]) -> io.BytesIO | None:
-    """Return a WAV stream whose header says 0 bytes with "unknown" there, which libsndfile reads; None for others."""
-    with open(path, "rb") as file:
-        size, magic = os.path.getsize(path), file.read(4)
-        start, length = _samples_chunk(file, size, magic) if magic == b"RIFF" else (size, 0)
-        file.seek(start)
-        following = file.read(8)
-        if length or len(following) < 8:
-            return None
-        name, next_length = struct.unpack("<4sI", following)
-        if name.strip().isalnum() and start + 8 + next_length <= size:
-            return None  # another chunk: this one really holds no samples
-        file.seek(0)
-        content = bytearray(file.read())
-    content[start - 4 : start] = b"\xff" * 4
-    return io.BytesIO(content)
-
-
-def _ends_ogg_stream(tail: bytes) -> bool:
-    """Tell whether the last page in `tail` is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
-    at = tail.rfind(b"OggS")
-    if at < 0 or len(tail) < at + 27:
-        return False
-    flags, segments = tail[at + 5], tail[at + 26]
-    lacing = tail[at + 27 : at + 27 + segments]
-    whole = len(lacing) == segments and len(tail) >= at + 27 + segments + sum(lacing)
-    return whole and bool(flags & 4)

@@ -77,7 +77,7 @@ def spread(function: Callable[[Item], Result], items: Iterable[Item], *, workers
 def _threads(count: int) -> Iterator[Callable[..., Future[Result]]]:
     """The `submit` of a pool of threads, which are told to stop, and waited for, when the `with` is left."""
     asked = threading.Event()
-    pool = ThreadPoolExecutor(count, initializer=_heed, initargs=(asked,))
+    pool = ThreadPoolExecutor(count, initializer=heed, initargs=(asked,))
     try:
         yield pool.submit
     finally:
@@ -85,5 +85,6 @@ def _threads(count: int) -> Iterator[Callable[..., Future[Result]]]:
         pool.shutdown(cancel_futures=True)
 
 
-def _heed(asked: threading.Event) -> None:
+def heed(asked: threading.Event) -> None:
+    """Have `stop_if_asked` in this thread look at `asked`."""
     _thread.asked = asked

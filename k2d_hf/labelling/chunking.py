@@ -6,6 +6,7 @@ Pure functions: what the teacher wrote comes in, chunks come out, and whatever i
 from __future__ import annotations
 
 import logging
+import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,8 @@ class LeftOut:
 
 def exceeds(duration: float, max_duration: float) -> bool:
     """Whether `duration` is longer than `max_duration`, both in seconds, to the nearest sample: 30.0 s does not."""
-    return round(duration * SAMPLE_RATE) > round(max_duration * SAMPLE_RATE)
+    # Some durations that a float can hold are more samples than one can.
+    return duration > max_duration + 1 or round(duration * SAMPLE_RATE) > round(max_duration * SAMPLE_RATE)
 
 
 def sound_segments(
@@ -52,7 +54,8 @@ def sound_segments(
     """Part the teacher's segments into those that can be packed and the spans that cannot.
 
     Segments come out in order of time. A segment past the end of the recording (the teacher hears 30 s windows, padded
-    with silence) is cut at the end, and the part cut off is listed; one longer than `max_duration` is left out whole.
+    with silence) is cut at the end, one from before the start at the start, and the part cut off is listed; one longer
+    than `max_duration` is left out whole.
 
     Args:
         segments: what the teacher wrote, in seconds from the recording's start.
@@ -60,17 +63,31 @@ def sound_segments(
         max_duration: the longest chunk, in seconds.
 
     Returns:
-        The segments to pack, and the spans left out; their durations sum to those of the input.
+        The segments to pack, and the spans left out; their durations sum to those of the input, of which a segment
+        whose start or end is no finite number has none: it is listed from 0 to 0 s.
+
+    Raises:
+        K2DError: if `recording_duration` is no number of seconds.
     """
+    if not 0 <= recording_duration < math.inf:
+        raise K2DError(f"a recording of {recording_duration} s: give its duration in seconds")
+    segments = list(segments)
+    timed = [segment for segment in segments if _has_times(segment)]
     kept: list[Segment] = []
-    left_out: list[LeftOut] = []
-    for segment in sorted(segments, key=lambda s: (s.start, s.end)):
+    left_out = [LeftOut(0.0, 0.0, "no time")] * (len(segments) - len(timed))
+    for segment in sorted(timed, key=lambda s: (s.start, s.end)):
         if segment.duration <= 0:
             left_out.append(LeftOut(segment.start, segment.end, "no duration"))
             continue
         if exceeds(segment.duration, max_duration):
             left_out.append(LeftOut(segment.start, segment.end, f"longer than {max_duration:g} s"))
             continue
+        if segment.end <= 0:
+            left_out.append(LeftOut(segment.start, segment.end, "before the start"))
+            continue
+        if segment.start < 0:
+            left_out.append(LeftOut(segment.start, 0.0, "before the start"))
+            segment = replace(segment, start=0.0)
         if segment.start >= recording_duration:
             left_out.append(LeftOut(segment.start, segment.end, "past the end"))
             continue
@@ -84,6 +101,10 @@ def sound_segments(
     return kept, left_out
 
 
+def _has_times(segment: Segment) -> bool:
+    return math.isfinite(segment.start) and math.isfinite(segment.end)
+
+
 def pack_segments(segments: Iterable[Segment], max_duration: float = CHUNK_SECONDS) -> list[list[Segment]]:
     """Pack segments greedily, in order, into chunks of at most `max_duration` seconds.
 
@@ -91,13 +112,14 @@ def pack_segments(segments: Iterable[Segment], max_duration: float = CHUNK_SECON
     segment ends up in exactly one chunk; one that is longer than `max_duration` by itself is left out with a warning.
 
     Raises:
-        K2DError: if a segment ends before it starts, or starts before the one before it.
+        K2DError: if a segment ends before it starts, starts before the one before it or before 0, or has no times.
     """
     chunks: list[list[Segment]] = []
-    chunk_end = previous_start = float("-inf")
+    chunk_end = previous_start = 0.0
     for segment in segments:
-        if segment.end < segment.start or segment.start < previous_start:
-            raise K2DError(f"segments must be in order of time and end after they start, not {segment}")
+        if not _has_times(segment) or segment.end < segment.start or segment.start < previous_start:
+            times = f"{segment.start} to {segment.end} s"
+            raise K2DError(f"segments must be in order of time from 0 on, and end after they start, not {times}")
         previous_start = segment.start
         if exceeds(segment.duration, max_duration):
             logger.warning(

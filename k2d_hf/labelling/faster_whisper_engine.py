@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,8 @@ class FasterWhisperTranscriber:
     """A `Transcriber` that runs a local transformers checkpoint; int8 on a CPU, float16 on a GPU unless told otherwise.
 
     On a CPU, up to `calls_at_once` calls at the same time share the cores, and one copy of the weights. The windows of
-    one recording come one after the other and fill few cores; several recordings fill them all.
+    one recording come one after the other and fill few cores; several recordings fill them all. What is heard in a
+    recording depends on no other.
 
     Raises:
         K2DError: for an unknown language, device or dtype.
@@ -56,28 +59,25 @@ class FasterWhisperTranscriber:
         self.encoder = LabelEncoder(self.processor.tokenizer, task=options.task)
         if options.language:
             self.encoder.start_ids(options.language)
-        ctranslate2.set_random_seed(0)  # sampling happens in the temperature fallback only
+        ctranslate2.set_random_seed(0)  # of threads that come after this
         converted = to_ctranslate2(Path(checkpoint))
         self.calls_at_once, threads = share_cores(available_cores(), calls_at_once if device == "cpu" else 1)
-        load = partial(
-            WhisperModel,
-            str(converted),
-            device=device.split(":")[0],
-            device_index=int(device.partition(":")[2] or 0),
-            compute_type=options.dtype if options.dtype != "auto" else ("int8" if device == "cpu" else "float16"),
-            cpu_threads=threads,
-            num_workers=self.calls_at_once,
-        )
+        where: dict[str, Any] = {
+            "device": device.split(":")[0],
+            "device_index": int(device.partition(":")[2] or 0),
+            "compute_type": options.dtype if options.dtype != "auto" else ("int8" if device == "cpu" else "float16"),
+        }
         try:
-            # CTranslate2 leaves its number of threads to the thread that loads a model, where torch would keep to it.
-            with ThreadPoolExecutor(1) as loader:
-                self.model = loader.submit(load).result()
+            self.model = _loaded(
+                WhisperModel, str(converted), cpu_threads=threads, num_workers=self.calls_at_once, **where
+            )
         except (ValueError, RuntimeError) as error:
             raise K2DError(
                 f"device {device!r} with dtype {options.dtype!r} in engine faster-whisper: {error}; "
                 "auto is safe for both"
             ) from error
-        self.model.model = _Stoppable(self.model.model)
+        sampler = partial(_loaded, ctranslate2.models.Whisper, str(converted), intra_threads=threads, **where)
+        self.model.model = _Reproducible(self.model.model, sampler)
 
     @classmethod
     def from_checkpoint(
@@ -109,7 +109,8 @@ class FasterWhisperTranscriber:
             log_prob_threshold=LOGPROB_THRESHOLD,
             no_speech_threshold=NO_SPEECH_THRESHOLD,
         )
-        heard = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
+        with self.model.model.one_recording():
+            heard = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
         return Transcript(heard, info.language if self.encoder.special.multilingual else None)
 
     def transcribe_chunks(
@@ -151,18 +152,53 @@ def share_cores(cores: int, calls: int) -> tuple[int, int]:
     return workers, cores // workers
 
 
-class _Stoppable:
-    """A CTranslate2 model of which nothing more is to be had in a thread that was asked to stop.
+class _Reproducible:
+    """A CTranslate2 model whose sampling in a recording depends on no other, and which can be stopped.
 
-    Transcribing a recording takes minutes, of which every call of the model takes a second or so.
+    CTranslate2 has a random generator for each of its threads, seeded when the thread begins, and a thread for each
+    worker of a model: what is sampled depends on what that worker sampled before. So what is sampled in a recording
+    (windows that Whisper decodes again, hotter) comes from a model of its own, loaded when it is first needed and gone
+    with the recording. The weights come from the disk's cache: a fraction of a second for each hour or so of speech.
+
+    In a thread that was asked to stop nothing more is to be had of it. Transcribing a recording takes minutes, of which
+    every call of the model takes a second or so.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, load_sampler: Callable[[], Any]) -> None:
         self._model = model
+        self._load_sampler = load_sampler
+        self._of_thread = threading.local()
 
     def __getattr__(self, name: str) -> Any:
         stop_if_asked()
         return getattr(self._model, name)
+
+    @contextmanager
+    def one_recording(self) -> Iterator[None]:
+        """For as long as a `with` lasts, what this thread samples belongs together."""
+        try:
+            yield
+        finally:
+            self._of_thread.sampler = None
+
+    def generate(self, *arguments: Any, **options: Any) -> Any:
+        """As the model's own."""
+        stop_if_asked()
+        if "sampling_temperature" not in options:
+            return self._model.generate(*arguments, **options)
+        sampler = getattr(self._of_thread, "sampler", None)
+        if sampler is None:
+            sampler = self._of_thread.sampler = self._load_sampler()
+        return sampler.generate(*arguments, **options)
+
+
+def _loaded(kind: Callable[..., Any], path: str, **options: Any) -> Any:
+    """A model, loaded in a thread that ends.
+
+    CTranslate2 leaves its number of threads to the thread that loads a model, where torch would keep to it.
+    """
+    with ThreadPoolExecutor(1) as loader:
+        return loader.submit(partial(kind, path, **options)).result()
 
 
 def _storage(values: np.ndarray) -> Any:

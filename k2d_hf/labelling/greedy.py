@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from k2d_hf.labelling.background import stop_if_asked
+
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
@@ -47,6 +49,7 @@ def decode_greedily(
     ids = torch.tensor(start_ids, device=device)
     cache = None
     for step in range(max_tokens):
+        stop_if_asked()
         output = decoder(
             input_ids=ids, encoder_hidden_states=encoder_states[: len(rows)], past_key_values=cache, use_cache=True
         )

@@ -3,9 +3,14 @@
 Without it libsndfile guesses the length from the first frame's bit rate: of 30 s at a variable rate it read 5.8 s.
 """
 
-import io
-import os
+from __future__ import annotations
+
+import re
 import struct
+from typing import BinaryIO
+
+from k2d_hf.labelling.background import stop_if_asked
+from k2d_hf.labelling.sound_file import BLOCK, Spliced, size_of
 
 # kbit/s of layer III by the header's bit rate index; index 0 (free) and 15 (bad) are no frames here
 BIT_RATES = {
@@ -14,33 +19,55 @@ BIT_RATES = {
 }
 SAMPLE_RATES = (44100, 48000, 32000)
 HALVINGS = {3: 0, 2: 1, 0: 2}  # of the sample rate, by the header's version field: MPEG-1, MPEG-2, MPEG-2.5
+FRAME_START = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
+LONGEST_FRAME = 1441 + 4  # bytes, and the header of the next
+MOST_BYTES = 0xFFFFFFFF  # that a count of four bytes can say
 COUNT_BIT_RATE = 10  # index of a rate whose frames have room for the count
 
 
-def with_frame_count(path: str | os.PathLike[str]) -> io.BytesIO | None:
-    """Return the file behind an Info frame that counts its frames; None if it has a count, or is no layer III."""
-    with open(path, "rb") as file:
-        head = file.read(10)
-        # An ID3 tag gives its length in four bytes of seven bits.
-        tag = 10 + sum((head[6 + i] & 127) << (21 - 7 * i) for i in range(4)) if head[:3] == b"ID3" else 0
-        file.seek(tag)
-        data = file.read(1 << 14)
-        first = _find_frame(data, 0)
-        if first < 0 or _has_count(data[first:]):
-            return None
-        data += file.read()
-    count, position = 0, first
-    while position >= 0:
-        length = _frame_length(data, position)
-        count += length > 0
-        position = position + length if length else _find_frame(data, position + 1)
+def with_frame_count(file: BinaryIO) -> Spliced | None:
+    """Return the file behind an Info frame that counts its frames; None if it has a count, or is no layer III.
+
+    To count them the file is read to its end.
+    """
+    file.seek(0)
+    head = file.read(10)
+    # An ID3 tag gives its length in four bytes of seven bits.
+    tag = 10 + sum((head[6 + i] & 127) << (21 - 7 * i) for i in range(4)) if head[:3] == b"ID3" else 0
+    file.seek(tag)
+    data = file.read(1 << 14)
+    first = _find_frame(data, 0)
+    if first < 0 or _has_count(data[first:]):
+        return None
     header = bytearray(data[first : first + 4])
     header[1] |= 1  # no checksum
     header[2] = COUNT_BIT_RATE << 4 | header[2] & 0x0D  # no padding
     info = bytes(header) + bytes(_side_info(data[first:])) + b"Info"
     length = _frame_length(bytes(header), 0)
-    info += struct.pack(">III", 3, count, length + len(data) - first)  # 3: both counts, of frames and of bytes, follow
-    return io.BytesIO(info.ljust(length, b"\0") + data[first:])
+    stream = size_of(file) - tag - first
+    # 3: both counts, of frames and of bytes, follow
+    info += struct.pack(">III", 3, _count_frames(file, tag + first), min(length + stream, MOST_BYTES))
+    return Spliced(file, 0, tag + first, info.ljust(length, b"\0"))
+
+
+def _count_frames(file: BinaryIO, begin: int) -> int:
+    """Count the frames from a place on, by blocks, as a day of speech has gigabytes."""
+    file.seek(begin)
+    count, position, data = 0, 0, b""
+    while True:
+        stop_if_asked()
+        block = file.read(BLOCK)
+        data = data[position:] + block
+        position = 0
+        end = len(data) - 2 * LONGEST_FRAME if block else len(data)
+        while position < end:
+            length = _frame_length(data, position)
+            count += length > 0
+            position = position + length if length else _find_frame(data, position + 1)
+            if position < 0:
+                position = max(end, 0)
+        if not block:
+            return count
 
 
 def _frame_length(data: bytes, at: int) -> int:
@@ -57,11 +84,10 @@ def _frame_length(data: bytes, at: int) -> int:
 
 def _find_frame(data: bytes, at: int) -> int:
     """Return the next place with two frames in a row, as one header alone turns up in any data; -1 if there is none."""
-    while (at := data.find(b"\xff", at)) >= 0:
-        length = _frame_length(data, at)
-        if length and _frame_length(data, at + length):
-            return at
-        at += 1
+    for found in FRAME_START.finditer(data, at):
+        length = _frame_length(data, found.start())
+        if length and _frame_length(data, found.start() + length):
+            return found.start()
     return -1
 
 

@@ -1,33 +1,36 @@
-"""The teacher's pass: a `datasets` map step from recordings to chunks, resumable by recording (K2D, stage 1)."""
+"""The teacher's pass: recordings to chunks, a shard after the other, so that what is done stays done (K2D, stage 1)."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from k2d_hf.arrow import dataset_of
 from k2d_hf.errors import K2DError
-from k2d_hf.journal import Journal, file_key, map_rows
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
-from k2d_hf.labelling.background import prefetch
+from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments, sound_segments
+from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
+from k2d_hf.labelling.worker import Work
+from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
+from k2d_hf.storage import file_key
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    import numpy as np
+    import pyarrow
+    from datasets import Dataset, Features, IterableDataset
 
 logger = logging.getLogger(__name__)
 
-NO_SPEECH = "no speech found"
-READ_AHEAD = 2  # recordings that are decoded while others are transcribed, or a batch where that is more
+LISTED_TWICE = "listed twice"
+READ_AHEAD = 2  # recordings that are decoded while others are transcribed; of batches, one
+TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
 
 
 @dataclass
@@ -67,7 +70,7 @@ def chunk_features() -> Features:
 
 
 def label_recordings(
-    recordings: Dataset,
+    recordings: Dataset | IterableDataset,
     teacher: str | Path | Sequence[str] | Transcriber,
     *,
     language: str | None = None,
@@ -78,18 +81,26 @@ def label_recordings(
     device: str = "auto",
     dtype: str = "auto",
     max_duration: float = CHUNK_SECONDS,
-    journal: str | Path | None = None,
+    time_limit: float | None = TIME_LIMIT,
+    shard_size: int | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    worker_cpus: float = 1.0,
+    worker_gpus: float = 0.0,
+    shards_dir: str | Path | None = None,
     report: LabellingReport | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[..., None] | None = None,
 ) -> Dataset:
     """Transcribe recordings with timestamps and pack the segments into chunks (K2D, stage 1).
 
     Args:
-        recordings: data set with a column `recording` (path), as `load_recordings` gives it.
+        recordings: data set with a column `recording` (path or address), as `load_recordings` gives it; a stream is
+            read once, and never held.
         teacher: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own options.
         language: code such as `zh`, of all recordings; None takes that of the column `language`, and where there is
             none the teacher tells.
-        engine: `auto`, `transformers` or `faster-whisper`.
+        engine: `auto`, `transformers` or `faster-whisper`; `ray`, or `ray+` one of them, spreads the work over a Ray
+            cluster.
         beam_size: beams of the search.
         condition_on_previous_text: whether the teacher sees what it wrote before, as in openai/whisper.
         batch_size: recordings in one pass, where the engine batches. The fast engine on a CPU takes as many at once as
@@ -97,22 +108,30 @@ def label_recordings(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         dtype: `auto`, or a number format that the engine knows.
         max_duration: longest chunk in seconds, at most 30.
-        journal: file that holds what each recording gave, so that an interrupted run resumes; one for each teacher.
+        time_limit: seconds that the teacher may take for 30 s of audio; a recording that takes longer is skipped. None
+            waits for ever.
+        shard_size: recordings in a shard, which is what a crash can cost each worker; None takes as few as one pass
+            does.
+        address: of a Ray cluster; None starts one on this machine.
+        workers: of a Ray cluster, each with a model; None takes as many as it has room for.
+        worker_cpus: cores of such a worker.
+        worker_gpus: GPUs of such a worker.
+        shards_dir: folder that keeps what each shard gave, so that an interrupted run resumes; one for each teacher.
         report: counts of what was read, skipped and left out, filled in.
-        on_progress: called with the number of recordings done.
+        on_progress: called with the number of recordings done, and by Ray with a word on how it goes.
 
     Returns:
         Data set of chunks with `recording`, `start`, `duration`, `segments`, `text`, `previous_text`, `language`.
 
     Raises:
-        K2DError: if the teacher cannot be loaded, every recording was skipped, or the journal is of other settings.
+        K2DError: if the teacher cannot be loaded or fails on one recording after the other, every recording was
+            skipped, or `shards_dir` is of other settings.
     """
     if not 0 < max_duration <= CHUNK_SECONDS:
         raise K2DError(f"max_duration {max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")
-    if len(recordings) == 0:
-        raise K2DError("there are no recordings to label")
-    if "recording" not in recordings.column_names:
-        raise K2DError(f"no column recording among {', '.join(recordings.column_names)}: load_recordings makes one")
+    columns = recordings.column_names or []
+    if "recording" not in columns:
+        raise K2DError(f"no column recording among {', '.join(columns)}: load_recordings makes one")
     report = report if report is not None else LabellingReport()
     options = DecodingOptions(
         language=language,
@@ -123,16 +142,23 @@ def label_recordings(
         dtype=dtype,
     )
     model = OnDemand(teacher, options, engine=engine)
-    known = Journal(journal, settings=model.settings() if journal else None)
-    with closing(_Labeller(recordings, model, batch_size, max_duration, known, report, on_progress)) as labeller:
-        chunks = map_rows(
-            recordings,
-            labeller,
-            features=chunk_features(),
-            batch_size=batch_size,
-            desc="label",
-            remove_columns=recordings.column_names,
-        )
+    size = batch_size if model.batches_recordings else 1
+    work = Work(
+        _read, _transcribe, order=None, items_per_call=size, read_ahead=READ_AHEAD if size == 1 else 1,
+        time_limit=time_limit,
+    )  # fmt: skip
+    spreading = WorkersOptions(engine, address, workers, worker_cpus, worker_gpus)
+
+    def shards() -> Iterator[Shard]:
+        return shards_of(_planned(recordings, given=model.options.language), shard_size or size)
+
+    with finished_shards(
+        shards, work, model, spreading, schema=_schema(), folder=shards_dir, calls=_calls(recordings, size),
+        on_progress=on_progress,
+    ) as finished:  # fmt: skip
+        chunks = dataset_of(_chunk_batches(finished, max_duration, report), chunk_features())
+    if not report.recordings:
+        raise K2DError("there are no recordings to label")
     if report.skipped:
         counts = ", ".join(f"{count} {reason}" for reason, count in report.skip_counts().most_common())
         logger.warning("skipped %d of %d recordings: %s", len(report.skipped), report.recordings, counts)
@@ -144,156 +170,88 @@ def label_recordings(
 
 @dataclass(frozen=True)
 class _Recording:
-    """A recording to transcribe: its path, its key in the journal, and its language where the data set names one."""
+    """A recording to transcribe: its path, its key, its language where one is named, and whether it came before."""
 
     name: str
     key: str
     language: str | None
+    repeated: bool
 
 
-@dataclass(frozen=True)
-class _Unusable:
-    """Why a recording cannot be labelled. It does not go to the journal: the file may be mended by the next run."""
-
-    reason: str
-    detail: str
-    seconds: float = 0.0
+def _calls(recordings: Any, size: int) -> int:
+    """How many calls of the teacher there will be at most."""
+    return -(-len(recordings) // size) if hasattr(recordings, "__len__") else 1 << 30
 
 
-_Call = list[tuple[_Recording, "np.ndarray"]]
+def _planned(recordings: Iterable[Any], *, given: str | None) -> Iterator[tuple[_Recording, None]]:
+    """What there is to do, in order; of names that came before, 16 bytes are remembered."""
+    seen: set[bytes] = set()
+    for row in recordings:
+        name, language = row["recording"], None if given else row.get("language")
+        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
+        yield _Recording(name, f"{file_key(name)} {language or ''}".rstrip(), language, digest in seen), None
+        seen.add(digest)
 
 
-class _Labeller:
-    """The map step: a batch of recordings in, rows of chunks out.
+def _schema() -> pyarrow.Schema:
+    """What a shard keeps of a recording: what the teacher wrote, before it is packed."""
+    import pyarrow
 
-    What the teacher writes comes as a stream of its own, over all recordings, so that no batch waits for its slowest.
-    """
-
-    def __init__(
-        self,
-        recordings: Dataset,
-        model: OnDemand,
-        batch_size: int,
-        max_duration: float,
-        journal: Journal,
-        report: LabellingReport,
-        on_progress: Callable[[int], None] | None,
-    ) -> None:
-        self.model = model
-        self.recordings_per_call = batch_size if model.batches_recordings else 1
-        self.max_duration = max_duration
-        self.journal = journal
-        self.report = report
-        self.on_progress = on_progress or (lambda count: None)
-        self.recordings: dict[str, _Recording] = {}
-        self.unusable: dict[str, _Unusable] = {}
-        self.labelled: set[str] = set()
-        names = recordings["recording"]
-        languages = recordings["language"] if "language" in recordings.column_names else [None] * len(recordings)
-        for name, language in zip(names, languages, strict=True):
-            language = None if self.model.options.language else language
-            recording = _Recording(name, f"{file_key(name)} {language or ''}".rstrip(), language)
-            self.recordings.setdefault(name, recording)
-        todo = [recording for recording in self.recordings.values() if recording.key not in journal]
-        if len(todo) < len(recordings):
-            self.on_progress(len(recordings) - len(todo))
-        self.heard = self._hear(todo)
-
-    def close(self) -> None:
-        """Stop the work that is under way."""
-        self.heard.close()
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        rows: list[dict[str, Any]] = []
-        for name in batch["recording"]:
-            if name in self.labelled:
-                self._skip(name, "listed twice", f"{name}: listed twice, labelled once")
-                continue
-            self.labelled.add(name)
-            recording = self.recordings[name]
-            while name not in self.unusable and recording.key not in self.journal:
-                next(self.heard)
-            rows += self._rows(recording)
-        return {column: [row[column] for row in rows] for column in chunk_features()}
-
-    def _hear(self, todo: list[_Recording]) -> Generator[None, None, None]:
-        """Read and transcribe what the journal lacks, call by call; what the teacher wrote goes to it at once."""
-        size = self.recordings_per_call
-        with (
-            closing(prefetch(_read, todo, ahead=max(size, READ_AHEAD))) as read,
-            closing(self.model.call(_transcribe, self._usable(read, size), at_most=-(-len(todo) // size))) as answers,
-        ):
-            for answer in answers:
-                for key, result in answer:
-                    self.journal.write(key, result)
-                self.on_progress(len(answer))
-                yield
-        yield  # what could not be read after the last answer is known by now, too
-
-    def _usable(self, read: Iterator[tuple[_Recording, np.ndarray | _Unusable]], size: int) -> Iterator[_Call]:
-        """Recordings with their audio, `size` at a time; those that cannot be used are set aside."""
-
-        def usable() -> Iterator[tuple[_Recording, np.ndarray]]:
-            for recording, audio in read:
-                if isinstance(audio, _Unusable):
-                    self.unusable[recording.name] = audio
-                    self.on_progress(1)
-                else:
-                    yield recording, audio
-
-        recordings = usable()
-        while call := list(islice(recordings, size)):
-            yield call
-            del call
-
-    def _skip(self, name: str, reason: str, detail: str) -> None:
-        self.report.recordings += 1
-        self.report.skipped.append({"recording": name, "reason": reason, "detail": detail})
-        logger.info("skipped %s", detail)
-
-    def _rows(self, recording: _Recording) -> list[dict[str, Any]]:
-        report, name = self.report, recording.name
-        if unusable := self.unusable.get(name):
-            report.seconds += unusable.seconds
-            self._skip(name, unusable.reason, unusable.detail)
-            return []
-        result = self.journal[recording.key]
-        seconds = result["seconds"]
-        report.seconds += seconds
-        segments = [Segment(**segment) for segment in result["segments"]]
-        sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=self.max_duration)
-        report.segment_seconds_in += sum(segment.duration for segment in segments)
-        report.segment_seconds_out += sum(segment.duration for segment in sound)
-        report.left_out.extend({"recording": name, **asdict(span)} for span in left_out)
-        if not sound:
-            self._skip(name, NO_SPEECH, f"{name}: the teacher heard nothing that could be kept in {seconds:.1f} s")
-            return []
-        report.recordings += 1
-        return chunk_rows(name, pack_segments(sound, self.max_duration), language=result["language"])
+    segment = pyarrow.struct({"start": pyarrow.float64(), "end": pyarrow.float64(), "text": pyarrow.string()})
+    return pyarrow.schema({"language": pyarrow.string(), "segments": pyarrow.list_(segment)})
 
 
-def _read(recording: _Recording) -> tuple[_Recording, np.ndarray | _Unusable]:
-    try:
-        audio = read_audio(recording.name)
-    except AudioError as error:
-        return recording, _Unusable(error.reason, str(error))
+def _read(recording: _Recording) -> np.ndarray | Failure:
+    audio = read_audio(recording.name)
     if audio.any():
-        return recording, audio
-    detail = f"{recording.name}: silence from start to end"
-    return recording, _Unusable(NO_SPEECH, detail, len(audio) / SAMPLE_RATE)
+        return audio
+    return Failure(NO_SPEECH, f"{recording.name}: silence from start to end", len(audio) / SAMPLE_RATE)
 
 
-def _transcribe(model: Transcriber, call: _Call) -> list[tuple[str, dict[str, Any]]]:
-    """What goes to the journal, by key, for the recordings of one call."""
-    transcripts = model.transcribe([audio for _, audio in call], [recording.language for recording, _ in call])
+def _transcribe(
+    model: Transcriber, recordings: Sequence[_Recording], audio: Sequence[np.ndarray]
+) -> list[dict[str, Any]]:
+    transcripts = model.transcribe(audio, [recording.language for recording in recordings])
     return [
-        (
-            recording.key,
-            {
-                "seconds": len(audio) / SAMPLE_RATE,
-                "language": transcript.language,
-                "segments": [asdict(segment) for segment in transcript.segments],
-            },
-        )
-        for (recording, audio), transcript in zip(call, transcripts, strict=True)
+        {"language": transcript.language, "segments": [asdict(segment) for segment in transcript.segments]}
+        for transcript in transcripts
     ]
+
+
+def _chunk_batches(
+    finished: Iterable[tuple[Shard, Values]], max_duration: float, report: LabellingReport
+) -> Iterator[list[dict[str, Any]]]:
+    """The chunks of each shard; what reaches none is counted and named in the report."""
+    for shard, values in finished:
+        rows: list[dict[str, Any]] = []
+        for recording in shard.items:
+            if recording.repeated:
+                _skip(report, recording.name, LISTED_TWICE, "listed twice, labelled once")
+            else:
+                rows += _chunks(recording.name, values[recording.key], max_duration, report)
+        yield rows
+
+
+def _chunks(name: str, heard: dict[str, Any], max_duration: float, report: LabellingReport) -> list[dict[str, Any]]:
+    seconds = heard["seconds"]
+    report.seconds += seconds
+    if heard["reason"] is not None:
+        _skip(report, name, heard["reason"], heard["detail"])
+        return []
+    segments = [Segment(**segment) for segment in heard["segments"]]
+    sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=max_duration)
+    report.segment_seconds_in += sum(segment.duration for segment in segments)
+    report.segment_seconds_out += sum(segment.duration for segment in sound)
+    report.left_out.extend({"recording": name, **asdict(span)} for span in left_out)
+    if not sound:
+        _skip(report, name, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s")
+        return []
+    report.recordings += 1
+    return chunk_rows(name, pack_segments(sound, max_duration), language=heard["language"])
+
+
+def _skip(report: LabellingReport, name: str, reason: str, detail: str) -> None:
+    detail = detail if name in detail else f"{name}: {detail}"
+    report.recordings += 1
+    report.skipped.append({"recording": name, "reason": reason, "detail": detail})
+    logger.info("skipped %s", detail)

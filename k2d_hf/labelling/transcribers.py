@@ -7,25 +7,22 @@ The teacher uses `transcribe` (sequential long-form decoding with timestamps), t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Generator, Iterator, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.background import spread
 from k2d_hf.labelling.chunking import Segment
 
 if TYPE_CHECKING:
     import numpy as np
 
-Call = TypeVar("Call")
-Answer = TypeVar("Answer")
-
 ENGINES = ("auto", "transformers", "faster-whisper")
+RAY = "ray"  # as an engine: any of the others, in workers of a Ray cluster
+SPREAD_ENGINES = (*ENGINES, RAY, *(f"{RAY}+{engine}" for engine in ENGINES[1:]))
 TASKS = ("transcribe", "translate")
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own ladder (Radford et al. 2022, section 4.5)
 LOGPROB_THRESHOLD = -1.0  # windows that look worse than these thresholds are decoded again, hotter
@@ -143,20 +140,32 @@ def _transcriber_class(engine: str) -> Any:
 
 
 def check_engine(engine: str) -> str:
-    """The engine that `engine` stands for, `auto` being the default one.
+    """The engine that `engine` stands for, `auto` being the default one; where it is spread does not count.
 
     Raises:
-        K2DError: for an unknown engine, or `faster-whisper` where it is not installed.
+        K2DError: for an unknown engine, or one that is not installed.
     """
-    if engine not in ENGINES:
-        raise K2DError(f"engine {engine!r}: choose one of {', '.join(ENGINES)}")
+    if engine not in SPREAD_ENGINES:
+        raise K2DError(f"engine {engine!r}: choose one of {', '.join(SPREAD_ENGINES)}")
+    if on_ray(engine):
+        if importlib.util.find_spec("ray") is None:
+            raise K2DError("engine ray is not installed: pip install 'k2d_hf[ray]', or leave ray out of the engine")
+        engine = engine.partition("+")[2] or "auto"
     if engine == "faster-whisper" and default_engine() != engine:
         raise K2DError("engine faster-whisper is not installed: pip install 'k2d_hf[fast]', or set engine transformers")
     return default_engine() if engine == "auto" else engine
 
 
+def on_ray(engine: str) -> bool:
+    """Whether `engine` spreads the work over a Ray cluster."""
+    return engine.partition("+")[0] == RAY
+
+
+_LOADING = threading.Lock()  # not of each object, as these travel to other processes
+
+
 class OnDemand:
-    """A transcriber that loads when it is first needed: a stage that only reads its journal loads no model.
+    """A transcriber that loads when it is first needed: a stage whose shards are all finished loads no model.
 
     Args:
         model: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber`.
@@ -171,9 +180,11 @@ class OnDemand:
         self, model: str | Path | Sequence[str] | Transcriber, options: DecodingOptions, *, engine: str = "auto"
     ) -> None:
         self._loaded: Transcriber | None = None
+        self._calls_at_once = 1
         if isinstance(model, (str, Path, Sequence)):
             self.options, self.engine = options, check_engine(engine)
             self._checkpoint: Path | None = resolve_checkpoint(model).path
+            self._sources: Any = model
         else:
             self.options, self.engine = model.options, model.engine
             self._loaded, self._checkpoint = model, None
@@ -183,33 +194,24 @@ class OnDemand:
         """As of the transcriber; known before it is loaded."""
         return (self._loaded or _transcriber_class(self.engine)).batches_recordings
 
-    def load(self, *, calls_at_once: int = 1) -> Transcriber:
+    def load(self, *, calls_at_once: int | None = None) -> Transcriber:
         """The transcriber itself, made for that many calls at the same time if it was not loaded before."""
-        if self._loaded is None:
-            assert self._checkpoint is not None
-            self._loaded = open_transcriber(
-                self._checkpoint, self.options, engine=self.engine, calls_at_once=calls_at_once
-            )
-        return self._loaded
+        with _LOADING:
+            if self._loaded is None:
+                assert self._checkpoint is not None
+                self._calls_at_once = calls_at_once or self._calls_at_once
+                if not self._checkpoint.exists():  # on another machine, which has it elsewhere
+                    self._checkpoint = resolve_checkpoint(self._sources).path
+                self._loaded = open_transcriber(
+                    self._checkpoint, self.options, engine=self.engine, calls_at_once=self._calls_at_once
+                )
+            return self._loaded
 
-    def call(
-        self, function: Callable[[Transcriber, Call], Answer], calls: Iterator[Call], *, at_most: int
-    ) -> Generator[Answer, None, None]:
-        """`function(transcriber, call)` of each call, as many at once as the transcriber is made for.
-
-        Args:
-            function: what calls the transcriber, in whatever thread.
-            calls: what to call it with; without any, nothing is loaded.
-            at_most: how many there may be.
-
-        Returns:
-            Answers as soon as each is there: in whatever order that is.
-        """
-        first = next(calls, None)
-        if first is None:
-            return
-        transcriber = self.load(calls_at_once=at_most)
-        yield from spread(partial(function, transcriber), chain([first], calls), workers=transcriber.calls_at_once)
+    def give_up(self, transcriber: Transcriber) -> None:
+        """Have the next `load` make a new one in the place of this one, which hangs; one that was given stays."""
+        with _LOADING:
+            if self._loaded is transcriber and self._checkpoint is not None:
+                self._loaded = None
 
     def settings(self) -> dict[str, Any]:
         """What its transcripts depend on: the weights (as far as they are known), the engine and the options."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
+from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.chunking import Segment
 from k2d_hf.labelling.transcribers import (
     LOGPROB_THRESHOLD,
@@ -106,6 +107,7 @@ class TransformersTranscriber:
                 # generate mixes up the batch's rows when it skips silence and falls back in one pass
                 no_speech_threshold=NO_SPEECH_THRESHOLD if len(audio) == 1 else None,
                 condition_on_prev_tokens=self.options.condition_on_previous_text,
+                stopping_criteria=[_stop_if_asked],
                 **self._language_arguments(languages),
             )
         return [
@@ -128,6 +130,7 @@ class TransformersTranscriber:
             num_beams=self.options.beam_size,
             condition_on_prev_tokens=False,
             max_length=MAX_SAMPLED_TOKENS,
+            stopping_criteria=[_stop_if_asked],
             **self._language_arguments(self._languages(features, given)),
         )
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
@@ -191,3 +194,11 @@ class TransformersTranscriber:
         text_ids = [token for token in segment["tokens"].tolist() if token < self.encoder.special.end_of_text]
         text = self.processor.tokenizer.decode(text_ids)
         return Segment(round(float(segment["start"]), 2), round(float(segment["end"]), 2), text)
+
+
+def _stop_if_asked(ids: Any, scores: Any, **kwargs: Any) -> Any:
+    """A stopping criterion that stops no row, but everything, where nobody waits for it any more."""
+    import torch
+
+    stop_if_asked()
+    return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)

@@ -46,6 +46,9 @@ _FOLDS = {
     **dict.fromkeys(map(ord, "\u00ad\u061c\u200c\u200d\u200e\u200f\u2060"), ""),
 }
 _TO_FOLD = re.compile(f"[{''.join(map(chr, _FOLDS))}]")
+# Marks are put into order pair by pair, which takes a second for twenty thousand. No word has as many as are left.
+_MOST_MARKS = 256
+_MANY_MARKS = regex.compile(rf"(\p{{M}}{{{_MOST_MARKS}}})\p{{M}}++")
 # NFKC maps these alike, but one of them makes it rewrite the whole text: most Chinese needs no more than these.
 _WIDE_MARKS = tuple((mark, unicodedata.normalize("NFKC", mark)) for mark in "，？！：；（）…\u3000")
 
@@ -76,6 +79,8 @@ def mixed_runs(text: str) -> list[str]:
             text = text.translate(_FOLDS)
         for wide, narrow in _WIDE_MARKS:
             text = text.replace(wide, narrow)
+        if len(text) > _MOST_MARKS:
+            text = _MANY_MARKS.sub(r"\1", text)
         # Lower-casing can open a composition that did not exist before (J + caron), hence the second normalisation.
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     if "." in text:

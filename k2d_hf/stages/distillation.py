@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.arrow import join_files
 from k2d_hf.checkpoints import Checkpoint, load_whisper
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.console import Stage
@@ -69,7 +69,7 @@ def targets(
     from k2d_hf.distillation.encoder_states import lack_of_disk
     from k2d_hf.distillation.losses import check_vocabulary
     from k2d_hf.distillation.parties import same_weights
-    from k2d_hf.distillation.targets import add_soft_targets
+    from k2d_hf.distillation.targets import write_soft_targets
 
     started = time.perf_counter()
     chunks = load_chunks(validated)
@@ -87,17 +87,21 @@ def targets(
         states = arguments.encoder_states_dir
     del untrained
     stage.start(len(chunks), "chunks")
-    rows = add_soft_targets(
+    helps = auxiliary if auxiliary is not None and arguments.auxiliary_weight else None
+    parties = [checkpoint_fingerprint(party.path) for party in (teacher, helps) if party is not None]
+    options = {name: value for name, value in vars(settings).items() if name != "enabled"}
+    files, features = write_soft_targets(
         chunks,
         model,
         collator,
-        auxiliary=str(auxiliary.path) if auxiliary is not None and arguments.auxiliary_weight else None,
+        auxiliary=str(helps.path) if helps is not None else None,
         temperature=arguments.temperature,
         encoder_states_dir=states,
+        shards_dir=unfinished(resume, "targets", key_of(__version__, parties, options, language)),
         on_progress=stage.advance,
-        **{name: getattr(settings, name) for name in ("kind", "k", "batch_size", "device", "dtype")},
+        **options,
     )
-    write_folder(output, lambda folder: rows.save_to_disk(str(folder)), replace=True)
+    join_files(files, features, output)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     kept = ", encoder states kept" if states else ""
     stored = "hidden states" if settings.kind == "hidden" else f"{settings.k} tokens a position"
@@ -131,13 +135,15 @@ def distil(
 
     Without a teacher (or an auxiliary that the loss needs) the chunks must hold soft targets.
 
-    Training checkpoints and encoder states go to the folder `resume`; a run that was interrupted goes on from the last.
+    Training checkpoints and encoder states go to the folder `resume`; a run that was interrupted goes on from the last
+    checkpoint that is whole. They stay there: until the caller has noted that the stage is done, it may be run again.
     Of several processes (torchrun) each trains its share, and the first writes.
     """
     from transformers import PrinterCallback, WhisperProcessor
-    from transformers.trainer_utils import get_last_checkpoint
 
+    from k2d_hf.distillation.checkpoints import room_for
     from k2d_hf.distillation.progress import TrainingProgress
+    from k2d_hf.distillation.sharding import gather_student
     from k2d_hf.distillation.trainer import K2DTrainer
     from k2d_hf.publishing.card_names import has_id, public_name
     from k2d_hf.publishing.card_rendering import render_card
@@ -151,7 +157,7 @@ def distil(
     progress = TrainingProgress(stage)
     processor = WhisperProcessor.from_pretrained(student_dir)
     trainer = K2DTrainer(
-        load_whisper(student_dir),
+        str(student_dir),
         arguments,
         teacher_model=str(teacher.path) if teacher is not None else None,
         auxiliary_model=str(auxiliary.path) if auxiliary is not None and arguments.auxiliary_weight else None,
@@ -161,26 +167,24 @@ def distil(
         callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)  # the bar and the log of training show what it prints
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=trainer.last_whole_checkpoint())
     card: Any = trainer.card.card_data()
     card.adapters_alone = False  # they are merged below
     if teacher is not None:
         card.teacher, card.base_model = public_name(teacher), teacher.name if has_id(teacher) else None
-    trained: Any = trainer.model
-    if settings.get("peft"):
-        trained = trained.merge_and_unload()
+    trained = gather_student(trainer.model, trainer.accelerator)
 
     def write(folder: Path) -> None:
-        trained.save_pretrained(folder)
+        whole = trained.merge_and_unload() if settings.get("peft") else trained
+        whole.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_json(folder / "training_log.json", trainer.state.log_history)
         write_json(folder / "training_facts.json", asdict(card.training))
         render_card(card).save(folder / "README.md")
 
     if is_main_process():
-        write_folder(output, write, replace=True)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        with room_for(output, sum(weights.numel() * weights.element_size() for weights in trained.parameters())):
+            write_folder(output, write, replace=True)
     shared = "encoder shared with the teacher" if trainer.shares_encoder else "encoder of its own"
     shared = "soft targets, no teacher in memory" if trainer.stored else shared
     return f"{progress.summary()}  {shared}"
@@ -195,7 +199,7 @@ def training_arguments(
     given = {name: value for name, value in settings.items() if name != "peft"}
     defaults = {
         "report_to": "none",
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # one that is whole stays while the next is written
         "logging_steps": 10,
         "logging_first_step": True,
         "disable_tqdm": True,

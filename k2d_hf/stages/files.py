@@ -1,40 +1,79 @@
-"""What stages read and write: chunks, journals, JSON."""
+"""What stages read and write: chunks, finished shards, JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.transcribers import check_engine
+from k2d_hf.parquet_folders import load_parquet
+from k2d_hf.paths import is_folder, joined
 from k2d_hf.recipe import LabelSettings, ValidateSettings
-from k2d_hf.resuming import key_of, unfinished
+from k2d_hf.resuming import key_of
+from k2d_hf.storage import exists, remove_file, write_whole
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
-# Settings that decide what becomes of a transcript, not the transcript: when they change, no model runs again.
-NOT_HEARD = ("max_duration", "metric", "threshold", "normalise_by", "batch_size", "device")
+# Settings that decide what becomes of a transcript, or who writes it, not the transcript: no model runs again for them.
+NOT_HEARD = (
+    *("max_duration", "metric", "threshold", "normalise_by", "batch_size", "device"),
+    *("engine", "address", "workers", "worker_cpus", "worker_gpus", "time_limit", "shard_size"),
+)
 COUNTED_AT_ONCE = 10_000  # rows; a whole column may have millions
 
 
-def load_chunks(path: str | Path) -> Dataset:
-    """A data set of chunks written by `k2d label` or `k2d validate`.
+@overload
+def load_chunks(path: str | Path, *, streaming: Literal[False] = False) -> Dataset: ...
+
+
+@overload
+def load_chunks(path: str | Path, *, streaming: bool) -> Dataset | IterableDataset: ...
+
+
+def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | IterableDataset:
+    """A data set of chunks: a folder that `k2d label` or `k2d validate` wrote, or Parquet files, as `k2d push` makes.
+
+    Args:
+        path: of the folder, or of one Parquet file; or the address of either, such as `hf://datasets/USER/NAME`.
+        streaming: give a stream of the same rows, which holds no more than it reads ahead.
+
+    Returns:
+        The columns of the contract; where the audio is in there, `audio` with the `bytes` of each chunk's own file.
 
     Raises:
-        K2DError: if there is none.
+        K2DError: if there is none, or it has several splits.
     """
-    from datasets import load_from_disk
+    from datasets import Audio, Dataset, load_from_disk
+    from datasets.exceptions import DatasetsError
 
+    path = str(path)
     try:
-        return load_from_disk(str(path))
-    except (FileNotFoundError, ValueError, OSError) as error:
-        raise K2DError(f"{path}: no data set of chunks: {str(error).splitlines()[0]}; `k2d label` writes one") from None
+        saved = is_folder(path) and any(exists(joined(path, name)) for name in ("state.json", "dataset_dict.json"))
+        found = load_from_disk(path) if saved or not exists(path) else load_parquet(path, streaming=streaming)
+    except K2DError:
+        raise
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise K2DError(f"{path}: no data set of chunks: {reason.splitlines()[0]}; `k2d label` writes one") from None
+    if isinstance(found, dict):
+        if len(found) > 1:
+            raise K2DError(f"{path}: several data sets of chunks, {', '.join(map(str, found))}; give the path of one")
+        (found,) = found.values()
+    if isinstance((found.features or {}).get("audio"), Audio):
+        # Before a row is touched: a decoding `Audio` needs torchcodec to hand out even its first row.
+        found = found.cast_column("audio", Audio(decode=False))
+    if not streaming or not isinstance(found, Dataset):
+        return found
+    if not len(found):
+        raise K2DError(f"{path}: there are no chunks in it; `k2d label` writes some")
+    return found.to_iterable_dataset()
 
 
 def kept_of(validated: Dataset) -> tuple[int, float]:
@@ -52,13 +91,18 @@ def local_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path=path, name=str(path), origin="local")
 
 
-def journal_of(
-    resume: Path, stage: str, model: Checkpoint, settings: LabelSettings | ValidateSettings, language: str | None
-) -> Path:
-    """The journal of transcripts for this model and these settings; the files are the journal's own keys."""
+def shards_of_stage(
+    resume: str | Path, stage: str, model: Checkpoint, settings: LabelSettings | ValidateSettings, language: str | None
+) -> str:
+    """The folder of finished shards for this model and these settings; those of others stay beside it."""
     decides = {name: value for name, value in vars(settings).items() if name not in NOT_HEARD}
     key = key_of(__version__, checkpoint_fingerprint(model.path), check_engine(settings.engine), decides, language)
-    return unfinished(resume, stage, key)
+    return f"{resume}/{stage}-{key}"
+
+
+def length_of(rows: Any) -> int | None:
+    """How many rows there are; None of a stream."""
+    return len(rows) if hasattr(rows, "__len__") else None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -67,11 +111,10 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a row a line; without rows there is no file."""
     if not rows:
-        path.unlink(missing_ok=True)
+        remove_file(path)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(path, text.encode(errors="backslashreplace"))  # of a name that is no UTF-8, what JSON has for it

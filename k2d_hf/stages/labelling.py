@@ -6,31 +6,31 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k2d_hf.arrow import write_rows
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.console import Stage, minutes
 from k2d_hf.errors import K2DError
-from k2d_hf.folders import write_folder
 from k2d_hf.recipe import LabelSettings
-from k2d_hf.stages.files import journal_of, write_lines
+from k2d_hf.stages.files import length_of, shards_of_stage, write_lines
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 
 def label(
-    recordings: Dataset,
+    recordings: Dataset | IterableDataset,
     teacher: Checkpoint,
     settings: LabelSettings,
     stage: Stage,
     *,
     language: str | None,
-    output: Path,
-    resume: Path,
-    skipped: Path,
+    output: str | Path,
+    resume: str | Path,
+    skipped: str | Path,
 ) -> str:
     """Recordings to chunks in `output`; what was skipped or left out goes to the file `skipped`.
 
-    The teacher's transcripts are kept in the folder `resume`, for a run that is interrupted.
+    The teacher's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted.
 
     Raises:
         K2DError: if every recording was skipped.
@@ -39,13 +39,13 @@ def label(
 
     report = LabellingReport()
     started = time.perf_counter()
-    stage.start(len(recordings), "recordings")
+    stage.start(length_of(recordings), "recordings")
     try:
         chunks = label_recordings(
             recordings,
-            str(teacher.path),
+            [str(teacher.path), teacher.name],  # by its name where a machine of a cluster has it elsewhere
             language=language,
-            journal=journal_of(resume, "label", teacher, settings, language),
+            shards_dir=shards_of_stage(resume, "label", teacher, settings, language),
             report=report,
             on_progress=stage.advance,
             **vars(settings),
@@ -54,7 +54,7 @@ def label(
         raise K2DError(f"{error}; see {skipped}" if report.skipped else str(error)) from error
     finally:
         write_lines(skipped, [*report.skipped, *report.left_out])
-    write_folder(output, lambda folder: chunks.save_to_disk(str(folder)), replace=True)
+    write_rows(chunks, output)
     result = f"{minutes(report.seconds)} -> {len(chunks)} chunks ({time.perf_counter() - started:.0f} s"
     result += f", {len(report.skipped)} skipped"
     if report.left_out:

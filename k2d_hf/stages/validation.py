@@ -5,46 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k2d_hf.arrow import write_rows
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.console import Stage, minutes
 from k2d_hf.errors import K2DError
-from k2d_hf.folders import write_folder
 from k2d_hf.recipe import ValidateSettings
-from k2d_hf.stages.files import journal_of, kept_of
+from k2d_hf.stages.files import kept_of, length_of, shards_of_stage
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 
 def validate(
-    chunks: Dataset,
+    chunks: Dataset | IterableDataset,
     auxiliary: Checkpoint,
     settings: ValidateSettings,
     stage: Stage,
     *,
     language: str | None,
-    output: Path,
-    resume: Path,
+    output: str | Path,
+    resume: str | Path,
 ) -> str:
     """Chunks to the same chunks with distance and verdict in `output`.
 
-    The auxiliary's transcripts are kept in the folder `resume`, for a run that is interrupted or has another verdict.
+    The auxiliary's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted or has another verdict.
 
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.
     """
     from k2d_hf.validation.auxiliary import drop_counts, validate_labels
 
-    stage.start(len(chunks), "chunks")
+    stage.start(length_of(chunks), "chunks")
     validated = validate_labels(
         chunks,
-        str(auxiliary.path),
+        [str(auxiliary.path), auxiliary.name],
         language=language,
-        journal=journal_of(resume, "validate", auxiliary, settings, language),
+        shards_dir=shards_of_stage(resume, "validate", auxiliary, settings, language),
         on_progress=stage.advance,
         **vars(settings),
     )
-    write_folder(output, lambda folder: validated.save_to_disk(str(folder)), replace=True)
+    write_rows(validated, output)
     reasons = drop_counts(validated).most_common()
     dropped = ", ".join(f"{count} {reason}" for reason, count in reasons)
     kept, seconds = kept_of(validated)

@@ -1,8 +1,10 @@
 """Batches: labels and decoder inputs, and draws that change by epoch and by nothing else."""
 
+import io
 import pickle
 
 import pytest
+import soundfile
 import torch
 from torch.utils.data import DataLoader
 
@@ -221,3 +223,11 @@ def test_features_are_those_of_the_span(make, chunks, processor):
     audio = read_audio(chunks[2]["recording"], 14.0, chunks[2]["duration"])
     expected = processor.feature_extractor(audio, sampling_rate=16000, return_tensors="pt").input_features
     assert torch.equal(batch["input_features"], expected)
+
+
+def test_features_of_audio_that_a_chunk_holds_are_those_of_its_span(make, chunks):
+    chunk, content = chunks[2], io.BytesIO()
+    audio = read_audio(chunk["recording"], chunk["start"], chunk["duration"])
+    soundfile.write(content, audio, 16000, format="WAV", subtype="FLOAT")
+    embedded = chunk | {"recording": "gone.flac", "audio": {"bytes": content.getvalue(), "path": "gone_000014000.wav"}}
+    assert torch.equal(make().features([embedded]), make().features([chunk]))

@@ -11,6 +11,10 @@ import pytest
 import torch
 from hub_server import WRITER, LocalHub, serving
 
+from distillation.train_in_processes import SCENARIOS, train
+from k2d_hf import K2DDataCollator
+from k2d_hf.distillation.targets import add_soft_targets
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -23,7 +27,7 @@ def run(*command, **environment):
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 
@@ -41,29 +45,37 @@ def folder(tmp_path, tiny_whisper_dir, chunks):
     return tmp_path
 
 
-def test_bug_11_two_processes_train_as_one_with_the_double_batch(folder):
-    from distillation import train_in_processes
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory, tiny_whisper_dir, chunks, processor):
+    """A folder with a teacher, chunks with and without soft targets, and what two processes made of every scenario."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "teacher").symlink_to(tiny_whisper_dir)
+    chunks.save_to_disk(folder / "chunks")
+    collator = K2DDataCollator(processor, language="zh")
+    for kind in ("hidden", "top"):
+        add_soft_targets(chunks, str(tiny_whisper_dir), collator, kind=kind, k=8).save_to_disk(folder / kind)
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1"]
+    launch += [f"--master_port={free_port()}", HERE / "train_in_processes.py"]
+    done = run(*launch, folder, folder / "two", *SCENARIOS)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return folder
 
-    train_in_processes.main(folder, folder / "one", 4)
-    script = HERE / "train_in_processes.py"
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node=2",
-        "--master_addr=127.0.0.1",
-        f"--master_port={free_port()}",
-    ]
-    done = run(*launch, script, folder, folder / "two", 2)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (json.loads((folder / name / "figures.json").read_text()) for name in ("one", "two"))
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert (one["states"], two["states"]) == (8, 8)
-    for mine, theirs in zip(one["logs"], two["logs"], strict=True):
-        for name in ("loss", "ce", "kl", "agreement"):
-            assert theirs[name] == pytest.approx(mine[name], rel=1e-6), name
-    for name in ("eval_loss", "eval_ce", "eval_kl", "eval_mer"):
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_bug_11_two_processes_train_as_one_with_the_double_batch(trained_by_two, scenario):
+    """Loss, gradients (as weights after plain gradient descent) and evaluation, where the two have unequal tokens."""
+    ours, theirs = trained_by_two / "one" / scenario, trained_by_two / "two" / scenario
+    train(trained_by_two, ours, scenario)
+    one, two = (json.loads((path / "figures.json").read_text()) for path in (ours, theirs))
+    assert (one["processes"], two["processes"], two["sharded"]) == (1, 2, "fsdp" in scenario)
+    assert one["states"] == two["states"]
+    for mine, other in zip(one["logs"], two["logs"], strict=True):
+        for name in {"loss", "ce", "kl", "agreement", "grad_norm"} & mine.keys():
+            assert other[name] == pytest.approx(mine[name], rel=1e-5), name
+    for name in {"eval_loss", "eval_ce", "eval_kl", "eval_mer"} & one["metrics"].keys():
         assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-5), name
-    weights = [torch.load(folder / name / "weights.pt") for name in ("one", "two")]
+    weights = [torch.load(path / "weights.pt") for path in (ours, theirs)]
+    assert weights[0].keys() == weights[1].keys()
     assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-6
 
 

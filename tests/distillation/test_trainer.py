@@ -202,7 +202,7 @@ def test_parties_that_do_not_fit_are_an_error_at_once(
 
 def test_sharding_the_student_is_an_error_at_once(parties, chunks, processor, tmp_path, monkeypatch):
     monkeypatch.setattr("k2d_hf.distillation.trainer.is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(K2DError, match="use DDP or ZeRO-2"):
+    with pytest.raises(K2DError, match="use FSDP, DDP or ZeRO-2"):
         build(parties, chunks, processor, tmp_path)
 
 

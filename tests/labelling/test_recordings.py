@@ -13,7 +13,8 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict
 
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import read_audio
-from k2d_hf.labelling.recordings import PATH_COLUMNS, load_recordings
+from k2d_hf.labelling.recording_rows import PATH_COLUMNS
+from k2d_hf.labelling.recordings import load_recordings
 
 
 @pytest.fixture(autouse=True)

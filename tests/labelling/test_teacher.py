@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Dataset
+from pyarrow import parquet
 from scripted_transcriber import ScriptedTranscriber
 from scripted_whisper import write_scripted_whisper
 
@@ -35,6 +36,11 @@ def lectures(tmp_path):
     """Recordings of 10, 40, 7 and 10 s."""
     lengths = {"a.wav": 10, "b.flac": 40, "c.ogg": 7, "d.wav": 10}
     return Dataset.from_dict({"recording": [make(tmp_path, name, seconds) for name, seconds in lengths.items()]})
+
+
+def finished(folder):
+    """What is in the files of a folder of shards, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def texts(chunks):
@@ -181,14 +187,15 @@ def test_recordings_heard_at_once_give_what_they_give_one_by_one(lectures, tmp_p
     for count in (1, workers):
         reports.append(LabellingReport())
         teacher = ScriptedTranscriber(SCRIPT, calls_at_once=count)
-        journal = tmp_path / f"{count}.jsonl"
-        chunks = label_recordings(lectures, teacher, batch_size=2, journal=journal, report=reports[-1])
+        chunks = label_recordings(
+            lectures, teacher, batch_size=2, shards_dir=tmp_path / str(count), report=reports[-1]
+        )
         expected = expected or chunks[:]
         assert chunks[:] == expected
     assert reports[0] == reports[1]
-    lines = [(tmp_path / f"{count}.jsonl").read_text(encoding="utf-8").splitlines() for count in (1, workers)]
-    assert lines[0][0] == lines[1][0]  # the settings
-    assert sorted(lines[0]) == sorted(lines[1])
+    one, several = (finished(tmp_path / str(count)) for count in (1, workers))
+    assert one == several
+    assert len(one) == 5  # a file a recording, and the record
 
 
 @pytest.mark.parametrize(
@@ -218,17 +225,17 @@ class Unused(ScriptedTranscriber):
 def test_an_interrupted_run_goes_on_where_it_stopped(lectures, tmp_path, engine, patience):
     whole, report = ScriptedTranscriber(SCRIPT, engine=engine), LabellingReport()
     expected = label_recordings(lectures, whole, batch_size=2, report=report)
-    journal = tmp_path / "journal.jsonl"
+    shards = tmp_path / "shards"
     first = ScriptedTranscriber(SCRIPT, engine=engine, patience=patience)
     with pytest.raises(KeyboardInterrupt):
-        label_recordings(lectures, first, batch_size=2, journal=journal)
+        label_recordings(lectures, first, batch_size=2, shards_dir=shards)
     second, resumed, done = ScriptedTranscriber(SCRIPT, engine=engine), LabellingReport(), []
-    chunks = label_recordings(lectures, second, batch_size=2, journal=journal, report=resumed, on_progress=done.append)
+    chunks = label_recordings(lectures, second, batch_size=2, shards_dir=shards, report=resumed, on_progress=done.append)
     assert first.calls + second.calls == whole.calls
     assert chunks[:] == expected[:]
     assert resumed == report
     assert sum(done) == 4
-    third = label_recordings(lectures, Unused(SCRIPT, engine=engine), batch_size=3, journal=journal)
+    third = label_recordings(lectures, Unused(SCRIPT, engine=engine), batch_size=3, shards_dir=shards)
     assert third[:] == expected[:]
 
 
@@ -244,7 +251,7 @@ class EndlessFirst(ScriptedTranscriber):
 def test_what_is_done_beside_a_long_recording_outlives_an_interruption(tmp_path):
     lengths = {"a.wav": 10, "b.wav": 40, "c.wav": 7, "d.wav": 5}
     lectures = Dataset.from_dict({"recording": [make(tmp_path, name, seconds) for name, seconds in lengths.items()]})
-    journal, done = tmp_path / "journal.jsonl", []
+    shards, done = tmp_path / "shards", []
 
     def interrupt(count):
         done.append(count)
@@ -253,38 +260,57 @@ def test_what_is_done_beside_a_long_recording_outlives_an_interruption(tmp_path)
 
     teacher = EndlessFirst(SCRIPT, calls_at_once=2)
     with pytest.raises(KeyboardInterrupt):
-        label_recordings(lectures, teacher, journal=journal, on_progress=interrupt)
+        label_recordings(lectures, teacher, shards_dir=shards, on_progress=interrupt)
     assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
-    assert [line.split(".wav ")[0][-1] for line in journal.read_text(encoding="utf-8").splitlines()[1:]] == list("bcd")
+    keys = [key for path in shards.glob("*.parquet") for key in parquet.read_table(path)["key"].to_pylist()]
+    assert sorted(key.split(".wav ")[0][-1] for key in keys) == list("bcd")
     rest = EndlessFirst(SCRIPT)
-    assert texts(label_recordings(lectures, rest, journal=journal))[0] == LECTURES[0]
+    assert texts(label_recordings(lectures, rest, shards_dir=shards))[0] == LECTURES[0]
     assert rest.calls == [[10.0]]
 
 
-def test_a_journal_knows_a_file_that_changed_or_was_mended(lectures, tmp_path):
-    journal, broken = tmp_path / "journal.jsonl", tmp_path / "c.ogg"
+def test_a_file_that_changed_or_was_mended_is_labelled_anew(lectures, tmp_path):
+    shards, broken = tmp_path / "shards", tmp_path / "c.ogg"
     broken.write_bytes(b"not audio")
     report = LabellingReport()
-    label_recordings(lectures, ScriptedTranscriber(SCRIPT), journal=journal, report=report)
+    label_recordings(lectures, ScriptedTranscriber(SCRIPT), shards_dir=shards, report=report)
     assert [entry["reason"] for entry in report.skipped] == ["not audio"]
     make(tmp_path, "c.ogg", 7)
     make(tmp_path, "d.wav", 40)
     teacher = ScriptedTranscriber(SCRIPT)
-    chunks = label_recordings(lectures, teacher, journal=journal)
+    chunks = label_recordings(lectures, teacher, shards_dir=shards)
     assert teacher.calls == [[7.0], [40.0]]
     assert texts(chunks) == [*LECTURES[:4], ("d.wav", "一二"), ("d.wav", "三")]
 
 
 def test_another_packing_needs_no_teacher(lectures, tmp_path):
-    label_recordings(lectures, ScriptedTranscriber(SCRIPT), journal=tmp_path / "j")
-    chunks = label_recordings(lectures, Unused(SCRIPT), journal=tmp_path / "j", max_duration=15.0)
+    label_recordings(lectures, ScriptedTranscriber(SCRIPT), shards_dir=tmp_path / "j")
+    chunks = label_recordings(lectures, Unused(SCRIPT), shards_dir=tmp_path / "j", max_duration=15.0)
     assert max(chunks["duration"]) <= 15.0
 
 
-def test_a_journal_of_other_settings_is_an_error(lectures, tmp_path):
-    label_recordings(lectures, ScriptedTranscriber(SCRIPT), journal=tmp_path / "j")
+def test_shards_of_other_settings_are_an_error(lectures, tmp_path):
+    label_recordings(lectures, ScriptedTranscriber(SCRIPT), shards_dir=tmp_path / "j")
     with pytest.raises(K2DError, match=r"other settings \(language None, now 'zh'\): delete it to start anew"):
-        label_recordings(lectures, ScriptedTranscriber(SCRIPT, language="zh"), journal=tmp_path / "j")
+        label_recordings(lectures, ScriptedTranscriber(SCRIPT, language="zh"), shards_dir=tmp_path / "j")
+
+
+def test_recordings_that_come_before_others_cost_nothing_but_themselves(lectures, tmp_path):
+    shards = tmp_path / "shards"
+    label_recordings(lectures.select([1, 3]), ScriptedTranscriber(SCRIPT), shards_dir=shards, shard_size=2)
+    teacher = ScriptedTranscriber(SCRIPT)
+    assert texts(label_recordings(lectures, teacher, shards_dir=shards, shard_size=3)) == LECTURES
+    assert teacher.calls == [[10.0], [7.0]]
+
+
+def test_a_damaged_shard_is_passed_over_and_done_again(lectures, tmp_path, caplog):
+    label_recordings(lectures, ScriptedTranscriber(SCRIPT), shards_dir=tmp_path / "s", shard_size=4)
+    (shard,) = (tmp_path / "s").glob("*.parquet")
+    shard.write_bytes(shard.read_bytes()[:-100])
+    teacher = ScriptedTranscriber(SCRIPT)
+    assert texts(label_recordings(lectures, teacher, shards_dir=tmp_path / "s", shard_size=4)) == LECTURES
+    assert len(teacher.calls) == 4
+    assert f"{shard}: passed over a damaged shard" in caplog.text
 
 
 # A real model
@@ -303,7 +329,7 @@ def test_a_checkpoint_labels_a_folder(tmp_path, processor, engine, cores, monkey
     settings = {"engine": engine, "language": "zh", "beam_size": 1, "condition_on_previous_text": False}
     report = LabellingReport()
     chunks = label_recordings(
-        load_recordings(tmp_path / "in"), teacher, **settings, journal=tmp_path / "journal", report=report
+        load_recordings(tmp_path / "in"), teacher, **settings, shards_dir=tmp_path / "shards", report=report
     )
     said = "今天講 machine learning很重要"
     assert texts(chunks) == [("a.wav", said), ("b.wav", said), ("b.wav", "今天講 machine learning")]
@@ -314,5 +340,5 @@ def test_a_checkpoint_labels_a_folder(tmp_path, processor, engine, cores, monkey
         (38.0, "past the end"),
     ]
     (tmp_path / "teacher" / "model.safetensors").rename(tmp_path / "gone")
-    with pytest.raises(K2DError):  # the journal is of a teacher that is no longer there
-        label_recordings(load_recordings(tmp_path / "in"), teacher, **settings, journal=tmp_path / "journal")
+    with pytest.raises(K2DError):  # the shards are of a teacher that is no longer there
+        label_recordings(load_recordings(tmp_path / "in"), teacher, **settings, shards_dir=tmp_path / "shards")

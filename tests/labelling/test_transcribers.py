@@ -198,6 +198,17 @@ def test_recordings_at_once_are_heard_as_one_by_one(tiny_whisper_dir, monkeypatc
     assert [transcript for _, transcript in sorted(heard, key=lambda result: result[0])] == expected
 
 
+def test_what_is_sampled_in_a_recording_depends_on_no_other(tiny_whisper_dir):
+    """Random weights are so unsure that every window is sampled."""
+    options = DecodingOptions(beam_size=1, temperatures=(0.0, 1.0), language="zh")
+    first, second = noise(2, 3)
+    alone = open_transcriber(tiny_whisper_dir, options, engine="faster-whisper").transcribe([second])
+    transcriber = open_transcriber(tiny_whisper_dir, options, engine="faster-whisper")
+    transcriber.transcribe([first])
+    assert transcriber.transcribe([second]) == alone
+    assert alone[0].segments
+
+
 def test_torch_keeps_its_threads(tiny_whisper_dir, monkeypatch):
     import torch
 

@@ -141,11 +141,11 @@ def test_batches_heard_at_once_give_what_they_give_one_by_one(chunks, tmp_path, 
     expected = validate_labels(chunks, ScriptedTranscriber(HEARD), batch_size=2)
     done = []
     auxiliary = ScriptedTranscriber(HEARD, calls_at_once=workers)
-    validated = validate_labels(chunks, auxiliary, batch_size=2, journal=tmp_path / "j", on_progress=done.append)
+    validated = validate_labels(chunks, auxiliary, batch_size=2, shards_dir=tmp_path / "j", on_progress=done.append)
     assert validated[:] == expected[:]
     assert sorted(len(call) for call in auxiliary.calls) == [1, 2, 2, 2]
     again = ScriptedTranscriber(HEARD, calls_at_once=workers)
-    assert validate_labels(chunks, again, journal=tmp_path / "j", on_progress=done.append)[:] == expected[:]
+    assert validate_labels(chunks, again, shards_dir=tmp_path / "j", on_progress=done.append)[:] == expected[:]
     assert again.calls == []
     assert sum(done) == 2 * len(chunks)
 
@@ -181,13 +181,13 @@ def test_a_chunk_that_cannot_be_read_is_dropped_with_the_reason_until_it_can(chu
     name = str(tmp_path / "later.wav")
     rows = [dict(row, recording=name) if at == 0 else row for at, row in enumerate(chunks)]
     data = Dataset.from_list(rows, features=chunks.features)
-    validated = validate_labels(data, ScriptedTranscriber(HEARD), metric="full", journal=tmp_path / "j")
+    validated = validate_labels(data, ScriptedTranscriber(HEARD), metric="full", shards_dir=tmp_path / "j")
     assert kept(validated) == list(CASES)[1:]
     assert drop_counts(validated) == {"no such file": 1}
     assert validated["auxiliary_text"][0] is None
     soundfile.write(name, read_audio(noise_file), SAMPLE_RATE)
     auxiliary = ScriptedTranscriber(HEARD)
-    assert kept(validate_labels(data, auxiliary, metric="full", journal=tmp_path / "j")) == list(CASES)
+    assert kept(validate_labels(data, auxiliary, metric="full", shards_dir=tmp_path / "j")) == list(CASES)
     assert auxiliary.calls == [[1.0]]
 
 
@@ -197,25 +197,27 @@ def test_a_chunk_that_cannot_be_read_is_dropped_with_the_reason_until_it_can(chu
 @pytest.mark.parametrize("patience", [0, 2, 4, 6])
 def test_an_interrupted_run_goes_on_where_it_stopped(chunks, tmp_path, patience):
     whole = ScriptedTranscriber(HEARD)
-    expected = validate_labels(chunks, whole, batch_size=2)
+    expected = validate_labels(chunks, whole, batch_size=2, shard_size=2)
     first, second = ScriptedTranscriber(HEARD, patience=patience), ScriptedTranscriber(HEARD)
     with pytest.raises(KeyboardInterrupt):
-        validate_labels(chunks, first, batch_size=2, journal=tmp_path / "j")
+        validate_labels(chunks, first, batch_size=2, shard_size=2, shards_dir=tmp_path / "j")
     done = []
-    validated = validate_labels(chunks, second, batch_size=2, journal=tmp_path / "j", on_progress=done.append)
+    validated = validate_labels(
+        chunks, second, batch_size=2, shard_size=2, shards_dir=tmp_path / "j", on_progress=done.append
+    )
     assert first.calls + second.calls == whole.calls
     assert validated[:] == expected[:]
     assert sum(done) == len(chunks)
 
 
-def test_another_metric_or_label_needs_no_auxiliary_and_another_auxiliary_another_journal(chunks, tmp_path):
-    validate_labels(chunks, ScriptedTranscriber(HEARD), journal=tmp_path / "j")
+def test_another_metric_or_label_needs_no_auxiliary_and_another_auxiliary_other_shards(chunks, tmp_path):
+    validate_labels(chunks, ScriptedTranscriber(HEARD), shards_dir=tmp_path / "j")
     silent = ScriptedTranscriber({})
-    stricter = validate_labels(chunks, silent, journal=tmp_path / "j", metric="mer", threshold=0.0)
+    stricter = validate_labels(chunks, silent, shards_dir=tmp_path / "j", metric="mer", threshold=0.0)
     assert kept(stricter) == [1.0, 2.5]
     assert silent.calls == []
     with pytest.raises(K2DError, match=r"other settings \(beam_size 5, now 1\)"):
-        validate_labels(chunks, ScriptedTranscriber(HEARD, beam_size=1), journal=tmp_path / "j")
+        validate_labels(chunks, ScriptedTranscriber(HEARD, beam_size=1), shards_dir=tmp_path / "j")
 
 
 # A real model

@@ -1,0 +1,148 @@
+"""A Trainer that is killed and run again ends as one that was not: whole checkpoints, and what is summed between logs.
+
+The transformers Trainer restores weights, optimizer, random numbers and the place in the data; this adds the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import TrainOutput
+
+from k2d_hf.distillation.checkpoints import mark_whole, room_for, step_of, whole_checkpoints
+from k2d_hf.distillation.measures import RunningSums
+from k2d_hf.errors import K2DError
+
+SUMS = "running_sums.json"
+ADAM_STATES = 2  # numbers that the optimizer keeps of each that is trained
+
+
+class ResumableTrainer(Seq2SeqTrainer):
+    """A `Seq2SeqTrainer` whose checkpoints are marked when they are whole, and that goes on exactly where one ends.
+
+    With a `save_total_limit` of 1 nothing is left should it be killed while it writes the next: keep 2.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sums = {mode: RunningSums() for mode in ("train", "eval")}
+        self._resumed_from: Path | None = None
+        self.add_callback(_GoOn(self))
+
+    def last_whole_checkpoint(self) -> Path | None:
+        """The last checkpoint in `args.output_dir` that is whole for every process; all of them must ask.
+
+        Raises:
+            K2DError: if only some processes see whole checkpoints, as on machines without a disk in common.
+        """
+        mine = {step_of(path): path for path in whole_checkpoints(self.args.output_dir)}
+        everyone = gather_object([sorted(mine)])
+        common = set.intersection(*map(set, everyone))
+        if common:
+            return mine[max(common)]
+        if any(everyone):
+            raise K2DError(
+                f"{self.args.output_dir}: not every process sees the same whole checkpoints; give the machines a disk "
+                "in common, or set save_on_each_node"
+            )
+        return None
+
+    @property
+    def resumed_step(self) -> int:
+        """The step of the checkpoint that training goes on from; 0 if from the start."""
+        if self._resumed_from is None:
+            return 0
+        return int(TrainerState.load_from_json(str(self._resumed_from / TRAINER_STATE_NAME)).global_step)
+
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's; `True` goes on from the last whole checkpoint, and the results are those of the whole run.
+
+        Raises:
+            K2DError: if there is no whole checkpoint to go on from, or the disk is full.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = self.last_whole_checkpoint()
+            if resume_from_checkpoint is None:
+                raise K2DError(f"{self.args.output_dir}: no whole checkpoint to go on from; train from the start")
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        output = super().train(str(self._resumed_from) if self._resumed_from else None, *args, **kwargs)
+        return TrainOutput(output.global_step, output.metrics["train_loss"], output.metrics)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer's, with the mean loss of all steps, and not only of those since a resume."""
+        if "train_loss" in logs and self.state.global_step:
+            logs["train_loss"] = self._total_loss_scalar / self.state.global_step
+        super().log(logs, start_time)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's, but nothing where an interrupted run had taken its last step: the Trainer takes one more."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self._resumed_from is not None and folder.resolve() == self._resumed_from.resolve():
+            return  # it is there, and whole
+        writes = self.args.should_save
+        if writes:
+            shutil.rmtree(folder, ignore_errors=True)  # what a crash left there, and perhaps a mark of old
+        self.accelerator.wait_for_everyone()
+        with room_for(folder, self._checkpoint_bytes(), partial=folder if writes else None):
+            super()._save_checkpoint(model, trial)
+            self._save_sums(folder)
+            self.accelerator.wait_for_everyone()  # each process writes its random state
+            if writes:
+                mark_whole(folder)
+
+    def _checkpoint_bytes(self) -> int:
+        """About how many bytes a checkpoint takes."""
+        parameters = list(self.model.parameters())
+        trained = sum(p.numel() for p in parameters if p.requires_grad)
+        return sum(p.numel() * p.element_size() for p in parameters) + ADAM_STATES * 4 * trained
+
+    def _save_sums(self, folder: Path) -> None:
+        everyone = gather_object([[*self._sums["train"].so_far(), self._tr_loss.item()]])
+        if self.args.should_save:
+            told = {"processes": everyone, "loss": self._total_loss_scalar, "logged": self._globalstep_last_logged}
+            (folder / SUMS).write_text(json.dumps(told), encoding="utf-8")
+
+    def _go_on(self) -> None:
+        """Take up the sums of the checkpoint that training goes on from, if it has any."""
+        self._sums["train"] = RunningSums()
+        file = self._resumed_from / SUMS if self._resumed_from else None
+        if file is None or not file.exists():
+            return
+        told = json.loads(file.read_text(encoding="utf-8"))
+        *sums, loss = _share(told["processes"], self.args.process_index, self.args.world_size)
+        self._sums["train"].go_on_from(sums, self.args.device)
+        self._tr_loss += loss
+        self._total_loss_scalar = told["loss"]
+        self._globalstep_last_logged = told["logged"]
+
+
+def _share(processes: list[list[float]], index: int, count: int) -> list[float]:
+    """A process's own sums and loss; where there were more or fewer processes, the first has all sums."""
+    if len(processes) == count:
+        return processes[index]
+    *sums, losses = (list(column) for column in zip(*processes, strict=True))
+    mine = [sum(column) if index == 0 else 0.0 for column in sums]
+    return [*mine, sum(losses) / len(losses)]  # the Trainer averages it over processes
+
+
+class _GoOn(TrainerCallback):
+    """Takes up the sums when the Trainer has set its own to 0."""
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Before the first step."""
+        self.trainer._go_on()

@@ -1,0 +1,138 @@
+"""A student sharded over processes (FSDP): its loss (K2D, stage 3) is formed where its weights are whole.
+
+That is in its forward pass, while each layer runs: the output layer forms the loss in the place of logits, and a frozen
+encoder keeps its states for the teacher. Teacher and auxiliary are not sharded: they are frozen, so each process holds
+them whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import WhisperForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from k2d_hf.distillation.losses import LossSums
+from k2d_hf.distillation.parties import base_whisper, encode, with_adapters
+from k2d_hf.errors import K2DError
+
+_EMPTY_BUT_FOR_ONE = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+
+
+def sums_in_forward(
+    model: nn.Module,
+    base: WhisperForConditionalGeneration,
+    batch: dict[str, Tensor],
+    sums_of: Callable[[Tensor, Tensor | None], LossSums],
+    *,
+    frozen_encoder: bool,
+) -> LossSums:
+    """The sums of the loss, formed within `model.forward`, where FSDP has gathered the weights.
+
+    A frozen encoder runs there as well, and is not left out of the sharding: it is most of the student's weights.
+
+    Args:
+        model: the student as it is wrapped.
+        base: the Whisper inside it.
+        batch: as for `K2DTrainer.compute_loss`.
+        sums_of: gives the sums from the last hidden states [B, L, d], and the encoder's [B, frames, d] where it is
+            frozen.
+        frozen_encoder: whether the encoder runs without gradients.
+    """
+    encoder: Any = base.model.encoder
+    states: list[Tensor] = []
+    formed: list[LossSums] = []
+
+    def run_encoder(input_features: Tensor, **_: Any) -> BaseModelOutput:
+        states.append(encode(base, input_features, run=type(encoder).forward))
+        return BaseModelOutput(last_hidden_state=states[0])
+
+    def form_loss(hidden: Tensor) -> Tensor:
+        formed.append(sums_of(hidden, states[0] if states else None))
+        return formed[0].total
+
+    given: dict[str, Any] = {"decoder_input_ids": batch["decoder_input_ids"], "use_cache": False}
+    if "encoder_states" in batch:
+        states.append(batch["encoder_states"])
+        given["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[0].to(base.dtype))
+    else:
+        given["input_features"] = batch["input_features"]
+    with _forward(base.proj_out, form_loss), _forward(encoder, run_encoder if frozen_encoder else encoder.forward):
+        total = model(**given).logits
+    return replace(formed[0], total=total)  # what came out of the wrapper, whose hooks gather the gradients
+
+
+@contextmanager
+def _forward(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
+    """Let a module do something else when it is called; its hooks, which gather its weights, run all the same."""
+    own = module.__dict__.get("forward")
+    module.forward = function  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.forward = own  # type: ignore[method-assign]
+
+
+@contextmanager
+def loading_whole() -> Iterator[None]:
+    """Load models whole on every process: FSDP may ask transformers to fill them on the first alone.
+
+    A teacher is not sharded, so nothing would fill it on the others.
+    """
+    asked = os.environ.get(_EMPTY_BUT_FOR_ONE)
+    os.environ[_EMPTY_BUT_FOR_ONE] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[_EMPTY_BUT_FOR_ONE]
+        if asked is not None:
+            os.environ[_EMPTY_BUT_FOR_ONE] = asked
+
+
+def check_loaded(name: str, model: nn.Module) -> None:
+    """Raise K2DError if a model has weights that were left to another process to load."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise K2DError(
+            f"the {name} was loaded on the first process alone: give its checkpoint instead of the model, or set "
+            "cpu_ram_efficient_loading to false in fsdp_config"
+        )
+
+
+def prepare_sharding(accelerator: Any) -> None:
+    """Let a sharded student return its loss as it is formed, and not in bf16, which has three digits.
+
+    Raises:
+        K2DError: for the first version of FSDP.
+    """
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise K2DError(f"FSDP version {plugin.fsdp_version} is not supported: set version in fsdp_config to 2")
+    if plugin.mixed_precision_policy is not None:
+        plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, output_dtype=None)
+
+
+def gather_student(model: Any, accelerator: Any) -> Any:
+    """A sharded student as a plain model, with its adapters, on the first process; None on the others, which take part.
+
+    A student that is not sharded is given back as it is, on every process.
+    """
+    if getattr(accelerator.state, "fsdp_plugin", None) is None:
+        return model
+    weights = accelerator.get_state_dict(model)
+    if not accelerator.is_main_process:
+        return None
+    sharded = base_whisper(accelerator.unwrap_model(model))
+    plain: Any = WhisperForConditionalGeneration(sharded.config)
+    plain.generation_config = sharded.generation_config
+    if hasattr(model, "peft_config"):
+        plain = with_adapters(plain, model.active_peft_config, freeze_encoder=False)
+    plain.load_state_dict(weights)
+    return plain.eval()

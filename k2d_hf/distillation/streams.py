@@ -1,0 +1,221 @@
+"""Training on a stream of chunks, such as Parquet files read on the way, without holding the corpus (K2D, stage 3).
+
+A stream has no length and no order to choose: what is not trained on is found as it goes by, and one pass follows the
+other without a break, so that every chunk comes once a pass whatever the batches and processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from datasets import IterableDataset as Stream
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from k2d_hf.distillation.collator import EPOCH, K2DDataCollator
+from k2d_hf.distillation.rows import labels_fit
+from k2d_hf.distillation.target_columns import DTYPES, check_embedding, columns_of
+from k2d_hf.distillation.target_columns import _check as check_temperature
+from k2d_hf.errors import K2DError
+
+if TYPE_CHECKING:
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+READ, DROPPED, TOO_LONG = range(3)
+
+
+def is_stream(rows: Any) -> bool:
+    """Whether rows are a stream of `datasets`, of which nothing is known but how to read it."""
+    return isinstance(rows, Stream)
+
+
+def described(rows: Any) -> Any:
+    """Something with the `column_names` of rows; those of a stream may only be known when its first row is read."""
+    if not is_stream(rows) or rows.column_names is not None:
+        return rows
+    first = next(iter(rows.with_format("arrow")), None)
+    return SimpleNamespace(column_names=[] if first is None else first.column_names)
+
+
+class TargetCheck:
+    """Raises K2DError for a row whose soft targets are not those of the loss.
+
+    Args:
+        kinds: of the targets that the loss uses.
+        temperature: of the loss.
+        embedding: that makes the teacher's hidden states logits, where they are used.
+    """
+
+    def __init__(self, kinds: Collection[str], temperature: float, embedding: Tensor | None) -> None:
+        self.kinds, self.temperature, self.embedding = kinds, temperature, embedding
+        self.fine: set[Any] = set()  # what has been checked: a corpus holds few values, or one
+
+    def __call__(self, chunk: Mapping[str, Any]) -> None:
+        """Check a row."""
+        told = {name: chunk.get(name) for name in ("target_temperature", "target_embedding")}
+        if tuple(told.values()) in self.fine:
+            return
+        rows = Dataset.from_list([told])
+        if self.embedding is not None:
+            check_embedding(rows, self.embedding)
+        if "top" in self.kinds:
+            check_temperature(rows, "target_temperature", self.temperature, "distil.temperature")
+        self.fine.add(tuple(told.values()))
+
+
+class ChunkStream(IterableDataset[Any]):
+    """The chunks of a stream that are trained on, pass after pass, without an end.
+
+    Args:
+        rows: the stream.
+        collator: whose labels must fit the decoder.
+        workers: processes that read for the trainer; 0 if it reads itself.
+        stored: parties whose soft targets take the model's place, with the kind of each.
+        check: of the soft targets of a row.
+        shuffle_buffer: rows among which the next is drawn; 0 leaves the order of the stream.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        collator: K2DDataCollator,
+        *,
+        workers: int = 0,
+        stored: dict[str, str] | None = None,
+        check: TargetCheck | None = None,
+        shuffle_buffer: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.rows = rows.with_format("arrow")  # soft targets need not become lists of numbers
+        self.collator = collator
+        self.arrays = [name for party, kind in (stored or {}).items() for name in columns_of(party, kind)]
+        self.check = check
+        self.shuffle_buffer = shuffle_buffer
+        self.seed = seed
+        self.batches_done, self.rows_of_a_batch = 0, 1
+        # What the first pass held, by worker, in shared memory
+        self.counted = torch.zeros(max(1, workers), 3, dtype=torch.int64).share_memory_()
+
+    def pass_over(self, batches: int, *, rows_of_a_batch: int) -> None:
+        """Give None for the chunks of the first batches, which an interrupted run has seen.
+
+        Args:
+            batches: of each process.
+            rows_of_a_batch: chunks of a batch, all processes together.
+        """
+        self.batches_done, self.rows_of_a_batch = batches, rows_of_a_batch
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        worker = get_worker_info()
+        index, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        seen = len(range(index, self.batches_done, workers)) * self.rows_of_a_batch  # workers take turns
+        counted = self.counted[index].zero_()
+        for epoch in itertools.count():
+            at = -1
+            for at, row in enumerate(self._pass(epoch, counted)):
+                seen -= 1
+                yield None if seen >= 0 else {**self._chunk(row), EPOCH: epoch}
+            if at < 0 and worker is not None:
+                return  # the other workers may have some
+            if at < 0:
+                raise K2DError(f"nothing to train on: {self.summary()}; raise validate.threshold, or look at the rows")
+
+    def _pass(self, epoch: int, counted: Tensor) -> Iterator[Any]:
+        """The rows of one pass that are trained on, as tables of one row; those of the first are counted."""
+        rows = self.rows
+        if self.shuffle_buffer > 0:
+            rows = rows.shuffle(generator=np.random.default_rng([self.seed, epoch]), buffer_size=self.shuffle_buffer)
+        for row in rows:
+            verdict = self._verdict(row)
+            if epoch == 0:
+                counted[READ] += 1
+                if verdict is not None:
+                    counted[verdict] += 1
+            if verdict is None:
+                yield row
+
+    def _verdict(self, row: Any) -> int | None:
+        """Why a row is not trained on."""
+        names = [name for name in ("keep", "text", "segments", "language") if name in row.column_names]
+        chunk = row.select(names).to_pylist()[0]
+        if not chunk.get("keep", True):
+            return DROPPED
+        return None if labels_fit([chunk], self.collator)[0] else TOO_LONG
+
+    def _chunk(self, row: Any) -> dict[str, Any]:
+        """A row as the collator wants it, with soft targets that the loss uses as arrays."""
+        plain = [name for name in row.column_names if name.partition("_")[2] not in DTYPES]
+        chunk: dict[str, Any] = row.select(plain).to_pylist()[0]
+        for name in self.arrays:
+            tokens = row[name].combine_chunks().flatten()
+            values = tokens.flatten().to_numpy(zero_copy_only=False)
+            chunk[name] = values.astype(DTYPES[name.partition("_")[2]], copy=False).reshape(len(tokens), -1)
+        if self.check is not None:
+            self.check(chunk)
+        if not self.arrays:
+            chunk.pop("target_forms", None)
+        return chunk
+
+    def summary(self) -> str:
+        """How many chunks the first pass held so far, and how many were left out."""
+        read, dropped, too_long = self.counted.sum(0).tolist()
+        return (
+            f"of {read} chunks of the stream {dropped} were dropped by validation and {too_long} have a label of more "
+            f"than {self.collator.max_tokens} tokens"
+        )
+
+
+def chunk_stream(
+    rows: Stream,
+    collator: Any,
+    args: K2DTrainingArguments,
+    *,
+    stored: dict[str, str],
+    check: TargetCheck | None,
+) -> ChunkStream:
+    """A stream as the trainer wants it, with settings that a stream needs.
+
+    Raises:
+        K2DError: if the number of steps is not given, or the collator is not ours.
+    """
+    if args.max_steps <= 0:
+        raise K2DError("a stream has no length: set max_steps, the number of steps to train")
+    if not isinstance(collator, K2DDataCollator):
+        raise K2DError(f"a stream of chunks takes the K2DDataCollator, not {type(collator).__name__}")
+    if args.group_by_label_length:
+        logger.info("labels are not grouped by length: a stream has its own order")
+    if args.dataloader_num_workers > rows.num_shards:
+        logger.info("%d workers read the stream, one for each of its files", rows.num_shards)
+        args.dataloader_num_workers = rows.num_shards
+    # else one process reads for all, and cannot join batches of unequal length
+    args.accelerator_config.dispatch_batches = False
+    return ChunkStream(
+        rows,
+        collator,
+        workers=args.dataloader_num_workers,
+        stored=stored,
+        check=check,
+        shuffle_buffer=args.shuffle_buffer,
+        seed=args.data_seed if args.data_seed is not None else args.seed,
+    )
+
+
+class PassingOver:
+    """A collator that does no work for batches that an interrupted run has seen."""
+
+    def __init__(self, collate: Callable[[Any], dict[str, Tensor]]) -> None:
+        self.collate = collate
+
+    def __call__(self, chunks: Sequence[dict[str, Any] | None]) -> dict[str, Tensor]:
+        """A batch, or an empty one, which the data loader throws away."""
+        return {} if chunks[0] is None else self.collate(chunks)

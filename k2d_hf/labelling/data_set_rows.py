@@ -1,0 +1,132 @@
+"""Recordings in data sets and streams, whose embedded audio is unpacked to the cache (K2D, before stage 1)."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.cache import keep_in_cache
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import AUDIO_EXTENSIONS
+from k2d_hf.labelling.recording_rows import LANGUAGE_COLUMN, REFERENCE_COLUMNS, Row, absolute, audio_column, row_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+_SIGNATURES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b"ID3": ".mp3", b"\xff": ".mp3"}
+
+
+def data_set_rows(
+    source: Dataset | DatasetDict | IterableDataset | IterableDatasetDict,
+    name: str,
+    base: str,
+    wanted: str | None,
+    split: str | None,
+) -> Iterator[Row]:
+    """The recordings of a data set or stream.
+
+    Args:
+        source: has audio in a column, as paths or embedded.
+        name: what errors call it.
+        base: folder or address that relative paths are from.
+        wanted: the column with the audio, if it has none of the usual names.
+        split: the one to take, if there are several.
+
+    Raises:
+        K2DError: if it has no rows, no such split or column, or breaks off.
+    """
+    from datasets import Audio, ClassLabel, Dataset
+
+    data = _one_split(source, name, split).with_format(None)
+    if isinstance(data, Dataset) and not len(data):
+        raise K2DError(f"{name}: it has no rows; give one that is not empty")
+    features = data.features
+    known = features if features is not None else next(_rows(data, name), {})  # a stream may not know its columns
+    audio = [column for column, feature in known.items() if isinstance(feature, Audio)]
+    column = audio_column(known, name, audio[0] if len(audio) == 1 and wanted is None else wanted)
+    used = {column, LANGUAGE_COLUMN, "segments", *REFERENCE_COLUMNS}
+    data = data.select_columns([one for one in known if one in used])
+    language = None
+    if features is not None:
+        data, language = _undecoded(data, column, name), features.get(LANGUAGE_COLUMN)
+    index = -1
+    for index, row in enumerate(_rows(data, name)):
+        where = f"{name}, row {index}"
+        if isinstance(language, ClassLabel) and row[LANGUAGE_COLUMN] is not None:
+            row[LANGUAGE_COLUMN] = language.int2str(row[LANGUAGE_COLUMN])
+        yield row_of(_unpacked(row.get(column), base, where) or f"{where} (no audio given)", row, where)
+    if index < 0:
+        raise K2DError(f"{name}: it has no rows; give one that is not empty")
+
+
+def _rows(data: Dataset | IterableDataset, name: str) -> Iterator[dict[str, Any]]:
+    from datasets import Dataset
+
+    if isinstance(data, Dataset):
+        yield from data
+        return
+    try:
+        yield from data
+    except K2DError:
+        raise
+    except Exception as error:  # whatever a remote file system, a decompressor or a script has come across
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise K2DError(f"{name}: the stream breaks off ({type(error).__name__}: {reason}); run again") from error
+
+
+def _one_split(source: Any, name: str, split: str | None) -> Dataset | IterableDataset:
+    if not isinstance(source, dict):
+        return source
+    if split is None and len(source) == 1:
+        return next(iter(source.values()))
+    if split not in source:
+        wrong = "it has several splits" if split is None else f"split {split} is not in it"
+        raise K2DError(f"{name}: {wrong}; give one of {', '.join(map(str, source))}")
+    return source[split]
+
+
+def _undecoded(data: Dataset | IterableDataset, column: str, name: str) -> Dataset | IterableDataset:
+    """The data with audio as bytes or path, or as an array where it is one."""
+    from datasets import Audio, Dataset, Value
+
+    feature = data.features[column]
+    text = feature in (Value("string"), Value("large_string"))
+    if isinstance(feature, Mapping) and "array" in feature:
+        if isinstance(data, Dataset):
+            return data.with_format("numpy", columns=[column], output_all_columns=True)
+    elif not text:
+        try:
+            if not isinstance(data, Dataset) and isinstance(feature, Value) and "binary" not in feature.dtype:
+                raise TypeError  # which a stream would say at its first row
+            # Before a row is touched: a decoding `Audio` needs torchcodec to hand out even its first row.
+            return data.cast_column(column, Audio(decode=False))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise K2DError(f"{name}: column `{column}` holds no audio ({feature}); name another") from error
+    return data
+
+
+def _unpacked(value: Any, base: str, where: str) -> str | None:
+    """Return the path of one audio value of a data set; what is embedded is written to the cache first."""
+    value = {"bytes": value} if isinstance(value, bytes) else value
+    if not isinstance(value, Mapping):
+        if value is not None and not isinstance(value, str):
+            raise K2DError(f"{where}: {type(value).__name__} is no audio; give a path, or the bytes of a file")
+        return absolute(value, base) if value else None
+    if value.get("array") is not None:
+        import numpy as np
+        import soundfile
+
+        samples, rate = np.asarray(value["array"], dtype=np.float32), int(value["sampling_rate"])
+        wav = io.BytesIO()
+        soundfile.write(wav, samples if samples.ndim == 1 else samples.T, rate, format="WAV", subtype="FLOAT")
+        # The name comes from the samples: libsndfile stamps the time into the header of a float WAV.
+        return str(keep_in_cache(wav.getvalue(), "recordings", ".wav", identity=samples.tobytes() + str(rate).encode()))
+    content, path = value.get("bytes"), value.get("path")
+    if content is None:
+        return absolute(path, base) if path else None
+    extension = os.path.splitext(path or "")[1].lower()
+    if extension not in AUDIO_EXTENSIONS:
+        extension = next((ending for magic, ending in _SIGNATURES.items() if content.startswith(magic)), "")
+    return str(keep_in_cache(content, "recordings", extension, identity=content))

@@ -1,0 +1,254 @@
+"""Files wherever they are: on a local disk, or behind an address that fsspec knows, such as `s3://bucket/lectures`.
+
+What is written appears whole or not at all, and stays when the power goes: written aside, flushed to the disk, renamed.
+A file of an object store appears whole by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from k2d_hf.errors import K2DError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_address(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is an address such as `s3://bucket/file` or `memory://file`, and not one of a local disk."""
+    return "://" in os.fspath(path)
+
+
+def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
+    """The fsspec file system of a path, and the path in it.
+
+    Raises:
+        K2DError: for an address of a kind that is unknown, or whose package is not installed.
+    """
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(os.fspath(path))
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise K2DError(f"{path}: cannot be reached ({reason}); give a path, or an address that fsspec knows") from None
+
+
+def open_to_read(path: str | os.PathLike[str], *, fetch: int | None = None) -> BinaryIO:
+    """A file to read bytes from, which can seek; of one that is far away, only what is read is fetched.
+
+    Args:
+        path: of the file, or its address.
+        fetch: bytes to fetch at once of one that is far away; a few megabytes where the file system is not told.
+
+    Raises:
+        OSError: as `open` does, and `read` and `seek` of the file; what a remote file system raises is made one.
+    """
+    if not is_address(path):
+        return open(path, "rb")  # noqa: SIM115, the caller's to close
+    system, inside = filesystem(path)
+    with as_os_errors(path):
+        return cast(BinaryIO, io.BufferedReader(_Far(path, system.open(inside, "rb", block_size=fetch))))
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file or folder at `path`."""
+    if not is_address(path):
+        return os.path.exists(path)
+    system, inside = filesystem(path)
+    with as_os_errors(path):
+        return bool(system.exists(inside))
+
+
+def files_below(folder: str | os.PathLike[str], ending: str = "") -> list[str]:
+    """Files below a folder whose names end so, sorted; none where the folder is not there."""
+    if not is_address(folder):
+        found = (path for path in Path(folder).rglob(f"*{ending}") if path.is_file())
+        return sorted(str(path) for path in found)
+    system, inside = filesystem(folder)
+    with as_os_errors(folder):
+        system.invalidate_cache()
+        names = sorted(path[len(inside) :].lstrip("/") for path in system.find(inside) if path.endswith(ending))
+    return [f"{os.fspath(folder).rstrip('/')}/{name}" for name in names]
+
+
+def file_key(path: str | os.PathLike[str]) -> str:
+    """Key of a file's content: its path, size and time of change, or what stands for that; a changed file has another.
+
+    Of a file that is not there, or cannot be looked at, it is the path alone.
+    """
+    path = os.fspath(path)
+    try:
+        if not is_address(path):
+            stat = os.stat(path)
+            return f"{path} {stat.st_size} {stat.st_mtime_ns}"
+        system, inside = filesystem(path)
+        about = system.info(inside)
+    except (OSError, ValueError):
+        return path
+    stamps = ("ETag", "etag", "mtime", "LastModified", "created")
+    changed = next((about[name] for name in stamps if about.get(name)), "")
+    return f"{path} {about.get('size', '')} {changed}".rstrip()
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, whatever happens meanwhile, with the folders around it.
+
+    Raises:
+        K2DError: if its disk is full, with what is missing.
+        OSError: as `open` and `write` do.
+    """
+    if is_address(path):
+        system, inside = filesystem(path)
+        with as_os_errors(path):
+            system.makedirs(os.path.dirname(inside), exist_ok=True)
+            system.pipe_file(inside, content)
+        return
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with enough_room(target, len(content)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+            flush_folder(target.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def flush_folder(folder: Path) -> None:
+    """Put the names of a folder's files on the disk, where the system has that."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems have it not
+    finally:
+        os.close(descriptor)
+
+
+def remove_file(path: str | os.PathLike[str]) -> None:
+    """Remove a file, if it is there."""
+    if not is_address(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    system, inside = filesystem(path)
+    with as_os_errors(path):
+        if system.exists(inside):
+            system.rm_file(inside)
+
+
+def remove_folder(folder: str | os.PathLike[str]) -> None:
+    """Remove a folder with what is in it, if it is there."""
+    if not is_address(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    system, inside = filesystem(folder)
+    with as_os_errors(folder):
+        if system.exists(inside):
+            system.rm(inside, recursive=True)
+
+
+@contextmanager
+def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advice: str = "") -> Iterator[None]:
+    """Say in one line that a disk is full: what was to be written, where, and how much is missing.
+
+    Args:
+        path: the file or folder that is written.
+        needed: bytes that it takes, if that is known.
+        advice: what to do; by default to free some and run again.
+
+    Raises:
+        K2DError: in the place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise no_room(path, needed, os.strerror(error.errno), advice=advice) from error
+
+
+def no_room(path: str | os.PathLike[str], needed: int | None, reason: str, *, advice: str = "") -> K2DError:
+    """The error that says so."""
+    free = free_bytes(path)
+    told = f"{size(free)} free"
+    if needed is not None:
+        told = f"it takes {size(needed)}, {told}, {size(max(needed - free, 1))} missing"
+    advice = advice or "free some and run again: what is done stays done"
+    return K2DError(f"{path}: no room on its disk ({reason}: {told}); {advice}")
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes free on the disk of a file or folder that may not be there yet."""
+    folder = Path(path).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    unit, *larger = ("bytes", "kB", "MB", "GB", "TB")
+    while count >= 1000 and larger:
+        count /= 1000
+        unit = larger.pop(0)
+    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
+
+
+class _Far(io.RawIOBase):
+    """A file of a remote file system, whose errors are OSErrors."""
+
+    def __init__(self, path: str | os.PathLike[str], file: Any) -> None:
+        self._path, self._file = path, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with as_os_errors(self._path):
+            content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with as_os_errors(self._path):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        with as_os_errors(self._path):
+            return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            with as_os_errors(self._path):
+                self._file.close()
+
+
+@contextmanager
+def as_os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What the many libraries behind fsspec raise, as OSError, so that callers need to know one kind."""
+    try:
+        yield
+    except (OSError, K2DError):
+        raise
+    except Exception as error:
+        raise OSError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,1 @@
+"""The real command line, disturbed: killed at random, out of room, out of time, and fed with dirt."""

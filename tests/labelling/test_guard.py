@@ -1,0 +1,135 @@
+"""A transcriber that raises, gives nothing or hangs costs the recording at hand, and stops no corpus."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from scripted_transcriber import ScriptedTranscriber
+
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling import guard
+from k2d_hf.labelling.guard import FAILURES_IN_A_ROW, Guard
+from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand
+from k2d_hf.shards import Failure
+
+AUDIO = [np.zeros(16000 * seconds, np.float32) for seconds in range(1, 9)]
+
+
+def call(function, items, *, time_limit=None):
+    """What a guard makes of a function of items."""
+    guarded = Guard(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=time_limit)
+    try:
+        return guarded.call(lambda model, some, audio: function(some), items, AUDIO[: len(items)])
+    finally:
+        guarded.close()
+
+
+def raises_on(bad, error):
+    """A function that raises where an item is among its items."""
+
+    def function(items):
+        if bad in items:
+            raise error
+        return [{"text": item} for item in items]
+
+    return function
+
+
+@pytest.mark.parametrize("time_limit", [None, 60.0])
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (RuntimeError("CUDA error:\nan illegal access"), "RuntimeError: CUDA error: an illegal access"),
+        (MemoryError(), "MemoryError: "),
+        (K2DError("language 'xx' is unknown"), "language 'xx' is unknown"),
+    ],
+)
+def test_of_items_that_fail_together_the_bad_one_alone_fails(time_limit, error, detail):
+    results = call(raises_on("b", error), ["a", "b", "c"], time_limit=time_limit)
+    assert results == [{"text": "a"}, Failure("not transcribed", detail, 2.0), {"text": "c"}]
+
+
+@pytest.mark.parametrize("given", [[], [{"text": "a"}, {"text": "b"}]])
+def test_too_few_or_too_many_results_are_no_results(given):
+    (failure,) = call(lambda items: given, ["a"])
+    assert failure.reason == "not transcribed"
+    assert failure.detail == f"ValueError: the engine gave {len(given)} results for 1"
+
+
+def test_what_hangs_is_given_up_after_its_time():
+    release = threading.Event()
+    started = time.monotonic()
+
+    def function(items):
+        if "b" in items:
+            release.wait(60)
+        return [{"text": item} for item in items]
+
+    results = call(function, ["a", "b"], time_limit=0.3)
+    assert results[0] == {"text": "a"}
+    assert (results[1].reason, results[1].detail) == ("timed out", "nothing came within 0.3 s")
+    assert 0.5 < time.monotonic() - started < 20
+    assert guard.hanging()
+    release.set()
+    for thread in guard._given_up:
+        thread.join(5)
+    assert not guard.hanging()
+
+
+def test_the_time_is_for_30_s_of_audio():
+    def slow(items):
+        time.sleep(0.5)
+        return [{}] * len(items)
+
+    guarded = Guard(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=0.2)
+    try:
+        for seconds, fits in [(15, False), (30, False), (300, True)]:
+            audio = np.zeros(16000 * seconds, np.float32)
+            (result,) = guarded.call(lambda model, items, audio: slow(items), ["a"], [audio])
+            assert isinstance(result, Failure) != fits
+    finally:
+        guarded.close()
+
+
+def test_failures_in_a_row_are_the_engines_and_stop_the_run():
+    guarded = Guard(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=None)
+
+    def fail(model, items, audio):
+        raise RuntimeError("no device")
+
+    for _ in range(FAILURES_IN_A_ROW - 1):
+        guarded.call(fail, ["a"], AUDIO[:1])
+    with pytest.raises(K2DError, match=r"8 in a row could not be transcribed.*no device; mend the engine"):
+        guarded.call(fail, ["a"], AUDIO[:1])
+
+
+def test_an_interrupt_comes_through():
+    with pytest.raises(KeyboardInterrupt):
+        call(raises_on("a", KeyboardInterrupt()), ["a"], time_limit=60.0)
+
+
+HANGS = """
+import sys, threading, time
+import numpy as np
+from k2d_hf import cli, verbs
+from k2d_hf.labelling.guard import Guard
+
+class Model:
+    def load(self): return self
+    def give_up(self, transcriber): pass
+
+def student(arguments):
+    Guard(Model(), time_limit=0.1).call(lambda model, items, audio: time.sleep(60), ["a"], [np.zeros(10)])
+    print("went on")
+
+verbs.student = student
+sys.exit(cli.main(["student", "teacher", "--output", "out"]))
+"""
+
+
+def test_the_command_ends_though_a_call_still_hangs():
+    done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr

@@ -1,0 +1,102 @@
+"""On a Ray cluster the same work is done as in one process, and a worker that dies loses nothing."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import soundfile
+from scripted_whisper import write_scripted_whisper
+
+from k2d_hf import label_recordings, load_recordings, validate_labels
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.spreading import WorkersOptions
+from k2d_hf.labelling.teacher import LabellingReport
+
+OPTIONS = {"language": "zh", "beam_size": 1, "batch_size": 2}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray cluster of two cores on this machine."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, processor):
+    """Ten recordings, one of them broken, and a model that hears something in the others."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for at in range(9):
+        noise = np.random.default_rng(at).normal(0, 0.05, 16000 * (4 + at))
+        soundfile.write(folder / f"{at}.wav", noise, 16000)
+    (folder / "broken.wav").write_text("not audio")
+    model = write_scripted_whisper(
+        tmp_path_factory.mktemp("model") / "teacher", processor, (2.0, "今天講 machine learning"), (5.0, "很重要")
+    )
+    return load_recordings(folder), model
+
+
+def workers():
+    """Process ids of Ray's workers that hold a model."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline") as file:
+                command = file.read()
+        except OSError:
+            continue
+        if command.startswith("ray::MapWorker"):
+            found.append(int(name))
+    return found
+
+
+def test_rows_equal_those_of_one_process_though_a_worker_is_killed(cluster, corpus, tmp_path):
+    recordings, model = corpus
+    here, there = LabellingReport(), LabellingReport()
+    expected = label_recordings(recordings, model, engine="transformers", report=here, shard_size=1, **OPTIONS)
+    done, killed = [], []
+
+    def kill_the_first(count, note=""):
+        done.append(count)
+        if not killed and workers():
+            killed.append(workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    chunks = label_recordings(
+        recordings, model, engine="ray+transformers", workers=2, report=there, shard_size=1,
+        shards_dir=tmp_path / "shards", on_progress=kill_the_first, **OPTIONS,
+    )  # fmt: skip
+    assert chunks[:] == expected[:]
+    assert here == there
+    assert killed
+    assert sum(done) == len(recordings)
+    assert len(list((tmp_path / "shards").glob("*.parquet"))) == len(recordings)
+    judged = validate_labels(expected, model, engine="transformers", shard_size=4, batch_size=2)
+    spread = validate_labels(expected, model, engine="ray+transformers", workers=2, shard_size=4, batch_size=2)
+    assert spread[:] == judged[:]
+
+
+def test_what_is_finished_needs_no_cluster(corpus, tmp_path, monkeypatch):
+    recordings, model = corpus
+    good = recordings.filter(lambda row: "broken" not in row["recording"])
+    expected = label_recordings(good, model, engine="transformers", shards_dir=tmp_path, **OPTIONS)
+    monkeypatch.setattr("ray.init", lambda *args, **kwargs: pytest.fail("a cluster was asked for"))
+    assert label_recordings(good, model, engine="ray+transformers", shards_dir=tmp_path, **OPTIONS)[:] == expected[:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 3}, r"the Ray cluster has 2 CPU, 0 GPU: no room for 3 workers of 1 CPU; set workers"),
+        ({"worker_gpus": 1.0}, r"no room for 1 workers of 1 CPU, 1 GPU"),
+    ],
+)
+def test_a_cluster_without_room_is_an_error(cluster, settings, message):
+    from k2d_hf.labelling.ray_cluster import room
+
+    with pytest.raises(K2DError, match=message):
+        room(WorkersOptions("ray", **settings))
