@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test check format clean
+.PHONY: help install quickstart test test-faults fuzz check format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -23,6 +23,14 @@ quickstart: $(VENV)/installed ## from 16 minutes of unlabelled lectures to a mea
 
 test: $(VENV)/installed ## the tests; no network is needed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+SECONDS ?= 3600
+SEED ?= 0
+fuzz: $(VENV)/installed ## broken input without end, for an hour; SECONDS=60 SEED=1 for less and other
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
+
+test-faults: $(VENV)/installed ## kills, full disks and dirt: all of it, some 20 minutes; `make test` has a little
+	OMP_NUM_THREADS=1 K2D_FAULT_TRIALS=20 $(BIN)/python -m pytest tests/faults
 
 check: $(VENV)/installed ## lint, format and types
 	$(BIN)/ruff check k2d_hf tests benchmarks metrics

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ROWS_OF_A_FILE = 50_000  # of Parquet, in an output that is an address
 STATE = "state.json"
+DESCRIPTION = 64_000  # bytes that the description of a data set takes, generously
 
 
 def dataset_of(batches: Iterable[Sequence[Mapping[str, Any]]], features: Features) -> Dataset:
@@ -36,14 +37,20 @@ def dataset_of(batches: Iterable[Sequence[Mapping[str, Any]]], features: Feature
 
     schema = features.arrow_schema
     advice = "free some, or set K2D_CACHE to a folder on a larger disk"
-    with scratch_folder() as folder, enough_room(folder.parent, advice=advice):
+    with scratch_folder() as folder:
         path = str(folder / "rows.arrow")
         with pyarrow.OSFile(path, "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
-            for rows in batches:
-                if rows:
-                    writer.write_table(table_of({name: [row[name] for row in rows] for name in features}, features))
+            for table in _tables(batches, features):
+                with enough_room(folder.parent, table.nbytes, advice=advice):
+                    writer.write_table(table)
         # of a buffer and not of a file, as datasets would come back to the file's name
         return Dataset.from_buffer(pyarrow.memory_map(path).read_buffer(), info=DatasetInfo(features=features))
+
+
+def _tables(batches: Iterable[Sequence[Mapping[str, Any]]], features: Features) -> Iterator[Any]:
+    for rows in batches:
+        if rows:
+            yield table_of({name: [row[name] for row in rows] for name in features}, features)
 
 
 def table_of(columns: Mapping[str, Sequence[Any]], features: Features) -> Any:
@@ -64,7 +71,7 @@ def write_rows(rows: Dataset, output: str | Path) -> None:
     """
     if not is_address(output):
         folder = Path(output)
-        needed = rows.data.nbytes
+        needed = rows.data.nbytes + DESCRIPTION
         with enough_room(folder, needed):
             write_folder(folder, lambda partial: rows.save_to_disk(str(partial)), replace=True)
         return
@@ -99,7 +106,7 @@ def join_files(files: Sequence[Path], features: Features, output: Path) -> None:
         state["_data_files"] = [{"filename": name} for name in names]
         (folder / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
 
-    with enough_room(output):
+    with enough_room(output, DESCRIPTION):
         write_folder(output, build, replace=True)
 
 
@@ -129,4 +136,5 @@ def _link(file: Path, name: Path) -> None:
     try:
         os.link(file, name)
     except OSError:
-        shutil.copyfile(file, name)
+        with enough_room(name, file.stat().st_size):
+            shutil.copyfile(file, name)

@@ -113,8 +113,14 @@ def _add_model(parser: argparse.ArgumentParser, option: str, *, required: bool =
     parser.add_argument(option, required=required, action="append", metavar="MODEL", help=text)
 
 
-def _add_folder(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=text)
+def _add_folder(parser: argparse.ArgumentParser, text: str, *, far: bool = False) -> None:
+    """The option --output; where `far`, an address such as s3://bucket/chunks will do."""
+    text += "; or an address such as s3://BUCKET/CHUNKS, for Parquet files" if far else ""
+    parser.add_argument("--output", required=True, type=_place if far else Path, metavar="DIR", help=text)
+
+
+def _place(text: str) -> str | Path:
+    return text.rstrip("/") if "://" in text else Path(text)
 
 
 def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -130,11 +136,11 @@ def _add_set(parser: Any, example: str = "key=value") -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar=example, help=text)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: argparse.ArgumentParser, *, skip: Sequence[str] = ()) -> None:
     from k2d_hf.recipe import DataSettings
     from k2d_hf.settings import add_options
 
-    add_options(parser.add_argument_group("where DATA is a data set"), DataSettings, skip=["source"])
+    add_options(parser.add_argument_group("where DATA is a data set"), DataSettings, skip=["source", *skip])
 
 
 def _add_run(verbs: Any) -> None:
@@ -183,7 +189,7 @@ def _add_label(verbs: Any) -> None:
     parser = _verb(verbs, "label", "Transcribe recordings with the teacher and pack them into chunks of 30 s.")
     parser.add_argument("data", metavar="DATA", help="folder of audio, manifest (JSONL, CSV), data set or Hub id")
     _add_model(parser, "--teacher")
-    _add_folder(parser, "datasets.load_from_disk(DIR) gives the chunks")
+    _add_folder(parser, "datasets.load_from_disk(DIR) gives the chunks", far=True)
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it the teacher tells")
     _add_data(parser)
     _add_settings(parser, LabelSettings)
@@ -193,9 +199,11 @@ def _add_validate(verbs: Any) -> None:
     from k2d_hf.recipe import ValidateSettings
 
     parser = _verb(verbs, "validate", "Transcribe chunks with the auxiliary and mark those on which both agree.")
-    parser.add_argument("chunks", metavar="CHUNKS", help="what k2d label wrote")
+    parser.add_argument("chunks", metavar="CHUNKS", help="what k2d label wrote, or a folder or address of Parquet")
+    streaming: dict[str, Any] = {"nargs": "?", "const": "true", "choices": ["true", "false"], "default": "false"}
+    parser.add_argument("--streaming", **streaming, help="read CHUNKS as a stream, and never hold it")
     _add_model(parser, "--auxiliary")
-    _add_folder(parser, "the same chunks with distance and keep")
+    _add_folder(parser, "the same chunks with distance and keep", far=True)
     parser.add_argument("--language", metavar="CODE", help="of chunks that carry none")
     _add_settings(parser, ValidateSettings)
 
@@ -251,7 +259,7 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument("--data", required=True, metavar="DATA", help="recordings with references, as for k2d label")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="figures; transcripts go to a file beside it")
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it each model tells")
-    _add_data(parser)
+    _add_data(parser, skip=["streaming"])
     _add_settings(parser, EvaluateSettings)
 
 

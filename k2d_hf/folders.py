@@ -9,14 +9,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from k2d_hf.errors import K2DError
+from k2d_hf.storage import enough_room, files_below
 
 _PARTIAL = ".partial"
 
 
-def check_free(target: Path) -> None:
+def check_free(target: str | Path) -> None:
     """Raise K2DError if `target` exists and is not an empty folder: to be asked before the work, not after."""
+    if isinstance(target, str):
+        if files_below(target):
+            raise K2DError(f"{target}: already there and not empty; choose another address or remove it")
+        return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise K2DError(f"{target}: already there and not empty; choose another output folder or remove it")
+
+
+def clear_left_behind(folder: Path, name: str = "") -> None:
+    """Remove what a killed process was writing in `folder`, for results whose names begin with `name`.
+
+    Only who holds these results for itself may ask for it (`k2d_hf.lock`).
+    """
+    for path in folder.glob(f".{name}*{_PARTIAL}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool = False) -> Path:
@@ -42,8 +59,13 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
     try:
         build(partial)
         if target.exists() and replace:
-            shutil.rmtree(target)
-        elif target.exists():
+            # a crash between two renames costs the old folder, and one while it is deleted costs nothing
+            old = partial.with_name(f"{partial.name[: -len(_PARTIAL)]}.old{_PARTIAL}")
+            os.replace(target, old)
+            os.replace(partial, target)
+            shutil.rmtree(old, ignore_errors=True)
+            return target
+        if target.exists():
             target.rmdir()  # refuses, should something have come in since the check
         os.replace(partial, target)
     except BaseException:  # Ctrl-C included: nothing half-made stays
@@ -70,6 +92,6 @@ def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
     with lock:
         if target.is_dir():
             return target
-        for left_behind in target.parent.glob(f".{target.name}.*{_PARTIAL}"):  # by a run that was killed
-            shutil.rmtree(left_behind, ignore_errors=True)
-        return write_folder(target, build)
+        clear_left_behind(target.parent, f"{target.name}.")
+        with enough_room(target, advice="free some, or set K2D_CACHE to a folder on a larger disk"):
+            return write_folder(target, build)

@@ -13,11 +13,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from k2d_hf.errors import K2DError
+from k2d_hf.folders import clear_left_behind
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold `directory` for this process, by a file beside it: the folder itself may come and go.
+
+    What a killed process was writing in it, or beside it under its name, is removed.
 
     Raises:
         K2DError: naming the process that holds it, or if the folder around it cannot be written.
@@ -35,6 +38,11 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         about = {"process": os.getpid(), "started": time.strftime("%H:%M"), "host": socket.gethostname()}
         holder.write_text(json.dumps(about), encoding="utf-8")
+        clear_left_behind(folder.parent, f"{folder.name}.")
+        for inside in (folder, folder / "resume", *(folder / "resume").glob("*-*/")):
+            clear_left_behind(inside)
+        for inside in folder.parent.glob(f"{folder.name}.resume/*-*/"):
+            clear_left_behind(inside)
         yield
     finally:
         holder.unlink(missing_ok=True)

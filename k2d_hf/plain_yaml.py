@@ -85,5 +85,5 @@ def _check_keys(node: yaml.MappingNode) -> None:
             seen.add(key.value)
 
 
-def _refused(problem: str, at: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)

@@ -16,6 +16,7 @@ from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES
 from k2d_hf.plain_yaml import load_yaml
 from k2d_hf.settings import assign, check_names, hints_of, read_settings, read_value, setting
+from k2d_hf.storage import is_address
 from k2d_hf.validation.auxiliary import SHARD_SIZE
 from k2d_hf.validation.distance import METRICS, NORMALISERS
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
@@ -53,7 +54,9 @@ class WorkersSettings:
         choices=SPREAD_ENGINES,
     )
     address: str | None = setting(None, "Of the Ray cluster, such as auto or ray://HOST:10001; null starts one here.")
-    workers: int | None = setting(None, "Of the Ray cluster, a model each; null is as many as it has room for.", least=1)
+    workers: int | None = setting(
+        None, "Of the Ray cluster, a model each; null is as many as it has room for.", least=1
+    )
     worker_cpus: float = setting(1.0, "Cores of such a worker.", least=0)
     worker_gpus: float = setting(0.0, "GPUs of such a worker.", least=0)
     time_limit: float | None = setting(
@@ -234,6 +237,8 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 def _data(data: DataSettings, recipe: Path, key: str) -> DataSettings:
     """With a path beside the recipe or from here made absolute; a Hub id is told apart by what exists."""
     source = data.source
+    if is_address(source):
+        return data
     expanded = Path(os.path.expanduser(source))  # which, unlike that of a Path, leaves unknown users alone
     for candidate in (recipe.parent / expanded, expanded):
         if source and os.path.exists(candidate):  # likewise with names too long for the disk

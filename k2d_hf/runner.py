@@ -88,6 +88,11 @@ class _Run:
     def go(self, from_stage: str | None) -> dict[str, Any]:
         started = time.perf_counter()
         recipe = self.recipe
+        if recipe.recordings.streaming:
+            raise K2DError(
+                "recordings.streaming: k2d run looks at every recording to know what has changed; leave it out, or use "
+                "the verbs (k2d label --streaming)"
+            )
         self.recordings = _load(recipe.recordings)
         self.evaluation = None if recipe.evaluation is None else _with_references(recipe.evaluation)
         hub = ensure_hub_state()
@@ -171,6 +176,8 @@ class _Run:
         finally:
             stage.close()
         self.record.remember(name, key, line)
+        if name == "distil":
+            discard(self.resume, name)  # checkpoints, which were good for a crash until here
         stage.finish(line)
 
     def _line(self, name: str) -> str | None:

@@ -225,15 +225,20 @@ def _as_yaml(text: str, *, where: str) -> Any:
 
 
 def add_options(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
-    """Offer each setting of the dataclass `cls` as an option of `parser`; those not given stay unset."""
+    """Offer each setting of the dataclass `cls` as an option of `parser`; those not given stay unset.
+
+    One that is false by default is true where its option stands alone.
+    """
     for field in dataclasses.fields(cls):
         if field.name not in skip:
+            alone = {"nargs": "?", "const": "true"} if field.default is False else {}
             parser.add_argument(
                 "--" + field.name.replace("_", "-"),
                 dest=field.name,
                 default=argparse.SUPPRESS,
                 metavar="VALUE",
                 help=describe_setting(field).replace("%", "%%"),
+                **alone,
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -31,6 +30,7 @@ from k2d_hf.recipe import (
     read_distil,
 )
 from k2d_hf.settings import assign, given_options, read_settings
+from k2d_hf.storage import files_below, remove_folder
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 def label(arguments: argparse.Namespace) -> None:
     """`k2d label`."""
     settings = _settings(arguments, LabelSettings)
-    check_free(arguments.output)
+    _check_output(arguments.output)
     recordings = _recordings(arguments)
     teacher = _model(arguments.teacher)
     _stage(
@@ -69,8 +69,8 @@ def label(arguments: argparse.Namespace) -> None:
 def validate(arguments: argparse.Namespace) -> None:
     """`k2d validate`."""
     settings = _settings(arguments, ValidateSettings)
-    check_free(arguments.output)
-    chunks = stages.load_chunks(arguments.chunks)
+    _check_output(arguments.output)
+    chunks = stages.load_chunks(arguments.chunks, streaming=arguments.streaming == "true")
     auxiliary = _model(arguments.auxiliary)
     _stage(
         arguments,
@@ -104,7 +104,7 @@ def targets(arguments: argparse.Namespace) -> None:
     training = read_distil(given_options(arguments, DistillationSettings), where=arguments.verb)
     if "encoder_states_dir" not in training:
         training["keep_encoder_states"] = False  # what this verb has to resume is gone when it is done
-    check_free(arguments.output)
+    _check_output(arguments.output)
     stages.load_chunks(arguments.validated)
     teacher, untrained = _model(arguments.teacher), _model(arguments.student)
     auxiliary = _model(arguments.auxiliary) if arguments.auxiliary else None
@@ -130,7 +130,7 @@ def distil(arguments: argparse.Namespace) -> None:
     from k2d_hf.distillation.settings import DistillationSettings
 
     settings = read_distil(assign(given_options(arguments, DistillationSettings), arguments.sets), where=arguments.verb)
-    check_free(arguments.output)
+    _check_output(arguments.output)
     stages.load_chunks(arguments.validated)
     untrained = _model(arguments.student)
     teacher = _model(arguments.teacher) if arguments.teacher else None
@@ -238,9 +238,15 @@ def _quiet_libraries() -> None:
         transformers.logging.disable_progress_bar()
 
 
-def _beside(output: Path, suffix: str) -> Path:
+def _check_output(output: str | Path) -> None:
+    """Raise K2DError if `output` is taken; not by a run that was killed between its last file and its last word."""
+    if not files_below(_beside(output, "resume")):
+        check_free(output)
+
+
+def _beside(output: str | Path, suffix: str) -> Any:
     """A file or folder that goes with `output` without being in it."""
-    return output.with_name(f"{output.name}.{suffix}")
+    return output.with_name(f"{output.name}.{suffix}") if isinstance(output, Path) else f"{output}.{suffix}"
 
 
 def _stage(arguments: argparse.Namespace, work: Callable[[Stage], str], *, lock: bool = True) -> None:
@@ -250,11 +256,12 @@ def _stage(arguments: argparse.Namespace, work: Callable[[Stage], str], *, lock:
         raise K2DError(f"k2d {arguments.verb} is one process; only k2d distil runs under torchrun")
     console = Console(silent=not main)
     stage = console.stage(arguments.verb)
-    with locked(arguments.output) if lock and main else nullcontext(), console.warnings():
+    here = lock and main and isinstance(arguments.output, Path)  # an object store has no locks
+    with locked(arguments.output) if here else nullcontext(), console.warnings():
         try:
             result = work(stage)
         finally:
             stage.close()
         stage.finish(result)
         if lock and main:
-            shutil.rmtree(_beside(arguments.output, "resume"), ignore_errors=True)
+            remove_folder(_beside(arguments.output, "resume"))

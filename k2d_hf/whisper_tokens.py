@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.wording import quoted
+from k2d_hf.wording import is_text, quoted
 
 CHUNK_SECONDS = 30.0  # what Whisper's encoder sees at once
 TIMESTAMP_SECONDS = 0.02  # one timestamp token a step of this length
@@ -41,6 +41,10 @@ def strip_special(text: str) -> str:
             del kept[bars[-2] - 1 :]
             del bars[-2:]
     return "".join(kept)
+
+
+def _plain(text: str) -> str:
+    return strip_special(_SURROGATES.sub("", text))
 
 
 @dataclass(frozen=True)
@@ -128,16 +132,18 @@ class LabelEncoder:
             return [self.special.start_of_transcript]
         if not language:
             raise K2DError("no language for the labels: set language, such as language='zh' for Mandarin-English")
-        language_id = self.tokenizer.convert_tokens_to_ids(f"<|{language}|>")
+        language_id = self.tokenizer.convert_tokens_to_ids(f"<|{language}|>") or 0 if is_text(language) else 0
         task_ids = [token_id(self.tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")]
         # languages lie between <|startoftranscript|> and the tasks; an unknown name has the id of another token
-        if not self.special.start_of_transcript < (language_id or 0) < min(task_ids):
-            raise K2DError(f"language {quoted(language)} is unknown to this vocabulary: give a code such as 'zh' or 'en'")
+        if not self.special.start_of_transcript < language_id < min(task_ids):
+            raise K2DError(
+                f"language {quoted(language)} is unknown to this vocabulary: give a code such as 'zh' or 'en'"
+            )
         return [self.special.start_of_transcript, language_id, token_id(self.tokenizer, f"<|{self.task}|>")]
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text; whatever looks like a special token is left out, and so are lone surrogates: no text."""
-        return self.tokenizer.encode(strip_special(_SURROGATES.sub("", text)), add_special_tokens=False)
+        return self.tokenizer.encode(_plain(text), add_special_tokens=False)
 
     def label_ids(
         self, text: str, segments: Sequence[Mapping[str, Any]], *, language: str | None, timestamps: bool
@@ -172,7 +178,7 @@ class LabelEncoder:
             room: tokens that the label leaves free; the prompt is cut to it from its far end, never the label.
         """
         room = min(room, MAX_PROMPT_TOKENS)
-        text = strip_special(previous_text or "").strip()
+        text = _plain(previous_text or "").strip()
         if not text or room < 2:
             return []
         return [self.special.start_of_previous, *self.text_ids(" " + text)[-(room - 1) :]]

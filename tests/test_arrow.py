@@ -49,7 +49,10 @@ def test_no_rows_at_all(cache, nothing):
 
 
 def test_a_disk_too_small_is_one_line_and_leaves_nothing(cache):
-    with files_of_at_most(10_000), pytest.raises(K2DError, match=r"scratch: no room on its disk \(.*free\); .*K2D_CACHE"):
+    with (
+        files_of_at_most(10_000),
+        pytest.raises(K2DError, match=r"scratch: no room on its disk \(.*free\); .*K2D_CACHE"),
+    ):
         dataset_of(batches(1000), TEXT)
     assert list((cache / "scratch").iterdir()) == []
 

@@ -142,7 +142,7 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("label recordings --teacher no/where --output out", 1, "k2d: model no/where: not a folder here, not in the cache, and the Hub is not asked"),
         ("label recordings --teacher teacher --output out --set beam_sise=3", 1, "k2d: label: beam_sise: no such setting; did you mean beam_size?"),
         ("label recordings --teacher teacher --output out --beam-size many", 1, "k2d: label: beam_size: 'many' is not a whole number"),
-        ("label recordings --teacher teacher --output out --engine faster", 1, "k2d: label: engine: 'faster' is none of auto, transformers, faster-whisper; did you mean faster-whisper?"),
+        ("label recordings --teacher teacher --output out --engine faster", 1, "k2d: label: engine: 'faster' is none of auto, transformers, faster-whisper, ray, ray+transformers, ray+faster-whisper; did you mean faster-whisper?"),
         ("validate recordings --auxiliary auxiliary --output out", 1, "k2d: recordings: no data set of chunks:"),
         ("validate chunks --auxiliary auxiliary --output out --threshold 1.2", 1, "k2d: validate: threshold: 1.2 is outside 0 to 1"),
         ("validate chunks --auxiliary auxiliary --output out --metric merr", 1, "k2d: validate: metric: 'merr' is none of full, trivial, mer, per, composite; did you mean mer?"),

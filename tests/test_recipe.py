@@ -74,6 +74,12 @@ def test_a_recipe_can_be_made_in_python():
         (MINIMAL + "distil: {peft: {rr: 3}}\n", "{path}: distil.peft.rr: no such setting; did you mean r?"),
         (MINIMAL.replace("name: mine", "name: a/b"), "{path}: name: 'a/b' names a folder: letters, digits, dots, dashes and underscores"),
         (MINIMAL.replace("speech", "speech.jsonl"), "{path}: recordings: 'speech.jsonl' does not exist, neither beside the recipe nor from here"),
+        (MINIMAL.replace("speech", "~nobody-at-all/x"), "{path}: recordings: '~nobody-at-all/x' does not exist, neither"),
+        (MINIMAL.replace("speech", "s" * 300), "{path}: recordings: 'sssss"),
+        (MINIMAL + "label: {max_duration: 1e400}\n", "{path}: label.max_duration: '1e400' is not a number"),
+        (MINIMAL + '"a\\nb": 1\n', "{path}: 'a\\nb': no such setting"),
+        (MINIMAL + f"language: [{'a, ' * 1000}]\n", "{path}: language: ['a', 'a', 'a', "),
+        (MINIMAL + "distil: {accelerator_config: none.json}\n", "{path}: distil: [Errno 2] No such file or directory: 'none.json'"),
         (MINIMAL + "evaluation: ./dev\n", "{path}: evaluation: './dev' does not exist, neither beside the recipe nor from here"),
         (MINIMAL.replace("teacher: org/teacher\n", ""), "{path}: teacher: missing; give a checkpoint, or several to try in order: paths, Hub ids, wheels"),
         (MINIMAL.replace("auxiliary: [org/small, teacher]\n", ""), "{path}: auxiliary: missing; give a small checkpoint likewise, or 'teacher' for the teacher's own"),
@@ -123,6 +129,8 @@ def test_overrides_reach_into_sections(write):
 def test_data_sets_have_a_section(write):
     text = MINIMAL.replace("recordings: speech", "recordings: {source: org/set, split: test, config: zh-TW}")
     assert load_recipe(write(text)).recordings == DataSettings("org/set", split="test", config="zh-TW")
+    text = MINIMAL.replace("recordings: speech", "recordings: {source: 's3://bucket/lectures', streaming: true}")
+    assert load_recipe(write(text)).recordings == DataSettings("s3://bucket/lectures", streaming=True)
 
 
 def test_models_beside_the_recipe_are_found(write, tmp_path, monkeypatch):

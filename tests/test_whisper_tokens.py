@@ -87,6 +87,12 @@ def test_timestamps(encoder, seconds, name):
     assert encoder.tokenizer.convert_ids_to_tokens(encoder.special.timestamp(seconds)) == name
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_time_has_no_timestamp(encoder, seconds):
+    with pytest.raises(K2DError, match="give its times in seconds"):
+        encoder.special.timestamp(seconds)
+
+
 # Text
 
 
@@ -98,6 +104,8 @@ def test_timestamps(encoder, seconds, name):
         ("<|startofprev|> old<|2.00|>", " old"),
         ("<|<|zh|>endoftext|>", ""),
         ("<|<|<|x|>y|>z|>", ""),
+        ("|><|>a|<b|>", "|><|>a|<b|>"),
+        ("<|" * 50_000 + "|>" * 50_000, ""),  # in no time
     ],
 )
 def test_strip_special(text, stripped):
@@ -114,6 +122,10 @@ def test_bug_03_no_text_becomes_a_special_token(encoder, text):
     for timestamps in (False, True):
         label = encoder.label_ids(text, segments, language="zh", timestamps=timestamps)
         assert sum(index >= encoder.special.end_of_text for index in label) == (6 if timestamps else 5)
+
+
+def test_lone_surrogates_are_no_text(encoder):
+    assert encoder.text_ids("a\ud800b") == encoder.text_ids("ab")
 
 
 # Labels
@@ -173,6 +185,7 @@ def test_translation_is_a_task_too(processor):
         ("transcribe", "language 'transcribe' is unknown"),
         ("startofprev", "language 'startofprev' is unknown"),
         ("1.00", "language '1.00' is unknown"),
+        ("\ud800", r"language '\\ud800' is unknown"),
     ],
 )
 def test_a_language_that_cannot_be_is_an_error(encoder, language, message):
@@ -189,7 +202,7 @@ def test_a_prompt_is_the_end_of_the_text_before(encoder):
     assert encoder.tokenizer.decode(ids[1:]) == " 今天講 machine learning"
 
 
-@pytest.mark.parametrize("previous", [None, "", "  ", "<|startofprev|>", "<|0.00|> <|2.00|>"])
+@pytest.mark.parametrize("previous", [None, "", "  ", "<|startofprev|>", "<|0.00|> <|2.00|>", "\ud800"])
 def test_bug_04_no_text_before_is_no_prompt(encoder, previous):
     assert encoder.prompt_ids(previous, room=448) == []
 

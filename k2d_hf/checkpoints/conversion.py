@@ -158,7 +158,9 @@ def _generation_config(
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     vocabulary = tokenizer.get_vocab()
-    heads = [(layer, head) for layer, head in settings.get("alignment_heads") or () if 0 <= layer < config.decoder_layers]
+    heads = [
+        (layer, head) for layer, head in settings.get("alignment_heads") or () if 0 <= layer < config.decoder_layers
+    ]
     extra: dict[str, Any] = {"alignment_heads": [list(pair) for pair in heads]} if heads else {}
     if special.multilingual:
         languages = {f"<|{code}|>" for code in LANGUAGES} & vocabulary.keys()
@@ -190,11 +192,13 @@ def _read_settings(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise K2DError(f"{path}: not JSON ({message_of(error)}); download or copy it again") from None
     settings = settings if isinstance(settings, dict) else {}
-    for name, values in ((name, settings.get(name) or []) for name in ("suppress_ids", "suppress_ids_begin")):
-        if not _are_whole_numbers(values):
+    for name in ("suppress_ids", "suppress_ids_begin"):
+        if settings.get(name) is not None and not _are_whole_numbers(settings[name]):
             raise K2DError(f"{path}: {name} is no list of token ids; download or copy it again")
-    heads = settings.get("alignment_heads") or []
-    if not isinstance(heads, list) or not all(_are_whole_numbers(pair) and len(pair) == 2 for pair in heads):
+    heads = settings.get("alignment_heads", [])
+    if heads is not None and not (
+        isinstance(heads, list) and all(_are_whole_numbers(pair) and len(pair) == 2 for pair in heads)
+    ):
         raise K2DError(f"{path}: alignment_heads is no list of layers and heads; download or copy it again")
     return settings
 
@@ -221,9 +225,11 @@ def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]
         raise K2DError(f"{tokenizer_file}: {backend.get_vocab_size()} tokens, the model has {shapes['vocab_size']}")
     if (largest := max(backend.get_vocab().values())) >= shapes["vocab_size"]:
         raise K2DError(f"{tokenizer_file}: a token with the id {largest}, the model has {shapes['vocab_size']}")
-    last_special = backend.token_to_id("<|notimestamps|>")
-    if last_special is None:
-        raise K2DError(f"{tokenizer_file}: no token <|notimestamps|>; copy the tokenizer.json of the original model")
+    vocabulary = backend.get_vocab()
+    for name in ("<|endoftext|>", "<|notimestamps|>"):
+        if name not in vocabulary:  # WhisperTokenizer would add the first, past the model's last
+            raise K2DError(f"{tokenizer_file}: no token {name}; copy the tokenizer.json of the original model")
+    last_special = vocabulary["<|notimestamps|>"]
     backend.save(str(output / "tokenizer.json"))
     # WhisperTokenizer takes the last special id plus one for <|0.00|>; unless it is told, it knows <|endoftext|> only
     # and every timestamp that it decodes is 2 s late.

@@ -72,7 +72,9 @@ def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
             targets = [f"model.{in_layer[1]}.layers.{in_layer[2]}.{target}" for target in inside]
         array = model.array(name)
         if len(array) % len(targets):
-            raise K2DError(f"{model.path}: {named(name)} has {len(array)} rows, which {len(targets)} projections cannot share")
+            raise K2DError(
+                f"{model.path}: {named(name)} has {len(array)} rows, which {len(targets)} projections cannot share"
+            )
         for target, part in zip(targets, np.split(array, len(targets)), strict=True):
             weights[f"{target}.{_PARAMETERS[parameter]}"] = part
     for name in [name for name in weights if name.endswith("k_proj.bias")]:

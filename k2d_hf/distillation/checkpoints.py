@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "whole_checkpoint.json"
 NAME = re.compile(r"checkpoint-(\d+)")
-# What torch and safetensors say, without an error number, of a file that could not be written
+# What torch, safetensors and numpy say, without an error number, of a file that could not be written
 UNWRITTEN = (
     "no space left",
     "os error 28",
@@ -31,6 +31,7 @@ UNWRITTEN = (
     "os error 122",
     "inline_container",
     "pytorchstreamwriter",
+    "requested and",
 )
 
 
@@ -92,12 +93,12 @@ def step_of(checkpoint: Path) -> int:
 
 @contextmanager
 def room_for(target: Path, needed: int, *, partial: Path | None = None) -> Iterator[None]:
-    """Say in one line that the disk is full, whatever torch and safetensors make of that.
+    """Say in one line that the disk is full, whatever torch, safetensors and numpy make of that.
 
     Args:
         target: what is written.
         needed: bytes that it takes, about.
-        partial: what goes away if it could not be written, so that the next try has its room.
+        partial: folder that goes away if it could not be written, so that the next try has its room.
 
     Raises:
         K2DError: in the place of their errors.
@@ -113,7 +114,7 @@ def room_for(target: Path, needed: int, *, partial: Path | None = None) -> Itera
 
 
 def _for_lack_of_room(error: Exception) -> bool:
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return error.errno in NO_ROOM
     told = str(error).lower()
     return any(part in told for part in UNWRITTEN)

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from k2d_hf.distillation.checkpoints import room_for
+
 SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
 BYTES = 2  # float16
 
@@ -43,13 +45,22 @@ class EncoderStates:
         return [index for index, chunk in enumerate(chunks) if not self.path(chunk).exists()]
 
     def write(self, chunk: Mapping[str, Any], states: np.ndarray) -> None:
-        """Write the states of a chunk, whole or not at all."""
+        """Write the states of a chunk, whole or not at all.
+
+        Raises:
+            K2DError: if the disk is full.
+        """
         path = self.path(chunk)
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        with partial.open("wb") as file:
-            np.save(file, states.astype(np.float16))
-        partial.replace(path)
+        try:
+            with room_for(path, BYTES * states.size):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with partial.open("wb") as file:
+                    np.save(file, states.astype(np.float16))
+                partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     def write_all(
         self,

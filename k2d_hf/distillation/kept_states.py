@@ -48,7 +48,11 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
             return encode(student, features)
 
     mine = chunks.select(missing[args.process_index :: args.world_size])
+    encoder: Any = student.model.encoder
+    placed = next(encoder.parameters()).device  # not yet where it trains, if it is to be sharded
+    encoder.to(args.device)
     states.write_all(mine, run_encoder, batch_size=args.per_device_train_batch_size)
+    encoder.to(placed)
     trainer.accelerator.wait_for_everyone()
     collator.encoder_states = states
 

@@ -41,7 +41,7 @@ class ResumableTrainer(Seq2SeqTrainer):
         Raises:
             K2DError: if only some processes see whole checkpoints, as on machines without a disk in common.
         """
-        mine = {step_of(path): path for path in whole_checkpoints(self.args.output_dir)}
+        mine = {step_of(path): path for path in whole_checkpoints(str(self.args.output_dir))}
         everyone = gather_object([sorted(mine)])
         common = set.intersection(*map(set, everyone))
         if common:
@@ -81,7 +81,7 @@ class ResumableTrainer(Seq2SeqTrainer):
         super().log(logs, start_time)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's, but nothing where an interrupted run had taken its last step: the Trainer takes one more."""
+        """As the Trainer's, but none after the last step: where that was done before a resume, it takes one more."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return [], None
@@ -104,7 +104,8 @@ class ResumableTrainer(Seq2SeqTrainer):
 
     def _checkpoint_bytes(self) -> int:
         """About how many bytes a checkpoint takes."""
-        parameters = list(self.model.parameters())
+        model: Any = self.model
+        parameters = list(model.parameters())
         trained = sum(p.numel() for p in parameters if p.requires_grad)
         return sum(p.numel() * p.element_size() for p in parameters) + ADAM_STATES * 4 * trained
 

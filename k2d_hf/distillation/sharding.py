@@ -68,17 +68,17 @@ def sums_in_forward(
 
 
 @contextmanager
-def _forward(module: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
+def _forward(module: Any, function: Callable[..., Any]) -> Iterator[None]:
     """Let a module do something else when it is called; its hooks, which gather its weights, run all the same."""
     own = module.__dict__.get("forward")
-    module.forward = function  # type: ignore[method-assign]
+    module.forward = function
     try:
         yield
     finally:
         if own is None:
             del module.__dict__["forward"]
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = own
 
 
 @contextmanager
@@ -97,13 +97,14 @@ def loading_whole() -> Iterator[None]:
             os.environ[_EMPTY_BUT_FOR_ONE] = asked
 
 
-def check_loaded(name: str, model: nn.Module) -> None:
+def check_loaded(**parties: nn.Module | None) -> None:
     """Raise K2DError if a model has weights that were left to another process to load."""
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise K2DError(
-            f"the {name} was loaded on the first process alone: give its checkpoint instead of the model, or set "
-            "cpu_ram_efficient_loading to false in fsdp_config"
-        )
+    for name, model in parties.items():
+        if model is not None and any(parameter.is_meta for parameter in model.parameters()):
+            raise K2DError(
+                f"the {name} was loaded on the first process alone: give its checkpoint instead of the model, or set "
+                "cpu_ram_efficient_loading in fsdp_config to false"
+            )
 
 
 def prepare_sharding(accelerator: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from inspect import signature
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from k2d_hf.distillation.collator import EPOCH, K2DDataCollator
 from k2d_hf.distillation.rows import labels_fit
-from k2d_hf.distillation.target_columns import DTYPES, check_embedding, columns_of
-from k2d_hf.distillation.target_columns import _check as check_temperature
+from k2d_hf.distillation.target_columns import DTYPES, check_embedding, check_temperature, columns_of, kind_of
 from k2d_hf.errors import K2DError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Of several files at once, which threads read, the end takes seconds in every pass
+ONE_FILE = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in signature(Stream.shuffle).parameters else {}
 READ, DROPPED, TOO_LONG = range(3)
 
 
@@ -121,20 +123,22 @@ class ChunkStream(IterableDataset[Any]):
         seen = len(range(index, self.batches_done, workers)) * self.rows_of_a_batch  # workers take turns
         counted = self.counted[index].zero_()
         for epoch in itertools.count():
-            at = -1
-            for at, row in enumerate(self._pass(epoch, counted)):
+            empty = True
+            for row in self._pass(epoch, counted):
+                empty = False
                 seen -= 1
                 yield None if seen >= 0 else {**self._chunk(row), EPOCH: epoch}
-            if at < 0 and worker is not None:
+            if empty and worker is not None:
                 return  # the other workers may have some
-            if at < 0:
+            if empty:
                 raise K2DError(f"nothing to train on: {self.summary()}; raise validate.threshold, or look at the rows")
 
     def _pass(self, epoch: int, counted: Tensor) -> Iterator[Any]:
         """The rows of one pass that are trained on, as tables of one row; those of the first are counted."""
         rows = self.rows
         if self.shuffle_buffer > 0:
-            rows = rows.shuffle(generator=np.random.default_rng([self.seed, epoch]), buffer_size=self.shuffle_buffer)
+            order = np.random.default_rng([self.seed, epoch])
+            rows = rows.shuffle(generator=order, buffer_size=self.shuffle_buffer, **ONE_FILE)
         for row in rows:
             verdict = self._verdict(row)
             if epoch == 0:
@@ -176,14 +180,16 @@ class ChunkStream(IterableDataset[Any]):
 
 
 def chunk_stream(
-    rows: Stream,
-    collator: Any,
-    args: K2DTrainingArguments,
-    *,
-    stored: dict[str, str],
-    check: TargetCheck | None,
+    rows: Stream, collator: Any, args: K2DTrainingArguments, stored: Collection[str], embedding: Tensor | None
 ) -> ChunkStream:
-    """A stream as the trainer wants it, with settings that a stream needs.
+    """A stream as the trainer wants it, and settings as a stream needs them.
+
+    Args:
+        rows: the stream.
+        collator: the trainer's.
+        args: of training.
+        stored: parties whose soft targets take the model's place.
+        embedding: that makes the teacher's hidden states logits, where they are used.
 
     Raises:
         K2DError: if the number of steps is not given, or the collator is not ours.
@@ -198,13 +204,16 @@ def chunk_stream(
         logger.info("%d workers read the stream, one for each of its files", rows.num_shards)
         args.dataloader_num_workers = rows.num_shards
     # else one process reads for all, and cannot join batches of unequal length
-    args.accelerator_config.dispatch_batches = False
+    accelerator: Any = args.accelerator_config
+    accelerator.dispatch_batches = False
+    columns = described(rows)
+    kinds = {party: str(kind_of(columns, party)) for party in stored}
     return ChunkStream(
         rows,
         collator,
         workers=args.dataloader_num_workers,
-        stored=stored,
-        check=check,
+        stored=kinds,
+        check=TargetCheck(kinds.values(), args.temperature, embedding) if kinds else None,
         shuffle_buffer=args.shuffle_buffer,
         seed=args.data_seed if args.data_seed is not None else args.seed,
     )

@@ -91,7 +91,7 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
                 f"no soft targets of the {party} ({what}): write them (stage targets), or give {party}_model"
             )
     if any(kind_of(rows, party) == "top" for party in stored):
-        _check(rows, "target_temperature", temperature, "distil.temperature")
+        check_temperature(rows, "target_temperature", temperature, "distil.temperature")
     return as_arrays(rows, stored)
 
 
@@ -153,7 +153,7 @@ def embedding_digest(embedding: Tensor) -> str:
     return hashlib.blake2b(values, digest_size=8).hexdigest()
 
 
-def _check(rows: Dataset, column: str, wanted: float, setting: str) -> None:
+def check_temperature(rows: Dataset, column: str, wanted: float, setting: str) -> None:
     """Raise K2DError if the targets of a data set were stored with another value of a setting."""
     stored = _values(rows, column)
     if stored != {wanted}:

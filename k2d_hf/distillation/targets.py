@@ -144,7 +144,8 @@ def write_soft_targets(
     plain = without_targets(chunks)
     features = type(plain.features)({**plain.features, **target_features(kinds, widths)})
     settings = {
-        "kind": kind, "k": k, "temperature": temperature, "dtype": dtype, "encoder states": encoder_states_dir is not None,
+        "kind": kind, "k": k, "temperature": temperature, "dtype": dtype,
+        "encoder states": encoder_states_dir is not None,
         "models": {name: embedding_digest(output_embedding(model)) for name, model in models.items()},
         "language": collator.language, "timestamps": collator.timestamp_probability,
         "prompts": collator.previous_text_probability, "tokens": collator.max_tokens,

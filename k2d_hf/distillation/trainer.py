@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import get_token
 from torch import Tensor, nn
-from transformers import (
-    EvalPrediction,
-    WhisperForConditionalGeneration,
-    WhisperProcessor,
-    set_seed,
-)
+from transformers import EvalPrediction, WhisperForConditionalGeneration, WhisperProcessor, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from k2d_hf.checkpoints import load_whisper
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.collator import EpochToCollator, K2DDataCollator, default_collator
+from k2d_hf.distillation.evaluating import EvaluatingTrainer
 from k2d_hf.distillation.kept_states import keep_encoder_states
 from k2d_hf.distillation.losses import Head, LossSums, LossWeights, SoftTargets, distillation_loss
 from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
@@ -38,11 +33,9 @@ from k2d_hf.distillation.parties import (
     student_hidden,
     with_adapters,
 )
-from k2d_hf.distillation.resumable import ResumableTrainer
 from k2d_hf.distillation.rows import language_of, training_rows
-from k2d_hf.distillation.sampling import LengthGroupedSampler
 from k2d_hf.distillation.sharding import check_loaded, loading_whole, prepare_sharding, sums_in_forward
-from k2d_hf.distillation.streams import ChunkStream, PassingOver, TargetCheck, chunk_stream, described, is_stream
+from k2d_hf.distillation.streams import ChunkStream, chunk_stream, described, is_stream
 from k2d_hf.distillation.student import set_language
 from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of, targets_for_loss
 from k2d_hf.errors import K2DError
@@ -57,12 +50,13 @@ logger = logging.getLogger(__name__)
 _PROJECTIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class K2DTrainer(ResumableTrainer):
+class K2DTrainer(EvaluatingTrainer):
     """Distils a student from a teacher on validated pseudo-labels.
 
     A `Seq2SeqTrainer` that adds the loss: cross-entropy on the labels, KL from the teacher, KL from the auxiliary,
     weights of chunks (see `k2d_hf.distillation.losses`). Processor, collator and metric have defaults. Where the
-    student's encoder is frozen and equals the teacher's, weight by weight, it runs once for both.
+    student's encoder is frozen and equals the teacher's, weight by weight, it runs once for both. Under FSDP the
+    student is sharded; teacher and auxiliary, which are frozen, are whole in every process.
 
     Args:
         model: the student, or its checkpoint.
@@ -70,7 +64,8 @@ class K2DTrainer(ResumableTrainer):
         teacher_model: the teacher or its checkpoint; needed where `args.kl_weight` is not 0 and the chunks hold no
             soft targets (`k2d_hf.distillation.targets`). With soft targets and without a teacher, none is in memory.
         auxiliary_model: likewise, where `args.auxiliary_weight` is not 0.
-        train_dataset: chunks as `validate_labels` gives them; those with `keep` false are left out.
+        train_dataset: chunks as `validate_labels` gives them; those with `keep` false are left out. A stream of them
+            (`datasets.IterableDataset`) needs `args.max_steps`.
         eval_dataset: chunks likewise.
         processing_class: the student's processor; by default the one saved with student or teacher.
         data_collator: by default a `K2DDataCollator` with the settings of `args`.
@@ -122,9 +117,7 @@ class K2DTrainer(ResumableTrainer):
                 for name, (party, weight) in given.items()
             ]
         self.teacher, self.auxiliary = helpers
-        for name, party in (("student", base), ("teacher", self.teacher), ("auxiliary", self.auxiliary)):
-            if party is not None:
-                check_loaded(name, party)
+        check_loaded(student=base, teacher=self.teacher, auxiliary=self.auxiliary)
         if peft_config is not None:
             set_seed(args.seed)  # adapters begin at random
             student = with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
@@ -146,9 +139,7 @@ class K2DTrainer(ResumableTrainer):
             train_dataset = training_rows(train_dataset, data_collator, what="training")
             eval_dataset = training_rows(eval_dataset, data_collator, what="evaluation")
         if is_stream(train_dataset):
-            kinds = {party: str(kind_of(columns, party)) for party in self.stored}
-            check = TargetCheck(kinds.values(), args.temperature, self.stored_embedding) if kinds else None
-            train_dataset = chunk_stream(train_dataset, data_collator, args, stored=kinds, check=check)
+            train_dataset = chunk_stream(train_dataset, data_collator, args, self.stored, self.stored_embedding)
         else:
             train_dataset = targets_for_loss(train_dataset, self.stored, args.temperature, what="training")
         eval_dataset = targets_for_loss(eval_dataset, self.stored, args.temperature, what="evaluation")
@@ -176,9 +167,8 @@ class K2DTrainer(ResumableTrainer):
         self._components = ["ce"]
         self._components += ["kl", "agreement"] * bool(self.teacher or "teacher" in self.stored)
         self._components += ["auxiliary_kl"] * bool(self.auxiliary or "auxiliary" in self.stored)
-        for party in (self.teacher, self.auxiliary):
-            if party is not None:
-                party.to(self.args.device)
+        for party in filter(None, (self.teacher, self.auxiliary)):
+            party.to(self.args.device)
         if self.stored_embedding is not None:
             self.stored_embedding = self.stored_embedding.to(self.args.device)
         if self.shares_encoder and isinstance(teacher_model, (str, Path)):
@@ -191,21 +181,11 @@ class K2DTrainer(ResumableTrainer):
         self.add_callback(self.card)
         set_language(base, args.language or language_of(train_dataset), args.task)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        grouped = self.args.group_by_label_length and self.args.train_sampling_strategy == "random"
-        if not grouped or not isinstance(self.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
-            return super()._get_train_sampler(train_dataset)
-        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return LengthGroupedSampler(
-            rows, self.data_collator, batch_size=self.get_total_train_batch_size(self.args), seed=seed
-        )
-
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays.
 
         Raises:
-            K2DError: at the end, if the last push to the Hub in the background failed.
+            K2DError: as `ResumableTrainer.train` does, and if the last push to the Hub in the background failed.
         """
         if self.args.keep_encoder_states:
             keep_encoder_states(self)
@@ -214,19 +194,6 @@ class K2DTrainer(ResumableTrainer):
             logger.info("training: %s", self.train_dataset.summary())
         self._check_pushes()
         return output
-
-    def get_train_dataloader(self) -> Any:
-        """As the Trainer's; of a stream, what an interrupted run has seen is passed over without reading its audio."""
-        rows: Any = self.train_dataset
-        if not isinstance(rows, ChunkStream):
-            return super().get_train_dataloader()
-        steps = self.resumed_step if not self.args.ignore_data_skip else 0
-        rows.pass_over(
-            steps * self.args.gradient_accumulation_steps,
-            rows_of_a_batch=self._train_batch_size * self.accelerator.num_processes,
-        )
-        with self._collating(PassingOver(self.data_collator)):
-            return super().get_train_dataloader()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the card to `args.output_dir`; arguments as for the Trainer's, by `ModelCardCallback.create`."""
@@ -302,9 +269,8 @@ class K2DTrainer(ResumableTrainer):
             teacher = helping_head(self.teacher, inputs, supervised, shared) if self.teacher else None
             auxiliary = helping_head(self.auxiliary, inputs, supervised) if self.auxiliary else None
         stored = {name: self._stored_party(name, inputs, supervised) for name in self.stored}
-        token_weights = None
-        if "chunk_weights" in inputs:
-            token_weights = inputs["chunk_weights"][:, None].expand_as(labels)[supervised]
+        weights = inputs.get("chunk_weights")
+        token_weights = None if weights is None else weights[:, None].expand_as(labels)[supervised]
         with torch.autocast(labels.device.type, enabled=False):  # the loss chooses its number formats itself
             return distillation_loss(
                 Head(hidden[supervised], output_embedding(base)),
@@ -322,45 +288,6 @@ class K2DTrainer(ResumableTrainer):
             return Head(inputs[f"{name}_hidden"][supervised].to(self.stored_embedding.dtype), self.stored_embedding)
         return SoftTargets(inputs[f"{name}_top_ids"][supervised], inputs[f"{name}_top_logprobs"][supervised])
 
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-        **gen_kwargs: Any,
-    ) -> tuple[Any, Tensor | None, Tensor | None]:
-        """Loss of a batch and, with `predict_with_generate`, the tokens that the student writes by itself."""
-        inputs = self._prepare_inputs(inputs)
-        labels = inputs["labels"]
-        with torch.no_grad():
-            repeated = self._repeated_rows(len(labels)).to(labels.device)
-            loss = self.compute_loss(model, {**inputs, "labels": labels.masked_fill(repeated[:, None], IGNORED)})
-            if prediction_loss_only or not self.args.predict_with_generate:
-                return loss, None, None
-            given = {name: value for name, value in (gen_kwargs or self._gen_kwargs).items() if value is not None}
-            base = base_whisper(self.accelerator.unwrap_model(model))
-            tokens = base.generate(inputs["input_features"], **{"return_timestamps": False, **given})
-        return loss, tokens, labels
-
-    def _repeated_rows(self, rows: int) -> Tensor:
-        """Which rows of this process's batch only fill up the last round of several processes, [rows] bool."""
-        state = self.accelerator.gradient_state
-        first = self.accelerator.process_index * rows
-        left = state.remainder if state.end_of_dataloader and state.remainder > 0 else first + rows
-        return torch.arange(first, first + rows) >= left
-
-    def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's, with loss and components averaged over tokens and not over batches."""
-        sums = self._sums["eval"] = RunningSums()
-        self.gather_function = self.accelerator.gather_for_metrics  # without rows that fill up the last round
-        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        metrics: Any = output.metrics
-        metrics.update({f"{prefix}_{name}": value for name, value in sums.averages(self._components).items()})
-        self._sums["train"].pause()
-        return output
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As the Trainer's, with each component of the loss, agreement and supervised tokens per second.
 
@@ -371,25 +298,3 @@ class K2DTrainer(ResumableTrainer):
             sums, self._sums["train"] = self._sums["train"], RunningSums()
             logs = {**logs, **sums.averages(self._components), **sums.speed(self.accelerator.num_processes)}
         super().log(logs, start_time)
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """As the Trainer's, with the same draws of timestamps and prompts at every evaluation."""
-        with self._evaluation_collator():
-            return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """As the Trainer's, likewise."""
-        with self._evaluation_collator():
-            return super().get_test_dataloader(test_dataset)
-
-    def _evaluation_collator(self) -> Any:
-        collator = self.data_collator
-        return self._collating(collator.for_evaluation() if isinstance(collator, K2DDataCollator) else collator)
-
-    @contextmanager
-    def _collating(self, collator: Any) -> Iterator[None]:
-        collator, self.data_collator = self.data_collator, collator
-        try:
-            yield
-        finally:
-            self.data_collator = collator

@@ -10,11 +10,12 @@ from typing import BinaryIO
 
 from k2d_hf.labelling.sound_file import Spliced, size_of
 
-STREAMED_SIZE = (
-    0x7FFFF000  # writers to a pipe put 0, 0x7FFFF000... (SoX) or 0xFFFFFFFF (FFmpeg) for the size they cannot know
-)
-HEADER_SLACK = 64  # bytes: some writers count the header in the data size
+HEADER_SLACK = 64  # bytes: some writers count the header in the data size, or leave it out of the whole
+# What writers to a pipe put for the size that they cannot know, SoX and arecord about the first, FFmpeg the second;
+# other sizes are believed, as a recording of hours may well have two gigabytes and more.
+STREAMED_SIZES = (range(0x7FFFF000 - HEADER_SLACK, 0x80000001), range(0xFFFFFFFF - HEADER_SLACK, 0x100000000))
 MOST_CHUNKS = 10_000  # of a container, before its samples; a hostile one can have a hundred million
+OGG_CODECS = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC")  # as their first page begins, of those that libsndfile reads
 OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is
 SOUND = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}  # containers, and their kinds for audio
 
@@ -28,18 +29,20 @@ def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
     """
     size = size_of(file)
     file.seek(0)
-    head = file.read(12)
+    head = file.read(36)
     magic = head[:4]
     if magic in SOUND:
-        if len(head) == 12 and head[8:] not in SOUND[magic]:
+        if len(head) >= 12 and head[8:12] not in SOUND[magic]:
             return ""  # a film, a picture
         start, length = _samples_chunk(file, size, magic)
-        if start + (0 if length >= STREAMED_SIZE else length) > size + HEADER_SLACK:
+        if start + (0 if any(length in sizes for sizes in STREAMED_SIZES) else length) > size + HEADER_SLACK:
             return "fewer bytes than its header says"
     elif magic == b"OggS":
         file.seek(max(0, size - 2 * OGG_PAGE_BYTES))
         if not _ends_ogg_stream(file.read()):
             return "no end-of-stream page"
+        if not opened and head[28:].startswith(OGG_CODECS):
+            return "a page of it is damaged"
     elif magic == b"fLaC" and not opened:
         return "not even its first frame is whole"
     return ""

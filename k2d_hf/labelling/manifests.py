@@ -59,30 +59,25 @@ def _json_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _csv_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     delimiter = "\t" if path.lower().endswith(".tsv") else ","
+    csv.field_size_limit(LONGEST_LINE)
     reader = csv.DictReader((text for _, text in _text_lines(path)), delimiter=delimiter, strict=True)
     try:
         for line in reader:
             yield reader.line_num, {name: cell or None for name, cell in line.items() if name}
     except csv.Error as error:
-        raise K2DError(f"{path}, line {reader.line_num}: not CSV ({error}); quote it anew, or use JSONL") from error
+        number = reader.reader.line_num  # the line it came to; `reader` itself knows that of the last row
+        raise K2DError(f"{path}, line {number}: not CSV ({error}); quote it anew, or use JSONL") from error
 
 
 def _text_lines(path: str) -> Iterator[tuple[int, str]]:
     """Number and text of each line, with its end."""
     try:
         with open_to_read(path) as file:
-            begin = 0
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
                 if len(line) == LONGEST_LINE:
                     raise K2DError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes; give a row a line")
-                try:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    # of the first line it counts from behind the mark that such a file may begin with
-                    mark = 3 if number == 1 and line.startswith(b"\xef\xbb\xbf") else 0
-                    place = f"byte {begin + mark + error.start} of the file"
-                    raise K2DError(f"{path}, line {number}: not UTF-8 ({place}); save it as UTF-8") from error
-                begin += len(line)
+                # a name that is not UTF-8 is no reason to stop: it is told as one of which there is no file
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
     except OSError as error:
         reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
         raise K2DError(f"manifest {path}: it cannot be read ({reason}); check the path and its permissions") from error

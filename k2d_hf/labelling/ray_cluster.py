@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHARDS_AT_ONCE = 20_000  # handed to Ray Data together, so that memory here does not grow with the corpus
+PATIENCE = 10.0  # s that a cluster has to answer at all
 UNSEEN = 60.0  # s that a network disk may take to show here what was written elsewhere
 
 
@@ -70,6 +71,7 @@ def _connect(options: WorkersOptions) -> bool:
     if options.address is None:
         quiet["include_dashboard"] = False
     try:
+        _knock(options.address)
         ray.init(address=options.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -78,6 +80,13 @@ def _connect(options: WorkersOptions) -> bool:
             "leave --address out for one on this machine"
         ) from None
     return True
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError if nobody answers at an address of the form HOST:PORT, which Ray would ask for many minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
 def room(options: WorkersOptions) -> int:
@@ -111,7 +120,7 @@ def _finish(worker: Worker, shards: list[Shard], options: WorkersOptions, worker
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # A worker that dies is started again, as often as that takes; what raises in it would raise in any other.
     context.actor_task_retry_on_errors = False
-    context.execution_no_progress_timeout_s = -1  # a shard may hold half a day of audio, and has a time limit of its own
+    context.execution_no_progress_timeout_s = -1  # a shard may hold half a day of audio
     rows = ray.data.from_items([{"shard": pickle.dumps(shard)} for shard in shards], override_num_blocks=len(shards))
     done = rows.map_batches(
         _RemoteWorker,

@@ -45,7 +45,9 @@ def row_of(recording: str, values: Mapping[str, Any], where: str) -> Row:
     for name, value in (("transcript", reference), (LANGUAGE_COLUMN, language)):
         if value is not None and not isinstance(value, str):
             raise K2DError(f"{where}: the {name} is {quoted(value)}; give a string or null")
-    return Row(_storable(recording), reference and _storable(reference), language and _storable(language), where)
+        if value is not None and value != _storable(value):
+            raise K2DError(f"{where}: the {name} is not UTF-8 ({quoted(_storable(value))}); save it as UTF-8")
+    return Row(_storable(recording), reference, language, where)
 
 
 def _storable(text: str) -> str:
@@ -98,8 +100,8 @@ def unique(rows: Iterable[Row]) -> Iterator[Row]:
         repeated += 1
         if transcripts[recording] != transcript:
             raise K2DError(
-                f"{row.where}: {named(row.recording, 400)} came before with another transcript; a recording is read whole, so give "
-                "each file once, with its whole transcript"
+                f"{row.where}: {named(row.recording, 400)} came before with another transcript; a recording is read "
+                "whole, so give each file once, with its whole transcript"
             )
     if repeated:
         logger.warning("%d rows name a recording that came before; each is kept once", repeated)

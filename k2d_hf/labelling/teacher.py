@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -240,7 +241,7 @@ def _chunks(name: str, heard: dict[str, Any], max_duration: float, report: Label
         return []
     segments = [Segment(**segment) for segment in heard["segments"]]
     sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=max_duration)
-    report.segment_seconds_in += sum(segment.duration for segment in segments)
+    report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
     report.segment_seconds_out += sum(segment.duration for segment in sound)
     report.left_out.extend({"recording": name, **asdict(span)} for span in left_out)
     if not sound:

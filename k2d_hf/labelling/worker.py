@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from k2d_hf.labelling.transcribers import OnDemand
 
+
 @dataclass(frozen=True)
 class Work:
     """What a worker does with the items of a shard.

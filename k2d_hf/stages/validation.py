@@ -28,7 +28,8 @@ def validate(
 ) -> str:
     """Chunks to the same chunks with distance and verdict in `output`.
 
-    The auxiliary's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted or has another verdict.
+    The auxiliary's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted or has
+    another verdict.
 
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.arrow import dataset_of
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
+from k2d_hf.labelling.audio import read_chunk
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
@@ -183,6 +183,7 @@ class _Span:
     key: str
     length: int
     repeated: bool = False  # a chunk that comes twice is judged twice
+    audio: Any = None  # where the chunk carries its own
 
 
 def _planned(chunks: Iterable[Any]) -> Iterator[tuple[_Span, dict[str, Any]]]:
@@ -191,7 +192,7 @@ def _planned(chunks: Iterable[Any]) -> Iterator[tuple[_Span, dict[str, Any]]]:
     for row in chunks:
         recording, start, duration, language = row["recording"], row["start"], row["duration"], row.get("language")
         key = f"{look(recording)} {start:.4f}+{duration:.4f} {language or ''}".rstrip()
-        yield _Span(recording, start, duration, language, key, len(row["text"].encode())), row
+        yield _Span(recording, start, duration, language, key, len(row["text"].encode()), audio=row.get("audio")), row
 
 
 def _longest_first(span: _Span) -> int:
@@ -207,7 +208,7 @@ def _schema() -> pyarrow.Schema:
 
 
 def _read(span: _Span) -> np.ndarray:
-    return read_audio(span.recording, span.start, span.duration)
+    return read_chunk(vars(span))
 
 
 def _transcribe(model: Transcriber, spans: Sequence[_Span], audio: Sequence[np.ndarray]) -> list[dict[str, Any]]:

@@ -230,7 +230,15 @@ def test_a_pipeline_loads_what_was_imported(imported, timestamps):
         (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer.json: missing \(a vocabulary alone"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json: not a tokenizer"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json: not JSON"),
+        (lambda folder: (folder / "config.json").write_text('{"suppress_ids": ["a"]}'), "suppress_ids is no list of t"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"suppress_ids_begin": 0}'),
+            "suppress_ids_begin is no list",
+        ),
+        (lambda folder: (folder / "config.json").write_text('{"alignment_heads": 3}'), "alignment_heads is no list"),
         (lambda folder: rewritten_tokenizer(folder, extra_language="<|yue|>"), "51866 tokens, the model has 51865"),
+        (lambda folder: rename_end(folder), r"tokenizer.json: no token <\|endoftext\|>; copy the tokenizer"),
         (lambda folder: rename_heads(folder), "no variable encoder/num_heads; convert the model again"),
     ],
 )
@@ -239,6 +247,11 @@ def test_a_folder_that_does_not_fit_together_is_one_line(copy, tmp_path, damage,
     with pytest.raises(K2DError, match=message):
         import_ctranslate2(copy, tmp_path / "output")
     assert not (tmp_path / "output").exists()
+
+
+def rename_end(folder):
+    content = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    (folder / "tokenizer.json").write_text(content.replace("<|endoftext|>", "<|end|>"), encoding="utf-8")
 
 
 def rename_heads(folder):

@@ -30,6 +30,9 @@ EMBEDDING = variable("decoder/embeddings/weight", ONE, 0)
 LARGE = variable("decoder/embeddings/weight", np.ones((1000, 100), np.float32), 0)
 EMPTY = variable("encoder/conv1/weight", np.zeros((0, 2**32 - 1, 3), np.float32), 0)
 MANY_DIMENSIONS = variable("encoder/conv1/weight", np.ones((1,) * 60, np.float32), 0)
+QUANTISED = variable("decoder/embeddings/weight", ONE.astype(np.int8), 1)
+NO_SCALE = variable("decoder/embeddings/weight_scale", np.zeros(2, np.float32), 0)
+NAN = variable("decoder/embeddings/weight", np.full((2, 3), np.nan, np.float32), 0)
 LAYERS = [(f"decoder/layer_{index}/ffn/linear_0/weight", "decoder/embeddings/weight") for index in range(5000)]
 
 
@@ -54,6 +57,11 @@ LAYERS = [(f"decoder/layer_{index}/ffn/linear_0/weight", "decoder/embeddings/wei
         (model_bin(MANY_DIMENSIONS), "is damaged"),
         (model_bin(LARGE, aliases=LAYERS), "its aliases make \\d+ bytes of it"),
         (model_bin(variable("decoder/rotary/weight", ONE, 0)), "is not part of a Whisper model"),
+        (model_bin(variable("one\nanother", ONE, 0)), r"'one\\nanother' is not part of a Whisper model"),
+        (model_bin(variable("long" * 1000, ONE, 0)), r"longlon \.\.\. is not part of a Whisper model"),
+        (model_bin(spec="one\nanother"), r"a CTranslate2 'one\\nanother', not a Whisper model"),
+        (model_bin(NAN), "decoder/embeddings/weight holds NaN or infinity"),
+        (model_bin(QUANTISED, NO_SCALE), "decoder/embeddings/weight holds NaN or infinity"),
         (model_bin(variable("decoder/layer_0/self_attention/linear_0/weight", ONE, 0)), "3 projections cannot share"),
     ],
 )

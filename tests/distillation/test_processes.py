@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import WRITER, LocalHub, serving
+from transformers import WhisperForConditionalGeneration
 
-from distillation.train_in_processes import SCENARIOS, train
+from distillation.train_in_processes import INTERRUPTED, SCENARIOS, train
 from k2d_hf import K2DDataCollator
 from k2d_hf.distillation.targets import add_soft_targets
 
@@ -61,7 +62,7 @@ def trained_by_two(tmp_path_factory, tiny_whisper_dir, chunks, processor):
     return folder
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != INTERRUPTED])
 def test_bug_11_two_processes_train_as_one_with_the_double_batch(trained_by_two, scenario):
     """Loss, gradients (as weights after plain gradient descent) and evaluation, where the two have unequal tokens."""
     ours, theirs = trained_by_two / "one" / scenario, trained_by_two / "two" / scenario
@@ -70,13 +71,23 @@ def test_bug_11_two_processes_train_as_one_with_the_double_batch(trained_by_two,
     assert (one["processes"], two["processes"], two["sharded"]) == (1, 2, "fsdp" in scenario)
     assert one["states"] == two["states"]
     for mine, other in zip(one["logs"], two["logs"], strict=True):
-        for name in {"loss", "ce", "kl", "agreement", "grad_norm"} & mine.keys():
-            assert other[name] == pytest.approx(mine[name], rel=1e-5), name
+        for name in {"loss", "ce", "kl", "agreement"} & mine.keys():
+            assert other[name] == pytest.approx(mine[name], rel=1e-5, abs=1e-6), name
     for name in {"eval_loss", "eval_ce", "eval_kl", "eval_mer"} & one["metrics"].keys():
-        assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-5), name
+        assert two["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-5, abs=1e-6), name
     weights = [torch.load(path / "weights.pt") for path in (ours, theirs)]
     assert weights[0].keys() == weights[1].keys()
     assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-6
+
+
+def test_a_sharded_run_that_was_interrupted_ends_as_one_that_was_not(trained_by_two):
+    path = trained_by_two / "two" / INTERRUPTED
+    figures = json.loads((path / "figures.json").read_text())
+    assert (figures["sharded"], figures["difference"]) == (True, 0.0)
+    weights = torch.load(path / "weights.pt")
+    for saved in (path / "saved", path / "checkpoint-2"):
+        loaded = WhisperForConditionalGeneration.from_pretrained(saved).state_dict()
+        assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
 PUSH = """

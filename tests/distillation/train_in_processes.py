@@ -18,67 +18,82 @@ from transformers import WhisperProcessor
 
 from distillation.tiny_training import trainer_for
 from k2d_hf import create_student
+from k2d_hf.distillation.sharding import gather_student
 
 ROWS_OF_A_STEP = 4
-FSDP = {"fsdp": True}
+TWO_EPOCHS = {"keep_encoder_states": True, "num_train_epochs": 2}
+ACCUMULATED = {"gradient_accumulation_steps": 2, "chunk_weighting": "soft"}
 LORA = {"peft_config": LoraConfig(r=2, target_modules=["q_proj", "v_proj"])}
+ADAM = {"optim": "adamw_torch", "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 1}
 
-# The data set, whether there is a teacher, and settings: plain gradient descent, so that weights show the gradients.
+# The data set, and settings: plain gradient descent but for one, so that weights show the gradients.
 SCENARIOS = {
-    "states": ("chunks", True, {"keep_encoder_states": True, "num_train_epochs": 2}),
-    "accumulated": ("chunks", True, {"gradient_accumulation_steps": 2, "chunk_weighting": "soft"}),
-    "hidden": ("hidden", False, {"keep_encoder_states": True, "num_train_epochs": 2}),
-    "top": ("top", False, {"freeze_encoder": False}),
-    "fsdp": ("chunks", True, {**FSDP, "gradient_accumulation_steps": 2, "chunk_weighting": "soft"}),
-    "fsdp bf16": ("chunks", True, {**FSDP, "bf16": True}),
-    "fsdp sharded": (
-        "chunks",
-        True,
-        {**FSDP, "fsdp_config": {"state_dict_type": "SHARDED_STATE_DICT"}, "save_strategy": "steps", "save_steps": 1},
-    ),
-    "fsdp states": ("hidden", False, {**FSDP, "keep_encoder_states": True, "num_train_epochs": 2}),
-    "fsdp top": ("top", False, {"fsdp": "full_shard auto_wrap", "freeze_encoder": False}),
-    "fsdp lora": ("chunks", True, {**FSDP, **LORA, "num_train_epochs": 2}),
+    "states": ("chunks", {**TWO_EPOCHS, "predict_with_generate": True, "generation_max_length": 8}),
+    "hidden": ("hidden", TWO_EPOCHS),
+    "top": ("top", {"freeze_encoder": False, **ACCUMULATED}),
+    "stream": ("chunks", {"max_steps": 4, "shuffle_buffer": 5}),
+    "fsdp": ("chunks", {"fsdp": True, **ACCUMULATED, "predict_with_generate": True, "generation_max_length": 8}),
+    "fsdp hidden": ("hidden", {"fsdp": True, **TWO_EPOCHS, **LORA}),
+    "fsdp top": ("top", {"fsdp": "full_shard auto_wrap", "freeze_encoder": False}),
+    "fsdp interrupted": ("chunks", {"fsdp": True, **ADAM}),
 }
+INTERRUPTED = "fsdp interrupted"
 
 
-def train(folder, output, scenario, *, world=1, **changes):
-    """Train, evaluate seven rows, which no two processes share evenly, and write what came out."""
-    data, has_teacher, settings = SCENARIOS[scenario]
+def build(folder, output, scenario, world):
+    """The trainer of a scenario, for a step of so many rows over all processes."""
+    data, settings = SCENARIOS[scenario]
     chunks = load_from_disk(folder / data)
-    defaults = {
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": ROWS_OF_A_STEP // world,
-        "per_device_eval_batch_size": ROWS_OF_A_STEP // world,
-        "optim": "sgd",
-        "learning_rate": 0.1,
-        "max_grad_norm": 0.0,
-        "ddp_backend": "gloo" if world > 1 else None,
-    }
-    settings = {**defaults, **settings, **changes}
+    share = ROWS_OF_A_STEP // world
+    defaults = {"num_train_epochs": 1, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
+    settings = {**defaults, **settings, "per_device_train_batch_size": share, "per_device_eval_batch_size": share}
     if world == 1:
         settings.pop("fsdp", None)
-    trainer = trainer_for(
+    return trainer_for(
         create_student(str(folder / "teacher"), language="zh"),
-        chunks,
+        chunks.to_iterable_dataset() if scenario == "stream" else chunks,
         WhisperProcessor.from_pretrained(folder / "teacher"),
         output,
-        teacher_model=str(folder / "teacher") if has_teacher else None,
-        eval_dataset=chunks.select(range(7)),
+        teacher_model=str(folder / "teacher") if data == "chunks" else None,
+        eval_dataset=chunks.select(range(7)),  # which no two processes share evenly
+        ddp_backend="gloo" if world > 1 else None,
         **settings,
     )
-    trainer.train(resume_from_checkpoint=trainer.last_whole_checkpoint())
+
+
+def train(folder, output, scenario, *, world=1):
+    """Train, evaluate, and write what came out; a training that is to be interrupted goes on from its first step."""
+    trainer = build(folder, output, scenario, world)
+    trainer.train()
+    if scenario == INTERRUPTED:
+        whole = weights_of(trainer)
+        if trainer.is_world_process_zero():
+            (output / f"checkpoint-{trainer.state.global_step}" / "trainer_state.json").write_text("{")
+        trainer.accelerator.wait_for_everyone()
+        trainer = build(folder, output, scenario, world)
+        trainer.train(resume_from_checkpoint=True)
+        assert trainer.resumed_step == trainer.state.global_step - 1
     metrics = trainer.evaluate()
     trainer.save_model(output / "saved")
-    weights = trainer.accelerator.get_state_dict(trainer.model)
+    weights = weights_of(trainer)
     if trainer.is_world_process_zero():
-        logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-        states = len(list(output.rglob("*.npy")))
-        sharded = all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
-        figures = {"logs": logs, "metrics": metrics, "states": states, "sharded": sharded, "processes": world}
+        figures = {
+            "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+            "metrics": metrics,
+            "states": len(list(output.rglob("*.npy"))),
+            "sharded": all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters()),
+            "processes": trainer.args.world_size,
+        }
+        if scenario == INTERRUPTED:
+            figures["difference"] = max(float((whole[name] - weights[name]).abs().max()) for name in whole)
         (output / "figures.json").write_text(json.dumps(figures))
         torch.save(weights, output / "weights.pt")
-    return trainer
+
+
+def weights_of(trainer):
+    """The student's weights, whole, on the first process."""
+    student = gather_student(trainer.model, trainer.accelerator)
+    return None if student is None else {name: tensor.clone() for name, tensor in student.state_dict().items()}
 
 
 def shard_on_cpus():

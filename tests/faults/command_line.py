@@ -45,7 +45,9 @@ class Ended:
 
     def recordings_read(self):
         """Recordings that were opened, each once, in order."""
-        return list(dict.fromkeys(path for _, event, _, path in self.steps if event == "open" and path.endswith(".wav")))
+        return list(
+            dict.fromkeys(path for _, event, _, path in self.steps if event == "open" and path.endswith(".wav"))
+        )
 
     def finished(self):
         """Names of shards and checkpoints that this run wrote: whole files get their names last."""
@@ -73,6 +75,14 @@ class Running:
         notes = events.read_text(encoding="utf-8").splitlines() if events.exists() else []
         return Ended(done["status"], said, seconds, done["memory"], [json.loads(note) for note in notes])
 
+    def alive(self):
+        """Whether it runs, or has ended and not been waited for."""
+        try:
+            state = Path(f"/proc/{self.process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state != "Z"
+
     def kill(self, *, after=0.0):
         """kill -9 of the whole group, some seconds after its start."""
         time.sleep(max(0.0, self.started + after - time.monotonic()))
@@ -90,6 +100,7 @@ class CommandLine:
         self.count = 0
         inherited = {**os.environ, **self.environment, "PYTHONPATH": str(ROOT)}
         self.process_environment = {k: v for k, v in inherited.items() if not k.startswith("COV_")}
+        self.started, self.import_seconds = time.monotonic(), 0.0
         self.zygote = subprocess.Popen(
             [sys.executable, str(ZYGOTE)],
             env=self.process_environment,
@@ -97,7 +108,6 @@ class CommandLine:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert json.loads(self.zygote.stdout.readline()) == {"threads": 1}
 
     def close(self):
         self.zygote.stdin.close()
@@ -105,6 +115,9 @@ class CommandLine:
         self.zygote.stdout.close()
 
     def _order(self, **order):
+        if not self.import_seconds:  # it says so when it has imported everything
+            assert json.loads(self.zygote.stdout.readline()) == {"threads": 1}
+            self.import_seconds = time.monotonic() - self.started
         self.zygote.stdin.write(json.dumps(order) + "\n")
         self.zygote.stdin.flush()
         return json.loads(self.zygote.stdout.readline())
@@ -123,7 +136,9 @@ class CommandLine:
             "ordinary": ordinary,
             "largest_file": largest_file,
         }
-        return Running(order | self._order(**order), lambda process, seconds: self._order(process=process, seconds=seconds))
+        return Running(
+            order | self._order(**order), lambda process, seconds: self._order(process=process, seconds=seconds)
+        )
 
     def start_afresh(self, folder, *command):
         """Start `python -m k2d_hf COMMAND`, as a user does."""

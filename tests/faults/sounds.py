@@ -7,7 +7,21 @@ import soundfile
 from scripted_whisper import write_scripted_whisper
 
 RATE = 16_000  # Hz
-VOCABULARY = " the, model, can, hear, this, word, and, then, we, train, small, one, on".split(",") + list("今天用很多數")
+VOCABULARY = [
+    " the",
+    " model",
+    " can",
+    " hear",
+    " this",
+    " word",
+    " and",
+    " then",
+    " we",
+    " train",
+    " small",
+    " one",
+    " on",
+] + list("今天用很多數")
 LOUDNESS = 2.0  # of the script, next to that of what the model hears
 
 

@@ -5,6 +5,7 @@ a process that has threads cannot be forked.
 """
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -13,6 +14,12 @@ import sys
 import threading
 import time
 
+HEAVY = [
+    *("torch", "transformers.models.whisper.modeling_whisper", "datasets", "pyarrow.parquet", "soundfile", "soxr"),
+    *("ctranslate2", "faster_whisper", "k2d_hf.verbs", "k2d_hf.distillation.trainer", "k2d_hf.distillation.student"),
+    *("k2d_hf.distillation.targets", "k2d_hf.labelling.faster_whisper_engine", "k2d_hf.labelling.transformers_engine"),
+    *("k2d_hf.labelling.teacher", "k2d_hf.validation.auxiliary", "k2d_hf.publishing.card_rendering"),
+]
 POLL_SECONDS = 0.002
 _CAPABILITY_VERSION = 0x20080522  # of capset(2), version 3
 _SEES_ALL_FILES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: what makes root read files that nobody may read
@@ -27,23 +34,8 @@ def main():
 
 
 def import_all():
-    import ctranslate2
-    import datasets
-    import faster_whisper
-    import pyarrow.parquet
-    import soundfile
-    import soxr
-    import torch
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor
-
-    import k2d_hf.distillation.student
-    import k2d_hf.distillation.targets
-    import k2d_hf.distillation.trainer
-    import k2d_hf.labelling.faster_whisper_engine
-    import k2d_hf.labelling.transformers_engine
-    import k2d_hf.publishing.card_rendering
-    import k2d_hf.validation.auxiliary
-    import k2d_hf.verbs
+    for name in HEAVY:
+        importlib.import_module(name)
 
 
 def answer(value):
@@ -79,7 +71,8 @@ def become_its_own(order):
     for descriptor, file in ((0, nowhere), (1, said), (2, said)):
         os.dup2(file, descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    heed_files(order["watched"], order["events"], order["kill_at"])
+    if not order["largest_file"]:  # which the log would exceed
+        heed_files(order["watched"], order["events"], order["kill_at"])
     if order["ordinary"]:
         give_up_sight_of_all_files()
     if order["largest_file"]:

@@ -81,7 +81,9 @@ def described(error: BaseException) -> list[str]:
     if hasattr(error, "exceptions"):
         return [text for inner in error.exceptions for text in described(inner)]
     what = "".join(traceback.format_exception_only(error)).partition("Failing test case")[0].strip()
-    frames = [f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    frames = [
+        f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+    ]
     notes = "\n".join(getattr(error, "__notes__", ()))
     return ["\n".join([what[:SHOWN], *frames[-4:], notes[:SHOWN]])]
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from k2d_hf.whisper_tokens import MAX_PROMPT_TOKENS, LabelEncoder, language_code, strip_special
 
-from .mutations import TEXTS as NASTY, one_of_these
+from .mutations import TEXTS as NASTY
+from .mutations import one_of_these
 from .targets import bounded, fuzz, outcome, workspace
 
 SHAPES = {"vocab_size": 51865, "num_mel_bins": 80, "max_target_positions": 448, "max_source_positions": 1500}
@@ -68,7 +69,9 @@ def test_a_label_is_in_the_vocabulary_with_its_specials_where_they_belong(text, 
         label = outcome(ids.label_ids, text, segments, language=language, timestamps=timestamps)
     if label is None:
         known = language in ("zh", "en")
-        assert not known or (timestamps and any(not math.isfinite(s[key]) for s in segments for key in ("start", "end")))
+        assert not known or (
+            timestamps and any(not math.isfinite(s[key]) for s in segments for key in ("start", "end"))
+        )
         return
     start = ids.start_ids(language)
     last_timestamp = special.timestamp_begin + 1500

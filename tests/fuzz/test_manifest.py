@@ -23,8 +23,29 @@ ROWS = (
     {"audio": None},
 )  # fmt: skip
 PIECES = (
-    *(b"\n", b"\r", b"\r\n", b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b'"', b",", b"\t", b"{}", b"[" * 3000, b'{"a":' * 3000),
-    *(b'{"audio": "\\ud800"}\n', b'{"audio": 1e999}\n', b"NaN", b"null", b"audio,text\n", b'"' + b"x" * 140_000, b"9" * 5000),
+    *(
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\0",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+        b'"',
+        b",",
+        b"\t",
+        b"{}",
+        b"[" * 3000,
+        b'{"a":' * 3000,
+    ),
+    *(
+        b'{"audio": "\\ud800"}\n',
+        b'{"audio": 1e999}\n',
+        b"NaN",
+        b"null",
+        b"audio,text\n",
+        b'"' + b"x" * 140_000,
+        b"9" * 5000,
+    ),
     *(b'"audio":', b"audio", b"~\0", b"\\u0000", b"\xe4\xbd", b"//", b"~root/"),
 )
 SUFFIXES = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".JSONL", ".Csv")

@@ -86,6 +86,6 @@ def test_whatever_a_teacher_writes_is_kept_or_listed(segments, limit, duration):
     rows = chunk_rows("a", chunks, language=None)
     assert sum(len(row["segments"]) for row in rows) == len(kept)
     for row in rows:
-        assert 0 <= row["start"]
+        assert row["start"] >= 0
         assert row["duration"] <= limit + SAMPLE
         assert all(0 <= s["start"] <= s["end"] <= row["duration"] for s in row["segments"])

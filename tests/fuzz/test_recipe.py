@@ -61,7 +61,9 @@ def bomb(width: int, levels: int, merge: bool) -> bytes:
     lines = ["a0: &a0 {x: 1}" if merge else f"a0: &a0 [{', '.join(['x'] * width)}]"]
     for level in range(1, levels):
         again = ", ".join([f"*a{level - 1}"] * width)
-        lines.append(f"a{level}: &a{level} {{<<: [{again}], y{level}: 1}}" if merge else f"a{level}: &a{level} [{again}]")
+        lines.append(
+            f"a{level}: &a{level} {{<<: [{again}], y{level}: 1}}" if merge else f"a{level}: &a{level} [{again}]"
+        )
     return "\n".join([*lines, f"name: *a{levels - 1}", ""]).encode()
 
 

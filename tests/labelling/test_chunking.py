@@ -82,7 +82,10 @@ def test_a_segment_longer_than_a_chunk_is_left_out_with_a_warning(caplog):
     assert "left out a segment longer than 30 s: 5.00 to 36.00 s" in caplog.text
 
 
-@pytest.mark.parametrize("spans", [[(5, 6), (1, 2)], [(2, 1)]])
+@pytest.mark.parametrize(
+    "spans",
+    [[(5, 6), (1, 2)], [(2, 1)], [(-1, 2)], [(math.nan, 1)], [(1, math.nan)], [(1, math.inf)], [(-math.inf, 1)]],
+)
 def test_segments_out_of_order_are_an_error(spans):
     with pytest.raises(K2DError, match="segments must be in order of time"):
         pack_segments(Segment(*span, "text") for span in spans)
@@ -119,12 +122,23 @@ def test_seconds_in_are_seconds_kept_plus_seconds_left_out(segments, duration):
         ((2, 4, " \n"), [], [LeftOut(2, 4, "no text")]),
         ((55, 65, "text"), [(55, 60)], [LeftOut(60, 65, "past the end")]),
         ((60, 65, "text"), [], [LeftOut(60, 65, "past the end")]),
+        ((-2, 3, "text"), [(0, 3)], [LeftOut(-2, 0, "before the start")]),
+        ((-3, -1, "text"), [], [LeftOut(-3, -1, "before the start")]),
+        ((math.nan, 3, "text"), [], [LeftOut(0, 0, "no time")]),
+        ((1, math.inf, "text"), [], [LeftOut(0, 0, "no time")]),
+        ((0, 1e308, "text"), [], [LeftOut(0, 1e308, "longer than 30 s")]),
         ((55, 65, ""), [], [LeftOut(60, 65, "past the end"), LeftOut(55, 60, "no text")]),
     ],
 )
 def test_sound_segments(segment, kept, left_out):
     sound, out = sound_segments([Segment(*segment)], recording_duration=60.0)
     assert (spans(sound), out) == (kept, left_out)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_a_recording_of_no_duration_is_an_error(seconds):
+    with pytest.raises(K2DError, match="give its duration in seconds"):
+        sound_segments([], recording_duration=seconds)
 
 
 def test_sound_segments_come_out_in_order_of_time():

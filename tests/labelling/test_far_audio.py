@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -158,8 +159,11 @@ def test_a_file_that_goes_after_it_was_listed_is_named_with_its_reason(tmp_path,
     assert (error.reason, error.detail) == (reason, detail)
 
 
+DAMAGED = encoded("opus", noise(2.0))
+DAMAGED = DAMAGED[: len(DAMAGED) // 2] + b"\xff" * 400 + DAMAGED[len(DAMAGED) // 2 + 400 :]
 LIES = [
     ("12 hours.wav", wav(claimed=12 * 3600 * 32000), "truncated"),
+    ("four gigabytes.wav", wav(claimed=2**32 - 100), "truncated"),
     ("12 hours.flac", flac_of(12), "truncated"),
     ("12 hours.mp3", mp3_of(12), "truncated"),
     ("one hertz.wav", wav(rate=1), "sample rate"),
@@ -167,6 +171,7 @@ LIES = [
     ("no channel.wav", wav(channels=0), "not audio"),
     ("film.wav", b"RIFF" + struct.pack("<I", 600) + b"AVI LIST" + bytes(600), "not audio"),
     ("chunks.wav", b"RIFF" + struct.pack("<I", 2**31) + b"WAVE" + b"JUNK\0\0\0\0" * 20_000, "truncated"),
+    ("damaged.opus", DAMAGED, "truncated"),
     ("tag.mp3", b"ID3\3\0\0\x7f\x7f\x7f\x7f" + bytes(500), "not audio"),
 ]
 
@@ -175,14 +180,11 @@ LIES = [
 def test_no_memory_is_taken_on_a_header_s_word(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     tracemalloc.start()
-    for span in [(0.0, None), (36_000.0, 30.0)]:
-        try:
-            assert len(read_audio(tmp_path / name, *span)) == 0
-        except AudioError as error:
-            assert error.reason == reason
+    assert error_of(read_audio, tmp_path / name).reason == reason
+    with suppress(AudioError):
+        assert len(read_audio(tmp_path / name, 36_000.0, 30.0)) == 0
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert error_of(read_audio, tmp_path / name).reason == reason
     assert peak < 8_000_000
 
 

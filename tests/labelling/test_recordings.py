@@ -241,7 +241,7 @@ BAD_FILES = [
     bad("m.csv", b"audio,text\n", "no rows"),
     bad("m.csv", b"name,text\na.wav,x\n", "no column with audio", "name, text"),
     bad("m.csv", b'audio,text\na.wav,"x\n', "not CSV"),
-    bad("m.csv", "audio,text\na.wav,你好".encode("gbk"), "not UTF-8"),
+    bad("m.csv", "audio,text\na.wav,你好".encode("gbk"), "line 2", "the transcript is not UTF-8"),
     bad("film.m4a", b"x", "neither audio", ".flac"),
 ]
 

@@ -187,9 +187,7 @@ def test_recordings_heard_at_once_give_what_they_give_one_by_one(lectures, tmp_p
     for count in (1, workers):
         reports.append(LabellingReport())
         teacher = ScriptedTranscriber(SCRIPT, calls_at_once=count)
-        chunks = label_recordings(
-            lectures, teacher, batch_size=2, shards_dir=tmp_path / str(count), report=reports[-1]
-        )
+        chunks = label_recordings(lectures, teacher, batch_size=2, shards_dir=tmp_path / str(count), report=reports[-1])
         expected = expected or chunks[:]
         assert chunks[:] == expected
     assert reports[0] == reports[1]
@@ -230,7 +228,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(lectures, tmp_path, engine,
     with pytest.raises(KeyboardInterrupt):
         label_recordings(lectures, first, batch_size=2, shards_dir=shards)
     second, resumed, done = ScriptedTranscriber(SCRIPT, engine=engine), LabellingReport(), []
-    chunks = label_recordings(lectures, second, batch_size=2, shards_dir=shards, report=resumed, on_progress=done.append)
+    chunks = label_recordings(
+        lectures, second, batch_size=2, shards_dir=shards, report=resumed, on_progress=done.append
+    )
     assert first.calls + second.calls == whole.calls
     assert chunks[:] == expected[:]
     assert resumed == report

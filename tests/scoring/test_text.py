@@ -139,7 +139,14 @@ def test_every_letter_and_digit_is_in_exactly_one_token(text):
 
 
 def test_long_runs_of_marks_and_dots_take_linear_time():
-    for text in ("<|" * 50_000, "a." * 50_000 + "bc", "a'" * 50_000, "1," * 50_000, "क\u094d" * 50_000):
+    for text in (
+        "<|" * 50_000,
+        "a." * 50_000 + "bc",
+        "a'" * 50_000,
+        "1," * 50_000,
+        "क\u094d" * 50_000,
+        "\u0344\u0345" * 50_000,
+    ):
         assert mixed_tokens(text) is not None
 
 
