@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +40,18 @@ def dataset_of(batches: Iterable[Sequence[Mapping[str, Any]]], features: Feature
     advice = "free some, or set K2D_CACHE to a folder on a larger disk"
     with scratch_folder() as folder:
         path = str(folder / "rows.arrow")
-        with pyarrow.OSFile(path, "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
+        with enough_room(folder.parent, DESCRIPTION, advice=advice):
+            writer = pyarrow.ipc.new_stream(path, schema)
+        try:
             for table in _tables(batches, features):
                 with enough_room(folder.parent, table.nbytes, advice=advice):
                     writer.write_table(table)
+        except BaseException:
+            with suppress(OSError):  # to close is to write a last word
+                writer.close()
+            raise
+        with enough_room(folder.parent, DESCRIPTION, advice=advice):
+            writer.close()
         # of a buffer and not of a file, as datasets would come back to the file's name
         return Dataset.from_buffer(pyarrow.memory_map(path).read_buffer(), info=DatasetInfo(features=features))
 

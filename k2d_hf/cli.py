@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"k2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     stages = (_add_label, _add_validate, _add_student, _add_targets, _add_distil, _add_evaluate)
-    for add in (_add_run, *stages, _add_push, _add_export, _add_import):
+    for add in (_add_run, *stages, _add_calibrate, _add_compare, _add_push, _add_export, _add_import):
         add(verbs)
     return parser
 
@@ -160,6 +160,8 @@ def _add_run(verbs: Any) -> None:
         help="run this stage and those after it again: label, validate, student, targets, distil, evaluate, card, push",
     )
     parser.add_argument("--output", metavar="DIR", help="folder of the results (default: runs/NAME)")
+    plan = "print the plan: stages, sizes, steps, disk, hours; load no weights, write nothing"
+    parser.add_argument("--dry-run", action="store_true", help=plan)
 
 
 def _recipe_settings() -> str:
@@ -261,6 +263,26 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it each model tells")
     _add_data(parser, skip=["streaming"])
     _add_settings(parser, EvaluateSettings)
+
+
+def _add_calibrate(verbs: Any) -> None:
+    from k2d_hf.validation.calibration import THRESHOLD_METRICS
+
+    text = "See what each threshold would keep, and which to take; nothing is transcribed again."
+    parser = _verb(verbs, "calibrate", text)
+    parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
+    references = "JSONL manifest with audio and segments (start, end, text): tells the recall of bad labels"
+    parser.add_argument("--references", type=Path, metavar="FILE", help=references)
+    metric = "the distance to recommend a threshold for (default: composite); all are compared"
+    parser.add_argument("--metric", default="composite", choices=THRESHOLD_METRICS, help=metric)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder of calibration.json, .png and .svg")
+
+
+def _add_compare(verbs: Any) -> None:
+    text = "Put finished runs into one table, teacher first, with intervals; seeds of one recipe share a row."
+    parser = _verb(verbs, "compare", text)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the table too, as FILE.json or FILE.md")
 
 
 def _add_push(verbs: Any) -> None:

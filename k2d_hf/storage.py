@@ -188,7 +188,7 @@ def no_room(path: str | os.PathLike[str], needed: int | None, reason: str, *, ad
     free = free_bytes(path)
     told = f"{size(free)} free"
     if needed is not None:
-        told = f"it takes {size(needed)}, {told}, {size(max(needed - free, 1))} missing"
+        told = f"it takes {size(needed)}, {told}" + (f", {size(needed - free)} missing" if needed > free else "")
     advice = advice or "free some and run again: what is done stays done"
     return K2DError(f"{path}: no room on its disk ({reason}: {told}); {advice}")
 

@@ -168,6 +168,29 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print("\n" + render_table(figures))
 
 
+def calibrate(arguments: argparse.Namespace) -> None:
+    """`k2d calibrate`."""
+    from k2d_hf.validation.calibration_report import render_calibration
+
+    _quiet_libraries()
+    console = Console()
+    with console.warnings():
+        calibration = stages.calibrate(
+            arguments.validated, arguments.references, metric=arguments.metric, output=arguments.output
+        )
+    console.line(render_calibration(calibration))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """`k2d compare`."""
+    from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
+
+    _quiet_libraries()
+    if arguments.output is not None:
+        check_ending(arguments.output)
+    print(write_comparison(stages.compare(arguments.runs), arguments.output))
+
+
 def push(arguments: argparse.Namespace) -> None:
     """`k2d push`."""
     from k2d_hf.publishing.hub import check_repo_id, push_data, push_student

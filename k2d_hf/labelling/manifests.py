@@ -30,7 +30,7 @@ def manifest_rows(path: str, wanted: str | None, *, streaming: bool = False) -> 
     Raises:
         K2DError: if it cannot be read, has no rows or no such column, or for the first line that is broken.
     """
-    lines = _csv_lines(path) if path.lower().endswith(CSV_MANIFESTS) else _json_lines(path)
+    lines = _csv_lines(path) if path.lower().endswith(CSV_MANIFESTS) else json_lines(path)
     head = list(islice(lines, LINES_FOR_COLUMNS)) if streaming else list(lines)
     if not head:
         raise K2DError(f"manifest {path}: it has no rows; give one row a recording, with its path in column `audio`")
@@ -44,7 +44,8 @@ def manifest_rows(path: str, wanted: str | None, *, streaming: bool = False) -> 
         yield row_of(absolute(value, folder) if value else f"{where} (no path given)", line, where)
 
 
-def _json_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def json_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Number and object of each line of a JSONL file that is not blank; the first that is broken is a K2DError."""
     for number, text in _text_lines(path):
         if not text.strip():
             continue

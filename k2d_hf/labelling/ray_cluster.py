@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 import time
 from collections.abc import Iterator
@@ -121,7 +120,7 @@ def _finish(worker: Worker, shards: list[Shard], options: WorkersOptions, worker
     # A worker that dies is started again, as often as that takes; what raises in it would raise in any other.
     context.actor_task_retry_on_errors = False
     context.execution_no_progress_timeout_s = -1  # a shard may hold half a day of audio
-    rows = ray.data.from_items([{"shard": pickle.dumps(shard)} for shard in shards], override_num_blocks=len(shards))
+    rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     done = rows.map_batches(
         _RemoteWorker,
         fn_constructor_args=(worker.work, worker.model, worker.folder),
@@ -179,8 +178,7 @@ class _RemoteWorker:
         self.done += items
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        (pickled,) = batch["shard"]
-        shard = pickle.loads(pickled)  # noqa: S301, our own
+        (shard,) = batch["shard"]
         self.done = 0
         ((_, values),) = self.worker.finish([shard])
         seconds = sum(row["seconds"] or 0.0 for row in values.values())

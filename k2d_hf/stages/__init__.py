@@ -3,6 +3,8 @@
 The recipe's runner and the verbs of the command line both come here.
 """
 
+from k2d_hf.stages.calibration import calibrate
+from k2d_hf.stages.comparison import compare
 from k2d_hf.stages.distillation import distil, student, targets, worth_targets
 from k2d_hf.stages.evaluation import evaluate
 from k2d_hf.stages.files import load_chunks, local_checkpoint
@@ -11,7 +13,9 @@ from k2d_hf.stages.publishing import check_push, push
 from k2d_hf.stages.validation import validate
 
 __all__ = [
+    "calibrate",
     "check_push",
+    "compare",
     "distil",
     "evaluate",
     "label",

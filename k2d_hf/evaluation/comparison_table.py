@@ -1,0 +1,89 @@
+"""The comparison of runs as text for a terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.comparison import ComparedRow, Comparison
+
+HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "speed-up", "MER, relative")
+
+
+def comparison_cells(row: ComparedRow) -> list[str]:
+    """Cells of one row, in the order of `HEAD`."""
+    mer = f"{100 * row.mer:.1f}"
+    mer += "" if row.mer_spread is None else f" ± {100 * row.mer_spread:.1f}"
+    mer += _interval(row.mer_interval)
+    relative = "-" if row.reduction is None else f"{-100 * row.reduction:+.0f}%"
+    if row.reduction_interval is not None:
+        high, low = row.reduction_interval  # a reduction is a negative change
+        relative += f" [{-100 * low:+.0f}, {-100 * high:+.0f}]"
+    counts = "/".join(f"{count:.0f}" for count in (row.substitutions, row.deletions, row.insertions))
+    return [
+        row.name,
+        str(len(row.runs)),
+        "-" if row.kept is None else f"{100 * row.kept:.0f}%",
+        mer,
+        _percent(row.zh_cer),
+        _percent(row.en_wer),
+        counts,
+        f"{row.looping_outputs:.3g}",
+        f"{row.rtf:.3f}",
+        "1.0x" if row.speed_up is None else f"{row.speed_up:.1f}x",
+        relative,
+    ]
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Aligned text, with notes below."""
+    rows = [list(HEAD), *map(comparison_cells, comparison.rows)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join([*lines, "", *_notes(comparison)])
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """A Markdown table, with notes below."""
+    rows = [list(HEAD), ["---"] * len(HEAD), *map(comparison_cells, comparison.rows)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    notes = [f"* {note}" for note in _notes(comparison)]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def write_comparison(comparison: Comparison, output: Path | None) -> str:
+    """The text for the terminal; with `output`, the file too, by its ending.
+
+    Raises:
+        K2DError: if the ending is neither `.json` nor `.md`.
+    """
+    if output is not None:
+        check_ending(output)
+        text = comparison_markdown(comparison)
+        if output.suffix == ".json":
+            text = json.dumps(asdict(comparison), ensure_ascii=False, indent=2) + "\n"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    return render_comparison(comparison)
+
+
+def check_ending(output: Path) -> None:
+    """Raise K2DError for a file that is neither `.json` nor `.md`."""
+    if output.suffix not in (".json", ".md"):
+        raise K2DError(f"--output {output}: give a file that ends in .json or .md")
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    count = comparison.recordings
+    data = f"{count} recording{'s' if count > 1 else ''}, {comparison.reference_length} reference tokens"
+    return [data, *comparison.notes]
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f}"

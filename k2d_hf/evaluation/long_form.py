@@ -1,0 +1,91 @@
+"""Long recordings out of utterances: those of a session or file joined in order, as the paper evaluates (section 4).
+
+Public test sets are cut into utterances of seconds; a student made for lectures is measured on what they were cut from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from k2d_hf.cache import keep_in_cache
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.labelling.chunking import join_texts
+from k2d_hf.labelling.recordings import COLUMNS, load_recordings
+from k2d_hf.scoring.text import mixed_tokens
+from k2d_hf.storage import file_key
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def load_long_form(source: Any, *, join_by: str | None = None, join_pause: float = 0.0, **options: Any) -> Dataset:
+    """Recordings to evaluate on: those of `load_recordings`, or where `join_by` is given, joined utterances.
+
+    Args:
+        source: as for `load_recordings`, and `options` its others.
+        join_by: column, such as `session_id`; utterances that are alike in it become one recording.
+        join_pause: seconds of silence between utterances.
+
+    Raises:
+        K2DError: as `load_recordings` and `join_utterances`.
+    """
+    recordings = load_recordings(source, group_by=join_by, **options)
+    return recordings if join_by is None else join_utterances(recordings, pause=join_pause)
+
+
+def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
+    """One recording for each value of the column `group`, in the order in which the values come.
+
+    Audio is joined as it comes, with `pause` seconds of silence in between, and kept in the cache as 16-bit FLAC at
+    16 kHz; references are joined likewise. The language is that of all utterances, or null where they differ.
+    Utterances without a reference are left out, sound and all: what is said in them could not be counted.
+
+    Args:
+        utterances: columns `recording`, `reference`, `language` and `group`.
+        pause: seconds.
+
+    Raises:
+        K2DError: if no utterance has a reference, or the audio of one cannot be read.
+    """
+    from datasets import Dataset
+
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in utterances:
+        if mixed_tokens(row["reference"] or ""):
+            groups.setdefault(row["group"], []).append(row)
+    if not groups:
+        raise K2DError(f"none of {len(utterances)} utterances has a reference, so there is nothing to measure")
+    joined = [_joined(rows, pause) for rows in groups.values()]
+    return Dataset.from_list(joined, features=utterances.select_columns(list(COLUMNS)).features)
+
+
+def _joined(rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
+    paths = [row["recording"] for row in rows]
+    languages = {row["language"] for row in rows}
+    identity = json.dumps([[file_key(path) for path in paths], pause]).encode()
+    return {
+        "recording": str(keep_in_cache(lambda: _flac(paths, pause), "long-form", ".flac", identity=identity)),
+        "reference": join_texts(row["reference"] for row in rows),
+        "language": languages.pop() if len(languages) == 1 else None,
+    }
+
+
+def _flac(paths: Sequence[str], pause: float) -> bytes:
+    import soundfile
+
+    silence = np.zeros(round(pause * SAMPLE_RATE), dtype=np.float32)
+    parts: list[np.ndarray] = []
+    for path in paths:
+        try:
+            parts += [read_audio(path), silence]
+        except AudioError as error:
+            raise K2DError(f"utterance {error}; to join utterances every one is needed") from error
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(np.concatenate(parts[:-1]), -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return file.getvalue()

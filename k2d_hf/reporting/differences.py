@@ -1,0 +1,153 @@
+"""Two transcripts side by side, character by character: what one has in place of, beside, or without the other.
+
+Aligned over mixed tokens, so what is marked is what the mixed error rate counts: case, punctuation, blanks and
+Traditional against Simplified characters are no differences. Within two words that are alike, the letters that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import regex
+from rapidfuzz.distance import Levenshtein
+
+from k2d_hf.scoring.text import mixed_tokens, to_simplified
+
+SHOWN_TOKENS = 4000  # of a pair of transcripts; a longer one is cut
+ALIKE = 0.5  # of two words: similarity from which on their letters are compared
+
+_CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\u30fc"
+_LETTER = rf"[[\p{{L}}\p{{M}}]--[{_CHARACTERS}]]"
+_TOKEN = regex.compile(
+    rf"(?V1)<\|[^|]*\|>|[{_CHARACTERS}]"
+    rf"|(?<!{_LETTER}){_LETTER}(?:\.{_LETTER})+(?!{_LETTER})"
+    rf"|{_LETTER}++(?:['\u2019]{_LETTER}++)*+|\p{{N}}++(?:[.,]\p{{N}}++)*+"
+)
+_SCRIPTS = regex.compile(
+    r"(?V1)(?P<ja>[\p{Hiragana}\p{Katakana}\u30fc]+)|(?P<zh>\p{Han}+)|(?P<ko>\p{Hangul}+)"
+    r"|(?P<latin>\p{Latin}[\p{Latin}\p{M}'\u2019]*(?:[ -]+\p{Latin}[\p{Latin}\p{M}'\u2019]*)*)"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of text, and whether it is what differs within two words that are alike."""
+
+    text: str
+    differs: bool = False
+
+
+@dataclass(frozen=True)
+class Change:
+    """A stretch of an alignment: `equal`, `substitution`, `deletion` or `insertion`.
+
+    `before` is what the base has there, empty where the other has an insertion; `after` what the other has.
+    """
+
+    kind: str
+    before: list[Part]
+    after: list[Part]
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A token as it was written, with what follows it up to the next, and what it counts as."""
+
+    text: str
+    trailing: str
+    key: tuple[str, ...]
+
+
+def differences(base: str, other: str) -> list[Change]:
+    """How `other` differs from `base`, in order; the `after` of all changes make up `other`.
+
+    Both texts in full: cut them with `cut_text` first where they may be long.
+    """
+    lead, here = _tokens(base)
+    lead, there = _tokens(other)
+    changes = [Change("equal", [], [Part(lead)])] if lead else []
+    codes: dict[tuple[str, ...], int] = {}
+    numbers = [[codes.setdefault(token.key, len(codes)) for token in tokens] for tokens in (here, there)]
+    for step in Levenshtein.opcodes(*numbers):
+        old, new = here[step.src_start : step.src_end], there[step.dest_start : step.dest_end]
+        if step.tag == "equal":
+            changes.append(Change("equal", [], [Part(_whole(new))]))
+        elif step.tag == "delete":
+            changes.append(Change("deletion", [Part(_bare(old))], []))
+        else:
+            kind = "substitution" if step.tag == "replace" else "insertion"
+            before, after = _compared(old, new) if old else ([], [Part(_bare(new))])
+            changes.append(Change(kind, before, after))
+            if new[-1].trailing:
+                changes.append(Change("equal", [], [Part(new[-1].trailing)]))
+    return changes
+
+
+def script_runs(text: str) -> list[tuple[str, str | None]]:
+    """Stretches of `text` with `zh`, `ja`, `ko` (by their own characters alone), `latin`, or None for all else."""
+    runs: list[tuple[str, str | None]] = []
+    end = 0
+    for match in _SCRIPTS.finditer(text):
+        if match.start() > end:
+            runs.append((text[end : match.start()], None))
+        runs.append((match.group(), match.lastgroup))
+        end = match.end()
+    return [*runs, (text[end:], None)] if end < len(text) else runs
+
+
+def cut_text(text: str, most: int = SHOWN_TOKENS) -> tuple[str, bool]:
+    """At most so many tokens of `text`, and whether any were left out."""
+    for count, match in enumerate(_TOKEN.finditer(text)):
+        if count == most:
+            return text[: match.start()], True
+    longest = 20 * most  # characters that are no tokens take room as well
+    return text[:longest], len(text) > longest
+
+
+def _tokens(text: str) -> tuple[str, list[_Token]]:
+    """What stands before the first token, and the tokens."""
+    simplified = to_simplified(text)
+    if len(simplified) != len(text):
+        simplified = text
+    matches = [(match.span(), tuple(mixed_tokens(simplified[slice(*match.span())]))) for match in _TOKEN.finditer(text)]
+    spans = [(span, key) for span, key in matches if key]
+    if not spans:
+        return text, []
+    ends = [span[0] for span, _ in spans[1:]] + [len(text)]
+    tokens = [
+        _Token(text[start:stop], text[stop:end], key) for ((start, stop), key), end in zip(spans, ends, strict=True)
+    ]
+    return text[: spans[0][0][0]], tokens
+
+
+def _whole(tokens: Sequence[_Token]) -> str:
+    return "".join(token.text + token.trailing for token in tokens)
+
+
+def _bare(tokens: Sequence[_Token]) -> str:
+    """Without what follows the last."""
+    return _whole(tokens[:-1]) + tokens[-1].text
+
+
+def _compared(old: Sequence[_Token], new: Sequence[_Token]) -> tuple[list[Part], list[Part]]:
+    """Parts of two stretches of as many tokens, one for one."""
+    before: list[Part] = []
+    after: list[Part] = []
+    for one, two in zip(old, new, strict=True):
+        for parts, theirs in zip((before, after), _letters(one.text, two.text), strict=True):
+            parts += theirs
+        before.append(Part(one.trailing))
+        after.append(Part(two.trailing))
+    return [part for part in before[:-1] if part.text], [part for part in after[:-1] if part.text]
+
+
+def _letters(one: str, two: str) -> tuple[list[Part], list[Part]]:
+    """Two words in parts, those that differ marked; in one part each where they have little in common."""
+    if len(one) < 2 or len(two) < 2 or Levenshtein.normalized_similarity(one.lower(), two.lower()) < ALIKE:
+        return [Part(one)], [Part(two)]
+    # By what `lower` gives a letter for: it makes two of some, and the steps would not fit the words.
+    steps = Levenshtein.opcodes([letter.lower() for letter in one], [letter.lower() for letter in two])
+    before = [Part(one[step.src_start : step.src_end], step.tag != "equal") for step in steps]
+    after = [Part(two[step.dest_start : step.dest_end], step.tag != "equal") for step in steps]
+    return [part for part in before if part.text], [part for part in after if part.text]

@@ -1,0 +1,109 @@
+"""What a report tells, gathered before any of it is drawn or written: plain data, texts as they are, not escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from k2d_hf.scoring.error_rates import ErrorCounts
+    from k2d_hf.validation.calibration_report import Calibration
+
+
+@dataclass(frozen=True)
+class StageFact:
+    """One stage of the run: what went in, what came out, how long it took (None where the run did not note it)."""
+
+    name: str
+    went_in: str
+    came_out: str
+    seconds: float | None
+    line: str  # of result, as the log has it
+
+
+@dataclass(frozen=True)
+class Share:
+    """Chunks of one verdict, and their seconds."""
+
+    verdict: str  # `kept`, or the reason of dropping
+    chunks: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ChunkFact:
+    """A chunk to look at and to listen to. `source` is its row, as `read_chunk` takes it."""
+
+    recording: str
+    start: float
+    duration: float
+    text: str
+    auxiliary_text: str | None  # None where the auxiliary gave no transcript
+    reference: str | None
+    distance: float
+    mer: float
+    per: float
+    keep: bool
+    drop_reason: str | None
+    teacher_loops: bool
+    auxiliary_loops: bool
+    source: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class RecordingFact:
+    """A recording of the evaluation: what was said, and what each model wrote."""
+
+    recording: str
+    path: str
+    reference: str
+    transcripts: dict[str, str]  # by model
+    errors: dict[str, ErrorCounts]  # likewise
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """All that a report tells. What the run has not done, or the files do not tell, is empty or None.
+
+    Attributes:
+        name: of the recipe.
+        directory: of the run, as it was given.
+        announced: the line with which the run began: recordings, teacher, auxiliary.
+        language: code, where the recipe has one.
+        metric: distance of validation.
+        threshold: alpha.
+        stages: in order.
+        shares: kept chunks first, then those dropped, by reason.
+        distances: of all chunks [chunks].
+        worst: chunks of the largest distance, that first.
+        sample: some kept chunks, drawn at random, in their order.
+        calibration: curves over alpha; where it is None, `no_calibration` says why.
+        training_log: of the Trainer.
+        evaluation: figures by model, as in `evaluation.json`.
+        intervals: of the MER by model, lower and upper end; where empty, `no_intervals` says why.
+        recordings: of the evaluation, those with the most errors of the student first.
+        recordings_left_out: how many more there are.
+    """
+
+    name: str
+    directory: str
+    announced: str | None = None
+    language: str | None = None
+    metric: str | None = None
+    threshold: float | None = None
+    stages: list[StageFact] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
+    distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    worst: list[ChunkFact] = field(default_factory=list)
+    sample: list[ChunkFact] = field(default_factory=list)
+    calibration: Calibration | None = None
+    no_calibration: str | None = None
+    training_log: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: dict[str, dict[str, Any]] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    no_intervals: str | None = None
+    recordings: list[RecordingFact] = field(default_factory=list)
+    recordings_left_out: int = 0

@@ -1,0 +1,90 @@
+"""Calibration on disk: validated chunks, and references where there are some, to tables, JSON and a plot."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks, write_json
+from k2d_hf.validation.calibration import ValidatedLabels
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from k2d_hf.validation.calibration_report import Calibration
+
+logger = logging.getLogger(__name__)
+
+_NEEDED = ("duration", "mer", "per", "teacher_loops", "auxiliary_loops", "auxiliary_text")
+
+
+def calibrate(validated: str | Path, references: Path | None, *, metric: str, output: Path | None) -> Calibration:
+    """Calibrate on the chunks of `validated`; with `output`, a folder, `calibration.json`, `.png` and `.svg` in it.
+
+    Raises:
+        K2DError: for chunks that were not validated, or references of which none belongs to them.
+    """
+    from k2d_hf.validation.calibration_plot import plot_calibration
+    from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
+
+    chunks = load_chunks(validated)
+    missing = [name for name in _NEEDED if name not in chunks.column_names]
+    if missing:
+        raise K2DError(f"{validated}: no column {', '.join(missing)}; give what `k2d validate` wrote")
+    labels = _labels(chunks, None if references is None else _true_rates(chunks, references))
+    calibration = calibrate_labels(labels, metric)
+    if output is not None:
+        write_json(output / "calibration.json", calibration.as_json())
+        try:
+            plot_calibration(calibration, output / "calibration.png", output / "calibration.svg")
+        except K2DError as error:
+            logger.warning("%s", error)
+    return calibration
+
+
+def _labels(chunks: Dataset, true_mer: Any) -> ValidatedLabels:
+    import numpy as np
+
+    columns: dict[str, list[Any]] = {name: [] for name in _NEEDED}
+    for batch in chunks.select_columns(list(_NEEDED)).iter(batch_size=COUNTED_AT_ONCE):
+        batch["auxiliary_text"] = [text is not None for text in batch["auxiliary_text"]]
+        for name in _NEEDED:
+            columns[name] += batch[name]
+    kinds = {"duration": float, "mer": float, "per": float}
+    arrays = {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}
+    heard = arrays.pop("auxiliary_text")
+    return ValidatedLabels(seconds=arrays.pop("duration"), heard=heard, true_mer=true_mer, **arrays)
+
+
+def _true_rates(chunks: Dataset, file: Path) -> Any:
+    """True MER of each label [chunks], NaN where its recording has no reference."""
+    import numpy as np
+
+    from k2d_hf.validation.references import chunk_reference, label_error_rate, match_recordings, read_references
+
+    references = read_references(file)
+    recordings = chunks.unique("recording")
+    matched = match_recordings(recordings, references)
+    if not matched:
+        raise K2DError(
+            f"references {file}: none of its {len(references)} recordings, such as {next(iter(references))}, is among "
+            f"the {len(recordings)} of the chunks, such as {next(iter(recordings), 'none')}"
+        )
+    if len(matched) < len(recordings):
+        logger.warning(
+            "%d of %d recordings have no reference; recall and true MER are those of the others, kept share and hours "
+            "of all",
+            len(recordings) - len(matched),
+            len(recordings),
+        )
+    rates: list[float] = []
+    for batch in chunks.select_columns(["recording", "start", "duration", "text"]).iter(batch_size=COUNTED_AT_ONCE):
+        for recording, start, duration, text in zip(*batch.values(), strict=True):
+            if recording not in matched:
+                rates.append(float("nan"))
+                continue
+            spoken = chunk_reference(references[matched[recording]], start, duration)
+            rates.append(label_error_rate(spoken, text))
+    return np.array(rates)

@@ -1,0 +1,218 @@
+"""Calibration: what each distance would keep at every threshold alpha, and which alpha to take (paper, Table 5).
+
+Pure functions over what validation stored: nothing is transcribed again. With true error rates of the labels they
+give the recall of bad labels; without, where the curve of what is kept bends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from k2d_hf.errors import K2DError
+from k2d_hf.validation.distance import METRICS
+
+BAD_MER = 0.4  # a label whose true MER is above is bad (paper)
+PAPER_ALPHA = 0.4
+ALPHAS = tuple(index / 100 for index in range(101))
+COARSE_ALPHAS = tuple(index / 10 for index in range(1, 10))  # over which the paper takes the mean recall
+LEAST_KEPT = 0.5  # the paper takes the maximum recall among alphas that keep more than this share
+FEW_BAD = 20  # labels, below which one more or less moves the recall by over 5%
+LEAST_BEND = 0.1  # of a curve scaled to a unit square; below, it is taken for straight
+THRESHOLD_METRICS = ("mer", "per", "composite")  # those whose verdict depends on alpha
+
+
+@dataclass(frozen=True)
+class ValidatedLabels:
+    """The columns of validation that decide what is kept, a value a chunk; rates may exceed 1."""
+
+    seconds: np.ndarray
+    mer: np.ndarray
+    per: np.ndarray
+    teacher_loops: np.ndarray
+    auxiliary_loops: np.ndarray
+    heard: np.ndarray  # False where the auxiliary gave no transcript: such a chunk is dropped whatever the metric
+    true_mer: np.ndarray | None = None  # of the label against its reference; NaN where there is none
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """What one alpha keeps. The last four are None without references, or where there is nothing to count."""
+
+    alpha: float
+    kept: float  # share of the chunks
+    hours: float
+    recall: float | None  # share of the bad labels that is dropped
+    good_dropped: float | None  # share of the other labels that is dropped
+    true_mer: float | None  # mean over the kept labels that have a reference
+    capped_true_mer: float | None  # likewise, each counted as 1 at most: one loop may have a rate of 20
+
+
+@dataclass(frozen=True)
+class MetricCurve:
+    """A metric over all alphas, and the two figures of the paper's Table 5."""
+
+    metric: str
+    points: list[CurvePoint]
+    max_recall: float | None  # among alphas that keep more than half of the chunks
+    max_recall_alpha: float | None
+    mean_recall: float | None  # over alpha 0.1, 0.2 ... 0.9
+    bend: float | None  # alpha at which the curve of what is kept bends; None where it does not
+
+    def at(self, alpha: float) -> CurvePoint:
+        """The point of an alpha on the grid."""
+        return min(self.points, key=lambda point: abs(point.alpha - alpha))
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An alpha for a metric, and the reason in one sentence."""
+
+    metric: str
+    alpha: float
+    why: str
+
+
+def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
+    """Distance of every chunk by `metric` (Eq. 1 to 5), infinite where the auxiliary heard nothing."""
+    if metric not in METRICS:
+        raise K2DError(f"metric {metric!r} is unknown: choose one of {', '.join(METRICS)}")
+    loops = labels.teacher_loops.astype(float)
+    distances = {
+        "full": np.zeros(len(loops)),
+        "trivial": loops,
+        "mer": labels.mer,
+        "per": labels.per,
+        "composite": np.maximum(loops, np.minimum(1.0 - labels.auxiliary_loops, labels.per)),
+    }
+    return np.where(labels.heard, distances[metric], np.inf)
+
+
+def metric_curve(labels: ValidatedLabels, metric: str, alphas: Sequence[float] = ALPHAS) -> MetricCurve:
+    """What `metric` keeps at each alpha, with the recall of bad labels where true error rates are known.
+
+    Raises:
+        K2DError: without chunks, or for an unknown metric.
+    """
+    if not len(labels.seconds):
+        raise K2DError("there are no chunks to calibrate on; `k2d validate` writes some")
+    distances = metric_distances(labels, metric)
+    points = [_point(labels, distances, alpha) for alpha in alphas]
+    half = [point for point in points if point.kept > LEAST_KEPT and point.recall is not None]
+    best = max(half, key=lambda point: (point.recall, -abs(point.alpha - PAPER_ALPHA)), default=None)
+    recalls = [_point(labels, distances, alpha).recall for alpha in COARSE_ALPHAS]
+    known = [recall for recall in recalls if recall is not None]
+    below = [point for point in points if point.alpha < 1]  # at 1 all that is capped comes in at once
+    return MetricCurve(
+        metric=metric,
+        points=points,
+        max_recall=None if best is None else best.recall,
+        max_recall_alpha=None if best is None else best.alpha,
+        mean_recall=sum(known) / len(known) if known else None,
+        bend=bend_of([point.alpha for point in below], [point.kept for point in below]),
+    )
+
+
+def _point(labels: ValidatedLabels, distances: np.ndarray, alpha: float) -> CurvePoint:
+    kept = distances <= alpha
+    recall = good_dropped = true_mer = capped = None
+    if labels.true_mer is not None:
+        known = ~np.isnan(labels.true_mer)
+        bad = known & (labels.true_mer > BAD_MER)
+        recall = _share(~kept, bad)
+        good_dropped = _share(~kept, known & ~bad)
+        if (kept & known).any():
+            rates = labels.true_mer[kept & known]
+            true_mer, capped = float(rates.mean()), float(np.minimum(rates, 1.0).mean())
+    hours = float(labels.seconds[kept].sum()) / 3600
+    return CurvePoint(alpha, float(kept.mean()), hours, recall, good_dropped, true_mer, capped)
+
+
+def _share(what: np.ndarray, among: np.ndarray) -> float | None:
+    """Share of `what` among those of `among`; None where there are none."""
+    return float(what[among].mean()) if among.any() else None
+
+
+def bend_of(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Where a rising curve bends: the x at which it is highest above the chord between its ends.
+
+    Both axes are scaled to 0 ... 1 first, as in Kneedle (Satopaa et al., 2011). None where it rises by nothing, is
+    nowhere a tenth of the square above the chord, or is made of fewer than three points.
+    """
+    if len(x) < 3 or y[-1] <= y[0]:
+        return None
+    across = (np.asarray(x) - x[0]) / (x[-1] - x[0])
+    above = (np.asarray(y) - y[0]) / (y[-1] - y[0]) - across
+    highest = int(above.argmax())
+    return float(x[highest]) if above[highest] >= LEAST_BEND else None
+
+
+def recommend(curve: MetricCurve, labels: ValidatedLabels) -> Recommendation:
+    """An alpha for the metric of `curve`.
+
+    With references: where the share of bad labels dropped exceeds that of good ones by most (Youden's J), among alphas
+    that keep more than half. Without: where the curve of what is kept bends. Where neither says anything, the paper's.
+
+    Raises:
+        K2DError: for a metric whose verdict does not depend on alpha.
+    """
+    if curve.metric not in THRESHOLD_METRICS:
+        raise K2DError(
+            f"metric {curve.metric} does not depend on alpha: calibrate one of {', '.join(THRESHOLD_METRICS)}"
+        )
+    alpha, why = _by_recall(curve, labels) if labels.true_mer is not None else _by_bend(curve)
+    return Recommendation(curve.metric, alpha, why)
+
+
+def _by_recall(curve: MetricCurve, labels: ValidatedLabels) -> tuple[float, str]:
+    assert labels.true_mer is not None
+    known = int((~np.isnan(labels.true_mer)).sum())
+    bad = int((labels.true_mer > BAD_MER).sum())
+    paper = "the paper's 0.4 stands"
+    if not bad:
+        return (
+            PAPER_ALPHA,
+            f"none of {known} labels is bad (true MER > {BAD_MER}), so nothing tells alphas apart: {paper}",
+        )
+    if bad == known:
+        return PAPER_ALPHA, f"all {known} labels are bad (true MER > {BAD_MER}), so nothing tells alphas apart: {paper}"
+    half = [point for point in curve.points if point.kept > LEAST_KEPT]
+    if not half:
+        return PAPER_ALPHA, f"no alpha keeps more than half of the chunks: {paper}, and the two models want a look"
+
+    def gain(point: CurvePoint) -> float:
+        return (point.recall or 0.0) - (point.good_dropped or 0.0)
+
+    best = max(half, key=lambda point: (round(gain(point), 9), -abs(point.alpha - PAPER_ALPHA)))
+    if gain(best) <= 0:
+        return (
+            PAPER_ALPHA,
+            f"no alpha drops a larger share of the bad labels than of the others: {paper}, and does little",
+        )
+    few = f"; with only {bad} bad labels that is a hint" if bad < FEW_BAD else ""
+    return best.alpha, (
+        f"it drops {_percent(best.recall)} of the {bad} bad labels for {_percent(best.good_dropped)} of the "
+        f"{known - bad} others, the widest gap among alphas that keep more than half{few}"
+    )
+
+
+def _by_bend(curve: MetricCurve) -> tuple[float, str]:
+    if curve.bend is not None:
+        kept = curve.at(curve.bend).kept
+        return curve.bend, (
+            f"the curve of what is kept bends there, at {_percent(kept)}: a larger alpha gains few chunks for the "
+            "disagreement it lets in"
+        )
+    below = [point.kept for point in curve.points if point.alpha < 1]
+    if below[0] == below[-1]:
+        return (
+            PAPER_ALPHA,
+            f"every alpha keeps the same {_percent(below[0])}, so there is no bend: the paper's 0.4 stands",
+        )
+    return PAPER_ALPHA, "the share that is kept rises evenly with alpha, without a bend: the paper's 0.4 stands"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}%"

@@ -1,0 +1,149 @@
+"""The result of a calibration: all metrics side by side, as data for JSON and as the tables that a terminal shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from k2d_hf.validation.calibration import (
+    BAD_MER,
+    COARSE_ALPHAS,
+    PAPER_ALPHA,
+    MetricCurve,
+    Recommendation,
+    ValidatedLabels,
+    metric_curve,
+    recommend,
+)
+from k2d_hf.validation.distance import METRICS
+
+
+@dataclass(frozen=True)
+class ReferenceCounts:
+    """How many chunks could be compared with what was said, and how their labels do."""
+
+    chunks: int
+    bad: int
+    mean_true_mer: float
+    mean_capped_true_mer: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Curves by metric, the recommendation for one of them, and what they were counted over."""
+
+    chunks: int
+    hours: float
+    unheard: int
+    references: ReferenceCounts | None
+    recommendation: Recommendation
+    curves: dict[str, MetricCurve]
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {"bad_mer": BAD_MER, **asdict(self)}
+
+
+def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration:
+    """Curves of all metrics over `labels`, and an alpha for `metric`.
+
+    Raises:
+        K2DError: without chunks, or for a metric that does not depend on alpha.
+    """
+    curves = {name: metric_curve(labels, name) for name in METRICS}
+    return Calibration(
+        chunks=len(labels.seconds),
+        hours=float(labels.seconds.sum()) / 3600,
+        unheard=int((~labels.heard).sum()),
+        references=_counts(labels),
+        recommendation=recommend(curves[metric], labels),
+        curves=curves,
+    )
+
+
+def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:
+    if labels.true_mer is None:
+        return None
+    rates = labels.true_mer[~np.isnan(labels.true_mer)]
+    capped = np.minimum(rates, 1.0)
+    return ReferenceCounts(len(rates), int((rates > BAD_MER).sum()), float(rates.mean()), float(capped.mean()))
+
+
+def render_calibration(calibration: Calibration) -> str:
+    """The calibration as text: what it was counted over, alpha by alpha, metric by metric, and the recommendation."""
+    chosen = calibration.recommendation
+    curve = calibration.curves[chosen.metric]
+    alphas = sorted({*COARSE_ALPHAS, chosen.alpha})
+    parts = [
+        _summary(calibration),
+        _alphas_table(curve, alphas, chosen.alpha, calibration.references is not None),
+        _metrics_table(calibration),
+        f"Recommended: {chosen.metric} with alpha {chosen.alpha:.2f}: {chosen.why}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _summary(calibration: Calibration) -> str:
+    text = f"{calibration.chunks} chunks, {calibration.hours:.2f} h"
+    if calibration.unheard:
+        text += f", {calibration.unheard} without a transcript of the auxiliary, dropped at every alpha"
+    counts = calibration.references
+    if counts is None:
+        return text + "; no references, so whether a label is bad is not known"
+    return (
+        f"{text}; {counts.chunks} with a reference, of which {counts.bad} bad (true MER > {BAD_MER}), "
+        f"mean true MER {counts.mean_true_mer:.3f} ({counts.mean_capped_true_mer:.3f} with each at most 1)"
+    )
+
+
+def _alphas_table(curve: MetricCurve, alphas: Sequence[float], recommended: float, with_references: bool) -> str:
+    head = [curve.metric, "kept", "hours"]
+    head += ["recall of bad", "good dropped", "true MER", "capped"] if with_references else []
+    rows = [head]
+    for alpha in alphas:
+        point = curve.at(alpha)
+        row = [f"{alpha:.2f}{' *' if alpha == recommended else ''}", percent(point.kept), f"{point.hours:.2f}"]
+        if with_references:
+            row += [percent(point.recall), percent(point.good_dropped), _rate(point.true_mer)]
+            row.append(_rate(point.capped_true_mer))
+        rows.append(row)
+    return aligned(rows)
+
+
+def _metrics_table(calibration: Calibration) -> str:
+    paper = f"at {PAPER_ALPHA}"
+    head = ["metric", f"kept {paper}", f"hours {paper}"]
+    head += (
+        [f"recall {paper}", "max. recall, over half kept", "mean recall, 0.1 to 0.9"]
+        if calibration.references is not None
+        else ["bends at"]
+    )
+    rows = [head]
+    for name, curve in calibration.curves.items():
+        point = curve.at(PAPER_ALPHA)
+        row = [name, percent(point.kept), f"{point.hours:.2f}"]
+        if calibration.references is None:
+            row.append("-" if curve.bend is None else f"{curve.bend:.2f}")
+        else:
+            where = "" if curve.max_recall_alpha is None else f" (at {curve.max_recall_alpha:.2f})"
+            row += [percent(point.recall), percent(curve.max_recall) + where, percent(curve.mean_recall)]
+        rows.append(row)
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Cells as text in columns, two blanks between them."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def percent(share: float | None) -> str:
+    """`0.314` as `31%`; `-` for None."""
+    return "-" if share is None else f"{100 * share:.0f}%"
+
+
+def _rate(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate:.3f}"

@@ -1,0 +1,92 @@
+"""What was really said in a chunk: references of recordings by segment, cut to chunks, for calibration (Table 5)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.chunking import Segment, join_texts
+from k2d_hf.labelling.manifests import json_lines
+from k2d_hf.labelling.recording_rows import REFERENCE_COLUMNS, absolute, audio_column
+from k2d_hf.paths import folder_of
+from k2d_hf.scoring.error_rates import error_rate
+from k2d_hf.scoring.text import mixed_tokens
+from k2d_hf.wording import quoted
+
+
+def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
+    """The spoken segments of recordings, by path, from a JSONL manifest with `audio` and `segments`.
+
+    A segment is an object with `start` and `end` in seconds and `text`; relative paths are from the manifest's folder.
+
+    Raises:
+        K2DError: naming the line, where a recording has no segments, or one of them no times or no text.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    lines = list(json_lines(path))
+    if not lines:
+        raise K2DError(f"references {path}: it has no rows; give one a recording, with `audio` and `segments`")
+    column = audio_column(dict.fromkeys(name for _, line in lines for name in line), f"references {path}", None)
+    references: dict[str, list[Segment]] = {}
+    for number, line in lines:
+        where = f"{path}, line {number}"
+        if not isinstance(line.get(column), str) or not line[column]:
+            raise K2DError(f"{where}: no path in column `{column}`; give that of the recording")
+        references[absolute(line[column], folder_of(path))] = _segments(line, where)
+    return references
+
+
+def _segments(line: Mapping[str, Any], where: str) -> list[Segment]:
+    segments = line.get("segments")
+    if segments is None:
+        whole = next((name for name in REFERENCE_COLUMNS if line.get(name)), None)
+        has = f"`{whole}` is the transcript of the whole recording" if whole else "no `segments`"
+        raise K2DError(f"{where}: {has}; to know what a chunk holds, give `segments` with start, end and text each")
+    if not isinstance(segments, list):
+        raise K2DError(f"{where}: `segments` is {quoted(segments)}; give a list of objects with start, end and text")
+    return [_segment(one, where) for one in segments]
+
+
+def _segment(value: Any, where: str) -> Segment:
+    fields = value if isinstance(value, Mapping) else {}
+    times = [fields.get(name) for name in ("start", "end")]
+    sound = all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times)
+    if not sound or times[1] < times[0] or not isinstance(fields.get("text"), str):  # type: ignore[operator]
+        raise K2DError(f"{where}: segment {quoted(value)}; give start and end in seconds, in order, and a text")
+    return Segment(float(times[0]), float(times[1]), fields["text"])  # type: ignore[arg-type]
+
+
+def match_recordings(recordings: Iterable[str], references: Mapping[str, Any]) -> dict[str, str]:
+    """For each recording that has a reference, the name that it has there.
+
+    That is the same path; or, as data moves, a file of the same name, where neither side has two of that name.
+    """
+    recordings = dict.fromkeys(recordings)
+    here = Counter(map(os.path.basename, recordings))
+    there = Counter(map(os.path.basename, references))
+    by_name = {os.path.basename(path): path for path in references}
+    matched: dict[str, str] = {}
+    for recording in recordings:
+        name = os.path.basename(recording)
+        if recording in references:
+            matched[recording] = recording
+        elif here[name] == there[name] == 1:
+            matched[recording] = by_name[name]
+    return matched
+
+
+def chunk_reference(segments: Sequence[Segment], start: float, duration: float) -> str:
+    """What was said in the span of a chunk: the text of the segments of which more than half lies in it."""
+    end = start + duration
+    return join_texts(
+        segment.text for segment in segments if min(segment.end, end) - max(segment.start, start) > segment.duration / 2
+    )
+
+
+def label_error_rate(reference: str, label: str) -> float:
+    """True MER of a label; 1 where nothing was said and something is written."""
+    return error_rate(mixed_tokens(reference), mixed_tokens(label))
