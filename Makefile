@@ -16,6 +16,7 @@ $(VENV)/installed: setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[fast,quickstart,test]"
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || echo "The tests need Chromium too: apt-get install chromium"
 	@touch $@
 
 quickstart: $(VENV)/installed ## from 16 minutes of unlabelled lectures to a measured student in runs/quickstart

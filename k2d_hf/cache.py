@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,13 +25,16 @@ def cache_root() -> Path:
     return (Path(shared).expanduser().absolute() if shared else Path.home() / ".cache") / "k2d_hf"
 
 
-def keep_in_cache(content: bytes, folder: str, extension: str, *, identity: bytes) -> Path:
-    """Return a file below the cache root that holds `content`, named by the hash of `identity`; written once."""
+def keep_in_cache(content: bytes | Callable[[], bytes], folder: str, extension: str, *, identity: bytes) -> Path:
+    """Return a file below the cache root that holds `content`, named by the hash of `identity`; written once.
+
+    Content that takes work to make is given as a function, which is called only where the file is not there.
+    """
     target = cache_root() / folder / (hashlib.sha256(identity).hexdigest()[:32] + extension)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}")
-        partial.write_bytes(content)
+        partial.write_bytes(content() if callable(content) else content)
         os.replace(partial, target)  # whole or not there, also when the run is killed
     return target
 

@@ -97,13 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"k2d {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     stages = (_add_label, _add_validate, _add_student, _add_targets, _add_distil, _add_evaluate)
-    for add in (_add_run, *stages, _add_calibrate, _add_compare, _add_push, _add_export, _add_import):
+    for add in (_add_run, *stages, _add_calibrate, _add_compare, _add_report, _add_push, _add_export, _add_import):
         add(verbs)
     return parser
 
 
 def _verb(verbs: Any, name: str, text: str, **kwargs: Any) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text, **kwargs)
+    quiet = "no bars and no lines on how it goes; warnings, errors and tables that were asked for stay"
+    parser.add_argument("--quiet", action="store_true", help=quiet)
     parser.set_defaults(work=name.replace("-", "_"))
     return parser
 
@@ -136,11 +138,10 @@ def _add_set(parser: Any, example: str = "key=value") -> None:
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar=example, help=text)
 
 
-def _add_data(parser: argparse.ArgumentParser, *, skip: Sequence[str] = ()) -> None:
-    from k2d_hf.recipe import DataSettings
+def _add_data(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] = ()) -> None:
     from k2d_hf.settings import add_options
 
-    add_options(parser.add_argument_group("where DATA is a data set"), DataSettings, skip=["source", *skip])
+    add_options(parser.add_argument_group("where DATA is a data set"), cls, skip=["source", *skip])
 
 
 def _add_run(verbs: Any) -> None:
@@ -173,7 +174,7 @@ def _recipe_settings() -> str:
     sections: dict[str, Any] = {
         name: DistillationSettings if name == "distil" else hint
         for name, hint in hints_of(Recipe).items()
-        if name in ("label", "validate", "student", "targets", "distil", "evaluate", "hub")
+        if name in ("label", "validate", "student", "targets", "distil", "evaluate", "hub", "report")
     }
     listed = [(f.name, describe_setting(f)) for f in dataclasses.fields(Recipe) if f.name not in sections]
     for name, section in sections.items():
@@ -186,14 +187,14 @@ def _recipe_settings() -> str:
 
 
 def _add_label(verbs: Any) -> None:
-    from k2d_hf.recipe import LabelSettings
+    from k2d_hf.recipe import DataSettings, LabelSettings
 
     parser = _verb(verbs, "label", "Transcribe recordings with the teacher and pack them into chunks of 30 s.")
     parser.add_argument("data", metavar="DATA", help="folder of audio, manifest (JSONL, CSV), data set or Hub id")
     _add_model(parser, "--teacher")
     _add_folder(parser, "datasets.load_from_disk(DIR) gives the chunks", far=True)
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it the teacher tells")
-    _add_data(parser)
+    _add_data(parser, DataSettings)
     _add_settings(parser, LabelSettings)
 
 
@@ -254,14 +255,14 @@ def _add_distil(verbs: Any) -> None:
 
 
 def _add_evaluate(verbs: Any) -> None:
-    from k2d_hf.recipe import EvaluateSettings
+    from k2d_hf.recipe import EvaluateSettings, EvaluationDataSettings
 
     parser = _verb(verbs, "evaluate", "Measure models side by side on long recordings with references.")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, Hub id or wheels:...")
     parser.add_argument("--data", required=True, metavar="DATA", help="recordings with references, as for k2d label")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="figures; transcripts go to a file beside it")
     parser.add_argument("--language", metavar="CODE", help="such as zh; without it each model tells")
-    _add_data(parser, skip=["streaming"])
+    _add_data(parser, EvaluationDataSettings, skip=["streaming"])
     _add_settings(parser, EvaluateSettings)
 
 
@@ -283,6 +284,19 @@ def _add_compare(verbs: Any) -> None:
     parser = _verb(verbs, "compare", text)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the table too, as FILE.json or FILE.md")
+
+
+def _add_report(verbs: Any) -> None:
+    from k2d_hf.recipe import ReportSettings
+    from k2d_hf.settings import add_options
+
+    text = "Write a run's report: one page with tables, plots, players and transcripts, which needs no network."
+    parser = _verb(verbs, "report", text)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
+    references = "JSONL manifest with audio and segments (start, end, text): shown, and tells the recall of bad labels"
+    parser.add_argument("--references", type=Path, metavar="FILE", help=references)
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page (default: report.html in RUN)")
+    add_options(parser.add_argument_group("settings"), ReportSettings, skip=["enabled"])
 
 
 def _add_push(verbs: Any) -> None:

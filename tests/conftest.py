@@ -84,6 +84,7 @@ label: {engine: transformers, beam_size: 1, condition_on_previous_text: false}
 validate: {engine: transformers}
 student: {decoder_layers: 2}
 distil: {max_steps: 2, learning_rate: 5e-4, per_device_train_batch_size: 2, logging_steps: 1}
+report: {enabled: false}
 """
 WRITTEN = "今天講 machine learning", "我們用 GPU 來 train 一個 model"  # by the teacher of `workplace`, in every 30 s
 HEARD = "今天講 machine learning", "我們用 GPU 來 train 兩個 models"  # by its auxiliary

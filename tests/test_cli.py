@@ -98,7 +98,7 @@ def test_import_ctranslate2_gives_back_the_checkpoint(workplace, tmp_path, capsy
 
     export_ctranslate2(workplace / "teacher", tmp_path / "ct2")
     assert k2d("import-ctranslate2", tmp_path / "ct2", "--output", tmp_path / "back") == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'ct2'} -> {tmp_path / 'back'}\n"
+    assert capsys.readouterr().out == f"import-ctranslate2 {tmp_path / 'ct2'} -> {tmp_path / 'back'}\n"
     back = WhisperForConditionalGeneration.from_pretrained(tmp_path / "back").state_dict()
     there = WhisperForConditionalGeneration.from_pretrained(workplace / "teacher").state_dict()
     assert all((back[name] == there[name]).all() for name in there)

@@ -165,7 +165,7 @@ def keyword_defaults(function):
         (ValidateSettings, "validate_labels", {"language", "shards_dir", "on_progress"}),
         (StudentSettings, "create_student", {"language", "task"}),
         (EvaluateSettings, "evaluate_model", {"processor", "name", "language", "on_progress"}),
-        (DataSettings, "load_recordings", set()),
+        (DataSettings, "load_recordings", {"group_by"}),
     ],
 )
 def test_settings_are_the_arguments_of_the_function(settings, function, others):

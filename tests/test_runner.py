@@ -18,6 +18,7 @@ from tiny_whisper import make_tiny_whisper
 from k2d_hf import load_recipe, run_recipe
 from k2d_hf.console import Console
 from k2d_hf.errors import K2DError
+from k2d_hf.planning.plan import plan_run
 
 ALL = ["label", "validate", "student", "targets", "distil", "evaluate", "card"]
 
@@ -94,6 +95,32 @@ def test_a_second_run_does_nothing_and_shows_the_same_table(first, again, workpl
     assert shown.count("up to date: ") == len(ALL)
     table = first[1][first[1].index("MER %") : first[1].index("Load it")]
     assert table in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "finished"),
+    [
+        ("name=tiny", ALL),
+        ("validate.threshold=0.9", ["label", "student"]),
+        ("recordings=nowhere", []),
+        ("teacher=openai/whisper-large-v2", []),
+    ],
+)
+def test_a_plan_says_what_is_up_to_date_and_writes_nothing(again, workplace, change, finished):
+    before = {path: path.stat().st_mtime_ns for path in again.rglob("*")}
+    plan = plan_run(load_recipe(workplace / "recipe.yaml", [f"output={again}", change], elsewhere=True))
+    assert [stage.name for stage in plan.stages if stage.finished is not None] == finished
+    assert {path: path.stat().st_mtime_ns for path in again.rglob("*")} == before
+    if "validate" in finished:
+        assert (plan.chunks, plan.counted) == (3, True)
+
+
+def test_a_plan_from_a_stage_has_those_after_it_to_do(again, workplace):
+    recipe = load_recipe(workplace / "recipe.yaml", [f"output={again}"], elsewhere=True)
+    plan = plan_run(recipe, from_stage="distil")
+    assert [stage.name for stage in plan.stages if stage.finished is None] == ["distil", "evaluate", "card"]
+    with pytest.raises(K2DError, match="--from push: choose one of"):
+        plan_run(recipe, from_stage="push")
 
 
 def test_a_resolved_recipe_runs_as_the_original(again):

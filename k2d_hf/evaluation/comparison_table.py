@@ -15,7 +15,7 @@ HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF"
 def comparison_cells(row: ComparedRow) -> list[str]:
     """Cells of one row, in the order of `HEAD`."""
     mer = f"{100 * row.mer:.1f}"
-    mer += "" if row.mer_spread is None else f" ± {100 * row.mer_spread:.1f}"
+    mer += f" ± {100 * row.mer_spread:.1f}" if row.mer_spread else ""
     mer += _interval(row.mer_interval)
     relative = "-" if row.reduction is None else f"{-100 * row.reduction:+.0f}%"
     if row.reduction_interval is not None:

@@ -102,7 +102,7 @@ def evaluate_model(
         device: `auto`, `cpu`, `cuda`, ...
         dtype: `auto`, or a number format that the engine knows.
         speed_runs: runs over which the real-time factor is averaged (the paper: five).
-        on_progress: called with the number of recordings done.
+        on_progress: called with the number of recordings done, in each of the runs.
 
     Returns:
         Rates, counts, real-time factor, parameters and transcripts.
@@ -128,8 +128,8 @@ def evaluate_model(
     transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
     transcripts: list[Transcript] = []
     factors = []
-    for run in range(speed_runs):
-        written, worked = _transcribe(transcriber, rows, on_progress if run == 0 else None)
+    for _ in range(speed_runs):
+        written, worked = _transcribe(transcriber, rows, on_progress)
         transcripts = transcripts or written
         factors.append(worked / seconds)
     texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]

@@ -24,6 +24,7 @@ def data_set_rows(
     base: str,
     wanted: str | None,
     split: str | None,
+    group_by: str | None = None,
 ) -> Iterator[Row]:
     """The recordings of a data set or stream.
 
@@ -33,6 +34,7 @@ def data_set_rows(
         base: folder or address that relative paths are from.
         wanted: the column with the audio, if it has none of the usual names.
         split: the one to take, if there are several.
+        group_by: the column that says what a recording belongs to.
 
     Raises:
         K2DError: if it has no rows, no such split or column, or breaks off.
@@ -46,7 +48,7 @@ def data_set_rows(
     known = features if features is not None else next(_rows(data, name), {})  # a stream may not know its columns
     audio = [column for column, feature in known.items() if isinstance(feature, Audio)]
     column = audio_column(known, name, audio[0] if len(audio) == 1 and wanted is None else wanted)
-    used = {column, LANGUAGE_COLUMN, "segments", *REFERENCE_COLUMNS}
+    used = {column, LANGUAGE_COLUMN, "segments", group_by, *REFERENCE_COLUMNS}
     data = data.select_columns([one for one in known if one in used])
     language = None
     if features is not None:
@@ -56,7 +58,7 @@ def data_set_rows(
         where = f"{name}, row {index}"
         if isinstance(language, ClassLabel) and row[LANGUAGE_COLUMN] is not None:
             row[LANGUAGE_COLUMN] = language.int2str(row[LANGUAGE_COLUMN])
-        yield row_of(_unpacked(row.get(column), base, where) or f"{where} (no audio given)", row, where)
+        yield row_of(_unpacked(row.get(column), base, where) or f"{where} (no audio given)", row, where, group_by)
     if index < 0:
         raise K2DError(f"{name}: it has no rows; give one that is not empty")
 

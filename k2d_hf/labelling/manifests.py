@@ -19,13 +19,16 @@ LONGEST_LINE = 1 << 26  # bytes
 LINES_FOR_COLUMNS = 1000  # of a stream, in which the column with the audio must turn up
 
 
-def manifest_rows(path: str, wanted: str | None, *, streaming: bool = False) -> Iterator[Row]:
+def manifest_rows(
+    path: str, wanted: str | None, *, streaming: bool = False, group_by: str | None = None
+) -> Iterator[Row]:
     """The recordings of a manifest, whose relative paths are from its own folder.
 
     Args:
         path: absolute path, or address.
         wanted: the column with the audio, if it has none of the usual names.
         streaming: hold no more than the lines in which columns are looked for.
+        group_by: the column that says what a recording belongs to.
 
     Raises:
         K2DError: if it cannot be read, has no rows or no such column, or for the first line that is broken.
@@ -41,7 +44,7 @@ def manifest_rows(path: str, wanted: str | None, *, streaming: bool = False) -> 
         value = line.get(column)
         if value is not None and not isinstance(value, str):
             raise K2DError(f"{where}: column `{column}` is {quoted(value)}; give the path of an audio file")
-        yield row_of(absolute(value, folder) if value else f"{where} (no path given)", line, where)
+        yield row_of(absolute(value, folder) if value else f"{where} (no path given)", line, where, group_by)
 
 
 def json_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

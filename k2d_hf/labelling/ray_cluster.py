@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +73,8 @@ def _connect(options: WorkersOptions) -> bool:
         quiet["include_dashboard"] = False
     try:
         _knock(options.address)
-        ray.init(address=options.address, **quiet)
+        with _hushed():
+            ray.init(address=options.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise K2DError(
@@ -79,6 +82,23 @@ def _connect(options: WorkersOptions) -> bool:
             "leave --address out for one on this machine"
         ) from None
     return True
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Let Ray's libraries, which tell that they were told to be quiet, say nothing; errors come as exceptions."""
+    if os.environ.get("K2D_DEBUG") == "1":
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _knock(address: str | None) -> None:

@@ -27,13 +27,14 @@ class Row(NamedTuple):
     reference: str | None
     language: str | None
     where: str
+    group: str | None = None  # what it belongs to, where that was asked for
 
 
-def row_of(recording: str, values: Mapping[str, Any], where: str) -> Row:
-    """The row of a recording, with transcript and language from the columns that the source has.
+def row_of(recording: str, values: Mapping[str, Any], where: str, group_by: str | None = None) -> Row:
+    """The row of a recording, with transcript, language and group from the columns that the source has.
 
     Raises:
-        K2DError: if one of them is no text.
+        K2DError: if one of them is no text, or the row has nothing in the column `group_by`.
     """
     reference = next((values[name] for name in REFERENCE_COLUMNS if values.get(name) is not None), None)
     if reference is None and values.get("segments"):
@@ -47,7 +48,10 @@ def row_of(recording: str, values: Mapping[str, Any], where: str) -> Row:
             raise K2DError(f"{where}: the {name} is {quoted(value)}; give a string or null")
         if value is not None and value != _storable(value):
             raise K2DError(f"{where}: the {name} is not UTF-8 ({quoted(_storable(value))}); save it as UTF-8")
-    return Row(_storable(recording), reference, language, where)
+    group = None if group_by is None else values.get(group_by)
+    if group_by is not None and group is None:
+        raise K2DError(f"{where}: nothing in column {named(group_by)}; give what the recording belongs to")
+    return Row(_storable(recording), reference, language, where, None if group is None else _storable(str(group)))
 
 
 def _storable(text: str) -> str:
@@ -91,7 +95,7 @@ def unique(rows: Iterable[Row]) -> Iterator[Row]:
     transcripts: dict[bytes, int | None] = {}  # hashes, by those of the recordings
     repeated = 0
     for row in rows:
-        recording = hashlib.blake2b(row.recording.encode(), digest_size=16).digest()
+        recording = hashlib.blake2b(f"{row.recording}\0{row.group}".encode(), digest_size=16).digest()
         transcript = None if row.reference is None else hash(row.reference)
         if recording not in transcripts:
             transcripts[recording] = transcript

@@ -13,7 +13,7 @@ from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError
 logger = logging.getLogger(__name__)
 
 # MP3 is what every browser plays and what libsndfile encodes fastest; Opus is a quarter smaller at six times the work.
-FORMATS = {
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "MP3": ("audio/mpeg", {"format": "MP3", "subtype": "MPEG_LAYER_III", "compression_level": 0.9}),
     "OGG": ("audio/ogg", {"format": "OGG", "subtype": "OPUS", "compression_level": 0.95}),
     "FLAC": ("audio/flac", {"format": "FLAC", "subtype": "PCM_16"}),

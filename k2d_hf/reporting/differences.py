@@ -69,16 +69,14 @@ def differences(base: str, other: str) -> list[Change]:
     changes = [Change("equal", [], [Part(lead)])] if lead else []
     codes: dict[tuple[str, ...], int] = {}
     numbers = [[codes.setdefault(token.key, len(codes)) for token in tokens] for tokens in (here, there)]
-    for step in Levenshtein.opcodes(*numbers):
-        old, new = here[step.src_start : step.src_end], there[step.dest_start : step.dest_end]
-        if step.tag == "equal":
+    for equal, old, new in _stretches(numbers[0], numbers[1], here, there):
+        if equal:
             changes.append(Change("equal", [], [Part(_whole(new))]))
-        elif step.tag == "delete":
+        elif not new:
             changes.append(Change("deletion", [Part(_bare(old))], []))
         else:
-            kind = "substitution" if step.tag == "replace" else "insertion"
             before, after = _compared(old, new) if old else ([], [Part(_bare(new))])
-            changes.append(Change(kind, before, after))
+            changes.append(Change("substitution" if old else "insertion", before, after))
             if new[-1].trailing:
                 changes.append(Change("equal", [], [Part(new[-1].trailing)]))
     return changes
@@ -103,6 +101,30 @@ def cut_text(text: str, most: int = SHOWN_TOKENS) -> tuple[str, bool]:
             return text[: match.start()], True
     longest = 20 * most  # characters that are no tokens take room as well
     return text[:longest], len(text) > longest
+
+
+def _stretches(
+    base: Sequence[int], other: Sequence[int], here: list[_Token], there: list[_Token]
+) -> list[tuple[bool, list[_Token], list[_Token]]]:
+    """Whether two stretches of tokens are equal, and both.
+
+    What is deleted or inserted beside a substitution goes with it, unless it is the longer of the two: two words that
+    were written as one are one change to a reader.
+    """
+    stretches: list[tuple[bool, list[_Token], list[_Token]]] = []
+    tag_before = ""
+    for step in Levenshtein.opcodes(base, other):
+        old, new = here[step.src_start : step.src_end], there[step.dest_start : step.dest_end]
+        if {step.tag, tag_before} in ({"replace", "insert"}, {"replace", "delete"}):
+            _, older, newer = stretches[-1]
+            replaced, extra = (new, max(older, newer, key=len)) if step.tag == "replace" else (newer, old or new)
+            if len(extra) <= len(replaced):
+                stretches[-1] = (False, older + old, newer + new)
+                tag_before = "both"
+                continue
+        stretches.append((step.tag == "equal", old, new))
+        tag_before = step.tag
+    return stretches
 
 
 def _tokens(text: str) -> tuple[str, list[_Token]]:
@@ -131,7 +153,9 @@ def _bare(tokens: Sequence[_Token]) -> str:
 
 
 def _compared(old: Sequence[_Token], new: Sequence[_Token]) -> tuple[list[Part], list[Part]]:
-    """Parts of two stretches of as many tokens, one for one."""
+    """Parts of two stretches of tokens: one for one where there are as many, else as if each were one word."""
+    if len(old) != len(new):
+        return _letters(_bare(old), _bare(new))
     before: list[Part] = []
     after: list[Part] = []
     for one, two in zip(old, new, strict=True):

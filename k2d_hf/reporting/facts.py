@@ -43,6 +43,7 @@ class ChunkFact:
     text: str
     auxiliary_text: str | None  # None where the auxiliary gave no transcript
     reference: str | None
+    true_mer: float | None  # of the label against its reference, where that is known
     distance: float
     mer: float
     per: float

@@ -10,6 +10,7 @@ from k2d_hf.stages.evaluation import evaluate
 from k2d_hf.stages.files import load_chunks, local_checkpoint
 from k2d_hf.stages.labelling import label
 from k2d_hf.stages.publishing import check_push, push
+from k2d_hf.stages.reporting import report, report_run
 from k2d_hf.stages.validation import validate
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "load_chunks",
     "local_checkpoint",
     "push",
+    "report",
+    "report_run",
     "student",
     "targets",
     "validate",

@@ -31,7 +31,7 @@ def evaluate(
     """
     from k2d_hf.evaluation.evaluate import evaluate_model
 
-    stage.start(len(recordings) * len(models), "recordings")
+    stage.start(len(recordings) * len(models) * settings.speed_runs, "recordings")
     options = {name: value for name, value in vars(settings).items() if name != "before"}
     figures: dict[str, dict[str, Any]] = {}
     transcripts: list[dict[str, Any]] = []

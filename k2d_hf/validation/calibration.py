@@ -180,7 +180,7 @@ def _by_recall(curve: MetricCurve, labels: ValidatedLabels) -> tuple[float, str]
         return PAPER_ALPHA, f"all {known} labels are bad (true MER > {BAD_MER}), so nothing tells alphas apart: {paper}"
     half = [point for point in curve.points if point.kept > LEAST_KEPT]
     if not half:
-        return PAPER_ALPHA, f"no alpha keeps more than half of the chunks: {paper}, and the two models want a look"
+        return PAPER_ALPHA, f"no alpha keeps more than half of the chunks: {paper}, and the two models agree too seldom"
 
     def gain(point: CurvePoint) -> float:
         return (point.recall or 0.0) - (point.good_dropped or 0.0)
@@ -189,7 +189,7 @@ def _by_recall(curve: MetricCurve, labels: ValidatedLabels) -> tuple[float, str]
     if gain(best) <= 0:
         return (
             PAPER_ALPHA,
-            f"no alpha drops a larger share of the bad labels than of the others: {paper}, and does little",
+            f"no alpha that keeps more than half drops a larger share of the bad labels than of the others: {paper}",
         )
     few = f"; with only {bad} bad labels that is a hint" if bad < FEW_BAD else ""
     return best.alpha, (

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from k2d_hf.errors import K2DError
-from k2d_hf.folders import cached_folder, write_folder
+from k2d_hf.folders import cached_folder, clear_left_behind, write_folder
+from k2d_hf.lock import locked
 
 
 def fill(folder):
@@ -95,3 +96,20 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, make, advice):
     (tmp_path / "file").write_text("")
     with pytest.raises(K2DError, match=advice):
         make(tmp_path / "file" / "folder", fill)
+
+
+def test_what_a_killed_process_was_writing_is_cleared_and_nothing_else(tmp_path):
+    (tmp_path / ".out.1234.partial").mkdir()
+    (tmp_path / ".out.skipped.jsonl.12.partial").write_text("half")
+    for other in (".other.1234.partial", "out.partial", ".out.lock"):
+        (tmp_path / other).write_text("stays")
+    clear_left_behind(tmp_path, "out.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1234.partial", ".out.lock", "out.partial"]
+
+
+def test_the_lock_clears_what_was_left_in_the_folder_and_beside_it(tmp_path):
+    for folder in ("run", "run/resume/label-k", "run.resume/label-k"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / ".chunks.1234.partial").write_text("half")
+    with locked(tmp_path / "run"):
+        assert list(tmp_path.rglob("*.partial")) == []

@@ -232,6 +232,17 @@ def test_a_file_of_a_repository_cannot_leave_its_folder(hub, tiny_whisper_dir, t
     assert found == ["me/tiny", "hub", sorted(path.name for path in tiny_whisper_dir.iterdir())]
 
 
+def test_a_model_on_the_hub_is_looked_at_and_not_kept(hub, tmp_path):
+    code = """
+from k2d_hf.checkpoints.looking import look_at
+found = look_at(["me/unknown", "me/tiny"])
+result = [found.name, found.where, found.shape.d_model]"""
+    with serving(hub) as address:
+        found, _ = run_python(code, tmp_path, HF_ENDPOINT=address)
+    assert found == ["me/tiny", "to be fetched from the Hub", 32]
+    assert not list(tmp_path.rglob("config.json"))
+
+
 def test_the_cache_of_the_hub_is_used_without_asking_and_only_when_complete(hub, tmp_path):
     with serving(hub) as address:
         first = resolve_in_new_process(tmp_path, address, "me/tiny")

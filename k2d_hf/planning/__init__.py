@@ -1,0 +1,1 @@
+"""Planning: what a recipe would do, how large it is and how long it takes, before anything runs."""

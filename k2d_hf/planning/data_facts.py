@@ -1,0 +1,67 @@
+"""How much speech there is, from the headers of its files: nothing is decoded, fetched or unpacked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import AUDIO_EXTENSIONS, AudioError, audio_duration
+from k2d_hf.labelling.manifests import CSV_MANIFESTS, JSON_MANIFESTS
+from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.paths import walk_files
+from k2d_hf.recipe import DataSettings
+from k2d_hf.storage import is_address
+
+MOST_HEADERS = 1000  # files that are looked at; of more, evenly spaced ones stand for the rest
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What is known of a source; None where it is not here, or would have to be unpacked first."""
+
+    source: str
+    recordings: int | None = None
+    seconds: float | None = None
+    note: str = ""
+
+
+def look_at_data(data: DataSettings) -> DataFacts:
+    """Recordings and seconds of a source, from headers.
+
+    Raises:
+        K2DError: for a manifest that is broken.
+    """
+    source, join_by = data.source, getattr(data, "join_by", None)
+    if is_address(source):
+        return DataFacts(source, note="far away, not looked at")
+    if not os.path.exists(source):
+        where = "on the Hub, not looked at" if source.count("/") == 1 and not source.startswith((".", "/", "~")) else ""
+        return DataFacts(source, note=where or "not here")
+    if not _is_listed(source):
+        return DataFacts(source, note="a data set, not unpacked for a plan")
+    rows = load_recordings(source, audio_column=data.audio_column, group_by=join_by)
+    paths = rows["recording"][:]
+    step = -(-len(paths) // MOST_HEADERS)
+    seconds, unreadable = 0.0, 0
+    for path in paths[::step]:
+        try:
+            seconds += audio_duration(path)
+        except AudioError:
+            unreadable += 1
+    notes = [f"by {len(paths[::step])} of {len(paths)} headers"] if step > 1 else []
+    notes += [f"{unreadable} cannot be read"] if unreadable else []
+    count = len(set(rows["group"])) if join_by else len(paths)
+    return DataFacts(source, count, seconds * len(paths) / len(paths[::step]), ", ".join(notes))
+
+
+def _is_listed(source: str) -> bool:
+    """Whether it is a manifest, an audio file or a folder of such, which can be listed without writing anything."""
+    if os.path.isfile(source):
+        return source.lower().endswith(AUDIO_EXTENSIONS + JSON_MANIFESTS + CSV_MANIFESTS)
+    if any(os.path.exists(os.path.join(source, name)) for name in ("dataset_dict.json", "state.json")):
+        return False
+    try:
+        return any(path.lower().endswith(AUDIO_EXTENSIONS) for path in walk_files(source))
+    except OSError as error:
+        raise K2DError(f"recordings {source}: cannot be read ({error}); check its access") from None

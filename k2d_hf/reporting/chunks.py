@@ -1,0 +1,130 @@
+"""The chunks of a run, as a report shows them: columns of numbers of all, texts of a few."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from k2d_hf.errors import K2DError
+from k2d_hf.reporting.facts import ChunkFact, Share
+from k2d_hf.reporting.names import short_names
+from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+WORST = 20
+SAMPLE = 10
+SEED = 0  # of the sample: the same run gives the same page
+KEPT = "kept"
+_NUMBERS = ("duration", "distance", "per", "keep", "drop_reason")
+
+
+@dataclass(frozen=True)
+class ChunkTable:
+    """What validation wrote, a value a chunk; without chunks all is empty."""
+
+    rows: Dataset | None = None
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    per: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    keep: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    recordings: list[str] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)
+
+
+def read_chunks(validated: Path) -> ChunkTable:
+    """The chunks of the folder `validated`; an empty table where there are none, or they were not validated."""
+    if not validated.is_dir():
+        return ChunkTable()
+    try:
+        rows = load_chunks(validated).with_format(None)
+    except K2DError:
+        return ChunkTable()
+    if not len(rows) or not {*_NUMBERS, "recording", "text", "auxiliary_text"} <= set(rows.column_names):
+        return ChunkTable()
+    columns: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
+    for batch in rows.select_columns(list(_NUMBERS)).iter(batch_size=COUNTED_AT_ONCE):
+        for name in _NUMBERS:
+            columns[name] += batch[name]
+    seconds, keep = np.array(columns["duration"], float), np.array(columns["keep"], bool)
+    return ChunkTable(
+        rows=rows,
+        seconds=seconds,
+        distances=np.array(columns["distance"], float),
+        per=np.array(columns["per"], float),
+        keep=keep,
+        recordings=sorted(rows.unique("recording")),
+        shares=_shares(seconds, keep, columns["drop_reason"]),
+    )
+
+
+def _shares(seconds: np.ndarray, keep: np.ndarray, reasons: Iterable[str | None]) -> list[Share]:
+    """Chunks and seconds by verdict: what is kept first, then the reasons, those that cost most first."""
+    verdicts = np.array([KEPT if kept else (reason or "no reason") for kept, reason in zip(keep, reasons, strict=True)])
+    found = [
+        Share(str(verdict), int((verdicts == verdict).sum()), float(seconds[verdicts == verdict].sum()))
+        for verdict in sorted({*verdicts.tolist(), KEPT})
+    ]
+    return sorted(found, key=lambda share: (share.verdict != KEPT, -share.seconds))
+
+
+def chunk_facts(table: ChunkTable, references: Path | None = None) -> tuple[list[ChunkFact], list[ChunkFact]]:
+    """The chunks of the largest distance, that first (of two alike the one whose sounds differ more), and some kept.
+
+    Raises:
+        K2DError: for references that cannot be read.
+    """
+    if table.rows is None:
+        return [], []
+    distances, per = (np.nan_to_num(column, nan=np.inf, posinf=np.inf) for column in (table.distances, table.per))
+    order = np.lexsort((np.arange(len(distances)), -per, -distances))
+    worst = [int(index) for index in order[:WORST] if distances[index] > 0]
+    others = np.flatnonzero(table.keep & ~np.isin(np.arange(len(distances)), worst)).tolist()
+    sample = sorted(random.Random(SEED).sample(others, min(SAMPLE, len(others))))
+    names = short_names(table.recordings)
+    said = _References(references, table.recordings)
+    return tuple([_fact(table.rows[index], names, said) for index in chosen] for chosen in (worst, sample))  # type: ignore[return-value]
+
+
+def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> ChunkFact:
+    from k2d_hf.validation.references import label_error_rate
+
+    source: dict[str, Any] = {name: row[name] for name in ("recording", "start", "duration", "audio") if name in row}
+    reference = said.of(row)
+    return ChunkFact(
+        recording=names[row["recording"]],
+        reference=reference,
+        true_mer=None if reference is None else label_error_rate(reference, row["text"]),
+        source=source,
+        **{
+            name: row[name]
+            for name in ("start", "duration", "text", "auxiliary_text", "distance", "mer", "per", "keep")
+        },
+        **{name: row[name] for name in ("drop_reason", "teacher_loops", "auxiliary_loops")},
+    )
+
+
+class _References:
+    """What was said in chunks, where a manifest tells."""
+
+    def __init__(self, path: Path | None, recordings: list[str]) -> None:
+        self.segments: dict[str, Any] = {}
+        if path is None:
+            return
+        from k2d_hf.validation.references import match_recordings, read_references
+
+        known = read_references(path)
+        self.segments = {here: known[there] for here, there in match_recordings(recordings, known).items()}
+
+    def of(self, row: dict[str, Any]) -> str | None:
+        """The reference of a chunk; None where its recording has none."""
+        from k2d_hf.validation.references import chunk_reference
+
+        segments = self.segments.get(row["recording"])
+        return None if segments is None else chunk_reference(segments, row["start"], row["duration"])

@@ -1,0 +1,163 @@
+"""From the folder of a run to the facts of its report; what is not there, or cannot be read, is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from k2d_hf.errors import K2DError
+from k2d_hf.plain_yaml import load_yaml
+from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
+from k2d_hf.reporting.facts import RecordingFact, RunFacts
+from k2d_hf.reporting.names import short_names
+from k2d_hf.reporting.stage_facts import stage_facts
+
+SHOWN_RECORDINGS = 10  # of the evaluation
+COMPARED_RECORDINGS = 20_000  # whose errors are counted; an evaluation set of utterances may have more
+
+
+def gather(directory: Path, references: Path | None = None) -> RunFacts:
+    """All that the report of a run tells.
+
+    Args:
+        directory: of a run, finished or not.
+        references: JSONL manifest with what was said in the recordings, by segment; tells the recall of bad labels.
+
+    Raises:
+        K2DError: if it is no folder of a run, or the references cannot be read.
+    """
+    try:
+        recipe = load_yaml((directory / "recipe.yaml").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise K2DError(
+            f"{directory}: no recipe.yaml in it; give the folder of a run, such as runs/quickstart"
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise K2DError(f"{directory / 'recipe.yaml'}: cannot be read ({type(error).__name__})") from None
+    recipe = recipe if isinstance(recipe, dict) else {}
+    validation = _section(recipe, "validate")
+    table = read_chunks(directory / "validated")
+    worst, sample = chunk_facts(table, references)
+    calibration, no_calibration = _calibration(directory / "validated", table, references, validation.get("metric"))
+    evaluation = _read_json(directory / "evaluation.json", {}) if recipe.get("evaluation") else {}
+    recordings = _recordings(directory / "evaluation_transcripts.jsonl") if evaluation else []
+    intervals, no_intervals = _intervals(recordings, list(evaluation))
+    shown = sorted(recordings, key=_errors_of_student, reverse=True)[:SHOWN_RECORDINGS]
+    log = _read_json(directory / "student" / "training_log.json", [])
+    return RunFacts(
+        name=str(recipe.get("name") or directory.name),
+        directory=str(directory),
+        announced=_announced(directory / "log.txt"),
+        language=recipe.get("language") if isinstance(recipe.get("language"), str) else None,
+        metric=validation.get("metric"),
+        threshold=validation.get("threshold") if isinstance(validation.get("threshold"), (int, float)) else None,
+        stages=stage_facts(directory, table, evaluation),
+        shares=table.shares,
+        distances=table.distances,
+        worst=worst,
+        sample=sample,
+        calibration=calibration,
+        no_calibration=no_calibration,
+        training_log=[entry for entry in log if isinstance(entry, dict)],
+        evaluation=evaluation,
+        intervals=intervals,
+        no_intervals=no_intervals,
+        recordings=shown,
+        recordings_left_out=len(recordings) - len(shown),
+    )
+
+
+def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _calibration(validated: Path, table: ChunkTable, references: Path | None, metric: Any) -> tuple[Any, str | None]:
+    """The curves over alpha, or why there are none. References that are wrong are the user's to mend."""
+    from k2d_hf.stages import calibrate
+    from k2d_hf.validation.calibration import THRESHOLD_METRICS
+
+    if not len(table.distances):
+        return None, "no chunk has been validated"
+    chosen = metric if metric in THRESHOLD_METRICS else "composite"
+    try:
+        return calibrate(validated, references, metric=chosen, output=None), None
+    except K2DError as error:
+        if references is not None:
+            raise
+        return None, str(error)
+
+
+def _recordings(path: Path) -> list[RecordingFact]:
+    """What was said in each recording of the evaluation, and what each model wrote."""
+    from k2d_hf.scoring.error_rates import count_errors
+    from k2d_hf.scoring.text import mixed_tokens
+
+    rows: dict[str, dict[str, Any]] = {}
+    for line in _read_lines(path):
+        told = [line.get(key) for key in ("recording", "reference", "hypothesis", "model")]
+        name, reference, hypothesis, model = (value if isinstance(value, str) else None for value in told)
+        if name is None or reference is None or hypothesis is None or model is None:
+            continue
+        known = rows.get(name) or (rows.setdefault(name, {}) if len(rows) < COMPARED_RECORDINGS else None)
+        if known is not None:
+            known.setdefault("reference", reference)
+            known.setdefault("transcripts", {})[model] = hypothesis
+    names = short_names(list(rows))
+    facts = []
+    for name, row in rows.items():
+        said = mixed_tokens(row["reference"])
+        errors = {model: count_errors(said, mixed_tokens(text)) for model, text in row["transcripts"].items()}
+        facts.append(RecordingFact(names[name], name, row["reference"], row["transcripts"], errors))
+    return facts
+
+
+def _intervals(recordings: list[RecordingFact], models: list[str]) -> tuple[dict[str, tuple[float, float]], str | None]:
+    """Of the MER of each model, by the bootstrap over recordings."""
+    import numpy as np
+
+    from k2d_hf.evaluation.bootstrap import interval, resampled_rates
+
+    whole = [one for one in recordings if set(models) <= one.errors.keys() and one.reference]
+    whole = [one for one in whole if one.errors[models[0]].reference_length] if models else []
+    if len(whole) < 2:
+        what = "one recording" if whole else "no transcripts"
+        return {}, f"{what}: a bootstrap over recordings needs several, so there are no intervals"
+    errors = np.array([[one.errors[model].errors for one in whole] for model in models])
+    lengths = [one.errors[models[0]].reference_length for one in whole]
+    rates = resampled_rates(errors, lengths)
+    return {model: interval(rates[:, index]) for index, model in enumerate(models)}, None
+
+
+def _errors_of_student(recording: RecordingFact) -> float:
+    counts = recording.errors.get("student") or next(reversed(recording.errors.values()), None)
+    return counts.rate if counts is not None else 0.0
+
+
+def _announced(log: Path) -> str | None:
+    """The line with which the last run began."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    lines = [line[20:] for line in text.splitlines() if line[20:].startswith("K2D ")]
+    return lines[-1] if lines else None
+
+
+def _read_json(path: Path, otherwise: Any) -> Any:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return otherwise
+    return value if isinstance(value, type(otherwise)) else otherwise
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return []
+    return [row for row in rows if isinstance(row, dict)]

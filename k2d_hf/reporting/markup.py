@@ -1,0 +1,72 @@
+"""Transcripts as HTML: by script, and where two of them differ by operation. All text that goes in is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from markupsafe import Markup, escape
+
+from k2d_hf.reporting.differences import Change, Part, cut_text, differences, script_runs
+
+EAST_ASIAN = ("zh", "ja", "ko", "yue")
+LEFT_OUT = Markup('<span class="cut"> ... the rest is left out</span>')
+NOTHING = Markup('<span class="nothing">(nothing)</span>')
+
+
+class Tinting:
+    """Writes transcripts; `language` is the code of the recipe, by which Han and Latin stretches are declared."""
+
+    def __init__(self, language: str | None) -> None:
+        self.han = language if language in EAST_ASIAN else "zh"
+        self.latin = language if language not in (*EAST_ASIAN, "en", None) else None
+
+    def plain(self, text: str | None) -> Markup:
+        """A transcript by itself."""
+        shown, cut = cut_text(text or "")
+        return (self._tinted(shown) + (LEFT_OUT if cut else Markup())) if shown.strip() else NOTHING
+
+    def compared(self, base: str, other: str) -> Markup:
+        """`other`, marked where it is not `base`: what is left out, added, or stands in place of something."""
+        (base, cut_base), (other, cut_other) = cut_text(base), cut_text(other)
+        marked = Markup().join(self._change(change) for change in differences(base, other))
+        if not other.strip():
+            marked = NOTHING + Markup(" ") + marked
+        return marked + (LEFT_OUT if cut_base or cut_other else Markup())
+
+    def _change(self, change: Change) -> Markup:
+        before, after = self._parts(change.before), self._parts(change.after)
+        if change.kind == "equal":
+            return after
+        if change.kind == "deletion":
+            return Markup("<del>{}</del> ").format(before)
+        if change.kind == "insertion":
+            return Markup("<ins>{}</ins>").format(after)
+        return Markup('<span class="sub"><del>{}</del><ins>{}</ins></span>').format(before, after)
+
+    def _parts(self, parts: Sequence[Part]) -> Markup:
+        """Neighbours that are alike go together: an element a letter would make a page of megabytes."""
+        return Markup().join(
+            Markup("<b>{}</b>").format(self._tinted(text)) if differs else self._tinted(text)
+            for text, differs in _joined(parts)
+        )
+
+    def _tinted(self, text: str) -> Markup:
+        return Markup().join(self._run(run, script) for run, script in script_runs(text))
+
+    def _run(self, text: str, script: str | None) -> Markup:
+        if script is None:
+            return escape(text)
+        if script != "latin":
+            return Markup('<span class="han" lang="{}">{}</span>').format(self.han if script == "zh" else script, text)
+        declared = Markup(' lang="{}"').format(self.latin) if self.latin else Markup()
+        return Markup('<span class="latin"{}>{}</span>').format(declared, text)
+
+
+def _joined(parts: Iterable[Part]) -> list[tuple[str, bool]]:
+    joined: list[tuple[str, bool]] = []
+    for part in parts:
+        if joined and joined[-1][1] == part.differs:
+            joined[-1] = joined[-1][0] + part.text, part.differs
+        else:
+            joined.append((part.text, part.differs))
+    return joined

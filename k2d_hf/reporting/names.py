@@ -1,0 +1,37 @@
+"""How a page calls recordings and models: enough to tell them apart, and no more of the user's folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Each path without the folders that all of them share."""
+    split = {path: path.replace("\\", "/").split("/") for path in paths}
+    shared = 0
+    for parts in zip(*(parts[:-1] for parts in split.values()), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    return {path: "/".join(parts[shared:]) for path, parts in split.items()}
+
+
+def clock(seconds: float) -> str:
+    """A moment of a recording: `1:05`, `1:02:09`."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def length(seconds: float) -> str:
+    """How long something took or lasts: `49 s`, `5.2 min`, `3.1 h`."""
+    if 0 < seconds < 0.5:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.1f} min"
+
+
+def counted(count: int, what: str) -> str:
+    """`1 chunk`, `37 chunks`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,184 @@
+"""From facts, plots and clips to the page: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from k2d_hf.evaluation.table import COLUMNS, TITLES, millions, speed_up, table_rows
+from k2d_hf.reporting.chunks import KEPT
+from k2d_hf.reporting.clips import Clip
+from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts
+from k2d_hf.reporting.markup import Tinting
+from k2d_hf.reporting.names import clock, counted, length
+from k2d_hf.reporting.plots import Plot
+from k2d_hf.version import __version__
+
+NO_CLIP = Clip(None)
+COMPARED = ("teacher", "student")  # of the models of an evaluation: those whose transcripts are shown
+
+
+@dataclass(frozen=True)
+class Clips:
+    """A clip for each chunk and each recording of the facts; shorter lists have none for the others."""
+
+    worst: Sequence[Clip] = ()
+    sample: Sequence[Clip] = ()
+    recordings: Sequence[Clip] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page is made of."""
+
+    facts: RunFacts
+    plots: dict[str, list[Plot]] = field(default_factory=dict)
+    clips: Clips = field(default_factory=Clips)
+    notes: Sequence[str] = ()  # what was left out, and why
+    made: str = ""  # when
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML. Whatever comes from data is escaped, by the template or by `Tinting`."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    files = resources.files("k2d_hf.reporting")
+    template = environment.from_string((files / "template.html").read_text(encoding="utf-8"))
+    facts = page.facts
+    tinting = Tinting(facts.language)
+    plots = {
+        name: [(Markup(plot.svg), plot.caption) for plot in drawn]  # made by us: the data in it are numbers
+        for name, drawn in page.plots.items()
+    }
+    return template.render(
+        style=Markup((files / "style.css").read_text(encoding="utf-8")),
+        facts=facts,
+        figures=_figures(facts),
+        evaluation=_evaluation(facts),
+        stages=[(stage, "" if stage.seconds is None else length(stage.seconds)) for stage in facts.stages],
+        shares=_shares(facts),
+        plots={name: plots.get(name, []) for name in ("distances", "calibration", "training")},
+        worst=_chunks(facts.worst, page.clips.worst, tinting),
+        sample=_chunks(facts.sample, page.clips.sample, tinting),
+        recordings=_recordings(facts.recordings, page.clips.recordings, tinting),
+        notes=page.notes,
+        made=page.made,
+        version=__version__,
+    )
+
+
+def _figures(facts: RunFacts) -> list[tuple[str, str]]:
+    """The few figures that people look for first."""
+    figures = []
+    teacher, student = (facts.evaluation.get(name) for name in ("teacher", "student"))
+    if teacher and student:
+        figures.append(("mixed error rate", f"{100 * teacher['mer']:.1f}% to {100 * student['mer']:.1f}%"))
+        if teacher["rtf"] > 0 and student["rtf"] > 0:
+            figures.append(("speed", f"{speed_up(teacher, student):.1f} times the teacher's"))
+        figures.append(("parameters", f"{millions(teacher['parameters'])} to {millions(student['parameters'])}"))
+    kept = next((share for share in facts.shares if share.verdict == KEPT), None)
+    if kept is not None:
+        seconds = sum(share.seconds for share in facts.shares)
+        share = f"{100 * kept.seconds / seconds:.0f}%, " if seconds else ""
+        figures.append(("speech kept", f"{share}{length(kept.seconds)} of {length(seconds)}"))
+    return figures
+
+
+def _evaluation(facts: RunFacts) -> dict[str, Any]:
+    """The table of models: what they are, their figures, and the interval of the first."""
+    rows = []
+    for (name, figures), cells in zip(facts.evaluation.items(), table_rows(facts.evaluation), strict=True):
+        ends = facts.intervals.get(name)
+        shown = f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else None
+        rows.append({"name": TITLES.get(name, name), "model": figures["model"], "interval": shown, "cells": cells[1:]})
+    first = next(iter(facts.evaluation.values()), None)
+    how = ""
+    if first is not None:
+        how = (
+            f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}, long-form by "
+            f"{first['engine']}, beam {first['beam_size']}."
+        )
+    return {"columns": COLUMNS, "rows": rows, "how": how, "intervals": bool(facts.intervals)}
+
+
+def _shares(facts: RunFacts) -> list[dict[str, Any]]:
+    """Hours by verdict, each with its part of the longest bar in percent."""
+    seconds = sum(share.seconds for share in facts.shares)
+    most = max((share.seconds for share in facts.shares), default=0.0)
+    return [
+        {
+            "verdict": share.verdict,
+            "kept": share.verdict == KEPT,
+            "chunks": f"{share.chunks:,}",
+            "length": length(share.seconds),
+            "percent": f"{100 * share.seconds / seconds:.0f}%" if seconds else "",
+            "bar": f"{100 * share.seconds / most:.1f}" if most else "0",
+        }
+        for share in facts.shares
+    ]
+
+
+def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting) -> list[dict[str, Any]]:
+    shown = []
+    for index, chunk in enumerate(chunks):
+        texts = [("teacher", chunk.text), ("auxiliary", chunk.auxiliary_text)]
+        shown.append(
+            {
+                "title": f"{chunk.recording}, {clock(chunk.start)} to {clock(chunk.start + chunk.duration)}",
+                "verdict": "kept" if chunk.keep else f"dropped: {chunk.drop_reason or 'no reason'}",
+                "keep": chunk.keep,
+                "measures": _measures(chunk),
+                "clip": clips[index] if index < len(clips) else NO_CLIP,
+                "texts": _texts("reference" if chunk.reference is not None else None, chunk.reference, texts, tinting),
+            }
+        )
+    return shown
+
+
+def _measures(chunk: ChunkFact) -> str:
+    told = [f"distance {chunk.distance:.2f}", f"PER {chunk.per:.2f}", f"MER {chunk.mer:.2f}"]
+    told += [f"true MER {chunk.true_mer:.2f}"] if chunk.true_mer is not None else []
+    told += ["the teacher loops"] if chunk.teacher_loops else []
+    told += ["the auxiliary loops"] if chunk.auxiliary_loops else []
+    return ", ".join(told)
+
+
+def _texts(
+    base_name: str | None, base: str | None, texts: Sequence[tuple[str, str | None]], tinting: Tinting
+) -> list[tuple[str, Any]]:
+    """Names and transcripts: the base plain, the others marked where they differ from it; else the first is base."""
+    if base is None:
+        (base_name, base), *texts = texts
+    rows: list[tuple[str, Any]] = [(str(base_name), tinting.plain(base))]
+    for name, text in texts:
+        if text is None:
+            rows.append((name, "no transcript"))
+        else:
+            rows.append((f"{name}, against the {base_name}", tinting.compared(base or "", text)))
+    return rows
+
+
+def _recordings(recordings: Sequence[RecordingFact], clips: Sequence[Clip], tinting: Tinting) -> list[dict[str, Any]]:
+    shown = []
+    for index, recording in enumerate(recordings):
+        models = [name for name in COMPARED if name in recording.transcripts] or list(recording.transcripts)
+        counts = [(name, recording.errors[name]) for name in models]
+        shown.append(
+            {
+                "title": recording.recording,
+                "measures": "; ".join(
+                    f"{name}: MER {100 * errors.rate:.1f}%, {errors.substitutions} substitutions, "
+                    f"{errors.deletions} deletions, {errors.insertions} insertions"
+                    for name, errors in counts
+                ),
+                "clip": clips[index] if index < len(clips) else NO_CLIP,
+                "texts": _texts(
+                    "reference", recording.reference, [(name, recording.transcripts[name]) for name in models], tinting
+                ),
+            }
+        )
+    return shown

@@ -1,0 +1,108 @@
+"""The report of a run, from its folder to one file: facts, plots, clips, page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import read_audio, read_chunk
+from k2d_hf.reporting.clips import Clip, ClipMaker
+from k2d_hf.reporting.facts import ChunkFact, RecordingFact
+from k2d_hf.reporting.gathering import gather
+from k2d_hf.reporting.names import counted, length
+from k2d_hf.reporting.page import Clips, Page, render_page
+from k2d_hf.reporting.plots import draw_plots
+from k2d_hf.storage import write_whole
+
+MEGABYTES = 25.0
+LONGEST_CLIP = 300.0  # s, of a recording of the evaluation; a lecture would take the room of all others
+
+
+@dataclass(frozen=True)
+class WrittenReport:
+    """Where a report is, its size, the clips in it, and what is not in it, a sentence each."""
+
+    path: Path
+    bytes: int
+    clips: int
+    notes: Sequence[str]
+
+
+def write_report(
+    directory: str | Path,
+    *,
+    references: str | Path | None = None,
+    output: str | Path | None = None,
+    megabytes: float = MEGABYTES,
+    on_start: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> WrittenReport:
+    """Write the report of a run: one HTML file that opens from disk and needs no network.
+
+    Args:
+        directory: of the run, finished or not.
+        references: JSONL manifest with `audio` and `segments` of its recordings; shown, and tells the recall of bad
+            labels.
+        output: the file; `report.html` in the run if None.
+        megabytes: the page grows no larger, as long as its text alone is not; clips that have no room are left out.
+        on_start: called with the number of clips to come.
+        on_progress: called with the number of clips done.
+
+    Raises:
+        K2DError: if `directory` is no run, or the references cannot be used.
+    """
+    directory = Path(directory)
+    path = Path(output) if output is not None else directory / "report.html"
+    facts = gather(directory, Path(references) if references is not None else None)
+    notes = []
+    try:
+        plots = draw_plots(facts)
+    except K2DError as error:
+        plots = {}
+        notes.append(str(error))
+    page = Page(facts, plots, notes=notes, made=time.strftime("%Y-%m-%d %H:%M"))
+    room = int(1e6 * megabytes) - len(render_page(page).encode()) - 1000  # for what is said of the clips
+    maker = ClipMaker(room)
+    if on_start:
+        on_start(len(facts.worst) + len(facts.sample) + len(facts.recordings))
+
+    def each(items: Sequence[Any], make: Callable[[Any, ClipMaker], Clip]) -> list[Clip]:
+        clips = []
+        for item in items:
+            clips.append(make(item, maker))
+            if on_progress:
+                on_progress(1)
+        return clips
+
+    clips = Clips(each(facts.worst, _chunk), each(facts.sample, _chunk), each(facts.recordings, _recording))
+    if maker.left_out:
+        notes.append(
+            f"{counted(maker.left_out, 'player')} left out: the page would grow beyond {megabytes:g} MB; "
+            "--megabytes gives it more room"
+        )
+    content = render_page(replace(page, clips=clips)).encode(errors="replace")
+    write_whole(path, content)
+    return WrittenReport(path, len(content), maker.made, notes)
+
+
+def _chunk(chunk: ChunkFact, maker: ClipMaker) -> Clip:
+    return maker.clip(partial(read_chunk, chunk.source), chunk.duration)
+
+
+def _recording(recording: RecordingFact, maker: ClipMaker) -> Clip:
+    from k2d_hf.labelling.audio import AudioError, audio_duration
+
+    try:
+        seconds = audio_duration(recording.path)
+    except AudioError as error:
+        return Clip(None, f"the audio is not at hand: {error.reason}")
+    note = None
+    if seconds > LONGEST_CLIP:
+        note = f"the first {length(LONGEST_CLIP)} of {length(seconds)}"
+    shown = min(seconds, LONGEST_CLIP)
+    return maker.clip(partial(read_audio, recording.path, 0.0, shown), shown, note=note)

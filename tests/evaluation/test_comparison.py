@@ -1,0 +1,186 @@
+"""Runs side by side: the bootstrap, grouping by recipe, what must be alike, and the verb on folders of runs."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from datasets import Dataset
+
+from k2d_hf.cli import main
+from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.bootstrap import interval, resampled_rates
+from k2d_hf.evaluation.comparison import MeasuredRun, compare_runs
+from k2d_hf.evaluation.comparison_table import HEAD, comparison_cells, comparison_markdown, render_comparison
+
+TEXT = "一二三四五六七八九十"
+
+
+def measured(
+    name, wrong, *, recordings=4, folder=None, seed=0, teacher_wrong=4, metric="composite", beam=5, places="/a"
+):
+    """A run whose student has `wrong` of ten characters wrong in every recording."""
+
+    def figures(model, count):
+        return {
+            "model": model, "mer": count / 10, "zh_cer": count / 10, "en_wer": None,
+            "substitutions": count * recordings, "deletions": 0, "insertions": 0, "looping_outputs": 1,
+            "rtf": 0.1, "rtf_runs": [0.1 if model == "org/teacher" else 0.05], "engine": "transformers",
+            "language": "zh", "beam_size": beam,
+        }  # fmt: skip
+
+    def transcripts(count):
+        heard = "錯" * count + TEXT[count:]
+        return [{"recording": f"{places}/{n}.flac", "reference": TEXT, "hypothesis": heard} for n in range(recordings)]
+
+    recipe = {"name": name, "validate": {"metric": metric}, "distil": {"seed": seed}}
+    models = {"teacher": ("org/teacher", teacher_wrong), "student": (f"runs/{name}/student", wrong)}
+    return MeasuredRun(
+        folder=folder or f"runs/{name}",
+        recipe=recipe,
+        kept=0.75,
+        figures={key: figures(model, count) for key, (model, count) in models.items()},
+        transcripts={key: transcripts(count) for key, (_, count) in models.items()},
+    )
+
+
+# The bootstrap
+
+
+def test_rates_are_weighted_by_tokens():
+    rates = resampled_rates(np.array([[1.0, 9.0]]), [10, 10], samples=2000)
+    assert set(np.unique(rates)) == {0.1, 0.5, 0.9}
+    long = resampled_rates(np.array([[1.0, 90.0]]), [10, 100], samples=50)
+    assert set(np.unique(long.round(4))) == {0.1, round(91 / 110, 4), 0.9}
+
+
+def test_the_same_seed_gives_the_same_draws_for_all_systems():
+    errors = np.array([[3.0, 1.0, 4.0, 1.0, 5.0], [6.0, 2.0, 8.0, 2.0, 10.0]])
+    one, other = (resampled_rates(errors, [10] * 5, samples=100, seed=seed) for seed in (1, 1))
+    assert (one == other).all()
+    assert one[:, 1] == pytest.approx(2 * one[:, 0])
+    assert not (one == resampled_rates(errors, [10] * 5, samples=100, seed=2)).all()
+
+
+def test_intervals_cover_the_rate_about_as_often_as_they_say():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        errors = generator.binomial(50, 0.2, size=(1, 40))
+        low, high = interval(resampled_rates(errors, [50] * 40, samples=400, seed=seed))
+        covered += low <= 0.2 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+# Grouping and the table
+
+
+def test_teachers_come_first_and_seeds_share_a_row():
+    runs = [measured(f"lab-per-s{seed}", 2 + seed, seed=seed, metric="per") for seed in (0, 1, 2)]
+    comparison = compare_runs([*runs, measured("lab-full", 5, metric="full")])
+    assert [row.name for row in comparison.rows] == ["teacher", "lab-per", "lab-full"]
+    teacher, per, full = comparison.rows
+    assert (teacher.kept, teacher.reduction, teacher.speed_up, teacher.speed_runs) == (None, None, None, 4)
+    assert (per.mer, per.mer_spread) == pytest.approx((0.3, 0.1))
+    assert (per.reduction, per.speed_up, per.kept) == pytest.approx((0.25, 2.0, 0.75))
+    assert (full.mer, full.mer_spread, full.reduction) == (0.5, None, -0.25)
+    assert per.mer_interval == pytest.approx((0.3, 0.3))  # recordings that are alike
+
+
+def test_a_second_teacher_is_a_row_of_its_own():
+    second = measured("second", 1)
+    figures = {**second.figures, "teacher": {**second.figures["teacher"], "model": "runs/first/student", "mer": 0.2}}
+    later = MeasuredRun(second.folder, second.recipe, second.kept, figures, second.transcripts)
+    rows = compare_runs([measured("first", 2, metric="per"), later]).rows
+    assert [row.name for row in rows] == ["teacher (org/teacher)", "teacher (runs/first/student)", "first", "second"]
+    assert [row.reduction for row in rows[2:]] == pytest.approx([0.5, 0.5])
+
+
+def test_other_recipes_of_the_same_name_are_told_apart_by_their_folders():
+    runs = [measured("mine", 2, folder=f"runs/{m}", metric=m) for m in ("per", "mer")]
+    assert [row.name for row in compare_runs(runs).rows[1:]] == ["mine (runs/per)", "mine (runs/mer)"]
+
+
+def test_data_that_moved_is_the_same_data():
+    assert len(compare_runs([measured("a", 2), measured("b", 2, metric="per", places="/elsewhere")]).rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (measured("b", 2, recordings=6), "different data: only runs/b has 4.flac and 1 more"),
+        (measured("b", 2, recordings=3), "different data: only runs/a has 3.flac"),
+        (measured("b", 2, beam=1), "decoded differently: beam_size 5 and 1"),
+    ],
+)
+def test_what_was_measured_otherwise_is_refused(other, words):
+    with pytest.raises(K2DError, match=words):
+        compare_runs([measured("a", 2), other])
+
+
+def test_another_reference_is_named():
+    one, other = measured("a", 2), measured("b", 2)
+    for run, ending in ((one, "."), (other, "x")):
+        run.transcripts["teacher"][1]["reference"] = TEXT * 2 + ending
+    with pytest.raises(K2DError, match=r"the reference of 1\.flac is another"):
+        compare_runs([one, other])
+
+
+@pytest.mark.parametrize(
+    ("recordings", "words"), [(1, "no intervals"), (4, "only 4 recordings"), (30, "bootstrap over 30")]
+)
+def test_the_notes_say_what_intervals_are_worth(recordings, words):
+    comparison = compare_runs([measured("a", 2, recordings=recordings)])
+    assert any(words in note for note in comparison.notes)
+    assert (comparison.rows[0].mer_interval is None) is (recordings == 1)
+    assert any("wide" in note for note in comparison.notes) is (recordings == 4)
+
+
+def test_cells_follow_the_head():
+    row = compare_runs([measured("a", 3)]).rows[1]
+    assert dict(zip(HEAD, comparison_cells(row), strict=True)) == {
+        "": "a", "runs": "1", "data": "75%", "MER %": "30.0 [30.0, 30.0]", "zh CER": "30.0", "en WER": "-",
+        "S/D/I": "12/0/0", "loops": "1", "RTF": "0.050", "speed-up": "2.0x", "MER, relative": "-25% [-25, -25]",
+    }  # fmt: skip
+
+
+def test_markdown_and_text_hold_the_same_rows():
+    comparison = compare_runs([measured("a|b", 3)])
+    assert "| a\\|b | 1 | 75% |" in comparison_markdown(comparison)
+    assert "a|b      1" in render_comparison(comparison)
+
+
+# The verb
+
+
+def write_run(folder, run):
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text(json.dumps(run.figures), encoding="utf-8")
+    lines = [json.dumps({"model": model, **row}) for model, rows in run.transcripts.items() for row in rows]
+    (folder / "evaluation_transcripts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(dict(run.recipe)), encoding="utf-8")
+    Dataset.from_dict({"keep": [True, True, False], "duration": [1.0] * 3}).save_to_disk(folder / "validated")
+    return str(folder)
+
+
+def test_the_verb_reads_folders_and_writes_the_table(tmp_path, capsys):
+    runs = [write_run(tmp_path / name, measured(name, 2, metric=name)) for name in ("per", "mer")]
+    assert main(["compare", *runs, "--output", str(tmp_path / "table.json")]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[1:4]] == ["teacher", "per", "mer"]
+    assert "67%" in printed[2]
+    written = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in written["rows"]] == ["teacher", "per", "mer"]
+    assert main(["compare", *runs, "--output", str(tmp_path / "table.md")]) == 0
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").startswith("|  | runs |")
+
+
+def test_a_folder_that_is_no_finished_run_is_named(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for arguments, words in (
+        ([tmp_path / "nowhere"], "no such folder"),
+        ([tmp_path / "empty"], "no evaluation.json in it"),
+        ([tmp_path / "empty", "--output", "table.txt"], "ends in .json or .md"),
+    ):
+        assert main(["compare", *map(str, arguments)]) == 1
+        assert words in capsys.readouterr().err

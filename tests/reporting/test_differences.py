@@ -1,0 +1,92 @@
+"""What a page marks between two transcripts: what the mixed error rate counts, and nothing else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k2d_hf.reporting.differences import cut_text, differences, script_runs
+from k2d_hf.reporting.markup import Tinting
+
+TEXTS = st.text(alphabet="abAB '.,0 1今天講讲課か한<|>&\n", max_size=40)
+
+
+def told(base, other):
+    """Changes that are none of `equal`, as (kind, before, after)."""
+    return [
+        (change.kind, "".join(part.text for part in change.before), "".join(part.text for part in change.after))
+        for change in differences(base, other)
+        if change.kind != "equal"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base", "other", "changes"),
+    [
+        ("我們用 GPU 來 train", "我们用gpu来train。", []),  # script variants, case, blanks and punctuation
+        ("U.S. 的 GPT-4", "US的GPT4", []),
+        ("don\u2019t <|en|>stop", "don't stop", []),
+        ("今天講課", "今天課", [("deletion", "講", "")]),
+        ("今天課", "今天講課", [("insertion", "", "講")]),
+        ("今天講課", "今天上課", [("substitution", "講", "上")]),
+        ("一個 model", "两個 models", [("substitution", "一", "两"), ("substitution", "model", "models")]),
+        ("the project manager is", "the ProjectManager is", [("substitution", "project manager", "ProjectManager")]),
+        ("a b c d e f g", "x g", [("substitution", "a", "x"), ("deletion", "b c d e f", "")]),
+        ("謝謝 everyone", "", [("deletion", "謝謝 everyone", "")]),
+        ("", "謝謝", [("insertion", "", "謝謝")]),
+        ("。", "!", []),
+    ],
+)
+def test_changes_are_those_that_the_error_rate_counts(base, other, changes):
+    assert told(base, other) == changes
+
+
+def test_letters_that_differ_are_told_within_words_that_are_alike():
+    (change,) = differences("deadline", "deadlion")
+    assert [(part.text, part.differs) for part in change.after if part.differs] == [("o", True)]
+    (change,) = differences("cat", "network")
+    assert [(part.text, part.differs) for part in change.after] == [("network", False)]
+
+
+@given(TEXTS, TEXTS)
+def test_what_is_shown_of_the_other_is_the_other(base, other):
+    assert "".join(part.text for change in differences(base, other) for part in change.after) == other
+    assert told(other, other) == []
+
+
+@given(TEXTS)
+def test_runs_by_script_make_up_the_text(text):
+    assert "".join(run for run, _ in script_runs(text)) == text
+
+
+def test_scripts_are_told_apart():
+    assert script_runs("今天 machine learning, 2か한") == [
+        ("今天", "zh"), (" ", None), ("machine learning", "latin"), (", 2", None), ("か", "ja"), ("한", "ko"),
+    ]  # fmt: skip
+
+
+def test_a_long_transcript_is_cut_and_says_so():
+    assert cut_text("今天", most=2) == ("今天", False)
+    assert cut_text("今天講", most=2) == ("今天", True)
+    assert cut_text("!" * 100, most=2) == ("!" * 40, True)
+    assert "the rest is left out" in Tinting("zh").plain("今" * 5000)
+
+
+@pytest.mark.parametrize(
+    ("language", "html"),
+    [
+        ("zh", '<span class="han" lang="zh">今</span> &lt;<span class="latin">b</span>&gt;'),
+        ("ja", '<span class="han" lang="ja">今</span> &lt;<span class="latin">b</span>&gt;'),
+        ("de", '<span class="han" lang="zh">今</span> &lt;<span class="latin" lang="de">b</span>&gt;'),
+        (None, '<span class="han" lang="zh">今</span> &lt;<span class="latin">b</span>&gt;'),
+    ],
+)
+def test_transcripts_are_escaped_and_declare_their_languages(language, html):
+    assert Tinting(language).plain("今 <b>") == html
+
+
+def test_each_operation_has_an_element_of_its_own():
+    marked = Tinting("zh").compared("一 b c", "二 b d")
+    assert marked.count('<span class="sub"><del>') == 2
+    assert Tinting("zh").compared("1 2", "1").count("<del>") == 1
+    assert Tinting("zh").compared("1", "1 2").count("<ins>") == 1
+    assert "(nothing)" in Tinting("zh").compared("1", "")
