@@ -97,7 +97,9 @@ def test_any_text_has_clean_tokens_and_each_is_spoken(text):
     assert split_runs(runs) == tokens
     for token in tokens:
         assert token.split() == [token]
-        assert any(unicodedata.category(character)[0] in "LN" or ord(character) > 0x2FFF for character in token)
+        # Cn: Python's tables may be older than those by which the text is cut, and call a new letter unassigned
+        kinds = [unicodedata.category(character) for character in token]
+        assert any(kind[0] in "LN" or kind == "Cn" or ord(c) > 0x2FFF for kind, c in zip(kinds, token, strict=True))
         if any(map(is_han, token)):
             assert len(token) == 1
         assert token_phonemes([token]), f"no phone for {token!r}"
