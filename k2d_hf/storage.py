@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -133,12 +133,9 @@ def flush_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows
         return
-    try:
+    with suppress(OSError):  # some network file systems have it not
         os.fsync(descriptor)
-    except OSError:
-        pass  # some network file systems have it not
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 def remove_file(path: str | os.PathLike[str]) -> None:
