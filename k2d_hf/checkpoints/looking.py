@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from k2d_hf.checkpoints.adapters import merged_folder, read_adapter, selected_layers
 from k2d_hf.checkpoints.hub import HUB_REACHABLE, ensure_hub_state
 from k2d_hf.checkpoints.shapes import WhisperShape, known_shape, shape_of_config
-from k2d_hf.checkpoints.sources import WHEELS, Checkpoint, checkpoint_gap, hub_id, imported_folder, wheels_of
+from k2d_hf.checkpoints.sources import (
+    WHEELS,
+    Checkpoint,
+    checkpoint_gap,
+    hub_id,
+    imported_folder,
+    is_adapter,
+    wheels_of,
+)
 from k2d_hf.checkpoints.wheel_parts import are_installed
 from k2d_hf.errors import K2DError
 
@@ -35,21 +45,32 @@ def look_at(sources: str | Sequence[str]) -> KnownModel:
         K2DError: where none is to be had and none is known by name.
     """
     listed = [sources] if isinstance(sources, str) else list(sources)
+    supposed: list[KnownModel] = []
+    reasons: list[str] = []
     for source in listed:
-        found = _look(source)
-        if found is not None:
+        try:
+            found = _look(source)
+        except K2DError as error:  # a run would go on to the next one
+            reasons.append(str(error))
+            continue
+        if found is not None and found.available:
             return found
-    for source in listed:
-        if shape := known_shape(source):
-            return KnownModel(source, shape, f"not here, {ensure_hub_state()}; size by its name", available=False)
-    raise K2DError(f"none of {', '.join(listed)} is here, and {ensure_hub_state()}: nothing is known of the model")
+        if found is None and (shape := known_shape(source)):
+            found = KnownModel(source, shape, f"not here, {ensure_hub_state()}; size by its name", available=False)
+        supposed += [found] if found is not None else []
+    if supposed:
+        return supposed[0]
+    why = "".join(f"; {reason}" for reason in reasons)
+    raise K2DError(f"none of {', '.join(listed)} is here, and {ensure_hub_state()}: nothing is known of the model{why}")
 
 
 def _look(source: str) -> KnownModel | None:
     if source.startswith(WHEELS):
         return _look_at_wheels(source)
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(source))
+    if os.path.isdir(folder):
+        if is_adapter(folder):
+            return _look_at_adapter(source, folder)
         if checkpoint_gap(folder) is None:
             return _here(Checkpoint(folder, source, "local"), "folder")
         return KnownModel(source, None, "CTranslate2, to be converted") if (folder / "model.bin").is_file() else None
@@ -65,6 +86,22 @@ def _look(source: str) -> KnownModel | None:
         return None
     shape = known_shape(source) or _shape_on_the_hub(repo, revision)
     return None if shape is None else KnownModel(source, shape, "to be fetched from the Hub")
+
+
+def _look_at_adapter(source: str, folder: Path) -> KnownModel:
+    adapter = read_adapter(folder)
+    base, name = look_at(adapter.sources), adapter.name or source
+    if base.checkpoint is not None:
+        merged = merged_folder(folder, base.checkpoint.path)
+        if merged.is_dir():
+            return _here(Checkpoint(merged, name, "adapter"), f"adapter of {base.name}, merged")
+    shape = base.shape
+    if shape is not None:
+        totals = {"encoder": shape.encoder_layers, "decoder": shape.decoder_layers}
+        encoder, decoder = selected_layers(folder, adapter, **totals)
+        shape = replace(shape, encoder_layers=len(encoder), decoder_layers=len(decoder))
+    where = f"adapter of {base.name}, {base.where}; to be merged"
+    return KnownModel(name, shape, where, available=base.available)
 
 
 def _look_at_wheels(source: str) -> KnownModel | None:

@@ -6,6 +6,7 @@ Teacher, auxiliary and student of every stage are found here, as a local folder 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 WHEELS = "wheels:"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"  # of peft
+ADAPTER_BASE = "base.json"  # beside it, where a folder is an adapter together with what it belongs to
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
@@ -42,7 +45,8 @@ class Checkpoint:
     Attributes:
         path: its folder.
         name: the name the user knows it by, such as `openai/whisper-base`.
-        origin: where it came from: `local`, `hub cache`, `hub`, `wheels` or `ctranslate2` (a local folder, imported).
+        origin: where it came from: `local`, `hub cache`, `hub`, `wheels`, or of a local folder `ctranslate2` (imported)
+            and `adapter` (merged into its base).
     """
 
     path: Path
@@ -54,10 +58,11 @@ def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
     """The first of the given sources that answers, as a local folder.
 
     Args:
-        source: one source or several in order. Each is a folder (a transformers checkpoint, or a CTranslate2 Whisper,
-            which is imported), a Hub id `owner/name` or `owner/name@revision` (looked up as a folder, then in the
-            Hub's cache, then on the Hub), or `wheels:NAME,NAME#sha256=HEX&name=owner/name`: installed distributions
-            that carry a CTranslate2 conversion in parts; hash and name may be left out.
+        source: one source or several in order. Each is a folder (a transformers checkpoint, a CTranslate2 Whisper,
+            which is imported, or an adapter beside a `base.json`, which is merged), a Hub id `owner/name` or
+            `owner/name@revision` (looked up as a folder, then in the Hub's cache, then on the Hub), or
+            `wheels:NAME,NAME#sha256=HEX&name=owner/name`: installed distributions that carry a CTranslate2 conversion
+            in parts; hash and name may be left out.
 
     Raises:
         K2DError: if none answers; it names each and the reason.
@@ -71,11 +76,10 @@ def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
             return _resolve(one)
         except K2DError as error:
             reasons.append(str(error))
-    advice = "give the path of a local checkpoint folder"
     if len(sources) == 1:
-        raise K2DError(f"model {sources[0]}: {reasons[0]}; {advice}")
+        raise K2DError(_advised(f"model {sources[0]}: {reasons[0]}"))
     tried = "; ".join(f"{one} ({reason})" for one, reason in zip(sources, reasons, strict=True))
-    raise K2DError(f"none of the model's {len(sources)} sources answers: {tried}; {advice}")
+    raise K2DError(_advised(f"none of the model's {len(sources)} sources answers: {tried}"))
 
 
 def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditionalGeneration:
@@ -115,11 +119,16 @@ def count_parameters(path: str | Path) -> int:
     return total
 
 
+def _advised(message: str) -> str:
+    advice = "; give the path of a local checkpoint folder"
+    return message if message.endswith(advice) else message + advice  # which that of an adapter's base has already
+
+
 def _resolve(source: str) -> Checkpoint:
     if source.startswith(WHEELS):
         return _from_wheels(source)
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(source))  # which, unlike that of a Path, leaves unknown users alone
+    if os.path.isdir(folder):  # likewise with names too long for the disk
         return _from_folder(source, folder)
     repo, revision = hub_id(source)
     if repo is not None:
@@ -134,6 +143,10 @@ def hub_id(source: str) -> tuple[str | None, str | None]:
 
 
 def _from_folder(source: str, folder: Path) -> Checkpoint:
+    if is_adapter(folder):
+        from k2d_hf.checkpoints.adapters import merged_checkpoint, read_adapter  # which imports this module
+
+        return Checkpoint(merged_checkpoint(folder), read_adapter(folder).name or source, "adapter")
     model = folder / "model.bin"
     if model.is_file() and not weight_files(folder):
         imported = _imported(file_sha256(model), lambda target: fill_checkpoint(folder, target))
@@ -141,6 +154,11 @@ def _from_folder(source: str, folder: Path) -> Checkpoint:
     if gap := checkpoint_gap(folder):
         raise K2DError(f"the folder is not a complete checkpoint, {gap}")
     return Checkpoint(folder, source, "local")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder is an adapter that says what it belongs to; one with whole weights beside it is not."""
+    return (folder / ADAPTER_BASE).is_file() and not weight_files(folder)
 
 
 def wheels_of(source: str) -> tuple[list[str], dict[str, str]]:
@@ -226,10 +244,10 @@ def checkpoint_gap(folder: Path) -> str | None:
     """What is missing for `folder` to load as model and processor; None where it is complete."""
     from safetensors import SafetensorError, safe_open
 
+    if (folder / ADAPTER).is_file():  # transformers would load another model in its place, from anywhere
+        return f"adapters for another model ({ADAPTER}); merge them, or name their base in {ADAPTER_BASE}"
     if not (folder / "config.json").is_file():
         return "no config.json"
-    if (folder / "adapter_config.json").is_file():  # transformers would load another model in its place, from anywhere
-        return "adapters for another model (adapter_config.json); merge them and save the model"
     try:
         _read_json(folder / "config.json")
         weights = weight_files(folder)

@@ -15,43 +15,46 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, WhisperForConditionalGeneration
 
 
-def spaced_layers(count: int, total: int) -> list[int]:
+def spaced_layers(count: int, total: int, *, whose: str = "teacher") -> list[int]:
     """Indices of `count` of `total` layers, evenly spaced, the first and the last among them; one layer is the first.
 
     Raises:
         K2DError: if `count` is not between 1 and `total`.
     """
     if not 1 <= count <= total:
-        raise K2DError(f"{count} layers: the teacher has {total}, so choose 1 to {total}")
+        raise K2DError(f"{count} layers: the {whose} has {total}, so choose 1 to {total}")
     if count == 1:
         return [0]
     return [round(index * (total - 1) / (count - 1)) for index in range(count)]
 
 
-def layer_indices(layers: int | Sequence[int], total: int, *, what: str = "decoder_layers") -> list[int]:
+def layer_indices(
+    layers: int | Sequence[int], total: int, *, what: str = "decoder_layers", whose: str = "teacher"
+) -> list[int]:
     """The layers to copy, as indices from 0.
 
     Args:
         layers: how many, evenly spaced, or which; negative indices count from the end.
         total: layers of the teacher.
         what: name of the setting, for errors.
+        whose: the model that is copied from, likewise.
 
     Raises:
         K2DError: for no layer, an index that the teacher does not have, or the same layer twice.
     """
     if isinstance(layers, int):
         try:
-            return spaced_layers(layers, total)
+            return spaced_layers(layers, total, whose=whose)
         except K2DError as error:
             raise K2DError(f"{what}: {error}") from None
     if not layers:
-        raise K2DError(f"{what}: no layer to copy; the teacher has {total}")
+        raise K2DError(f"{what}: no layer to copy; the {whose} has {total}")
     outside = [index for index in layers if not -total <= index < total]
     if outside:
-        raise K2DError(f"{what}: no layer {outside[0]}; the teacher has {total}, 0 to {total - 1}, or -1 for the last")
+        raise K2DError(f"{what}: no layer {outside[0]}; the {whose} has {total}, 0 to {total - 1}, or -1 for the last")
     indices = [index % total for index in layers]
     if len(set(indices)) != len(indices):
-        raise K2DError(f"{what}: the same layer twice in {list(layers)} (the teacher has {total} layers)")
+        raise K2DError(f"{what}: the same layer twice in {list(layers)} (the {whose} has {total} layers)")
     return indices
 
 
