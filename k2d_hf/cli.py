@@ -273,7 +273,7 @@ def _add_calibrate(verbs: Any) -> None:
     parser = _verb(verbs, "calibrate", text)
     parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
     references = "JSONL manifest with audio and segments (start, end, text): tells the recall of bad labels"
-    parser.add_argument("--references", type=Path, metavar="FILE", help=references)
+    parser.add_argument("--references", type=_place, metavar="FILE", help=references)
     metric = "the distance to recommend a threshold for (default: composite); all are compared"
     parser.add_argument("--metric", default="composite", choices=THRESHOLD_METRICS, help=metric)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of calibration.json, .png and .svg")
@@ -293,8 +293,11 @@ def _add_report(verbs: Any) -> None:
     text = "Write a run's report: one page with tables, plots, players and transcripts, which needs no network."
     parser = _verb(verbs, "report", text)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
-    references = "JSONL manifest with audio and segments (start, end, text): shown, and tells the recall of bad labels"
-    parser.add_argument("--references", type=Path, metavar="FILE", help=references)
+    references = (
+        "JSONL manifest with audio and segments (start, end, text): shown, and tells the recall of bad labels "
+        "(default: references of the run's recipe)"
+    )
+    parser.add_argument("--references", type=_place, metavar="FILE", help=references)
     parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page (default: report.html in RUN)")
     add_options(parser.add_argument_group("settings"), ReportSettings, skip=["enabled"])
 

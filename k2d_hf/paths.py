@@ -99,6 +99,12 @@ def folder_of(path: str) -> str:
     return f"{kind}://{posixpath.dirname(inside)}{archives}"
 
 
+def name_of(path: str) -> str:
+    """The name of a file, whichever slash is before it; of one in an archive, its own."""
+    link = path.partition("::")[0] if is_address(path) else path
+    return link.replace("\\", "/").rpartition("/")[2]
+
+
 def _parts(address: str) -> tuple[str, str, str]:
     """Kind and path of an address, and what it is in, as in `zip://a.wav::s3://bucket/a.zip`."""
     link, chained, archives = address.partition("::")

@@ -184,10 +184,16 @@ class Recipe:
 
     name: str = setting(help="a name for the run; results go to runs/NAME")
     recordings: DataSettings = setting(help="the recordings to learn from, as a path or a section", short_for="source")
-    teacher: str | list[str] = setting(help="a checkpoint, or several to try in order: paths, Hub ids, wheels")
+    teacher: str | list[str] = setting(
+        help="a checkpoint, or several to try in order: paths, Hub ids, wheels; a path is seen from the recipe first"
+    )
     auxiliary: str | list[str] = setting(help="a small checkpoint likewise, or 'teacher' for the teacher's own")
     evaluation: EvaluationDataSettings | None = setting(
         None, "Recordings with references, to measure teacher and student on.", short_for="source"
+    )
+    references: str | None = setting(
+        None,
+        "JSONL manifest of what is said in the recordings, by segment: for the report, nothing is trained on it.",
     )
     language: str | None = setting(None, "Language code given to all models, such as zh for Mandarin-English.")
     output: str | None = setting(None, "Folder of the results; runs/NAME if null.")
@@ -234,6 +240,9 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         evaluation=None
         if recipe.evaluation is None
         else _data(recipe.evaluation, path, "evaluation", may_lack=elsewhere),
+        references=None
+        if recipe.references is None
+        else _file(recipe.references, path, "references", may_lack=elsewhere),
         teacher=_beside(recipe.teacher, path),
         auxiliary=_beside(recipe.auxiliary, path, word=TEACHER),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
@@ -261,17 +270,35 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 def _data(data: Data, recipe: Path, key: str, *, may_lack: bool) -> Data:
     """With a path beside the recipe or from here made absolute; a Hub id is told apart by what exists."""
     source = data.source
-    if is_address(source):
-        return data
-    expanded = Path(os.path.expanduser(source))  # which, unlike that of a Path, leaves unknown users alone
-    for candidate in (recipe.parent / expanded, expanded):
-        if source and os.path.exists(candidate):  # likewise with names too long for the disk
-            return dataclasses.replace(data, source=str(candidate.resolve()))
-    if may_lack:
-        return data
-    if expanded.suffix or source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise K2DError(f"{recipe}: {key}: {quoted(source)} does not exist, neither beside the recipe nor from here")
+    found = _found(source, recipe)
+    if found is not None:
+        return dataclasses.replace(data, source=found)
+    if not may_lack and (Path(source).suffix or source.startswith((".", "/", "~")) or source.count("/") != 1):
+        raise _nowhere(source, recipe, key)
     return data
+
+
+def _file(path: str, recipe: Path, key: str, *, may_lack: bool) -> str:
+    """The same of a file, which no Hub has."""
+    found = _found(path, recipe)
+    if found is None and not may_lack:
+        raise _nowhere(path, recipe, key)
+    return path if found is None else found
+
+
+def _found(path: str, recipe: Path) -> str | None:
+    """What there is at a path beside the recipe or from here, by its absolute path; an address as it is."""
+    if is_address(path):
+        return path
+    expanded = Path(os.path.expanduser(path))  # which, unlike that of a Path, leaves unknown users alone
+    for candidate in (recipe.parent / expanded, expanded):
+        if path and os.path.exists(candidate):  # likewise with names too long for the disk
+            return str(candidate.resolve())
+    return None
+
+
+def _nowhere(path: str, recipe: Path, key: str) -> K2DError:
+    return K2DError(f"{recipe}: {key}: {quoted(path)} does not exist, neither beside the recipe nor from here")
 
 
 def _beside(models: str | list[str], recipe: Path, *, word: str | None = None) -> str | list[str]:

@@ -23,6 +23,8 @@ from k2d_hf.labelling.transcribers import check_engine
 from k2d_hf.lock import locked
 from k2d_hf.recipe import TEACHER, DataSettings, EvaluationDataSettings, Recipe
 from k2d_hf.resuming import StageRecord, discard, files_key, key_of
+from k2d_hf.storage import file_key
+from k2d_hf.validation.references import references_of
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ TARGETS_DEPEND = (  # settings of distillation that decide what soft targets are
     "temperature", "timestamp_probability", "previous_text_probability", "auxiliary_weight", "kl_weight", "language",
     "task", "freeze_encoder", "keep_encoder_states", "encoder_states_dir",
 )  # fmt: skip
-ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels"}
+ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels", "adapter": "an adapter"}
 
 
 def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Console | None = None) -> dict[str, Any]:
@@ -134,6 +136,8 @@ class _Run:
             )
         self.recordings = _load(recipe.recordings)
         self.evaluation = None if recipe.evaluation is None else _with_references(recipe.evaluation)
+        if recipe.references is not None:
+            references_of(recipe.references, self.recordings["recording"])  # which the report reads, hours later
         hub = ensure_hub_state()
         self.teacher = _resolve("teacher", recipe.teacher)
         self.auxiliary = self._auxiliary()
@@ -149,7 +153,7 @@ class _Run:
         for position, name in enumerate(self.planned, start=1):
             self._stage(name, f"[{position}/{len(self.planned)}]")
         figures = self._show()
-        stages.report_run(self.directory, self.recipe.report, self.console)
+        self._report()
         took = time.perf_counter() - started
         spent = f"{took:.0f} s" if took < 60 else minutes(took)
         self.console.line(f"\n{spent}, at most {peak_memory():.1f} GB of memory")
@@ -265,6 +269,9 @@ class _Run:
             return [vars(recipe.evaluate), recipe.language, rows, ran("distil")]
         if name == "push":
             return [vars(recipe.hub), ran("validate"), ran("distil"), ran("card")]
+        if name == "report":
+            said = None if recipe.references is None else file_key(recipe.references)
+            return [vars(recipe.report), said, [ran(stage) for stage in self.planned]]
         named = [recipe.name, self.teacher.name, self.auxiliary.name, recipe.hub.repo_id, recipe.hub.ctranslate2]
         return [*named, ran("distil"), ran("evaluate")]
 
@@ -348,6 +355,7 @@ class _Run:
             stage,
             language=self.recipe.language,
             output=self.directory / "evaluation.json",
+            resume=self.resume,
         )
         return f"MER {100 * figures['teacher']['mer']:.1f}% -> {100 * figures['student']['mer']:.1f}%"
 
@@ -373,6 +381,20 @@ class _Run:
             stage,
             output=self._output("push"),
         )
+
+    def _report(self) -> None:
+        """The report is no stage, as it never fails the run, yet is skipped like one."""
+        if not self.recipe.report.enabled:
+            return
+        output = self.directory / "report.html"
+        key = key_of(__version__, "report", self._depends("report"))
+        if self.record.line_of("report", key) is None or not output.exists():
+            started = time.perf_counter()
+            line = stages.report_run(self.directory, self.recipe.report, self.console)
+            if line is None:
+                return
+            self.record.remember("report", key, line, time.perf_counter() - started)
+        self.console.line(f"Look:      {output}")
 
     def _show(self) -> dict[str, Any]:
         figures: dict[str, Any] = {}

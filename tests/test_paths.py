@@ -5,7 +5,7 @@ import uuid
 import fsspec
 import pytest
 
-from k2d_hf.paths import folder_of, is_file, is_folder, joined, walk_files
+from k2d_hf.paths import folder_of, is_file, is_folder, joined, name_of, walk_files
 
 FILES = ["b.wav", "a/x.wav", "a.wav", "a b/空 🎧.wav", ".hidden/c.wav", "a/.d.wav"]
 IN_ORDER = ["a/x.wav", "a b/空 🎧.wav", "a.wav", "b.wav"]
@@ -26,6 +26,21 @@ IN_ORDER = ["a/x.wav", "a b/空 🎧.wav", "a.wav", "b.wav"]
 )
 def test_a_path_as_seen_from_a_folder(folder, path, expected):
     assert joined(folder, path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/in/a b/空.wav", "空.wav"),
+        ("a.wav", "a.wav"),
+        ("C:\\in\\a.wav", "a.wav"),
+        ("s3://b/in/a.wav", "a.wav"),
+        ("zip://in/a.wav::s3://b/all.zip", "a.wav"),
+        ("/in/a::b.wav", "a::b.wav"),
+    ],
+)
+def test_the_name_of_a_file(path, name):
+    assert name_of(path) == name
 
 
 @pytest.mark.parametrize(

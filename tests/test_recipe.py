@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import k2d_hf
-from k2d_hf import K2DTrainingArguments, load_recipe
+from k2d_hf import K2DTrainingArguments, load_recipe, load_recordings
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.recipe import (
@@ -20,6 +20,7 @@ from k2d_hf.recipe import (
     ValidateSettings,
     read_distil,
 )
+from k2d_hf.validation.references import references_of
 
 MINIMAL = "name: mine\nrecordings: speech\nteacher: org/teacher\nauxiliary: [org/small, teacher]\n"
 
@@ -81,6 +82,7 @@ def test_a_recipe_can_be_made_in_python():
         (MINIMAL + f"language: [{'a, ' * 1000}]\n", "{path}: language: ['a', 'a', 'a', "),
         (MINIMAL + "distil: {accelerator_config: none.json}\n", "{path}: distil: [Errno 2] No such file or directory: 'none.json'"),
         (MINIMAL + "evaluation: ./dev\n", "{path}: evaluation: './dev' does not exist, neither beside the recipe nor from here"),
+        (MINIMAL + "references: org/said\n", "{path}: references: 'org/said' does not exist, neither beside the recipe nor from here"),
         (MINIMAL.replace("teacher: org/teacher\n", ""), "{path}: teacher: missing; give a checkpoint, or several to try in order: paths, Hub ids, wheels"),
         (MINIMAL.replace("auxiliary: [org/small, teacher]\n", ""), "{path}: auxiliary: missing; give a small checkpoint likewise, or 'teacher' for the teacher's own"),
         (MINIMAL + "hub: {repo: me/x}\n", "{path}: hub.repo: no such setting; did you mean repo_id?"),
@@ -142,8 +144,20 @@ def test_models_beside_the_recipe_are_found(write, tmp_path, monkeypatch):
     assert recipe.auxiliary == ["org/small", "teacher"]  # the word keeps its meaning
 
 
+@pytest.mark.parametrize("place", ["said.jsonl", "s3://bucket/said.jsonl"])
+def test_references_are_looked_up_as_recordings_are(write, tmp_path, monkeypatch, place):
+    (tmp_path / "said.jsonl").touch()
+    monkeypatch.chdir("/")
+    expected = place if "://" in place else str(tmp_path / place)
+    assert load_recipe(write(f"{MINIMAL}references: {place}\n")).references == expected
+    elsewhere = load_recipe(write(f"{MINIMAL}references: gone.jsonl\n"), elsewhere=True)
+    assert elsewhere.references == "gone.jsonl"
+
+
 def test_a_written_recipe_reads_the_same(write, tmp_path):
-    recipe = load_recipe(write(MINIMAL + "language: zh\ndistil: {learning_rate: 5e-4}\nevaluation: speech\n"))
+    (tmp_path / "said.jsonl").touch()
+    settings = "language: zh\ndistil: {learning_rate: 5e-4}\nevaluation: speech\nreferences: said.jsonl\n"
+    recipe = load_recipe(write(MINIMAL + settings))
     recipe.write(tmp_path / "resolved.yaml")
     assert load_recipe(tmp_path / "resolved.yaml") == recipe
 
@@ -151,6 +165,8 @@ def test_a_written_recipe_reads_the_same(write, tmp_path):
 def test_the_quickstart_is_a_recipe():
     recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / "quickstart.yaml")
     assert recipe.name == "quickstart"
+    recordings = load_recordings(recipe.recordings.source)["recording"]
+    assert list(references_of(recipe.references, recordings)) == recordings
 
 
 def keyword_defaults(function):

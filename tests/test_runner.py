@@ -58,6 +58,18 @@ def own(workplace, tmp_path):
     return shutil.copytree(workplace, tmp_path / "own")
 
 
+def test_a_new_student_does_not_have_its_teacher_measured_again(workplace, again):
+    before = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))
+    ran, _ = run(workplace, again, "distil.seed=5")
+    assert ran == ["distil", "evaluate", "card"]
+    after = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))
+    assert after["teacher"] == before["teacher"]
+    assert after["student"]["rtf"] != before["student"]["rtf"]
+    run(workplace, again, "distil.seed=5", from_stage="evaluate")
+    measured = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))
+    assert measured["teacher"]["rtf"] != before["teacher"]["rtf"]
+
+
 def test_a_run_leaves_all_that_it_promises(first, workplace):
     output, shown = first
     assert (
@@ -256,6 +268,10 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
     ("sets", "line"),
     [
         (["student.decoder_layers=[0, 9]"], r"^student\.decoder_layers: .*9"),
+        (["references=said.jsonl"], r"^/.*/own/said\.jsonl, line 1: no `segments`; .* with start, end and text each$"),
+        (["references=dev.jsonl"], r"^/.*/own/dev\.jsonl, line 1: `reference` is the transcript of the whole recording"),
+        (["references=recordings"], r"^manifest /.*/own/recordings: it cannot be read \(Is a directory\)"),
+        (["references=other.jsonl"], r"^references /.*/other\.jsonl: none of its 1 recordings, such as .*dev\.flac, is among the 3 here"),
         (["student.encoder_layers=0"], r"^student\.encoder_layers: 0 layers: the teacher has 2, so choose 1 to 2"),
         (["evaluation=recordings/two.flac"], r"^evaluation: none of 1 recordings in .*two\.flac has a reference; give a manifest"),
         (["teacher=no/where"], r"^teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked .*; give the path of a local checkpoint folder$"),
@@ -266,6 +282,8 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
     ],
 )  # fmt: skip
 def test_what_would_stop_a_later_stage_is_found_before_the_first(own, processor, tmp_path, sets, line):
+    (own / "said.jsonl").write_text('{"audio": "recordings/one.flac"}\n', encoding="utf-8")
+    (own / "other.jsonl").write_text('{"audio": "dev.flac", "segments": []}\n', encoding="utf-8")
     if "auxiliary=wide" in sets:
         make_tiny_whisper(vocab_size=51866).save_pretrained(own / "wide")
         processor.save_pretrained(own / "wide")

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, WhisperForConditionalGeneration, Whisp
 from k2d_hf.distillation.target_columns import Example, stored_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_chunk
+from k2d_hf.paths import name_of
 from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class K2DDataCollator:
     """Chunks to a batch of features and labels (the contract between collator and trainer).
 
     Whether a label carries timestamps or a prompt is drawn here, not in a `map` whose cache would keep the choice for
-    all epochs. The draw depends on seed, epoch and chunk alone, so it is the same whatever the batch or the worker.
+    all epochs. The draw depends on seed, epoch, the name of the recording's file and the chunk's start alone, so it is
+    the same whatever the batch, the worker, or the folder that the data lie in.
 
     Args:
         processor: of the student.
@@ -98,7 +100,7 @@ class K2DDataCollator:
     def draws(self, chunk: Mapping[str, Any], *, epoch: int | None = None) -> tuple[bool, bool]:
         """Whether the chunk has timestamps, and whether it has a prompt, in this epoch, or in another."""
         epoch = chunk.get(EPOCH, self.epoch) if epoch is None else epoch
-        generator = random.Random(f"{self.seed} {epoch} {chunk['recording']} {chunk['start']}")
+        generator = random.Random(f"{self.seed} {epoch} {name_of(chunk['recording'])} {chunk['start']}")
         timestamps = generator.random() < self.timestamp_probability
         prompt = generator.random() < self.previous_text_probability
         return timestamps, prompt

@@ -143,10 +143,11 @@ def _grouped(runs: Sequence[MeasuredRun], key: Any) -> dict[str, list[MeasuredRu
 
 
 def _recipe_key(run: MeasuredRun) -> str:
-    """The recipe but for its name, its folder and its seeds."""
+    """The recipe but for its name, its folder, its seeds, and what only looks at the result or publishes it."""
     if not run.recipe:
         return run.folder
-    settings = {name: value for name, value in run.recipe.items() if name not in ("name", "output", "hub")}
+    passed_over = ("name", "output", "hub", "references", "report")
+    settings = {name: value for name, value in run.recipe.items() if name not in passed_over}
     distil = settings.get("distil") or {}
     settings["distil"] = {name: value for name, value in distil.items() if name not in SEEDS}
     for name in ("recordings", "evaluation"):  # which runs from another place have under another path

@@ -74,11 +74,11 @@ def _shares(seconds: np.ndarray, keep: np.ndarray, reasons: Iterable[str | None]
     return sorted(found, key=lambda share: (share.verdict != KEPT, -share.seconds))
 
 
-def chunk_facts(table: ChunkTable, references: Path | None = None) -> tuple[list[ChunkFact], list[ChunkFact]]:
+def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tuple[list[ChunkFact], list[ChunkFact]]:
     """The chunks of the largest distance, that first (of two alike the one whose sounds differ more), and some kept.
 
     Raises:
-        K2DError: for references that cannot be read.
+        K2DError: for references that cannot be read, or are of other recordings.
     """
     if table.rows is None:
         return [], []
@@ -113,14 +113,10 @@ def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> Chun
 class _References:
     """What was said in chunks, where a manifest tells."""
 
-    def __init__(self, path: Path | None, recordings: list[str]) -> None:
-        self.segments: dict[str, Any] = {}
-        if path is None:
-            return
-        from k2d_hf.validation.references import match_recordings, read_references
+    def __init__(self, path: str | Path | None, recordings: list[str]) -> None:
+        from k2d_hf.validation.references import references_of
 
-        known = read_references(path)
-        self.segments = {here: known[there] for here, there in match_recordings(recordings, known).items()}
+        self.segments: dict[str, Any] = {} if path is None else references_of(path, recordings)
 
     def of(self, row: dict[str, Any]) -> str | None:
         """The reference of a chunk; None where its recording has none."""

@@ -81,6 +81,7 @@ class RunFacts:
         distances: of all chunks [chunks].
         worst: chunks of the largest distance, that first.
         sample: some kept chunks, drawn at random, in their order.
+        no_references: why those that the recipe names are not used, where they are not.
         calibration: curves over alpha; where it is None, `no_calibration` says why.
         training_log: of the Trainer.
         evaluation: figures by model, as in `evaluation.json`.
@@ -100,6 +101,7 @@ class RunFacts:
     distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
     worst: list[ChunkFact] = field(default_factory=list)
     sample: list[ChunkFact] = field(default_factory=list)
+    no_references: str | None = None
     calibration: Calibration | None = None
     no_calibration: str | None = None
     training_log: list[dict[str, Any]] = field(default_factory=list)

@@ -19,12 +19,13 @@ SHOWN_RECORDINGS = 10  # of the evaluation
 COMPARED_RECORDINGS = 20_000  # whose errors are counted; an evaluation set of utterances may have more
 
 
-def gather(directory: Path, references: Path | None = None) -> RunFacts:
+def gather(directory: Path, references: str | Path | None = None) -> RunFacts:
     """All that the report of a run tells.
 
     Args:
         directory: of a run, finished or not.
         references: JSONL manifest with what was said in the recordings, by segment; tells the recall of bad labels.
+            Those of the recipe if None.
 
     Raises:
         K2DError: if it is no folder of a run, or the references cannot be read.
@@ -40,6 +41,9 @@ def gather(directory: Path, references: Path | None = None) -> RunFacts:
     recipe = recipe if isinstance(recipe, dict) else {}
     validation = _section(recipe, "validate")
     table = read_chunks(directory / "validated")
+    no_references = None
+    if references is None:
+        references, no_references = _references_of_recipe(recipe, table.recordings)
     worst, sample = chunk_facts(table, references)
     calibration, no_calibration = _calibration(directory / "validated", table, references, validation.get("metric"))
     evaluation = _read_json(directory / "evaluation.json", {}) if recipe.get("evaluation") else {}
@@ -59,6 +63,7 @@ def gather(directory: Path, references: Path | None = None) -> RunFacts:
         distances=table.distances,
         worst=worst,
         sample=sample,
+        no_references=no_references,
         calibration=calibration,
         no_calibration=no_calibration,
         training_log=[entry for entry in log if isinstance(entry, dict)],
@@ -75,7 +80,23 @@ def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _calibration(validated: Path, table: ChunkTable, references: Path | None, metric: Any) -> tuple[Any, str | None]:
+def _references_of_recipe(recipe: dict[str, Any], recordings: list[str]) -> tuple[str | None, str | None]:
+    """The manifest that the recipe names, or why it cannot be used: since the run it may have moved."""
+    from k2d_hf.validation.references import references_of
+
+    path = recipe.get("references")
+    if not isinstance(path, str) or not recordings:
+        return None, None
+    try:
+        references_of(path, recordings)
+    except K2DError as error:
+        return None, f"without the references of the recipe: {error}"
+    return path, None
+
+
+def _calibration(
+    validated: Path, table: ChunkTable, references: str | Path | None, metric: Any
+) -> tuple[Any, str | None]:
     """The curves over alpha, or why there are none. References that are wrong are the user's to mend."""
     from k2d_hf.stages import calibrate
     from k2d_hf.validation.calibration import THRESHOLD_METRICS

@@ -14,6 +14,7 @@ from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts
 from k2d_hf.reporting.markup import Tinting
 from k2d_hf.reporting.names import clock, counted, length
 from k2d_hf.reporting.plots import Plot
+from k2d_hf.validation.calibration import BAD_MER
 from k2d_hf.version import __version__
 
 NO_CLIP = Clip(None)
@@ -61,6 +62,7 @@ def render_page(page: Page) -> str:
         evaluation=_evaluation(facts),
         stages=[(stage, "" if stage.seconds is None else length(stage.seconds)) for stage in facts.stages],
         shares=_shares(facts),
+        truth=_truth(facts),
         plots={name: plots.get(name, []) for name in ("distances", "calibration", "training")},
         worst=_chunks(facts.worst, page.clips.worst, tinting),
         sample=_chunks(facts.sample, page.clips.sample, tinting),
@@ -120,6 +122,23 @@ def _shares(facts: RunFacts) -> list[dict[str, Any]]:
         }
         for share in facts.shares
     ]
+
+
+def _truth(facts: RunFacts) -> str | None:
+    """How wrong the labels are, all of them and those that the run kept, where that is known."""
+    calibration = facts.calibration
+    if calibration is None or calibration.references is None:
+        return None
+    counts, curve = calibration.references, calibration.curves.get(str(facts.metric))
+    told = f"Against what was said, {counts.chunks:,} labels have a mean true MER (each at most 100%) of "
+    told += f"{100 * counts.mean_capped_true_mer:.1f}%"
+    point = curve.at(facts.threshold) if curve is not None and facts.threshold is not None else None
+    if point is not None and point.capped_true_mer is not None:
+        told += f", those that the run kept of {100 * point.capped_true_mer:.1f}%"
+    told += f"; {counts.bad:,} are bad (above {100 * BAD_MER:.0f}%)"
+    if point is not None and point.recall is not None:
+        told += f", of which it dropped {100 * point.recall:.0f}%"
+    return f"{told}."
 
 
 def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting) -> list[dict[str, Any]]:

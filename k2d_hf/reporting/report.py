@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import read_audio, read_chunk
@@ -19,18 +19,22 @@ from k2d_hf.reporting.page import Clips, Page, render_page
 from k2d_hf.reporting.plots import draw_plots
 from k2d_hf.storage import write_whole
 
+if TYPE_CHECKING:
+    from k2d_hf.validation.calibration_report import Calibration
+
 MEGABYTES = 25.0
 LONGEST_CLIP = 300.0  # s, of a recording of the evaluation; a lecture would take the room of all others
 
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """Where a report is, its size, the clips in it, and what is not in it, a sentence each."""
+    """Where a report is, its size, its clips, what is not in it, a sentence each, and the curves that it shows."""
 
     path: Path
     bytes: int
     clips: int
     notes: Sequence[str]
+    calibration: Calibration | None = None
 
 
 def write_report(
@@ -47,7 +51,7 @@ def write_report(
     Args:
         directory: of the run, finished or not.
         references: JSONL manifest with `audio` and `segments` of its recordings; shown, and tells the recall of bad
-            labels.
+            labels. Those of the run's recipe if None, as far as they can still be read.
         output: the file; `report.html` in the run if None.
         megabytes: the page grows no larger, as long as its text alone is not; clips that have no room are left out.
         on_start: called with the number of clips to come.
@@ -58,8 +62,8 @@ def write_report(
     """
     directory = Path(directory)
     path = Path(output) if output is not None else directory / "report.html"
-    facts = gather(directory, Path(references) if references is not None else None)
-    notes = []
+    facts = gather(directory, references)
+    notes = [facts.no_references] if facts.no_references else []
     try:
         plots = draw_plots(facts)
     except K2DError as error:
@@ -87,7 +91,7 @@ def write_report(
         )
     content = render_page(replace(page, clips=clips)).encode(errors="replace")
     write_whole(path, content)
-    return WrittenReport(path, len(content), maker.made, notes)
+    return WrittenReport(path, len(content), maker.made, notes, facts.calibration)
 
 
 def _chunk(chunk: ChunkFact, maker: ClipMaker) -> Clip:

@@ -20,13 +20,12 @@ logger = logging.getLogger(__name__)
 _NEEDED = ("duration", "mer", "per", "teacher_loops", "auxiliary_loops", "auxiliary_text")
 
 
-def calibrate(validated: str | Path, references: Path | None, *, metric: str, output: Path | None) -> Calibration:
+def calibrate(validated: str | Path, references: str | Path | None, *, metric: str, output: Path | None) -> Calibration:
     """Calibrate on the chunks of `validated`; with `output`, a folder, `calibration.json`, `.png` and `.svg` in it.
 
     Raises:
         K2DError: for chunks that were not validated, or references of which none belongs to them.
     """
-    from k2d_hf.validation.calibration_plot import plot_calibration
     from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
 
     chunks = load_chunks(validated)
@@ -36,12 +35,23 @@ def calibrate(validated: str | Path, references: Path | None, *, metric: str, ou
     labels = _labels(chunks, None if references is None else _true_rates(chunks, references))
     calibration = calibrate_labels(labels, metric)
     if output is not None:
-        write_json(output / "calibration.json", calibration.as_json())
         try:
-            plot_calibration(calibration, output / "calibration.png", output / "calibration.svg")
+            write_calibration(calibration, output)
         except K2DError as error:
             logger.warning("%s", error)
     return calibration
+
+
+def write_calibration(calibration: Calibration, output: Path) -> None:
+    """Write `calibration.json`, `.png` and `.svg` in the folder `output`.
+
+    Raises:
+        K2DError: without matplotlib, when the first of them is there.
+    """
+    from k2d_hf.validation.calibration_plot import plot_calibration
+
+    write_json(output / "calibration.json", calibration.as_json())
+    plot_calibration(calibration, output / "calibration.png", output / "calibration.svg")
 
 
 def _labels(chunks: Dataset, true_mer: Any) -> ValidatedLabels:
@@ -58,33 +68,27 @@ def _labels(chunks: Dataset, true_mer: Any) -> ValidatedLabels:
     return ValidatedLabels(seconds=arrays.pop("duration"), heard=heard, true_mer=true_mer, **arrays)
 
 
-def _true_rates(chunks: Dataset, file: Path) -> Any:
+def _true_rates(chunks: Dataset, file: str | Path) -> Any:
     """True MER of each label [chunks], NaN where its recording has no reference."""
     import numpy as np
 
-    from k2d_hf.validation.references import chunk_reference, label_error_rate, match_recordings, read_references
+    from k2d_hf.validation.references import chunk_reference, label_error_rate, references_of
 
-    references = read_references(file)
     recordings = chunks.unique("recording")
-    matched = match_recordings(recordings, references)
-    if not matched:
-        raise K2DError(
-            f"references {file}: none of its {len(references)} recordings, such as {next(iter(references))}, is among "
-            f"the {len(recordings)} of the chunks, such as {next(iter(recordings), 'none')}"
-        )
-    if len(matched) < len(recordings):
+    references = references_of(file, recordings)
+    if len(references) < len(recordings):
         logger.warning(
             "%d of %d recordings have no reference; recall and true MER are those of the others, kept share and hours "
             "of all",
-            len(recordings) - len(matched),
+            len(recordings) - len(references),
             len(recordings),
         )
     rates: list[float] = []
     for batch in chunks.select_columns(["recording", "start", "duration", "text"]).iter(batch_size=COUNTED_AT_ONCE):
         for recording, start, duration, text in zip(*batch.values(), strict=True):
-            if recording not in matched:
+            if recording not in references:
                 rates.append(float("nan"))
                 continue
-            spoken = chunk_reference(references[matched[recording]], start, duration)
+            spoken = chunk_reference(references[recording], start, duration)
             rates.append(label_error_rate(spoken, text))
     return np.array(rates)

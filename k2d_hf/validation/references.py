@@ -15,6 +15,7 @@ from k2d_hf.labelling.recording_rows import REFERENCE_COLUMNS, absolute, audio_c
 from k2d_hf.paths import folder_of
 from k2d_hf.scoring.error_rates import error_rate
 from k2d_hf.scoring.text import mixed_tokens
+from k2d_hf.storage import is_address
 from k2d_hf.wording import quoted
 
 
@@ -26,7 +27,8 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
     Raises:
         K2DError: naming the line, where a recording has no segments, or one of them no times or no text.
     """
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.fspath(path)
+    path = path if is_address(path) else os.path.abspath(os.path.expanduser(path))
     lines = list(json_lines(path))
     if not lines:
         raise K2DError(f"references {path}: it has no rows; give one a recording, with `audio` and `segments`")
@@ -77,6 +79,27 @@ def match_recordings(recordings: Iterable[str], references: Mapping[str, Any]) -
         elif here[name] == there[name] == 1:
             matched[recording] = by_name[name]
     return matched
+
+
+def references_of(path: str | os.PathLike[str], recordings: Iterable[str]) -> dict[str, list[Segment]]:
+    """The spoken segments of those recordings of which a manifest tells them.
+
+    Args:
+        path: of the manifest, as `read_references` takes it.
+        recordings: paths; each counts once.
+
+    Raises:
+        K2DError: as `read_references` does, and if the manifest tells them of none.
+    """
+    references = read_references(path)
+    recordings = list(dict.fromkeys(recordings))
+    matched = match_recordings(recordings, references)
+    if not matched:
+        raise K2DError(
+            f"references {path}: none of its {len(references)} recordings, such as {next(iter(references))}, is among "
+            f"the {len(recordings)} here, such as {next(iter(recordings), 'none')}"
+        )
+    return {here: references[there] for here, there in matched.items()}
 
 
 def chunk_reference(segments: Sequence[Segment], start: float, duration: float) -> str:

@@ -161,6 +161,16 @@ def test_draws_depend_on_the_seed(make, chunks):
     assert drawn(make(seed=1), chunks) != drawn(make(seed=2), chunks)
 
 
+@pytest.mark.parametrize("folder", ["/data/", "/home/me/clone/data/", "s3://bucket/data/", "C:\\data\\", ""])
+def test_draws_are_the_same_in_another_folder(make, folder):
+    collator = make(timestamp_probability=0.5, previous_text_probability=0.5)
+    spans = [{"recording": f"lecture_{n}.flac", "start": 30.0 * n} for n in range(40)]
+    moved = [{**span, "recording": folder + span["recording"]} for span in spans]
+    draws = [collator.draws(span) for span in spans]
+    assert [collator.draws(span) for span in moved] == draws
+    assert set(draws) == {(timestamps, prompt) for timestamps in (False, True) for prompt in (False, True)}
+
+
 def test_bug_06_draws_do_not_depend_on_batch_order_or_what_was_drawn_before(make, chunks):
     collator = make(timestamp_probability=0.5, previous_text_probability=0.5)
 

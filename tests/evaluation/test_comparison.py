@@ -101,6 +101,12 @@ def test_other_recipes_of_the_same_name_are_told_apart_by_their_folders():
     assert [row.name for row in compare_runs(runs).rows[1:]] == ["mine (runs/per)", "mine (runs/mer)"]
 
 
+def test_what_only_looks_at_a_run_makes_no_row():
+    runs = [measured("a", 2), measured("a", 2, folder="runs/other")]
+    runs[1].recipe.update(references="/said.jsonl", report={"megabytes": 1.0})
+    assert [row.name for row in compare_runs(runs).rows] == ["teacher", "a"]
+
+
 def test_data_that_moved_is_the_same_data():
     assert len(compare_runs([measured("a", 2), measured("b", 2, metric="per", places="/elsewhere")]).rows) == 3
 

@@ -21,6 +21,7 @@ VALID = {
     "teacher": "org/teacher",
     "auxiliary": ["org/small", "teacher"],
     "evaluation": "speech",
+    "references": "speech",
     "language": "zh",
     "label": {"engine": "transformers", "beam_size": 5, "batch_size": 4, "max_duration": 30.0},
     "validate": {"metric": "composite", "threshold": 0.4, "normalise_by": "auxiliary"},

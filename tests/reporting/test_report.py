@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import shutil
 import sys
@@ -31,14 +30,27 @@ DURATIONS = """Promise.all([...document.querySelectorAll("audio")].map(audio => 
     new Promise(done => { audio.onloadedmetadata = () => done(audio.duration); audio.onerror = () => done(-1); })))"""
 
 
+def run(workplace, output, *sets):
+    """Run the recipe with a report into `output`; returns what was printed."""
+    stream = io.StringIO()
+    recipe = load_recipe(workplace / "recipe.yaml", [f"output={output}", "report.enabled=true", *LESS, *sets])
+    run_recipe(recipe, console=Console(stream=stream))
+    return stream.getvalue()
+
+
+def write_said(workplace, folder, *names):
+    """A manifest of what was said in recordings of the workplace."""
+    segments = [{"start": 0, "end": 25, "text": "今天講課"}]
+    rows = [{"audio": str(workplace / "recordings" / f"{name}.flac"), "segments": segments} for name in names]
+    (folder / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder / "said.jsonl"
+
+
 @pytest.fixture(scope="module")
 def finished(workplace, tmp_path_factory):
     """The folder of a run with a path that needs escaping, and what it printed."""
     output = tmp_path_factory.mktemp("runs") / "a & b's run"
-    stream = io.StringIO()
-    recipe = load_recipe(workplace / "recipe.yaml", [f"output={output}", "report.enabled=true", *LESS])
-    run_recipe(recipe, console=Console(stream=stream))
-    return output, stream.getvalue()
+    return output, run(workplace, output)
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +97,34 @@ def browser(hostile):
 def test_a_run_ends_with_its_report(finished):
     output, shown = finished
     assert f"Look:      {output / 'report.html'}\n" in shown
-    assert (output / "report.html").stat().st_mtime_ns >= (output / "stages.json").stat().st_mtime_ns
     stages = json.loads((output / "stages.json").read_text(encoding="utf-8"))
     assert all(entry["seconds"] >= 0 for entry in stages.values())
 
 
-def test_a_report_that_is_up_to_date_is_not_written_again(finished):
-    output, _ = finished
-    written = (output / "report.html").stat().st_mtime_ns
-    console = Console(stream=io.StringIO())
-    report_run(output, ReportSettings(), console)
-    assert (output / "report.html").stat().st_mtime_ns == written
-    assert console.stream.getvalue() == f"Look:      {output / 'report.html'}\n"
+def test_references_renew_the_report_and_nothing_else(finished, workplace, tmp_path, capsys):
+    output = shutil.copytree(finished[0], tmp_path / "run")
+    assert json.loads((output / "calibration.json").read_text(encoding="utf-8"))["references"] is None
+    written = []
+    for names in (["one"], ["one", "two"]):
+        said = write_said(workplace, tmp_path, *names)
+        for _ in range(2):  # the second does nothing
+            shown = run(workplace, output, f"references={said}")
+            assert shown.count("up to date: ") == 7
+            assert f"Look:      {output / 'report.html'}\n" in shown
+            written.append((output / "report.html").stat().st_mtime_ns)
+    assert written[0] == written[1] < written[2] == written[3]
+    page = (output / "report.html").read_text(encoding="utf-8")
+    assert "Recall of bad labels" in page
+    assert "teacher, against the reference" in page
+    assert re.search(r"3 labels have a mean true MER .*, those that the run kept of \d+\.\d%; 3 are bad", page)
+    calibration = json.loads((output / "calibration.json").read_text(encoding="utf-8"))
+    assert calibration["references"]["chunks"] == 3
+    assert {"calibration.png", "calibration.svg"} <= {path.name for path in output.iterdir()}
+    capsys.readouterr()
+    said.unlink()
+    assert main(["report", str(output)]) == 0
+    assert "without the references of the recipe: manifest " in capsys.readouterr().err
+    assert "Recall of bad labels" not in (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_page_asks_for_nothing_and_nothing_goes_wrong(browser, hostile):
@@ -169,8 +197,7 @@ def test_without_matplotlib_there_is_a_page_without_plots(finished, tmp_path, mo
 def test_a_report_that_fails_is_one_line_and_the_run_goes_on(finished, tmp_path, capsys):
     run = shutil.copytree(finished[0], tmp_path / "run")
     (run / "recipe.yaml").write_bytes(b"\xff")
-    os.utime(run / "report.html", ns=(0, 0))
-    report_run(run, ReportSettings(), Console(stream=io.StringIO()))
+    assert report_run(run, ReportSettings(), Console(stream=io.StringIO())) is None
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("k2d: no report: ")
 
@@ -197,19 +224,12 @@ def test_what_is_no_run_is_named(tmp_path, files, error):
 
 
 def test_the_verb_takes_references_and_can_be_quiet(finished, workplace, tmp_path, capsys):
-    references = [
-        {
-            "audio": str(workplace / "recordings" / f"{name}.flac"),
-            "segments": [{"start": 0, "end": 25, "text": "今天講課"}],
-        }
-        for name in ("one", "two")
-    ]
-    (tmp_path / "said.jsonl").write_text("\n".join(map(json.dumps, references)), encoding="utf-8")
+    said = write_said(workplace, tmp_path, "one", "two")
     command = [
         "report",
         str(finished[0]),
         "--references",
-        str(tmp_path / "said.jsonl"),
+        str(said),
         "--output",
         str(tmp_path / "a.html"),
     ]

@@ -3,10 +3,17 @@
 import json
 
 import pytest
+from far_files import put
 
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.chunking import Segment
-from k2d_hf.validation.references import chunk_reference, label_error_rate, match_recordings, read_references
+from k2d_hf.validation.references import (
+    chunk_reference,
+    label_error_rate,
+    match_recordings,
+    read_references,
+    references_of,
+)
 
 SEGMENTS = [Segment(0, 10, "今天講"), Segment(11, 19, "machine learning"), Segment(25, 35, "很重要")]
 
@@ -72,6 +79,16 @@ def test_what_is_wrong_with_a_line_is_named(tmp_path, row, words):
     (tmp_path / "references.jsonl").write_text(json.dumps(row), encoding="utf-8")
     with pytest.raises(K2DError, match=words):
         read_references(tmp_path / "references.jsonl")
+
+
+def test_references_of_some_recordings_of_a_manifest_that_is_far_away():
+    manifest = put(
+        "far://bucket/said.jsonl", b'{"audio": "x/a.flac", "segments": []}\n{"audio": "b.flac", "segments": []}'
+    )
+    recordings = ["/here/a.flac", "far://bucket/b.flac", "/here/c.flac", "/here/a.flac"]
+    assert list(references_of(manifest, recordings)) == ["/here/a.flac", "far://bucket/b.flac"]
+    with pytest.raises(K2DError, match="none of its 2 recordings, such as far://bucket/x/a.flac, is among the 1 here"):
+        references_of(manifest, ["/here/c.flac"])
 
 
 def test_an_empty_file_of_references(tmp_path):
