@@ -283,7 +283,15 @@ def _add_compare(verbs: Any) -> None:
     text = "Put finished runs into one table, teacher first, with intervals; seeds of one recipe share a row."
     parser = _verb(verbs, "compare", text)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="the table too, as FILE.json or FILE.md")
+    recordings = (
+        "count only recordings whose file name matches, such as 'dev-broad*'; repeatable, any may match. RTF and "
+        "speed-up stay those over all"
+    )
+    parser.add_argument("--recordings", action="append", default=[], metavar="PATTERN", help=recordings)
+    against = "name of a row, such as lab-full: one more column, the change of MER against it, with its interval"
+    parser.add_argument("--against", metavar="ROW", help=against)
+    output = "the table too, as FILE.json, with the MER of each run, or FILE.md"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=output)
 
 
 def _add_report(verbs: Any) -> None:

@@ -199,7 +199,8 @@ def compare(arguments: argparse.Namespace) -> None:
     _quiet_libraries()
     if arguments.output is not None:
         check_ending(arguments.output)
-    print(write_comparison(stages.compare(arguments.runs), arguments.output))
+    comparison = stages.compare(arguments.runs, patterns=arguments.recordings, against=arguments.against)
+    print(write_comparison(comparison, arguments.output))
 
 
 def report(arguments: argparse.Namespace) -> None:

@@ -14,26 +14,15 @@ import numpy as np
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.bootstrap import interval, resampled_rates
+from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_whole, of_recordings, ordered
 from k2d_hf.scoring.error_rates import count_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.wording import named
 
 FEW_RECORDINGS = 20  # with fewer, percentiles of the bootstrap are known to be too narrow
 SEEDS = ("seed", "data_seed")
-_HEARD = ("engine", "language", "beam_size")  # figures that say how a model was decoded
-_AVERAGED = ("mer", "zh_cer", "en_wer", "substitutions", "deletions", "insertions", "looping_outputs")
+_AVERAGED = ("zh_cer", "en_wer", "substitutions", "deletions", "insertions")
 _SEED_ENDING = re.compile(r"[-_.]+(seed|s|run|r)?[-_.]*$")
-
-
-@dataclass(frozen=True)
-class MeasuredRun:
-    """A finished run: its folder, recipe, share of chunks kept, figures and transcripts by model."""
-
-    folder: str
-    recipe: Mapping[str, Any]
-    kept: float | None
-    figures: Mapping[str, Mapping[str, Any]]
-    transcripts: Mapping[str, Sequence[Mapping[str, str]]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +33,7 @@ class ComparedRow:
     runs: list[str]
     kept: float | None
     mer: float
+    mers: list[float]  # of each run, in the order of `runs`
     mer_interval: tuple[float, float] | None  # over recordings; None of a single one
     mer_spread: float | None  # standard deviation over the runs; None of a single one
     zh_cer: float | None
@@ -51,12 +41,14 @@ class ComparedRow:
     substitutions: float
     deletions: float
     insertions: float
-    looping_outputs: float
+    looping_outputs: float | None  # None where an evaluation did not count them by recording
     rtf: float
     speed_runs: int
     speed_up: float | None  # against the teacher; None of a teacher
     reduction: float | None  # of MER, relative to the teacher's: 0.25 is a quarter fewer errors
     reduction_interval: tuple[float, float] | None
+    reduction_against: float | None  # of MER, relative to that of the row `Comparison.against`; None of that row
+    reduction_against_interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -67,72 +59,74 @@ class Comparison:
     recordings: int
     reference_length: int
     notes: list[str]
+    against: str | None = None  # name of the row that all are measured against, beside the teacher
 
 
-def compare_runs(runs: Sequence[MeasuredRun]) -> Comparison:
+@dataclass(frozen=True)
+class _System:
+    """What a row is about: the model of some runs, with its MER on each draw of recordings."""
+
+    name: str
+    model: str
+    runs: Sequence[MeasuredRun]
+    rates: np.ndarray | None
+
+    @property
+    def figures(self) -> list[Mapping[str, Any]]:
+        return [run.figures[self.model] for run in self.runs]
+
+    @property
+    def mers(self) -> list[float]:
+        return [one["mer"] for one in self.figures]
+
+    @property
+    def factors(self) -> list[float]:
+        return [factor for one in self.figures for factor in one["rtf_runs"]]
+
+
+def compare_runs(
+    runs: Sequence[MeasuredRun], *, patterns: Sequence[str] = (), against: str | None = None
+) -> Comparison:
     """Teachers and students of some runs that were evaluated on the same recordings.
 
+    Args:
+        runs: at least one.
+        patterns: of file names, as a shell has them; only recordings that match one are counted. Speed stays that of
+            the whole evaluation.
+        against: name of a row; the change of MER against it is told of every other.
+
     Raises:
-        K2DError: for runs evaluated on different data or decoded differently; it names the difference.
+        K2DError: for runs evaluated on different data or decoded differently, where it names the difference; for a
+            pattern that no recording matches; if there is no such row.
     """
-    _check_alike(runs)
+    for run in runs:
+        check_whole(run)
+    if patterns:
+        runs = [of_recordings(run, patterns) for run in runs]
+    check_alike(runs)
     teachers = _grouped(runs, lambda run: str(run.figures["teacher"]["model"]))
     students = _grouped(runs, _recipe_key)
-    names = _row_names(students)
-    teacher_names = [f"teacher ({name})" if len(teachers) > 1 else "teacher" for name in teachers]
-    lengths = [len(mixed_tokens(row["reference"])) for row in _ordered(runs[0], "teacher")]
-    errors = [_errors(group, "teacher") for group in teachers.values()]
-    errors += [_errors(group, "student") for group in students.values()]
-    drawn = resampled_rates(np.array(errors), lengths) if len(lengths) > 1 else None
-    rows = []
-    for index, (name, group) in enumerate(zip(teacher_names, teachers.values(), strict=True)):
-        rows.append(_row(name, group, "teacher", None if drawn is None else drawn[:, index], None, None))
-    of_teacher = {id(run): index for index, group in enumerate(teachers.values()) for run in group}
-    for index, (name, group) in enumerate(zip(names, students.values(), strict=True), start=len(teachers)):
-        teacher = of_teacher[id(group[0])]
-        own, its_teacher = (None, None) if drawn is None else (drawn[:, index], drawn[:, teacher])
-        rows.append(_row(name, group, "student", own, its_teacher, rows[teacher]))
-    return Comparison(rows, len(lengths), sum(lengths), _notes(rows, len(lengths)))
-
-
-def _check_alike(runs: Sequence[MeasuredRun]) -> None:
-    first = runs[0]
-    for run in runs:
-        for model in ("teacher", "student"):
-            if model not in run.figures or not run.transcripts.get(model):
-                raise K2DError(f"{run.folder}: its evaluation has no {model}; run it again with `k2d run`")
-        if difference := _data_difference(first, run):
-            raise K2DError(
-                f"{first.folder} and {run.folder} were evaluated on different data: {difference}; evaluate them on the "
-                "same, or compare them apart"
-            )
-        for name in _HEARD:
-            one, other = (of.figures["student"].get(name) for of in (first, run))
-            if one != other:
-                raise K2DError(
-                    f"{first.folder} and {run.folder} were decoded differently: {name} {one} and {other}; evaluate "
-                    "them alike"
-                )
-
-
-def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:
-    """What tells the evaluation data of two runs apart; folders may differ, as runs move."""
-    left, right = ({_key(row): row for row in run.transcripts["teacher"]} for run in (one, other))
-    for run, mine, theirs in ((one, left, right), (other, right, left)):
-        if missing := sorted(mine.keys() - theirs.keys()):
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            return f"only {run.folder} has {named(missing[0][0])}{more}"
-    changed = [key[0] for key in left if left[key]["reference"] != right[key]["reference"]]
-    return f"the reference of {named(changed[0])} is another" if changed else None
-
-
-def _key(row: Mapping[str, str]) -> tuple[str, str]:
-    """A recording by file name and, as two folders may hold one name, the beginning of what is said in it."""
-    return os.path.basename(row["recording"]), row["reference"][:20]
-
-
-def _ordered(run: MeasuredRun, model: str) -> list[Mapping[str, str]]:
-    return sorted(run.transcripts[model], key=_key)
+    names = [f"teacher ({name})" if len(teachers) > 1 else "teacher" for name in teachers] + _row_names(students)
+    if against is not None and against not in names:
+        raise K2DError(f"--against {named(against)}: no such row; there are {', '.join(names)}")
+    groups = [
+        *((group, "teacher") for group in teachers.values()),
+        *((group, "student") for group in students.values()),
+    ]
+    lengths = [len(mixed_tokens(row["reference"])) for row in ordered(runs[0], "teacher")]
+    errors = np.array([_errors(group, model) for group, model in groups])
+    drawn = resampled_rates(errors, lengths) if len(lengths) > 1 else None
+    systems = [
+        _System(name, model, group, None if drawn is None else drawn[:, index])
+        for index, (name, (group, model)) in enumerate(zip(names, groups, strict=True))
+    ]
+    of_teacher = {id(run): system for system in systems[: len(teachers)] for run in system.runs}
+    base = None if against is None else systems[names.index(against)]
+    rows = [
+        _row(one, None if one.model == "teacher" else of_teacher[id(one.runs[0])], None if one is base else base)
+        for one in systems
+    ]
+    return Comparison(rows, len(lengths), sum(lengths), _notes(rows, len(lengths), patterns), against)
 
 
 def _grouped(runs: Sequence[MeasuredRun], key: Any) -> dict[str, list[MeasuredRun]]:
@@ -170,44 +164,47 @@ def _row_names(groups: Mapping[str, Sequence[MeasuredRun]]) -> list[str]:
 
 def _errors(group: Sequence[MeasuredRun], model: str) -> np.ndarray:
     """Errors [recordings], mean over the runs of a group."""
-    return np.mean([[_count(row) for row in _ordered(run, model)] for run in group], axis=0)
+    return np.mean([[_count(row) for row in ordered(run, model)] for run in group], axis=0)
 
 
-def _count(row: Mapping[str, str]) -> int:
+def _count(row: Mapping[str, Any]) -> int:
     return count_errors(mixed_tokens(row["reference"]), mixed_tokens(row["hypothesis"])).errors
 
 
-def _row(
-    name: str,
-    group: Sequence[MeasuredRun],
-    model: str,
-    rates: np.ndarray | None,
-    teacher_rates: np.ndarray | None,
-    teacher: ComparedRow | None,
-) -> ComparedRow:
-    figures = [run.figures[model] for run in group]
+def _row(system: _System, teacher: _System | None, base: _System | None) -> ComparedRow:
+    figures, mers, rtf = system.figures, system.mers, fmean(system.factors)
     mean: dict[str, Any] = {key: _mean([one[key] for one in figures]) for key in _AVERAGED}
-    kept = None if teacher is None else _mean([run.kept for run in group])
-    factors = [factor for one in figures for factor in one["rtf_runs"]]
-    rtf = fmean(factors)
-    reduction = reduction_interval = None
-    if teacher is not None and teacher.mer:
-        reduction = 1 - mean["mer"] / teacher.mer
-        if rates is not None and teacher_rates is not None and teacher_rates.all():
-            reduction_interval = interval(1 - rates / teacher_rates)
+    loops = [one["looping_outputs"] for one in figures]
+    reduction, reduction_interval = _reduction(system, teacher)
+    reduction_against, reduction_against_interval = _reduction(system, base)
     return ComparedRow(
-        name=name,
-        runs=[run.folder for run in group],
-        kept=kept,
-        mer_interval=None if rates is None else interval(rates),
-        mer_spread=stdev(one["mer"] for one in figures) if len(figures) > 1 else None,
+        name=system.name,
+        runs=[run.folder for run in system.runs],
+        kept=None if teacher is None else _mean([run.kept for run in system.runs]),
+        mer=fmean(mers),
+        mers=mers,
+        mer_interval=None if system.rates is None else interval(system.rates),
+        mer_spread=stdev(mers) if len(mers) > 1 else None,
+        looping_outputs=None if None in loops else fmean(loops),
         rtf=rtf,
-        speed_runs=len(factors),
-        speed_up=None if teacher is None or not rtf else teacher.rtf / rtf,
+        speed_runs=len(system.factors),
+        speed_up=None if teacher is None or not rtf else fmean(teacher.factors) / rtf,
         reduction=reduction,
         reduction_interval=reduction_interval,
+        reduction_against=reduction_against,
+        reduction_against_interval=reduction_against_interval,
         **mean,
     )
+
+
+def _reduction(system: _System, base: _System | None) -> tuple[float | None, tuple[float, float] | None]:
+    """By how much of the base's MER that of the system is lower, with an interval over the same draws of both."""
+    if base is None or not fmean(base.mers):
+        return None, None
+    reduction = 1 - fmean(system.mers) / fmean(base.mers)
+    if system.rates is None or base.rates is None or not base.rates.all():
+        return reduction, None
+    return reduction, interval(1 - system.rates / base.rates)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -215,8 +212,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _notes(rows: Sequence[ComparedRow], recordings: int) -> list[str]:
+def _notes(rows: Sequence[ComparedRow], recordings: int, patterns: Sequence[str]) -> list[str]:
     notes = []
+    if patterns:
+        notes.append(f"only recordings that match {' or '.join(patterns)}; RTF and speed-up are those over all")
+        if any(row.looping_outputs is None for row in rows):
+            notes.append("loops are unknown (-) where an evaluation did not count them by recording")
     if recordings == 1:
         notes.append("one recording: a bootstrap over recordings needs several, so there are no intervals")
     else:

@@ -17,10 +17,6 @@ def comparison_cells(row: ComparedRow) -> list[str]:
     mer = f"{100 * row.mer:.1f}"
     mer += f" ± {100 * row.mer_spread:.1f}" if row.mer_spread else ""
     mer += _interval(row.mer_interval)
-    relative = "-" if row.reduction is None else f"{-100 * row.reduction:+.0f}%"
-    if row.reduction_interval is not None:
-        high, low = row.reduction_interval  # a reduction is a negative change
-        relative += f" [{-100 * low:+.0f}, {-100 * high:+.0f}]"
     counts = "/".join(f"{count:.0f}" for count in (row.substitutions, row.deletions, row.insertions))
     return [
         row.name,
@@ -30,24 +26,25 @@ def comparison_cells(row: ComparedRow) -> list[str]:
         _percent(row.zh_cer),
         _percent(row.en_wer),
         counts,
-        f"{row.looping_outputs:.3g}",
+        "-" if row.looping_outputs is None else f"{row.looping_outputs:.3g}",
         f"{row.rtf:.3f}",
         "1.0x" if row.speed_up is None else f"{row.speed_up:.1f}x",
-        relative,
+        _change(row.reduction, row.reduction_interval),
     ]
 
 
 def render_comparison(comparison: Comparison) -> str:
     """Aligned text, with notes below."""
-    rows = [list(HEAD), *map(comparison_cells, comparison.rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    rows = _table(comparison)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([*lines, "", *_notes(comparison)])
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """A Markdown table, with notes below."""
-    rows = [list(HEAD), ["---"] * len(HEAD), *map(comparison_cells, comparison.rows)]
+    head, *rows = _table(comparison)
+    rows = [head, ["---"] * len(head), *rows]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     notes = [f"* {note}" for note in _notes(comparison)]
     return "\n".join([*lines, "", *notes]) + "\n"
@@ -75,6 +72,16 @@ def check_ending(output: Path) -> None:
         raise K2DError(f"--output {output}: give a file that ends in .json or .md")
 
 
+def _table(comparison: Comparison) -> list[list[str]]:
+    """Head and rows; with a last column where a row was named that all are measured against."""
+    rows = [list(HEAD), *map(comparison_cells, comparison.rows)]
+    if comparison.against is not None:
+        rows[0].append(f"MER, against {comparison.against}")
+        for cells, row in zip(rows[1:], comparison.rows, strict=True):
+            cells.append(_change(row.reduction_against, row.reduction_against_interval))
+    return rows
+
+
 def _notes(comparison: Comparison) -> list[str]:
     count = comparison.recordings
     data = f"{count} recording{'s' if count > 1 else ''}, {comparison.reference_length} reference tokens"
@@ -83,6 +90,19 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _interval(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+
+
+def _change(reduction: float | None, interval: tuple[float, float] | None) -> str:
+    """A reduction as the negative change that it is."""
+    if reduction is None:
+        return "-"
+    ends = "" if interval is None else f" [{_signed(interval[1])}, {_signed(interval[0])}]"
+    return f"{_signed(reduction)}%{ends}"
+
+
+def _signed(reduction: float) -> str:
+    percent = round(-100 * reduction)
+    return f"{percent:+d}" if percent else "0"
 
 
 def _percent(rate: float | None) -> str:

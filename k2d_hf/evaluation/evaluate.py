@@ -59,7 +59,7 @@ class Evaluation:
     language: str | None
     beam_size: int
     skipped: list[dict[str, str]] = field(default_factory=list)
-    transcripts: list[dict[str, str]] = field(default_factory=list, repr=False)
+    transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def figures(self) -> dict[str, Any]:
         """The figures without the transcripts, ready for JSON."""
@@ -133,6 +133,7 @@ def evaluate_model(
         transcripts = transcripts or written
         factors.append(worked / seconds)
     texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
+    loops = [looping_windows(transcript.segments) for transcript in transcripts]
     errors = MixedErrors()
     for row, text in zip(rows, texts, strict=True):
         errors += mixed_errors(row["reference"], text)
@@ -145,7 +146,7 @@ def evaluate_model(
         reference_length=errors.mixed.reference_length,
         zh_cer=errors.zh_cer,
         en_wer=errors.en_wer,
-        looping_outputs=sum(looping_windows(transcript.segments) for transcript in transcripts),
+        looping_outputs=sum(loops),
         recordings=len(rows),
         audio_seconds=seconds,
         rtf=mean(factors),
@@ -156,8 +157,8 @@ def evaluate_model(
         beam_size=options.beam_size,
         skipped=skipped,
         transcripts=[
-            {"recording": row["recording"], "reference": row["reference"], "hypothesis": text}
-            for row, text in zip(rows, texts, strict=True)
+            {"recording": row["recording"], "reference": row["reference"], "hypothesis": text, "looping_windows": count}
+            for row, text, count in zip(rows, texts, loops, strict=True)
         ],
     )
 

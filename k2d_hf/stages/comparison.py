@@ -14,18 +14,26 @@ from k2d_hf.plain_yaml import load_yaml
 from k2d_hf.stages.files import kept_of, load_chunks
 
 if TYPE_CHECKING:
-    from k2d_hf.evaluation.comparison import Comparison, MeasuredRun
+    from k2d_hf.evaluation.comparison import Comparison
+    from k2d_hf.evaluation.measured_run import MeasuredRun
 
 
-def compare(folders: Sequence[Path]) -> Comparison:
+def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None) -> Comparison:
     """Compare finished runs.
 
+    Args:
+        folders: of the runs.
+        patterns: of file names; only recordings that match one are counted.
+        against: name of a row that all are measured against, beside the teacher.
+
     Raises:
-        K2DError: for a folder that is no finished run, and for runs that cannot be compared.
+        K2DError: for a folder that is no finished run, for runs that cannot be compared, for a pattern that nothing
+            matches and for a row that is not there.
     """
     from k2d_hf.evaluation.comparison import compare_runs
 
-    return compare_runs([read_run(folder) for folder in dict.fromkeys(folders)])
+    runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+    return compare_runs(runs, patterns=patterns, against=against)
 
 
 def read_run(folder: Path) -> MeasuredRun:
@@ -34,7 +42,7 @@ def read_run(folder: Path) -> MeasuredRun:
     Raises:
         K2DError: if it is no such folder, or its evaluation is not there.
     """
-    from k2d_hf.evaluation.comparison import MeasuredRun
+    from k2d_hf.evaluation.measured_run import MeasuredRun
 
     if not folder.is_dir():
         raise K2DError(f"{folder}: no such folder; give those of runs, such as runs/quickstart")
@@ -42,7 +50,7 @@ def read_run(folder: Path) -> MeasuredRun:
     lines = _read(folder / "evaluation_transcripts.jsonl", lambda text: [json.loads(one) for one in text.splitlines()])
     if not isinstance(figures, dict):
         raise K2DError(f"{folder / 'evaluation.json'}: no figures by model; run it again with `k2d run`")
-    transcripts: dict[str, list[dict[str, str]]] = {}
+    transcripts: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         transcripts.setdefault(line["model"], []).append(line)
     recipe = _read(folder / "recipe.yaml", load_yaml) if (folder / "recipe.yaml").exists() else {}

@@ -1,6 +1,7 @@
 """Runs side by side: the bootstrap, grouping by recipe, what must be alike, and the verb on folders of runs."""
 
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from datasets import Dataset
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.bootstrap import interval, resampled_rates
-from k2d_hf.evaluation.comparison import MeasuredRun, compare_runs
+from k2d_hf.evaluation.comparison import compare_runs
 from k2d_hf.evaluation.comparison_table import HEAD, comparison_cells, comparison_markdown, render_comparison
+from k2d_hf.evaluation.measured_run import MeasuredRun
 
 TEXT = "一二三四五六七八九十"
 
@@ -156,6 +158,127 @@ def test_markdown_and_text_hold_the_same_rows():
     assert "a|b      1" in render_comparison(comparison)
 
 
+# Some of the recordings
+
+
+def in_two_domains(name, wrong, broad_wrong, *, loops=(1, 0), **options):
+    """A run on two lectures, two recordings of broad sentences and an English one, with a loop in each lecture."""
+    run = measured(name, wrong, recordings=2, **options)
+    transcripts = {}
+    for model, rows in run.transcripts.items():
+        count = 5 if model == "teacher" else broad_wrong
+        broad = {"reference": TEXT * 2, "hypothesis": TEXT[count:] + TEXT}
+        rows = [
+            *({**row, "recording": f"/a/dev_{n}.flac", "looping_windows": loops[0]} for n, row in enumerate(rows)),
+            *({**broad, "recording": f"/a/dev-broad_{n}.flac", "looping_windows": loops[1]} for n in range(2)),
+            {"recording": "/a/said.flac", "reference": "so to say", "hypothesis": "so they say", "looping_windows": 0},
+        ]
+        if None in loops:
+            rows = [{key: value for key, value in row.items() if key != "looping_windows"} for row in rows]
+        transcripts[model] = rows
+    return replace(run, transcripts=transcripts)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "recordings", "tokens", "mer", "cells"),
+    [
+        (["dev_*"], 2, 20, 0.3, ("30.0", "-", "6/0/0", "2")),
+        (["dev-broad*"], 2, 40, 0.05, ("5.0", "-", "0/2/0", "0")),
+        (["said.flac"], 1, 3, 1 / 3, ("-", "33.3", "1/0/0", "0")),
+        (["dev-broad*", "dev_[0-9].flac"], 4, 60, 8 / 60, ("13.3", "-", "6/2/0", "2")),
+        (["*"], 5, 63, 9 / 63, ("13.3", "33.3", "7/2/0", "2")),
+    ],
+)
+def test_a_pattern_counts_the_recordings_that_match_alone(patterns, recordings, tokens, mer, cells):
+    comparison = compare_runs([in_two_domains("a", 3, 1)], patterns=patterns)
+    assert (comparison.recordings, comparison.reference_length) == (recordings, tokens)
+    student = comparison.rows[1]
+    assert (student.mer, student.rtf, student.speed_up) == pytest.approx((mer, 0.05, 2.0))
+    told = dict(zip(HEAD, comparison_cells(student), strict=True))
+    assert tuple(told[name] for name in ("zh CER", "en WER", "S/D/I", "loops")) == cells
+    assert (
+        comparison.notes[0]
+        == f"only recordings that match {' or '.join(patterns)}; RTF and speed-up are those over all"
+    )
+
+
+def test_a_pattern_that_all_match_changes_no_figure():
+    run = measured("a", 3)
+    for rows in run.transcripts.values():
+        rows[0]["looping_windows"] = 1
+        for row in rows[1:]:
+            row["looping_windows"] = 0
+    whole, matched = (compare_runs([run], patterns=patterns).rows for patterns in ([], ["*.flac"]))
+    assert [asdict(row) for row in matched] == [asdict(row) for row in whole]
+
+
+@pytest.mark.parametrize(("loops", "cell"), [((1, 0), "2"), ((None, None), "-")])
+def test_loops_of_a_subset_are_a_dash_where_one_run_did_not_count_them(loops, cell):
+    runs = [in_two_domains("a", 3, 1), in_two_domains("a", 3, 1, loops=loops, folder="runs/old", seed=1)]
+    student = compare_runs(runs, patterns=["dev_*"]).rows[1]
+    assert comparison_cells(student)[HEAD.index("loops")] == cell
+    assert comparison_cells(compare_runs(runs).rows[1])[HEAD.index("loops")] == "1"  # of evaluation.json
+    notes = compare_runs(runs, patterns=["dev_*"]).notes
+    assert any("loops are unknown" in note for note in notes) is (cell == "-")
+
+
+def test_runs_need_be_alike_only_where_they_are_counted():
+    one, other = in_two_domains("a", 3, 1), measured("b", 2, recordings=2, metric="per")
+    for rows in other.transcripts.values():
+        for index, row in enumerate(rows):
+            row["recording"] = f"/a/dev_{index}.flac"
+    assert [row.mer for row in compare_runs([one, other], patterns=["dev_*"]).rows] == pytest.approx([0.4, 0.3, 0.2])
+    with pytest.raises(K2DError, match="different data"):
+        compare_runs([one, other])
+
+
+@pytest.mark.parametrize(
+    ("recordings", "listed"),
+    [(2, r"0\.flac, 1\.flac$"), (9, r"0\.flac, 1\.flac, 2\.flac, 3\.flac, 4\.flac and 4 more$")],
+)
+def test_a_pattern_that_nothing_matches_is_named_with_what_there_is(recordings, listed):
+    words = r"^runs/a: no recording matches --recordings 'Dev\*'; there are " + listed
+    with pytest.raises(K2DError, match=words):
+        compare_runs([measured("a", 2, recordings=recordings)], patterns=["*.flac", "Dev*"])
+
+
+# Against another row than the teacher's
+
+
+def test_the_change_against_a_row_is_paired_and_of_means_over_runs():
+    def run(name, wrong, **options):
+        """Wrong characters by recording, so that the rates of the draws vary."""
+        one = measured(name, 0, recordings=len(wrong), **options)
+        student = [
+            {**row, "hypothesis": "錯" * count + TEXT[count:]}
+            for row, count in zip(one.transcripts["student"], wrong, strict=True)
+        ]
+        figures = {**one.figures, "student": {**one.figures["student"], "mer": sum(wrong) / 10 / len(wrong)}}
+        return replace(one, figures=figures, transcripts={**one.transcripts, "student": student})
+
+    full = run("full", [2, 4, 8, 6], metric="full")
+    seeds = [run(f"per-s{seed}", wrong, seed=seed) for seed, wrong in enumerate(([1, 3, 6, 5], [1, 1, 2, 1]))]
+    comparison = compare_runs([full, *seeds], against="full")
+    rows = {row.name: row for row in comparison.rows}
+    assert rows["per"].mers == pytest.approx([0.375, 0.125])
+    assert rows["per"].reduction_against == pytest.approx(0.5)
+    assert rows["per"].reduction_against_interval == pytest.approx((0.5, 0.5))  # half in every recording: paired
+    assert (rows["full"].reduction_against, rows["full"].reduction_against_interval) == (None, None)
+    assert rows["teacher"].reduction_against == pytest.approx(1 - 0.4 / 0.5)
+    low, high = rows["teacher"].reduction_against_interval
+    assert low < 0.2 < high
+    ends = [line.split()[-1] for line in render_comparison(comparison).splitlines()[1:4]]
+    assert ends[1:] == ["-", "-50]"]
+    assert "MER, relative | MER, against full |" in comparison_markdown(comparison)
+    assert compare_runs([full, *seeds]).rows[1].reduction_against is None
+
+
+def test_a_row_that_is_not_there_is_refused_with_those_that_are():
+    runs = [measured("a", 2), measured("b", 2, metric="per")]
+    with pytest.raises(K2DError, match="^--against c: no such row; there are teacher, a, b$"):
+        compare_runs(runs, against="c")
+
+
 # The verb
 
 
@@ -179,6 +302,22 @@ def test_the_verb_reads_folders_and_writes_the_table(tmp_path, capsys):
     assert [row["name"] for row in written["rows"]] == ["teacher", "per", "mer"]
     assert main(["compare", *runs, "--output", str(tmp_path / "table.md")]) == 0
     assert (tmp_path / "table.md").read_text(encoding="utf-8").startswith("|  | runs |")
+
+
+def test_the_verb_takes_patterns_and_a_row(tmp_path, capsys):
+    runs = [write_run(tmp_path / m, in_two_domains(f"lab-{m}", 3, 1, metric=m)) for m in ("full", "per")]
+    table = tmp_path / "table.json"
+    given = ["--recordings", "dev_*", "--recordings", "dev-broad_1*", "--against", "lab-full", "--output", str(table)]
+    assert main(["compare", *runs, *given]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].endswith("MER, against lab-full")
+    assert printed[3].endswith(" 0% [0, 0]")
+    written = json.loads(table.read_text(encoding="utf-8"))
+    assert (written["recordings"], written["against"]) == (3, "lab-full")
+    assert [row["mers"] for row in written["rows"]] == [[13 / 40] * 2, [7 / 40], [7 / 40]]
+    for arguments in (["--recordings", "broad*"], ["--against", "full"]):
+        assert main(["compare", *runs, *arguments]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_folder_that_is_no_finished_run_is_named(tmp_path, capsys):

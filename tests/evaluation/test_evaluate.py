@@ -46,10 +46,11 @@ def test_figures_are_those_counted_by_hand(recordings):
     assert (result.model, result.recordings, result.audio_seconds) == ("scripted", 2, 7.0)
     assert (result.parameters, result.engine) == (12_300_000, "faster-whisper")
     assert (result.language, result.beam_size, result.looping_outputs, result.skipped) == ("zh", 2, 0, [])
+    written = ["我们用GPU來train 一隻 models", "這個 attention attention 很重"]
     assert result.transcripts == [
-        {"recording": recordings[0]["recording"], "reference": REFERENCES[3.0], "hypothesis": "我们用GPU來train 一隻 models"},
-        {"recording": recordings[1]["recording"], "reference": REFERENCES[4.0], "hypothesis": "這個 attention attention 很重"},
-    ]  # fmt: skip
+        {"recording": row["recording"], "reference": row["reference"], "hypothesis": text, "looping_windows": 0}
+        for row, text in zip(recordings, written, strict=True)
+    ]
     assert model.calls == [WARM_UP, [3.0, 4.0]]
 
 
@@ -139,6 +140,12 @@ LOOP = "謝謝大家收看" * 6
 )
 def test_loops_are_counted_in_windows_of_30_s(segments, loops):
     assert looping_windows([Segment(*segment) for segment in segments]) == loops
+
+
+def test_loops_are_told_of_each_recording(recordings):
+    result = evaluate_model(ScriptedTranscriber({**SCRIPT, 4.0: [(0.0, 4.0, LOOP)]}), recordings)
+    assert [row["looping_windows"] for row in result.transcripts] == [0, 1]
+    assert result.looping_outputs == 1
 
 
 # Real models

@@ -1,0 +1,118 @@
+"""The evaluation of a finished run, as it is compared: what it holds, a part of it, and whether two are alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
+from k2d_hf.wording import named, quoted
+
+_HEARD = ("engine", "language", "beam_size")  # figures that say how a model was decoded
+_LISTED = 5  # recordings that an error names
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A finished run: its folder, recipe, share of chunks kept, figures and transcripts by model."""
+
+    folder: str
+    recipe: Mapping[str, Any]
+    kept: float | None
+    figures: Mapping[str, Mapping[str, Any]]
+    transcripts: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def check_whole(run: MeasuredRun) -> None:
+    """Raise K2DError where figures or transcripts of teacher or student are missing."""
+    for model in ("teacher", "student"):
+        if model not in run.figures or not run.transcripts.get(model):
+            raise K2DError(f"{run.folder}: its evaluation has no {model}; run it again with `k2d run`")
+
+
+def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
+    """The run as if it had been evaluated on the recordings that match alone, but for its speed.
+
+    Args:
+        run: one that is whole.
+        patterns: of file names, as a shell has them; any may match.
+
+    Raises:
+        K2DError: for a pattern that no recording matches.
+    """
+    names = sorted({_file_name(row) for row in run.transcripts["teacher"]})
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            listed = ", ".join(map(named, names[:_LISTED]))
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            raise K2DError(
+                f"{run.folder}: no recording matches --recordings {quoted(pattern)}; there are {listed}{more}"
+            )
+    transcripts = {
+        model: [row for row in rows if any(fnmatchcase(_file_name(row), pattern) for pattern in patterns)]
+        for model, rows in run.transcripts.items()
+    }
+    figures = {model: {**run.figures[model], **_counted(transcripts[model])} for model in ("teacher", "student")}
+    return replace(run, figures=figures, transcripts=transcripts)
+
+
+def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What an evaluation tells of errors and loops, from its transcripts."""
+    errors = sum((mixed_errors(row["reference"], row["hypothesis"]) for row in rows), MixedErrors())
+    loops = [row.get("looping_windows") for row in rows]
+    return {
+        "mer": errors.mer,
+        "zh_cer": errors.zh_cer,
+        "en_wer": errors.en_wer,
+        "substitutions": errors.mixed.substitutions,
+        "deletions": errors.mixed.deletions,
+        "insertions": errors.mixed.insertions,
+        "looping_outputs": None if None in loops else sum(loops),
+    }
+
+
+def check_alike(runs: Sequence[MeasuredRun]) -> None:
+    """Raise K2DError where two were evaluated on different data or decoded differently; it names the difference."""
+    first = runs[0]
+    for run in runs:
+        if difference := _data_difference(first, run):
+            raise K2DError(
+                f"{first.folder} and {run.folder} were evaluated on different data: {difference}; evaluate them on the "
+                "same, or compare them apart"
+            )
+        for name in _HEARD:
+            one, other = (of.figures["student"].get(name) for of in (first, run))
+            if one != other:
+                raise K2DError(
+                    f"{first.folder} and {run.folder} were decoded differently: {name} {one} and {other}; evaluate "
+                    "them alike"
+                )
+
+
+def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:
+    """What tells the evaluation data of two runs apart; folders may differ, as runs move."""
+    left, right = ({_key(row): row for row in run.transcripts["teacher"]} for run in (one, other))
+    for run, mine, theirs in ((one, left, right), (other, right, left)):
+        if missing := sorted(mine.keys() - theirs.keys()):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            return f"only {run.folder} has {named(missing[0][0])}{more}"
+    changed = [key[0] for key in left if left[key]["reference"] != right[key]["reference"]]
+    return f"the reference of {named(changed[0])} is another" if changed else None
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A recording by file name and, as two folders may hold one name, the beginning of what is said in it."""
+    return _file_name(row), row["reference"][:20]
+
+
+def _file_name(row: Mapping[str, Any]) -> str:
+    return os.path.basename(row["recording"])
+
+
+def ordered(run: MeasuredRun, model: str) -> list[Mapping[str, Any]]:
+    """Transcripts of a model, in an order that is that of every run on the same recordings."""
+    return sorted(run.transcripts[model], key=_key)
