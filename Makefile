@@ -34,13 +34,13 @@ test-faults: $(VENV)/installed ## kills, full disks and dirt: all of it, some 20
 	OMP_NUM_THREADS=1 K2D_FAULT_TRIALS=20 $(BIN)/python -m pytest tests/faults
 
 check: $(VENV)/installed ## lint, format and types
-	$(BIN)/ruff check k2d_hf tests benchmarks metrics
-	$(BIN)/ruff format --check k2d_hf tests benchmarks metrics
+	$(BIN)/ruff check k2d_hf tests benchmarks metrics recipes
+	$(BIN)/ruff format --check k2d_hf tests benchmarks metrics recipes
 	$(BIN)/mypy
 
 format: $(VENV)/installed ## put the code into the project's format
-	$(BIN)/ruff check --fix k2d_hf tests benchmarks metrics
-	$(BIN)/ruff format k2d_hf tests benchmarks metrics
+	$(BIN)/ruff check --fix k2d_hf tests benchmarks metrics recipes
+	$(BIN)/ruff format k2d_hf tests benchmarks metrics recipes
 
 clean: ## remove the virtual environment and caches; runs stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

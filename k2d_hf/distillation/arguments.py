@@ -33,11 +33,11 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         Raises:
             K2DError: naming the setting, its value and what it may be.
         """
-        for name in ("ce_weight", "kl_weight", "auxiliary_weight"):
+        for name in ("ce_weight", "kl_weight", "auxiliary_weight", "encoder_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise K2DError(f"{name} {getattr(self, name)}: must not be negative, and finite")
-        if self.ce_weight + self.kl_weight + self.auxiliary_weight == 0:
-            raise K2DError("ce_weight, kl_weight and auxiliary_weight are all 0: there is nothing to learn from")
+        if self.ce_weight + self.kl_weight + self.auxiliary_weight + self.encoder_weight == 0:
+            raise K2DError("ce_weight, kl_weight and the other weights are all 0: there is nothing to learn from")
         if not 0 < self.temperature < math.inf:
             raise K2DError(f"temperature {self.temperature}: must be above 0, and finite")
         for name in ("timestamp_probability", "previous_text_probability"):

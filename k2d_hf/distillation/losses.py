@@ -9,7 +9,7 @@ while its logits are there, so memory holds one block of [tokens, vocabulary] an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,15 @@ from torch import Tensor
 from k2d_hf.distillation.blockwise_loss import BlockwiseLoss, Head, LossWeights, Party, SoftTargets
 from k2d_hf.errors import K2DError
 
-__all__ = ["Head", "LossSums", "LossWeights", "SoftTargets", "check_vocabulary", "distillation_loss"]
+__all__ = [
+    "Head",
+    "LossSums",
+    "LossWeights",
+    "SoftTargets",
+    "check_vocabulary",
+    "distillation_loss",
+    "with_encoder_distance",
+]
 
 BLOCK_TOKENS = 128
 
@@ -27,7 +35,8 @@ class LossSums:
     """Sums over supervised tokens; divide by `tokens`, or by the tokens of an accumulated batch.
 
     `total` carries the gradient, and the weights of components and chunks; the others are plain and detached, so that
-    total = beta * ce + T^2 * (gamma * kl + lambda * auxiliary_kl) where every chunk weighs 1.
+    total = beta * ce + T^2 * (gamma * kl + lambda * auxiliary_kl), and what `with_encoder_distance` adds, where every
+    chunk weighs 1.
     """
 
     total: Tensor
@@ -35,6 +44,7 @@ class LossSums:
     kl: Tensor  # KL(teacher || student) at temperature T, without T^2
     auxiliary_kl: Tensor
     agreement: Tensor  # tokens on which student and teacher prefer the same token
+    encoder_mse: Tensor  # the chunk's, for each of its tokens; 0 where it has no part
     tokens: int
 
 
@@ -82,7 +92,29 @@ def distillation_loss(
     total, ce, kl, auxiliary_kl, agreement = BlockwiseLoss.apply(
         hidden, embedding, labels, parties, weights, token_weights, block_tokens, projection_dtype
     )
-    return LossSums(total, ce, kl, auxiliary_kl, agreement, labels.numel())
+    return LossSums(total, ce, kl, auxiliary_kl, agreement, torch.zeros_like(ce), labels.numel())
+
+
+def with_encoder_distance(
+    sums: LossSums, states: Tensor, teacher_states: Tensor, *, weight: float, tokens: Tensor, weights: Tensor | None
+) -> LossSums:
+    """The sums with the distance between two encoders added, so that one that has lost layers hears as before.
+
+    The mean squared distance of a chunk counts once for each of its tokens, as the other terms do. Not of the paper,
+    whose students keep the whole encoder; hints of this kind are those of FitNets (Romero et al., 2015).
+
+    Args:
+        sums: of the same batch.
+        states: of the student's encoder, [B, frames, d].
+        teacher_states: likewise of the teacher's.
+        weight: of the distance.
+        tokens: supervised ones of each chunk, [B].
+        weights: w_s of each chunk [B]; ones if None.
+    """
+    distance = (states.float() - teacher_states.float()).square().mean(dim=(1, 2))  # [B]
+    each = distance * tokens
+    added = each if weights is None else each * weights
+    return replace(sums, total=sums.total + weight * added.sum(), encoder_mse=each.detach().sum())
 
 
 def check_vocabulary(party: str, tokens: int, student_tokens: int) -> None:

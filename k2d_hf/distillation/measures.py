@@ -14,7 +14,7 @@ from transformers import EvalPrediction, WhisperProcessor
 from k2d_hf.distillation.losses import LossSums
 from k2d_hf.whisper_tokens import token_id
 
-PARTS = ("total", "ce", "kl", "auxiliary_kl", "agreement")
+PARTS = ("total", "ce", "kl", "auxiliary_kl", "agreement", "encoder_mse")
 
 
 class RunningSums:

@@ -111,6 +111,15 @@ def output_embedding(model: WhisperForConditionalGeneration) -> Tensor:
     return head.weight
 
 
+def check_encoders(student: WhisperForConditionalGeneration, teacher: Any, *, frozen: bool) -> None:
+    """Raise K2DError where the states of the two encoders cannot be brought nearer to each other."""
+    if frozen:
+        raise K2DError("encoder_weight: the student's encoder is frozen; set freeze_encoder to false")
+    widths = student.config.d_model, teacher.config.d_model
+    if widths[0] != widths[1]:
+        raise K2DError(f"encoder_weight: the student's states have {widths[0]} dimensions, the teacher's {widths[1]}")
+
+
 def is_frozen(module: nn.Module) -> bool:
     """Whether no parameter of `module` is trained."""
     return not any(parameter.requires_grad for parameter in module.parameters())
@@ -151,8 +160,8 @@ def student_hidden(
     base: WhisperForConditionalGeneration,
     batch: dict[str, Any],
     encoder_states: Tensor | None,
-) -> Tensor:
-    """The student's last hidden states, [B, L, d].
+) -> tuple[Tensor, Tensor]:
+    """The student's last hidden states, [B, L, d], and the states of its encoder, [B, frames, d].
 
     Args:
         model: the student as it is wrapped for training.
@@ -171,7 +180,7 @@ def student_hidden(
             outputs = model(
                 input_features=batch["input_features"], decoder_input_ids=batch["decoder_input_ids"], use_cache=False
             )
-    return outputs.logits
+    return outputs.logits, outputs.encoder_last_hidden_state
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
-SHOWN = ("ce", "kl", "auxiliary_kl")
+SHOWN = ("ce", "kl", "auxiliary_kl", "encoder_mse")
 
 
 class Bar(Protocol):

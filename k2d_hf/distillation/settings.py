@@ -16,6 +16,13 @@ class DistillationSettings:
     kl_weight: float = field(default=1.0, metadata={"help": "Weight of the KL from the teacher (gamma)."})
     auxiliary_weight: float = field(default=0.0, metadata={"help": "Weight of the KL from the auxiliary (lambda)."})
     temperature: float = field(default=2.0, metadata={"help": "Temperature of both KL terms (T)."})
+    encoder_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the mean squared distance between the encoder states of student and teacher: for a "
+            "student whose encoder has lost layers and is trained (freeze_encoder false)."
+        },
+    )
     freeze_encoder: bool = field(default=True, metadata={"help": "Train the decoder alone, as the paper does."})
     freeze_embeddings: bool = field(
         default=False,

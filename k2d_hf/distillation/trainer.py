@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,18 @@ from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.collator import EpochToCollator, K2DDataCollator, default_collator
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
 from k2d_hf.distillation.kept_states import keep_encoder_states
-from k2d_hf.distillation.losses import Head, LossSums, LossWeights, SoftTargets, distillation_loss
+from k2d_hf.distillation.losses import (
+    Head,
+    LossSums,
+    LossWeights,
+    SoftTargets,
+    distillation_loss,
+    with_encoder_distance,
+)
 from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
 from k2d_hf.distillation.parties import (
     base_whisper,
+    check_encoders,
     encode,
     find_processor,
     helper,
@@ -102,9 +109,12 @@ class K2DTrainer(EvaluatingTrainer):
         base = base_whisper(student)
         self.loss_weights = LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature)
         given = {"teacher": (teacher_model, args.kl_weight), "auxiliary": (auxiliary_model, args.auxiliary_weight)}
+        needed = {"teacher": args.encoder_weight}  # in memory, whatever is stored of it
         columns = described(train_dataset)
         self.stored = [  # whose soft targets take the model's place
-            name for name, (party, weight) in given.items() if weight and party is None and has_targets(columns, name)
+            name
+            for name, (party, weight) in given.items()
+            if weight and party is None and not needed.get(name) and has_targets(columns, name)
         ]
         self.stored_embedding: Tensor | None = None  # with which the teacher's stored hidden states become logits
         if "teacher" in self.stored and kind_of(columns) == "hidden":
@@ -113,7 +123,7 @@ class K2DTrainer(EvaluatingTrainer):
                 check_embedding(train_dataset, self.stored_embedding)
         with loading_whole():
             helpers: list[Any] = [
-                None if name in self.stored else helper(name, party, base, weight=weight)
+                None if name in self.stored else helper(name, party, base, weight=weight or needed.get(name, 0.0))
                 for name, (party, weight) in given.items()
             ]
         self.teacher, self.auxiliary = helpers
@@ -133,6 +143,8 @@ class K2DTrainer(EvaluatingTrainer):
             and self.encoder_is_frozen
             and same_weights(base.model.encoder, self.teacher.model.encoder)
         )
+        if args.encoder_weight:
+            check_encoders(base, self.teacher, frozen=self.encoder_is_frozen)
         if data_collator is None:
             data_collator = default_collator(processing_class, args, base)
         if isinstance(data_collator, K2DDataCollator):
@@ -158,6 +170,8 @@ class K2DTrainer(EvaluatingTrainer):
         if is_deepspeed_zero3_enabled():
             raise K2DError("ZeRO-3 shards the embedding that the loss needs whole: use FSDP, DDP or ZeRO-2")
         if self.is_fsdp_enabled:
+            if args.encoder_weight:
+                raise K2DError("encoder_weight: not for a student that is sharded (FSDP); train it by DDP")
             prepare_sharding(self.accelerator)
         elif args.fsdp:
             logger.warning("fsdp is left out of account: accelerate shards on GPUs and their like, not on CPUs")
@@ -166,6 +180,7 @@ class K2DTrainer(EvaluatingTrainer):
         self.label_names = ["labels"]
         self._components = ["ce"]
         self._components += ["kl", "agreement"] * bool(self.teacher or "teacher" in self.stored)
+        self._components += ["encoder_mse"] * bool(args.encoder_weight)
         self._components += ["auxiliary_kl"] * bool(self.auxiliary or "auxiliary" in self.stored)
         for party in filter(None, (self.teacher, self.auxiliary)):
             party.to(self.args.device)
@@ -250,23 +265,37 @@ class K2DTrainer(EvaluatingTrainer):
         """Loss and components of one batch, summed over its supervised tokens."""
         base = base_whisper(self.accelerator.unwrap_model(model))
         if self.is_fsdp_enabled:
-            sums_of = partial(self._sums_of, base, inputs)
+
+            def sums_of(hidden: Tensor, states: Tensor | None) -> LossSums:
+                return self._sums_of(base, inputs, hidden, states if self.shares_encoder else None)
+
             return sums_in_forward(model, base, inputs, sums_of, frozen_encoder=self.encoder_is_frozen)
         states = inputs.get("encoder_states")
         if states is None and self.encoder_is_frozen:
             with self.accelerator.autocast():  # the Trainer wraps the student alone
                 states = encode(base, inputs["input_features"])
-        return self._sums_of(base, inputs, student_hidden(model, base, inputs, states), states)
+        hidden, own_states = student_hidden(model, base, inputs, states)
+        if not self.args.encoder_weight:
+            return self._sums_of(base, inputs, hidden, states if self.shares_encoder else None)
+        with self.accelerator.autocast():
+            heard = encode(self.teacher, inputs["input_features"])
+        return with_encoder_distance(
+            self._sums_of(base, inputs, hidden, heard),
+            own_states,
+            heard,
+            weight=self.args.encoder_weight,
+            tokens=(inputs["labels"] != IGNORED).sum(dim=1),
+            weights=inputs.get("chunk_weights"),
+        )
 
     def _sums_of(
-        self, base: WhisperForConditionalGeneration, inputs: dict[str, Tensor], hidden: Tensor, states: Tensor | None
+        self, base: WhisperForConditionalGeneration, inputs: dict[str, Tensor], hidden: Tensor, heard: Tensor | None
     ) -> LossSums:
-        """The sums, from the student's last hidden states [B, L, d] and those of its encoder, if that is frozen."""
+        """The sums, from the student's last hidden states [B, L, d] and those of the teacher's encoder, if it ran."""
         labels = inputs["labels"]
         supervised = labels != IGNORED
         with self.accelerator.autocast():
-            shared = states if self.shares_encoder else None
-            teacher = helping_head(self.teacher, inputs, supervised, shared) if self.teacher else None
+            teacher = helping_head(self.teacher, inputs, supervised, heard) if self.teacher else None
             auxiliary = helping_head(self.auxiliary, inputs, supervised) if self.auxiliary else None
         stored = {name: self._stored_party(name, inputs, supervised) for name in self.stored}
         weights = inputs.get("chunk_weights")

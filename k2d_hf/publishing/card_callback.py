@@ -24,7 +24,7 @@ from k2d_hf.publishing.model_card_data import TAGS, DataFacts, K2DModelCardData,
 if TYPE_CHECKING:
     from k2d_hf.distillation.trainer import K2DTrainer
 
-MEASURED = ("loss", "ce", "kl", "auxiliary_kl", "agreement", "mer")
+MEASURED = ("loss", "ce", "kl", "auxiliary_kl", "encoder_mse", "agreement", "mer")
 _LOSS_OF_SET = re.compile(r"eval_(?:(?P<name>.*)_)?loss")
 
 

@@ -18,7 +18,13 @@ from k2d_hf.publishing.card_names import escaped, hub_id, one_line
 from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
 
 SHOWN_LOGS = 8
-LOGGED = {"ce": "cross-entropy", "kl": "KL", "auxiliary_kl": "auxiliary's KL", "agreement": "agreement with teacher"}
+LOGGED = {
+    "ce": "cross-entropy",
+    "kl": "KL",
+    "auxiliary_kl": "auxiliary's KL",
+    "agreement": "agreement with teacher",
+    "encoder_mse": "encoder distance",
+}
 
 
 class Markdown(str):

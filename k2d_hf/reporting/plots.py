@@ -20,7 +20,13 @@ BINS = 40
 INK, GRID, FIRST, SECOND, THIRD, FOURTH = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
 ROLES = {INK: "ink", GRID: "rule", FIRST: "one", SECOND: "two", THIRD: "three", FOURTH: "four"}
 DASHES = ("-", "--", ":", "-.")  # lines are told apart without colours too
-COMPONENTS = {"loss": "loss", "ce": "cross-entropy", "kl": "KL to the teacher", "auxiliary_kl": "KL to the auxiliary"}
+COMPONENTS = {
+    "loss": "loss",
+    "ce": "cross-entropy",
+    "kl": "KL to the teacher",
+    "auxiliary_kl": "KL to the auxiliary",
+    "encoder_mse": "encoder distance",
+}
 METRICS = ("mer", "per", "composite")
 
 

@@ -71,8 +71,9 @@ def test_hidden_states_times_the_embedding_are_the_models_logits(tiny_whisper, b
     with torch.no_grad():
         expected = tiny_whisper(**batch).logits
         states = encode(tiny_whisper, batch["input_features"])
-        hidden = student_hidden(tiny_whisper, tiny_whisper, batch, states if shared else None)
+        hidden, own = student_hidden(tiny_whisper, tiny_whisper, batch, states if shared else None)
         helping = decode(tiny_whisper, states, batch["decoder_input_ids"])
+    torch.testing.assert_close(own, states, rtol=1e-4, atol=1e-4)
     for states in (hidden, helping):
         torch.testing.assert_close(states @ output_embedding(tiny_whisper).T, expected, rtol=1e-4, atol=1e-4)
     assert isinstance(tiny_whisper.proj_out, torch.nn.Linear)  # back in its place

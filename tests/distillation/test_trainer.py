@@ -87,6 +87,44 @@ def test_an_encoder_that_is_trained_is_not_shared(parties, chunks, processor, tm
     assert float(parties["student"].model.encoder.layers[0].fc1.weight.grad.abs().sum()) > 0
 
 
+@pytest.mark.parametrize("weighting", ["hard", "soft"])
+def test_the_encoders_distance_counts_once_a_token(parties, chunks, processor, tmp_path, tiny_whisper, weighting):
+    parties["student"] = another(tiny_whisper, encoder_layers=1)
+    settings = {"freeze_encoder": False, "encoder_weight": 0.5, "chunk_weighting": weighting}
+    trainer = build(parties, chunks, processor, tmp_path, **settings)
+    batch = trainer.data_collator([chunks[1], chunks[7]])
+    states = [
+        copy.deepcopy(parties[name]).double().model.encoder(batch["input_features"].double()).last_hidden_state
+        for name in ("student", "teacher")
+    ]
+    tokens = (batch["labels"] != -100).sum(1)
+    each = (states[0] - states[1]).square().mean(dim=(1, 2)) * tokens
+    weights = batch.get("chunk_weights", torch.ones(2))
+    expected = expected_loss(trainer, parties, batch) + 0.5 * float((each * weights).sum()) / int(tokens.sum())
+    sums = trainer.loss_sums(trainer.model, batch)
+    assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected, rel=1e-5)
+    assert float(sums.encoder_mse) == pytest.approx(float(each.sum()), rel=1e-5)
+
+
+def test_an_encoder_that_has_lost_layers_comes_nearer_to_the_teachers(parties, chunks, processor, tmp_path):
+    parties["student"] = create_student(parties["teacher"], encoder_layers=1)
+    settings = {"freeze_encoder": False, "encoder_weight": 1.0, "ce_weight": 0.0, "kl_weight": 0.0}
+    trainer = build(parties, chunks, processor, tmp_path, learning_rate=1e-3, max_steps=8, **settings)
+    trainer.train()
+    distances = [entry["encoder_mse"] for entry in trainer.state.log_history if "encoder_mse" in entry]
+    assert distances[-1] < 0.8 * distances[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [({"encoder_weight": 1.0}, "freeze_encoder"), ({"encoder_weight": 1.0, "freeze_encoder": False}, "dimensions")],
+)
+def test_encoders_that_cannot_come_nearer_are_named(parties, chunks, processor, tmp_path, settings, named):
+    parties["teacher"] = another(parties["teacher"], d_model=8, encoder_attention_heads=2, decoder_attention_heads=2)
+    with pytest.raises(K2DError, match=named):
+        build(parties, chunks, processor, tmp_path, **settings)
+
+
 def test_a_shared_encoder_runs_once(parties, chunks, processor, tmp_path):
     trainer = build(parties, chunks, processor, tmp_path)
     runs = []
