@@ -19,7 +19,7 @@ BINS = 40
 # matplotlib writes these, the page replaces them by its own: each stands for one role and occurs nowhere else
 INK, GRID, FIRST, SECOND, THIRD, FOURTH = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
 ROLES = {INK: "ink", GRID: "rule", FIRST: "one", SECOND: "two", THIRD: "three", FOURTH: "four"}
-DASHES = ("-", "--", ":", "-.")  # lines are told apart without colours too
+DASHES: Any = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))  # lines are told apart without colours too
 COMPONENTS = {
     "loss": "loss",
     "ce": "cross-entropy",
@@ -106,7 +106,7 @@ def _calibration(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
     calibration = facts.calibration
     if calibration is None:
         return
-    styles = list(zip(METRICS, (SECOND, THIRD, FIRST), DASHES[::-1][1:], strict=True))
+    styles = list(zip(METRICS, (SECOND, THIRD, FIRST), DASHES[2::-1], strict=True))
 
     def finish(axis: Any, label: str, corner: str) -> None:
         if facts.threshold is not None:
@@ -150,7 +150,7 @@ def _training(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
     if not steps:
         return
     names = [name for name in COMPONENTS if any(_number(entry.get(name)) and entry[name] > 0 for entry in steps)]
-    colours = dict(zip(COMPONENTS, (INK, FIRST, SECOND, THIRD), strict=True))
+    colours = dict(zip(COMPONENTS, (INK, FIRST, SECOND, THIRD, FOURTH), strict=True))
 
     def loss(axis: Any) -> None:
         for name, dash in zip(names, DASHES, strict=False):

@@ -108,6 +108,7 @@ def lecture(
     parts: list[np.ndarray] = []
     segments: list[dict] = []
     pace, time = random.uniform(0.9, 1.2), 0.0
+    noise_source = np.random.default_rng(random.randrange(1 << 30))
     while time < seconds:
         text = random.choice(FILLERS) if random.random() < scene.fillers else draw(random)
         sound = speak(text, voice, pace * random.uniform(0.95, 1.05))
@@ -125,7 +126,6 @@ def lecture(
         time = end + len(pause) / RATE
     sound = room(np.concatenate(parts), random)
     ratio = random.uniform(scene.quietest, scene.loudest)
-    white = np.random.default_rng(random.randrange(1 << 30)).standard_normal(len(sound))
-    noise = np.convolve(white, np.exp(-np.arange(64) / 12.0))[: len(sound)]
+    noise = np.convolve(noise_source.standard_normal(len(sound)), np.exp(-np.arange(64) / 12.0))[: len(sound)]
     sound = sound + noise * np.sqrt((sound**2).mean() / (noise**2).mean()) * 10 ** (-ratio / 20)
     return (0.9 * sound / max(1.0, np.abs(sound).max())).astype(np.float32), segments, ratio

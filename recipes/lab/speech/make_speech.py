@@ -22,7 +22,7 @@ from lectures import HERE, RATE, SCENES, TOPICS, everyday_sentences, lecture, le
 DEV = HERE.parent / "dev" / "dev.jsonl"
 JOINED = {
     "repair": ["repair-lecture", "repair-hard", "repair-broad"],  # with its texts, for the auxiliary alone
-    "train": ["train-hard", "train-broad", "train-lecture"],
+    "train": ["train-lecture", "train-lecture-more", "train-hard", "train-broad"],
     "dev": ["dev-hard", "dev-broad"],  # and the three lectures that lie here
 }
 SPLITS: dict[str, dict] = json.loads((HERE / "splits.json").read_text(encoding="utf-8"))

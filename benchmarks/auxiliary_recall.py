@@ -1,0 +1,134 @@
+"""What a small auxiliary finds that the teacher, decoding each chunk again, does not: recall of bad labels, and speed.
+
+The teacher labels recordings whose references are known, beam 5, with context. Then each auxiliary transcribes every
+chunk from scratch, greedily; a label is bad if its true MER is above 0.4. An auxiliary that disagrees more drops more,
+so recalls are compared at the same kept share: at each alpha the teacher drops as many chunks as the auxiliary does,
+those that it disagrees with most, and where several are as far, the expected share of them. `same_chunks_faster` is
+what the auxiliary's pass over the chunks takes, against the teacher's, in turns, models loaded.
+
+    python benchmarks/auxiliary_recall.py recipes/lab/dev/dev.jsonl
+    python benchmarks/auxiliary_recall.py lab-speech/train.jsonl --chunks runs/lab-full-1/chunks --rounds 1
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import measure
+import numpy as np
+import quickstart
+
+from k2d_hf import label_recordings, load_recordings, validate_labels
+from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.labelling.audio import SAMPLE_RATE
+from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, open_transcriber
+from k2d_hf.recipe import load_recipe
+from k2d_hf.validation.calibration import BAD_MER, COARSE_ALPHAS
+from k2d_hf.validation.references import chunk_reference, label_error_rate, references_of
+
+THRESHOLD = 0.4
+
+
+def auxiliary(checkpoint: Path, chunks: int, batch: int) -> Transcriber:
+    """A greedy model, opened and warm."""
+    options = DecodingOptions(
+        language=quickstart.LANGUAGE, beam_size=1, condition_on_previous_text=False, batch_size=batch, device="cpu"
+    )
+    model = open_transcriber(checkpoint, options, engine="faster-whisper", calls_at_once=-(-chunks // batch))
+    model.transcribe_chunks([np.zeros(SAMPLE_RATE, np.float32)])
+    return model
+
+
+def recall_at(distances: np.ndarray, bad: np.ndarray, kept: int) -> float:
+    """Share of the bad labels among all but the `kept` nearest; of those that are as far as the last, the expected."""
+    if kept == 0:
+        return 1.0
+    last = np.sort(distances)[kept - 1]
+    nearer, as_far = distances < last, distances == last
+    share = (kept - nearer.sum()) / as_far.sum()
+    return 1.0 - float((bad & nearer).sum() + share * (bad & as_far).sum()) / float(bad.sum())
+
+
+def compared(distances: dict[str, np.ndarray], bad: np.ndarray) -> dict[str, Any]:
+    """Recall of the auxiliary at each alpha, and of the teacher with as many chunks kept."""
+    rows = []
+    for alpha in COARSE_ALPHAS:
+        kept = int((distances["auxiliary"] <= alpha).sum())
+        recall = float((distances["auxiliary"][bad] > alpha).mean())
+        rows.append((alpha, kept / len(bad), recall, recall_at(distances["teacher"], bad, kept)))
+    own = [float((distances["teacher"][bad] > alpha).mean()) for alpha in COARSE_ALPHAS]
+    return {
+        "mean_recall": round(float(np.mean([row[2] for row in rows])), 3),
+        "mean_recall_of_teacher_at_same_kept": round(float(np.mean([row[3] for row in rows])), 3),
+        "mean_recall_of_teacher_at_its_own": round(float(np.mean(own)), 3),
+        "alpha_kept_recall_teachers": [[round(value, 3) for value in row] for row in rows],
+        "teacher_kept": [round(float((distances["teacher"] <= alpha).mean()), 3) for alpha in COARSE_ALPHAS],
+    }
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("references", help="JSONL manifest of recordings with segments")
+    parser.add_argument("--chunks", help="labels of these recordings that are there already")
+    parser.add_argument("--auxiliary", help="checkpoint; by default the quickstart's")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    datasets.disable_progress_bars()
+    recipe = load_recipe(quickstart.FOLDER / "quickstart.yaml")
+    teacher = resolve_checkpoint(recipe.teacher).path
+    small = resolve_checkpoint(arguments.auxiliary or quickstart.FOLDER / "auxiliary").path
+    if arguments.chunks:
+        chunks = datasets.load_from_disk(arguments.chunks)
+    else:
+        chunks = label_recordings(load_recordings(arguments.references), str(teacher), language=quickstart.LANGUAGE)
+    models = {
+        name: auxiliary(path, len(chunks), arguments.batch)
+        for name, path in (("teacher", teacher), ("auxiliary", small))
+    }
+    validated: dict[str, datasets.Dataset] = {}
+
+    def run(name: str) -> None:
+        validated[name] = validate_labels(chunks, models[name], threshold=THRESHOLD, batch_size=arguments.batch)
+
+    seconds = measure.in_turns({name: partial(run, name) for name in models}, rounds=arguments.rounds, warmup=0)
+    spoken = references_of(arguments.references, chunks["recording"])
+    rates = np.array(
+        [
+            label_error_rate(chunk_reference(spoken[row["recording"]], row["start"], row["duration"]), row["text"])
+            for row in chunks
+        ]
+    )
+    bad = rates > BAD_MER
+    distances = {name: np.array(rows["distance"]) for name, rows in validated.items()}
+    kept = {name: values <= THRESHOLD for name, values in distances.items()}
+    measure.report(
+        "auxiliary_recall",
+        {
+            "chunks": len(bad),
+            "bad": int(bad.sum()),
+            "looping_labels": int(np.sum(validated["teacher"]["teacher_loops"])),
+            "mean_capped_true_mer": round(float(np.minimum(rates, 1).mean()), 3),
+            f"kept_at_{THRESHOLD}": {
+                name: {
+                    "share": round(float(which.mean()), 3),
+                    "capped_true_mer": round(float(np.minimum(rates[which], 1).mean()), 3),
+                }
+                for name, which in kept.items()
+            },
+            **(compared(distances, bad) if bad.any() else {}),
+            "same_chunks_faster": measure.ratio(seconds, "teacher", "auxiliary"),
+            "seconds": {name: [round(run, 2) for run in runs] for name, runs in seconds.items()},
+            "parameters": {name: model.parameters for name, model in models.items()},
+        },
+        packages=["faster-whisper", "ctranslate2"],
+    )
+
+
+if __name__ == "__main__":
+    main()
