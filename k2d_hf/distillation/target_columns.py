@@ -105,8 +105,12 @@ def as_arrays(rows: Dataset, parties: Iterable[str]) -> Dataset:
 
 def without_targets(rows: Dataset) -> Dataset:
     """The same rows without soft targets."""
-    known = {*DESCRIBED, *(name for party in PARTIES for kind in KINDS for name in columns_of(party, kind))}
-    return rows.remove_columns([name for name in rows.column_names if name in known])
+    return rows.remove_columns([name for name in rows.column_names if is_target(name)])
+
+
+def is_target(column: str) -> bool:
+    """Whether a column is one of those that soft targets add."""
+    return column in DESCRIBED or any(column in columns_of(party, kind) for party in PARTIES for kind in KINDS)
 
 
 def stored_targets(chunk: Mapping[str, Any], example: Example) -> dict[str, np.ndarray]:

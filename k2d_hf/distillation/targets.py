@@ -9,8 +9,6 @@ without, is drawn anew in each epoch, so targets are stored for every form that 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import Tensor
 from k2d_hf.arrow import opened_files, write_file
 from k2d_hf.cache import scratch_folder
 from k2d_hf.distillation.collator import K2DDataCollator, pad_examples
+from k2d_hf.distillation.earlier_targets import EarlierTargets, shard_key
 from k2d_hf.distillation.encoder_states import EncoderStates
 from k2d_hf.distillation.losses import Head, SoftTargets, check_vocabulary
 from k2d_hf.distillation.parties import decode, encode, load_party, output_embedding
@@ -38,7 +37,6 @@ from k2d_hf.distillation.target_columns import (
 )
 from k2d_hf.errors import K2DError
 from k2d_hf.shards import RecordedFolder
-from k2d_hf.storage import file_key
 from k2d_hf.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -151,31 +149,35 @@ def write_soft_targets(
         "prompts": collator.previous_text_probability, "tokens": collator.max_tokens,
     }  # fmt: skip
     finished = RecordedFolder(shards_dir, settings=settings)
-    files = []
+    files: list[Path] = []
+    earlier = EarlierTargets(shards_dir, passed_over=files)
     for rows in plain.with_format(None).iter(batch_size=shard_size):
-        path = shards_dir / f"{_key(rows)}.arrow"
+        path = shards_dir / f"{shard_key(rows)}.arrow"
         files.append(path)
-        count = len(rows["text"])
         if path.exists():
-            stage.on_progress(count)
+            stage.on_progress(len(rows["text"]))
             continue
         finished.record()
-        parts = [
-            stage({name: values[at : at + batch_size] for name, values in rows.items()})
-            for at in range(0, count, batch_size)
-        ]
-        added = {name: [value for part in parts for value in part[name]] for name in parts[0]}
-        write_file({**rows, **added}, features, path)
+        write_file({**rows, **_shard(stage, rows, earlier, batch_size)}, features, path)
     return files, features
 
 
-def _key(rows: dict[str, list[Any]]) -> str:
-    """Short hash of some chunks and of the files that they lie in."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps(rows, sort_keys=True, default=str).encode(errors="surrogatepass"))
-    for recording in sorted(set(rows["recording"])):
-        digest.update(file_key(recording).encode(errors="surrogatepass"))
-    return digest.hexdigest()
+def _shard(
+    stage: _Targets, rows: dict[str, list[Any]], earlier: EarlierTargets, batch_size: int
+) -> dict[str, list[Any]]:
+    """Target columns of the chunks of a shard; what is there already is not computed again."""
+    chunks = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+    targets = [earlier.of(chunk) if stage.wants(chunk) else None for chunk in chunks]
+    missing = [index for index, found in enumerate(targets) if found is None]
+    if len(missing) < len(chunks):
+        stage.on_progress(len(chunks) - len(missing))
+    for at in range(0, len(missing), batch_size):
+        batch = missing[at : at + batch_size]
+        computed = stage([chunks[index] for index in batch])
+        for place, index in enumerate(batch):
+            targets[index] = {name: values[place] for name, values in computed.items()}
+    known = [found for found in targets if found is not None]
+    return {name: [found[name] for found in known] for name in known[0]}
 
 
 def top_tokens(head: Head, *, k: int, temperature: float) -> SoftTargets:
@@ -222,11 +224,13 @@ class _Targets:
         self.kept = kept
         self.on_progress = on_progress or (lambda count: None)
 
+    def wants(self, chunk: dict[str, Any]) -> bool:
+        """Whether a chunk gets targets: if it is kept, and its label is not too long."""
+        return bool(chunk.get("keep", True)) and self.collator.fits(chunk)
+
     @torch.no_grad()
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        names = list(batch)
-        chunks = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        wanted = [index for index, chunk in enumerate(chunks) if chunk.get("keep", True) and self.collator.fits(chunk)]
+    def __call__(self, chunks: list[dict[str, Any]]) -> dict[str, list[Any]]:
+        wanted = [index for index, chunk in enumerate(chunks) if self.wants(chunk)]
         forms: dict[int, list[dict[str, Any]]] = {index: [] for index in range(len(chunks))}
         found: dict[str, dict[int, list[Tensor]]] = {}  # by column and chunk, a part a form
         if wanted:

@@ -9,9 +9,10 @@ from datasets import load_from_disk
 
 from distillation.tiny_training import another, log_probabilities, trainer_for
 from k2d_hf import K2DDataCollator, create_student
+from k2d_hf.distillation import earlier_targets as earlier_module
 from k2d_hf.distillation import targets as targets_module
 from k2d_hf.distillation.losses import Head
-from k2d_hf.distillation.target_columns import without_targets
+from k2d_hf.distillation.target_columns import stored_targets, without_targets
 from k2d_hf.distillation.targets import add_soft_targets, top_tokens
 from k2d_hf.errors import K2DError
 
@@ -204,6 +205,41 @@ def test_dropped_and_overlong_chunks_get_no_targets(chunks, tiny_whisper, make):
     stored = add_soft_targets(rows, tiny_whisper, make(), kind="top", k=4)
     assert [len(row["target_forms"]) > 0 for row in stored] == [False, False, True]
     assert [len(row["teacher_top_ids"]) > 0 for row in stored] == [False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["hidden", "top"])
+def test_another_verdict_asks_the_teacher_for_new_chunks_alone(chunks, tiny_whisper, make, tmp_path, monkeypatch, kind):
+    count, options = len(chunks), {"kind": kind, "k": 8, "shards_dir": tmp_path / "shards", "shard_size": 3}
+
+    def judged(kept):
+        rows = [{**row, "keep": index in kept, "distance": 0.1 * index} for index, row in enumerate(chunks)]
+        return type(chunks).from_list(rows)
+
+    add_soft_targets(judged(range(count - 1)), tiny_whisper, make(), **options)
+    encoded = []
+    encode = targets_module.encode
+    monkeypatch.setattr(targets_module, "encode", lambda model, x: encoded.append(len(x)) or encode(model, x))
+    again = add_soft_targets(judged(range(1, count)), tiny_whisper, make(), **options)
+    assert sum(encoded) == 1
+    fresh = add_soft_targets(judged(range(1, count)), tiny_whisper, make(), kind=kind, k=8)
+    assert again.features == fresh.features
+    assert again["keep"] == fresh["keep"]
+    assert again[0]["target_forms"] == []
+    for one, other in zip(again.select(range(1, count)), fresh.select(range(1, count)), strict=True):
+        for example in make().forms(one).values():
+            for name, values in stored_targets(one, example).items():
+                np.testing.assert_allclose(values, stored_targets(other, example)[name], atol=4e-3)
+
+
+def test_targets_of_a_recording_that_has_changed_are_made_again(chunks, tiny_whisper, make, tmp_path, monkeypatch):
+    options = {"kind": "top", "k": 8, "shards_dir": tmp_path / "shards"}
+    add_soft_targets(chunks, tiny_whisper, make(), **options)
+    monkeypatch.setattr(earlier_module, "file_key", lambda path: f"{path} of another age")
+    encoded = []
+    encode = targets_module.encode
+    monkeypatch.setattr(targets_module, "encode", lambda model, x: encoded.append(len(x)) or encode(model, x))
+    add_soft_targets(chunks, tiny_whisper, make(), **options)
+    assert sum(encoded) == len(chunks)
 
 
 def test_the_auxiliary_has_targets_of_its_own(chunks, peaked, make, processor, tmp_path):
