@@ -150,6 +150,14 @@ class EvaluateSettings:
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.")
     speed_runs: int = setting(1, "Runs over which the real-time factor is averaged; the paper has five.", least=1)
+    speed_recordings: int | None = setting(
+        None, "Recordings that those runs are about, the first ones; null is all. Errors are those of all.", least=1
+    )
+
+    def passes(self, recordings: int) -> int:
+        """How often a model transcribes a recording, where there are so many."""
+        timed = min(recordings, self.speed_recordings or recordings)
+        return timed * self.speed_runs + recordings - timed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,7 +81,8 @@ class _System:
 
     @property
     def factors(self) -> list[float]:
-        return [factor for one in self.figures for factor in one["rtf_runs"]]
+        measurements = dict.fromkeys(tuple(one["rtf_runs"]) for one in self.figures)  # a run may have begun as a copy
+        return [factor for factors in measurements for factor in factors]
 
 
 def compare_runs(

@@ -239,7 +239,9 @@ def _seconds(name: str, plan: Plan, arguments: Any, machine: Throughput) -> floa
         models = [teacher, student, student] if recipe.evaluate.before else [teacher, student]
         beams = recipe.evaluate.beam_size
         once = sum(decoding_seconds(machine, model, plan.evaluation.seconds, beam_size=beams) for model in models)
-        return once * recipe.evaluate.speed_runs * (ONE_BY_ONE if recipe.evaluate.batch_size == 1 else 1.0)
+        count = plan.evaluation.recordings or 1
+        passes = recipe.evaluate.passes(count) / count
+        return once * passes * (ONE_BY_ONE if recipe.evaluate.batch_size == 1 else 1.0)
     return None
 
 

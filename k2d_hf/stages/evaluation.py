@@ -47,7 +47,7 @@ def evaluate(
     """
     from k2d_hf.evaluation.evaluate import evaluate_model
 
-    stage.start(len(recordings) * len(models) * settings.speed_runs, "recordings")
+    stage.start(len(models) * settings.passes(len(recordings)), "recordings")
     options = {name: value for name, value in vars(settings).items() if name != "before"}
     figures: dict[str, dict[str, Any]] = {}
     transcripts: list[dict[str, Any]] = []
@@ -70,7 +70,7 @@ def evaluate(
             if resume is not None:
                 write_whole(str(_place(resume, key)), json.dumps(measured).encode())
         else:
-            stage.advance(len(recordings) * settings.speed_runs, name)
+            stage.advance(settings.passes(len(recordings)), name)
         figures[name] = {**measured["figures"], "model": checkpoint.name}
         transcripts += [{"model": name, **transcript} for transcript in measured["transcripts"]]
     if resume is not None:

@@ -22,12 +22,13 @@ def measured(
     name, wrong, *, recordings=4, folder=None, seed=0, teacher_wrong=4, metric="composite", beam=5, places="/a"
 ):
     """A run whose student has `wrong` of ten characters wrong in every recording."""
+    noise = 1e-9 * sum(name.encode())  # no two measurements are alike
 
     def figures(model, count):
         return {
             "model": model, "mer": count / 10, "zh_cer": count / 10, "en_wer": None,
             "substitutions": count * recordings, "deletions": 0, "insertions": 0, "looping_outputs": 1,
-            "rtf": 0.1, "rtf_runs": [0.1 if model == "org/teacher" else 0.05], "engine": "transformers",
+            "rtf": 0.1, "rtf_runs": [(0.1 if model == "org/teacher" else 0.05) + noise], "engine": "transformers",
             "language": "zh", "beam_size": beam,
         }  # fmt: skip
 
@@ -87,6 +88,13 @@ def test_teachers_come_first_and_seeds_share_a_row():
     assert (per.reduction, per.speed_up, per.kept) == pytest.approx((0.25, 2.0, 0.75))
     assert (full.mer, full.mer_spread, full.reduction) == (0.5, None, -0.25)
     assert per.mer_interval == pytest.approx((0.3, 0.3))  # recordings that are alike
+
+
+def test_a_measurement_that_a_run_began_with_as_a_copy_counts_once():
+    first, second = measured("lab-s1", 2, seed=1), measured("lab-s2", 3, seed=2)
+    second.figures["teacher"]["rtf_runs"][:] = first.figures["teacher"]["rtf_runs"]
+    teacher, student = compare_runs([first, second]).rows
+    assert (teacher.speed_runs, student.speed_runs) == (1, 2)
 
 
 def test_a_second_teacher_is_a_row_of_its_own():

@@ -12,6 +12,7 @@ from scripted_whisper import write_scripted_whisper
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model, looping_windows
 from k2d_hf.labelling.chunking import Segment
+from k2d_hf.recipe import EvaluateSettings
 
 # 9 + 6 tokens; two substitutions (個, model), one insertion (attention), one deletion (要)
 REFERENCES = {3.0: "我們用 GPU 來 train 一個 model", 4.0: "這個 attention 很重要"}
@@ -61,6 +62,17 @@ def test_figures_can_be_written_as_json_without_the_transcripts(recordings):
     assert json.loads(json.dumps(figures)) == figures
 
 
+def test_speed_may_be_that_of_the_first_recordings_and_errors_are_those_of_all(recordings):
+    model, done = ScriptedTranscriber(SCRIPT, batch_size=1), []
+    result = evaluate_model(model, recordings, speed_runs=3, speed_recordings=1, on_progress=done.append)
+    assert model.calls == [WARM_UP, [3.0], [3.0], [3.0], [4.0]]
+    assert len(result.rtf_runs) == 3
+    whole = evaluate_model(ScriptedTranscriber(SCRIPT, batch_size=1), recordings)
+    assert (result.transcripts, result.mer, result.audio_seconds) == (whole.transcripts, whole.mer, whole.audio_seconds)
+    assert sum(done) == EvaluateSettings(speed_runs=3, speed_recordings=1).passes(2) == 4
+    assert EvaluateSettings(speed_runs=3, speed_recordings=9).passes(2) == EvaluateSettings(speed_runs=3).passes(2) == 6
+
+
 def test_a_language_without_references_has_no_rate(tmp_path):
     recordings = Dataset.from_list([{"recording": make(tmp_path, 3.0), "reference": "just English"}])
     result = evaluate_model(ScriptedTranscriber({3.0: [(0, 1, "just english")]}), recordings)
@@ -105,6 +117,7 @@ def test_what_leaves_nothing_to_evaluate_is_an_error_before_any_model_runs(recor
         (recordings.select([]), {}, "none of 0 recordings can be evaluated"),
         (recordings.rename_column("recording", "audio"), {}, "no column recording among audio, reference"),
         (recordings, {"speed_runs": 0}, "speed_runs 0: at least 1"),
+        (recordings, {"speed_recordings": 0}, "speed_recordings 0: at least 1"),
     ]:
         with pytest.raises(K2DError, match=message):
             evaluate_model(model, rows, **settings)
