@@ -1,6 +1,8 @@
 """The laboratory's recipes and its speech: rows that differ in one setting, lectures that come out as planned."""
 
+import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from random import Random
@@ -43,7 +45,7 @@ def test_rows_differ_in_their_metric_and_their_name_alone():
 @pytest.mark.parametrize("row", ROWS)
 def test_each_row_has_a_plan(row):
     plan = plan_run(load_recipe(LAB / f"{row}.yaml", [f"name=planned-{row}"], elsewhere=True))
-    assert (plan.steps, plan.batch, plan.student.decoder_layers) == (800, 8, 2)
+    assert (plan.steps, plan.batch, plan.student.decoder_layers) == (600, 4, 2)
 
 
 @pytest.mark.parametrize("scene", ["lecture", "hard"])
@@ -67,6 +69,35 @@ def test_the_same_seed_says_the_same(speech):
     ]
     assert made[0][1] == made[1][1]
     assert np.array_equal(made[0][0], made[1][0])
+
+
+@pytest.fixture(scope="module")
+def laboratory():
+    """The script that runs it."""
+    spec = importlib.util.spec_from_file_location("laboratory", LAB / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_run_begins_with_the_labels_and_what_was_measured_of_the_teacher(laboratory, tmp_path):
+    labels, first, second = (tmp_path / name for name in ("labels", "first", "second"))
+    for file in ("chunks/state.json", "resume/targets-1/a.arrow", "resume/distil-1/b", "student/model", "log.txt"):
+        (labels / file).parent.mkdir(parents=True, exist_ok=True)
+        (labels / file).write_text(file, encoding="utf-8")
+    laboratory.begin(first, labels, [first, second])
+    copied = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
+    assert copied == ["chunks/state.json", "resume/targets-1/a.arrow"]
+    (first / "resume" / "evaluate-1.json").write_text("{}", encoding="utf-8")
+    laboratory.begin(second, labels, [first, second])
+    assert not (second / "resume" / "evaluate-1.json").exists()  # the first is at it still
+    shutil.rmtree(second)
+    (first / "evaluation.json").write_text("{}", encoding="utf-8")
+    laboratory.begin(second, labels, [first, second])
+    assert (second / "resume" / "evaluate-1.json").exists()
+    (first / "chunks" / "state.json").write_text("its own", encoding="utf-8")
+    laboratory.begin(first, labels, [first, second])
+    assert (first / "chunks" / "state.json").read_text(encoding="utf-8") == "its own"
 
 
 def test_no_two_splits_share_a_seed_and_manifests_name_audio_from_where_they_lie(speech, tmp_path):

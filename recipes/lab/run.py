@@ -1,23 +1,33 @@
 """Run the laboratory: every row of the paper's Table 2 with every seed, then compare them.
 
-    python recipes/lab/run.py                       # five rows, three seeds
+    python recipes/lab/run.py                       # five rows, three seeds, two runs at a time on two cores
     python recipes/lab/run.py --rows full composite --seeds 1 2 3 --set distil.max_steps=1200
 
-The first run labels; the others begin with a copy of it, so that teacher and auxiliary hear each chunk once. What is
-there already is up to date and takes seconds: a laboratory that was stopped goes on where it was.
+A run called `labels` comes first and keeps every chunk, so that teacher and auxiliary hear each once; the others begin
+with a copy of it. What is there already is up to date and takes seconds: a laboratory that was stopped goes on where it
+was. Runs at the same time have cores of their own, so that all are measured alike.
 """
 
 import argparse
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
-from k2d_hf import load_recipe, run_recipe
 from k2d_hf.evaluation.comparison_table import write_comparison
 from k2d_hf.stages import compare
 
 HERE = Path(__file__).parent
 ROWS = ["full", "trivial", "mer", "per", "composite"]
-OF_ONE_RUN = shutil.ignore_patterns("student", "report.html", "calibration.*", "log.txt", ".*")
+OF_ONE_RUN = shutil.ignore_patterns(
+    "student", "report.html", "calibration.*", "evaluation*", "log.txt", "distil-*", ".*"
+)
+CORES = sorted(os.sched_getaffinity(0))
 
 
 def main() -> None:
@@ -26,18 +36,58 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--prefix", default="lab", help="what the runs' names begin with")
+    parser.add_argument("--jobs", type=int, default=len(CORES), help="runs at the same time, each with as many cores")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="in all recipes")
     arguments = parser.parse_args()
-    finished: list[Path] = []
-    for seed in arguments.seeds:
-        for row in arguments.rows:
-            name = f"{arguments.prefix}-{row}-{seed}"
-            recipe = load_recipe(HERE / f"{row}.yaml", [f"name={name}", f"distil.seed={seed}", *arguments.set])
-            if finished and not recipe.directory.exists():
-                shutil.copytree(finished[0], recipe.directory, ignore=OF_ONE_RUN)
-            run_recipe(recipe)
-            finished.append(recipe.directory)
-    print(write_comparison(compare(finished), None))
+    labels = Path(f"runs/{arguments.prefix}-labels")
+    once = ["evaluation=null", "distil.max_steps=1", "targets.enabled=true", "report.enabled=false"]
+    run("full", labels, 1, [*arguments.set, *once], CORES)
+    wanted = [(row, seed) for seed in arguments.seeds for row in arguments.rows]
+    folders = [Path(f"runs/{arguments.prefix}-{row}-{seed}") for row, seed in wanted]
+    free: SimpleQueue[list[int]] = SimpleQueue()
+    for job in range(arguments.jobs):
+        free.put(CORES[job :: arguments.jobs])
+
+    def one(row: str, seed: int, folder: Path) -> None:
+        begin(folder, labels, folders)
+        cores = free.get()
+        try:
+            run(row, folder, seed, arguments.set, cores)
+        finally:
+            free.put(cores)
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for _ in pool.map(one, *zip(*wanted, strict=True), folders):
+            pass
+    print(write_comparison(compare(folders), None))
+
+
+def begin(folder: Path, labels: Path, others: Iterable[Path]) -> None:
+    """Copy labels, targets, and what was measured of the teacher, unless the run has begun."""
+    if folder.exists():
+        return
+    shutil.copytree(labels, folder, ignore=OF_ONE_RUN)
+    for measured in measurements(others):
+        shutil.copy2(measured, folder / "resume")
+
+
+def measurements(folders: Iterable[Path]) -> Iterator[Path]:
+    """What evaluation keeps for the next run, of the first run that has finished it."""
+    for folder in folders:
+        if (folder / "evaluation.json").exists():
+            yield from (folder / "resume").glob("evaluate-*.json")
+            return
+
+
+def run(row: str, folder: Path, seed: int, settings: list[str], cores: list[int]) -> None:
+    """One run of `k2d run`, in a process of its own on some cores."""
+    sets = [f"name={folder.name}", f"distil.seed={seed}", *settings]
+    command = [sys.executable, "-m", "k2d_hf", "run", str(HERE / f"{row}.yaml"), "--quiet"]
+    command += [part for setting in sets for part in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(len(cores))}
+    print(f"{folder}: begins", flush=True)
+    subprocess.run(command, env=environment, preexec_fn=partial(os.sched_setaffinity, 0, cores), check=True)
+    print(f"{folder}: done", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,71 @@
+"""What the teacher's labels of the laboratory are like, split by split, and what each metric finds in them.
+
+    python recipes/lab/labels.py runs/lab-labels/validated lab-speech/train.jsonl
+
+A label is bad if its true MER is above 0.4, and loops by Eq. 1 of the paper; a true MER counts as 1 at most.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from k2d_hf.validation.calibration import BAD_MER
+from k2d_hf.validation.distance import METRICS, label_distance
+from k2d_hf.validation.references import chunk_reference, label_error_rate, references_of
+
+HEAD = ["split", "chunks", "minutes", "loops", "bad", "true MER", *METRICS]
+
+
+def main() -> None:
+    """Print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("validated", help="validated chunks")
+    parser.add_argument("references", help="manifest of what was said")
+    parser.add_argument("--alpha", type=float, default=0.4)
+    arguments = parser.parse_args()
+    rows = datasets.load_from_disk(arguments.validated).to_list()
+    spoken = references_of(arguments.references, [row["recording"] for row in rows])
+    rates = np.array(
+        [
+            label_error_rate(chunk_reference(spoken[row["recording"]], row["start"], row["duration"]), row["text"])
+            for row in rows
+        ]
+    )
+    keeps = {
+        metric: np.array(
+            [label_distance(row["text"], row["auxiliary_text"] or "", metric) <= arguments.alpha for row in rows]
+        )
+        for metric in METRICS
+    }
+    splits = np.array([re.sub(r"_\d+$", "", Path(row["recording"]).stem) for row in rows])
+    print("| " + " | ".join(HEAD) + " |\n|" + " --- |" * len(HEAD))
+    for name in [*dict.fromkeys(splits), "all"]:
+        chosen = (splits == name) | (name == "all")
+        print("| " + " | ".join([name, *cells(rows, rates, keeps, chosen)]) + " |")
+    found = "share kept, share of the bad labels dropped, true MER of what is kept"
+    print(f"\nUnder a metric, at alpha {arguments.alpha:g}: {found}.")
+
+
+def cells(rows: list[dict], rates: np.ndarray, keeps: dict[str, np.ndarray], chosen: np.ndarray) -> list[str]:
+    """The cells of one split after its name."""
+    mine = [row for row, here in zip(rows, chosen, strict=True) if here]
+    bad, capped = rates > BAD_MER, np.minimum(rates, 1)
+    minutes = sum(row["duration"] for row in mine) / 60
+    counts = [len(mine), round(minutes), sum(row["teacher_loops"] for row in mine), int(bad[chosen].sum())]
+    found = [
+        f"{percent(keep[chosen])}, {percent(~keep[chosen & bad])}, {capped[chosen & keep].mean():.3f}"
+        for keep in keeps.values()
+    ]
+    return [*map(str, counts), f"{capped[chosen].mean():.3f}", *found]
+
+
+def percent(values: np.ndarray) -> str:
+    """The share that is true."""
+    return f"{100 * values.mean():.0f}%" if len(values) else "-"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Make the quickstart's auxiliary: a Whisper base with half its encoder and a third of its decoder, repaired by LoRA.
+
+    python recipes/lab/speech/make_speech.py lab-speech --split repair-lecture --split repair-hard --split repair-broad
+    python recipes/quickstart/train_auxiliary.py lab-speech/repair.jsonl --output my-auxiliary
+
+It learns from speech with its texts, made with other seeds than any lecture of the quickstart or of the laboratory.
+What is written is the adapter, a folder that serves as a model; a run that was stopped goes on from its last checkpoint.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+
+from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
+from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.checkpoints.adapters import save_adapter
+from k2d_hf.labelling.chunking import chunk_rows, pack_segments
+from k2d_hf.recipe import load_recipe
+from k2d_hf.validation.references import read_references
+
+HERE = Path(__file__).parent
+NAME = "k2d-quickstart-auxiliary"
+ENCODER_LAYERS = [0, 2, 5]
+DECODER_LAYERS = [0, 5]
+LORA = LoraConfig(r=64, lora_alpha=128, target_modules=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"])
+SETTINGS = {
+    "encoder_weight": 2.0,  # half an encoder must first hear what the whole one hears
+    "ce_weight": 1.0,
+    "kl_weight": 0.25,
+    "freeze_encoder": False,
+    "freeze_embeddings": True,
+    "timestamp_probability": 0.0,  # it transcribes chunks, and is asked for nothing else
+    "previous_text_probability": 0.0,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-3,
+    "warmup_steps": 20,
+    "lr_scheduler_type": "cosine",
+    "bf16": True,
+    "logging_steps": 10,
+    "save_steps": 100,
+    "save_total_limit": 1,
+    "report_to": [],
+}
+
+
+def main() -> None:
+    """Train, and write the adapter."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("speech", help="manifest of recordings with segments (start, end, text)")
+    parser.add_argument("--work", default="runs/auxiliary", help="folder of the training's checkpoints")
+    parser.add_argument("--output", type=Path, default=HERE / "auxiliary", help="folder of the adapter; empty or new")
+    parser.add_argument("--epochs", type=float, default=14)
+    arguments = parser.parse_args()
+    sources = load_recipe(HERE / "quickstart.yaml").teacher
+    base = str(resolve_checkpoint(sources).path)
+    chunks = [
+        row
+        for recording, segments in read_references(arguments.speech).items()
+        for row in chunk_rows(recording, pack_segments(segments), language="zh")
+    ]
+    trainer = K2DTrainer(
+        create_student(base, DECODER_LAYERS, ENCODER_LAYERS, language="zh"),
+        K2DTrainingArguments(
+            arguments.work, num_train_epochs=arguments.epochs, use_cpu=not torch.cuda.is_available(), **SETTINGS
+        ),
+        teacher_model=base,
+        train_dataset=Dataset.from_list(chunks),
+        peft_config=LORA,
+    )
+    trainer.train(resume_from_checkpoint=any(Path(arguments.work).glob("checkpoint-*")))
+    save_adapter(
+        trainer.model,
+        arguments.output,
+        sources=sources,
+        encoder_layers=ENCODER_LAYERS,
+        decoder_layers=DECODER_LAYERS,
+        name=NAME,
+    )
+
+
+if __name__ == "__main__":
+    main()
