@@ -7,7 +7,7 @@ those that it disagrees with most, and where several are as far, the expected sh
 what the auxiliary's pass over the chunks takes, against the teacher's, in turns, models loaded.
 
     python benchmarks/auxiliary_recall.py recipes/lab/dev/dev.jsonl
-    python benchmarks/auxiliary_recall.py lab-speech/train.jsonl --chunks runs/lab-full-1/chunks --rounds 1
+    python benchmarks/auxiliary_recall.py lab-speech/train.jsonl --chunks runs/labels-of-lab/chunks --rounds 1
 """
 
 from __future__ import annotations

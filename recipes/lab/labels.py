@@ -1,6 +1,6 @@
 """What the teacher's labels of the laboratory are like, split by split, and what each metric finds in them.
 
-    python recipes/lab/labels.py runs/lab-labels/validated lab-speech/train.jsonl
+    python recipes/lab/labels.py runs/labels-of-lab/validated lab-speech/train.jsonl
 
 A label is bad if its true MER is above 0.4, and loops by Eq. 1 of the paper; a true MER counts as 1 at most.
 """

@@ -3,9 +3,9 @@
     python recipes/lab/run.py                       # five rows, three seeds, two runs at a time on two cores
     python recipes/lab/run.py --rows full composite --seeds 1 2 3 --set distil.max_steps=1200
 
-A run called `labels` comes first and keeps every chunk, so that teacher and auxiliary hear each once; the others begin
-with a copy of it. What is there already is up to date and takes seconds: a laboratory that was stopped goes on where it
-was. Runs at the same time have cores of their own, so that all are measured alike.
+The run `labels-of-lab` comes first and keeps every chunk, so that teacher and auxiliary hear each once; the others
+begin with a copy of it. What is there already is up to date and takes seconds: a laboratory that was stopped goes on
+where it was. Runs at the same time have cores of their own, so that all are measured alike.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(CORES), help="runs at the same time, each with as many cores")
     parser.add_argument("--set", action="append", default=[], metavar="key=value", help="in all recipes")
     arguments = parser.parse_args()
-    labels = Path(f"runs/{arguments.prefix}-labels")
+    labels = Path(f"runs/labels-of-{arguments.prefix}")
     once = ["evaluation=null", "distil.max_steps=1", "targets.enabled=true", "report.enabled=false"]
     run("full", labels, 1, [*arguments.set, *once], CORES)
     wanted = [(row, seed) for seed in arguments.seeds for row in arguments.rows]

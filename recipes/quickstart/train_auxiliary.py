@@ -4,7 +4,7 @@
     python recipes/quickstart/train_auxiliary.py lab-speech/repair.jsonl --output my-auxiliary
 
 It learns from speech with its texts, made with other seeds than any lecture of the quickstart or of the laboratory.
-What is written is the adapter, a folder that serves as a model; a run that was stopped goes on from its last checkpoint.
+What is written is the adapter, a folder that serves as a model; a run that was stopped goes on where it was.
 """
 
 import argparse
