@@ -183,6 +183,7 @@ class ReportSettings:
     """The page that shows what a run did."""
 
     enabled: bool = setting(True, "Write report.html at the end of a run.")
+    student: bool = setting(True, "Have the student transcribe the chunks that are shown; a minute or less on a CPU.")
     megabytes: float = setting(25.0, "The page grows no larger; players that have no room are left out.", least=0)
 
 

@@ -22,6 +22,7 @@ WORST = 20
 SAMPLE = 10
 SEED = 0  # of the sample: the same run gives the same page
 KEPT = "kept"
+SOURCE = ("recording", "start", "duration", "audio", "language")
 _NUMBERS = ("duration", "distance", "per", "keep", "drop_reason")
 
 
@@ -95,7 +96,7 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
 def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> ChunkFact:
     from k2d_hf.validation.references import label_error_rate
 
-    source: dict[str, Any] = {name: row[name] for name in ("recording", "start", "duration", "audio") if name in row}
+    source: dict[str, Any] = {name: row[name] for name in SOURCE if name in row}
     reference = said.of(row)
     return ChunkFact(
         recording=names[row["recording"]],

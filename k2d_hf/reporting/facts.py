@@ -52,6 +52,7 @@ class ChunkFact:
     teacher_loops: bool
     auxiliary_loops: bool
     source: Mapping[str, Any] = field(repr=False)
+    student_text: str | None = None  # None where no student has been asked, or it gave no transcript
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,10 @@ def _truth(facts: RunFacts) -> str | None:
 
 def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting) -> list[dict[str, Any]]:
     shown = []
+    student = any(chunk.student_text is not None for chunk in chunks)
     for index, chunk in enumerate(chunks):
         texts = [("teacher", chunk.text), ("auxiliary", chunk.auxiliary_text)]
+        texts += [("student", chunk.student_text)] if student else []
         shown.append(
             {
                 "title": f"{chunk.recording}, {clock(chunk.start)} to {clock(chunk.start + chunk.duration)}",

@@ -17,7 +17,9 @@ from k2d_hf.reporting.gathering import gather
 from k2d_hf.reporting.names import counted, length
 from k2d_hf.reporting.page import Clips, Page, render_page
 from k2d_hf.reporting.plots import draw_plots
+from k2d_hf.reporting.student import heard_by_student, student_of
 from k2d_hf.storage import write_whole
+from k2d_hf.wording import message_of
 
 if TYPE_CHECKING:
     from k2d_hf.validation.calibration_report import Calibration
@@ -43,6 +45,7 @@ def write_report(
     references: str | Path | None = None,
     output: str | Path | None = None,
     megabytes: float = MEGABYTES,
+    student: bool = True,
     on_start: Callable[[int], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> WrittenReport:
@@ -54,8 +57,10 @@ def write_report(
             labels. Those of the run's recipe if None, as far as they can still be read.
         output: the file; `report.html` in the run if None.
         megabytes: the page grows no larger, as long as its text alone is not; clips that have no room are left out.
-        on_start: called with the number of clips to come.
-        on_progress: called with the number of clips done.
+        student: whether the run's student, where there is one, transcribes the chunks that are shown; it is asked
+            once, and what it gave stays in the run's folder `resume`.
+        on_start: called with the number of transcripts and clips to come.
+        on_progress: called with the number of them done.
 
     Raises:
         K2DError: if `directory` is no run, or the references cannot be used.
@@ -64,6 +69,18 @@ def write_report(
     path = Path(output) if output is not None else directory / "report.html"
     facts = gather(directory, references)
     notes = [facts.no_references] if facts.no_references else []
+    trained = student_of(directory) if student else None
+    chunks = [*facts.worst, *facts.sample]
+    if on_start:
+        on_start(len(chunks) * (2 if trained else 1) + len(facts.recordings))
+    if trained:
+        try:
+            chunks = heard_by_student(
+                chunks, trained, language=facts.language, resume=directory / "resume", on_progress=on_progress
+            )
+        except (K2DError, OSError, ValueError) as error:  # damaged weights, a disk that is full or not to be written
+            notes.append(f"no transcripts of the student: {message_of(error)}")
+        facts = replace(facts, worst=chunks[: len(facts.worst)], sample=chunks[len(facts.worst) :])
     try:
         plots = draw_plots(facts)
     except K2DError as error:
@@ -72,8 +89,6 @@ def write_report(
     page = Page(facts, plots, notes=notes, made=time.strftime("%Y-%m-%d %H:%M"))
     room = int(1e6 * megabytes) - len(render_page(page).encode()) - 1000  # for what is said of the clips
     maker = ClipMaker(room)
-    if on_start:
-        on_start(len(facts.worst) + len(facts.sample) + len(facts.recordings))
 
     def each(items: Sequence[Any], make: Callable[[Any, ClipMaker], Clip]) -> list[Clip]:
         clips = []

@@ -53,7 +53,8 @@ def _write(
         references=references,
         output=output,
         megabytes=settings.megabytes,
-        on_start=partial(stage.start, unit="clips"),
+        student=settings.student,
+        on_start=partial(stage.start, unit="texts and clips"),
         on_progress=stage.advance,
     )
     for note in written.notes:

@@ -179,6 +179,18 @@ def test_the_page_tells_what_the_run_did(browser):
     assert "the audio is not at hand: no such file" in shown
 
 
+def test_the_student_is_asked_once_for_the_chunks_that_are_shown(finished, tmp_path, monkeypatch):
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    monkeypatch.setattr("k2d_hf.labelling.transcribers.OnDemand.load", lambda *a, **k: pytest.fail("asked again"))
+    page = write_report(run, megabytes=0).path.read_text(encoding="utf-8")
+    assert "student, against the teacher" in page
+    assert "student, against the teacher" not in write_report(run, megabytes=0, student=False).path.read_text("utf-8")
+    monkeypatch.undo()
+    (run / "student" / "config.json").write_text("{}", encoding="utf-8")
+    written = write_report(run, megabytes=0)
+    assert any(note.startswith("no transcripts of the student: ") for note in written.notes)
+
+
 def test_a_page_grows_no_larger_than_it_may(finished, tmp_path):
     written = write_report(finished[0], output=tmp_path / "small.html", megabytes=0.15)
     assert written.bytes == (tmp_path / "small.html").stat().st_size <= 150_000

@@ -1,0 +1,55 @@
+"""What the trained student makes of the chunks that a report shows, which no stage of a run asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.reporting.facts import ChunkFact
+from k2d_hf.resuming import key_of, unfinished
+
+
+def student_of(directory: Path) -> Path | None:
+    """The folder of a run's student; None where it is not trained yet."""
+    student = directory / "student"
+    return student if any(student.glob("model*.safetensors")) else None
+
+
+def heard_by_student(
+    chunks: Sequence[ChunkFact],
+    student: Path,
+    *,
+    language: str | None,
+    resume: Path,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[ChunkFact]:
+    """The same chunks with the student's transcripts, greedy and each from scratch, as the auxiliary's are.
+
+    Args:
+        chunks: to transcribe; one whose audio cannot be read keeps None.
+        student: folder of its checkpoint.
+        language: as the recipe has it.
+        resume: folder that keeps the transcripts, so that the next report of the same student asks for none again.
+        on_progress: called with the number of chunks done.
+
+    Raises:
+        K2DError: if the student cannot be loaded.
+    """
+    from datasets import Dataset
+
+    from k2d_hf.validation.auxiliary import validate_labels
+
+    if not chunks:
+        return []
+    rows = Dataset.from_list([{**chunk.source, "text": chunk.text} for chunk in chunks])
+    heard = validate_labels(
+        rows,
+        str(student),
+        metric="full",
+        language=language,
+        shards_dir=unfinished(resume, "report", key_of(checkpoint_fingerprint(student), language)),
+        on_progress=on_progress,
+    )
+    return [replace(chunk, student_text=text) for chunk, text in zip(chunks, heard["auxiliary_text"], strict=True)]
