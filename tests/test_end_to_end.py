@@ -36,7 +36,7 @@ def run(tmp_path_factory):
         "recordings": "train.jsonl",
         "evaluation": "dev.jsonl",
         "teacher": WHISPER_BASE,
-        "auxiliary": "teacher",
+        "auxiliary": str(QUICKSTART / "auxiliary"),
         "output": str(folder / "run"),
         "label": {"condition_on_previous_text": False, "beam_size": 2},
         "validate": {"threshold": 0.9},
@@ -73,6 +73,18 @@ def test_bad_file_is_named_and_the_rest_goes_on(run):
     assert [(Path(e["recording"]).name, e["reason"]) for e in listed if "detail" in e] == [
         ("not-audio.flac", "not audio")
     ]
+
+
+def test_the_auxiliary_that_travels_with_the_quickstart_is_small_and_hears(run):
+    folder = QUICKSTART / "auxiliary"
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
+    base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+    assert len(base["encoder_layers"]) < 6
+    assert len(base["decoder_layers"]) < 6
+    chunks = load_from_disk(str(run / "validated"))
+    assert all(chunk["auxiliary_text"] for chunk in chunks)
+    assert all(chunk["auxiliary_text"] != chunk["text"] for chunk in chunks)
+    assert min(chunk["per"] for chunk in chunks) < 0.6  # it disagrees, about the same speech
 
 
 def test_student_learns_and_is_smaller(run):

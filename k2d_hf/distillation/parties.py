@@ -177,9 +177,10 @@ def student_hidden(
                 use_cache=False,
             )
         else:
-            outputs = model(
-                input_features=batch["input_features"], decoder_input_ids=batch["decoder_input_ids"], use_cache=False
-            )
+            features = batch["input_features"]
+            if base.config.apply_spec_augment:
+                features = features.clone()  # it masks them in place, and the teacher hears them whole
+            outputs = model(input_features=features, decoder_input_ids=batch["decoder_input_ids"], use_cache=False)
     return outputs.logits, outputs.encoder_last_hidden_state
 
 

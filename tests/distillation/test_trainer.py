@@ -115,6 +115,17 @@ def test_an_encoder_that_has_lost_layers_comes_nearer_to_the_teachers(parties, c
     assert distances[-1] < 0.8 * distances[0]
 
 
+def test_what_is_masked_for_the_student_the_teacher_hears(parties, chunks, processor, tmp_path):
+    trainer = build(parties, chunks, processor, tmp_path, freeze_encoder=False)
+    batch = trainer.data_collator([chunks[0]])
+    whole = batch["input_features"].clone()
+    clear = trainer.compute_loss(trainer.model.train(), batch).item()
+    parties["student"].config.update({"apply_spec_augment": True, "mask_time_prob": 0.5, "mask_time_length": 4})
+    masked = trainer.compute_loss(trainer.model, batch).item()
+    assert masked != pytest.approx(clear, rel=1e-4)
+    assert torch.equal(batch["input_features"], whole)
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [({"encoder_weight": 1.0}, "freeze_encoder"), ({"encoder_weight": 1.0, "freeze_encoder": False}, "dimensions")],
