@@ -56,15 +56,20 @@ def cells(rows: list[dict], rates: np.ndarray, keeps: dict[str, np.ndarray], cho
     minutes = sum(row["duration"] for row in mine) / 60
     counts = [len(mine), round(minutes), sum(row["teacher_loops"] for row in mine), int(bad[chosen].sum())]
     found = [
-        f"{percent(keep[chosen])}, {percent(~keep[chosen & bad])}, {capped[chosen & keep].mean():.3f}"
+        f"{percent(keep[chosen])}, {percent(~keep[chosen & bad])}, {mean(capped[chosen & keep])}"
         for keep in keeps.values()
     ]
-    return [*map(str, counts), f"{capped[chosen].mean():.3f}", *found]
+    return [*map(str, counts), mean(capped[chosen]), *found]
 
 
 def percent(values: np.ndarray) -> str:
     """The share that is true."""
     return f"{100 * values.mean():.0f}%" if len(values) else "-"
+
+
+def mean(rates: np.ndarray) -> str:
+    """The mean; - of nothing."""
+    return f"{rates.mean():.3f}" if len(rates) else "-"
 
 
 if __name__ == "__main__":
