@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("speech", help="manifest of recordings with segments (start, end, text)")
     parser.add_argument("--work", default="runs/auxiliary", help="folder of the training's checkpoints")
     parser.add_argument("--output", type=Path, default=HERE / "auxiliary", help="folder of the adapter; empty or new")
-    parser.add_argument("--epochs", type=float, default=9)
+    parser.add_argument("--epochs", type=float, default=12)
     arguments = parser.parse_args()
     sources = load_recipe(HERE / "quickstart.yaml").teacher
     base = str(resolve_checkpoint(sources).path)

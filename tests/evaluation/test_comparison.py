@@ -22,7 +22,7 @@ def measured(
     name, wrong, *, recordings=4, folder=None, seed=0, teacher_wrong=4, metric="composite", beam=5, places="/a"
 ):
     """A run whose student has `wrong` of ten characters wrong in every recording."""
-    noise = 1e-9 * sum(name.encode())  # no two measurements are alike
+    noise = 1e-12 * sum(name.encode())  # no two measurements are alike
 
     def figures(model, count):
         return {
