@@ -117,7 +117,7 @@ def evaluate_model(
         if value is not None and value < 1:
             raise K2DError(f"{setting} {value}: at least 1")
     rows, skipped = _readable(recordings)
-    timed, others = rows[:speed_recordings], rows[len(rows[:speed_recordings]) :]
+    timed = rows[:speed_recordings]
     options = DecodingOptions(
         language=language,
         beam_size=beam_size,
@@ -136,7 +136,7 @@ def evaluate_model(
         written, worked = _transcribe(transcriber, timed, on_progress)
         transcripts = transcripts or written
         factors.append(worked / sum(row["seconds"] for row in timed))
-    transcripts += _transcribe(transcriber, others, on_progress)[0]
+    transcripts += _transcribe(transcriber, rows[len(timed) :], on_progress)[0]
     texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
     loops = [looping_windows(transcript.segments) for transcript in transcripts]
     errors = MixedErrors()
