@@ -27,8 +27,8 @@ from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, open_transcriber
 from k2d_hf.recipe import load_recipe
+from k2d_hf.stages.calibration import validated_labels
 from k2d_hf.validation.calibration import BAD_MER, COARSE_ALPHAS
-from k2d_hf.validation.references import chunk_reference, label_error_rate, references_of
 
 THRESHOLD = 0.4
 
@@ -97,13 +97,7 @@ def main() -> None:
         validated[name] = validate_labels(chunks, models[name], threshold=THRESHOLD, batch_size=arguments.batch)
 
     seconds = measure.in_turns({name: partial(run, name) for name in models}, rounds=arguments.rounds, warmup=0)
-    spoken = references_of(arguments.references, chunks["recording"])
-    rates = np.array(
-        [
-            label_error_rate(chunk_reference(spoken[row["recording"]], row["start"], row["duration"]), row["text"])
-            for row in chunks
-        ]
-    )
+    rates = validated_labels(validated["teacher"], arguments.references).true_mer
     bad = rates > BAD_MER
     distances = {name: np.array(rows["distance"]) for name, rows in validated.items()}
     kept = {name: values <= THRESHOLD for name, values in distances.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class EarlierTargets:
         """The target columns of a chunk, None where there are none."""
         if self._places is None:
             self._places = self._read()
-        found = self._places.get(_identity(chunk))
+        found = self._places.get(_identity(chunk)) if self._places else None
         if found is None:
             return None
         rows, index = found
@@ -81,9 +82,13 @@ def shard_key(rows: Mapping[str, list[Any]]) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _verdict() -> frozenset[str]:
+    return frozenset(validation_features())
+
+
 def _identity(chunk: Mapping[str, Any]) -> str:
     """Short hash of all that decides a chunk's targets: what validation says of it is left out."""
-    verdict = validation_features()
-    told = {name: value for name, value in chunk.items() if name not in verdict}
+    told = {name: value for name, value in chunk.items() if name not in _verdict()}
     text = json.dumps(told, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -32,8 +32,7 @@ def calibrate(validated: str | Path, references: str | Path | None, *, metric: s
     missing = [name for name in _NEEDED if name not in chunks.column_names]
     if missing:
         raise K2DError(f"{validated}: no column {', '.join(missing)}; give what `k2d validate` wrote")
-    labels = _labels(chunks, None if references is None else _true_rates(chunks, references))
-    calibration = calibrate_labels(labels, metric)
+    calibration = calibrate_labels(validated_labels(chunks, references), metric)
     if output is not None:
         try:
             write_calibration(calibration, output)
@@ -54,8 +53,15 @@ def write_calibration(calibration: Calibration, output: Path) -> None:
     plot_calibration(calibration, output / "calibration.png", output / "calibration.svg")
 
 
-def _labels(chunks: Dataset, true_mer: Any) -> ValidatedLabels:
+def validated_labels(chunks: Dataset, references: str | Path | None) -> ValidatedLabels:
+    """What validation stored of some chunks, with the true MER of their labels where a manifest tells what was said.
+
+    Raises:
+        K2DError: if none of the references belongs to these chunks, or they cannot be read.
+    """
     import numpy as np
+
+    true_mer = None if references is None else _true_rates(chunks, references)
 
     columns: dict[str, list[Any]] = {name: [] for name in _NEEDED}
     for batch in chunks.select_columns(list(_NEEDED)).iter(batch_size=COUNTED_AT_ONCE):

@@ -12,9 +12,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from k2d_hf.validation.calibration import BAD_MER
-from k2d_hf.validation.distance import METRICS, label_distance
-from k2d_hf.validation.references import chunk_reference, label_error_rate, references_of
+from k2d_hf.stages.calibration import validated_labels
+from k2d_hf.validation.calibration import BAD_MER, ValidatedLabels, metric_distances
+from k2d_hf.validation.distance import METRICS
 
 HEAD = ["split", "chunks", "minutes", "loops", "bad", "true MER", *METRICS]
 
@@ -26,35 +26,23 @@ def main() -> None:
     parser.add_argument("references", help="manifest of what was said")
     parser.add_argument("--alpha", type=float, default=0.4)
     arguments = parser.parse_args()
-    rows = datasets.load_from_disk(arguments.validated).to_list()
-    spoken = references_of(arguments.references, [row["recording"] for row in rows])
-    rates = np.array(
-        [
-            label_error_rate(chunk_reference(spoken[row["recording"]], row["start"], row["duration"]), row["text"])
-            for row in rows
-        ]
-    )
-    keeps = {
-        metric: np.array(
-            [label_distance(row["text"], row["auxiliary_text"] or "", metric) <= arguments.alpha for row in rows]
-        )
-        for metric in METRICS
-    }
-    splits = np.array([re.sub(r"_\d+$", "", Path(row["recording"]).stem) for row in rows])
+    chunks = datasets.load_from_disk(arguments.validated)
+    labels = validated_labels(chunks, arguments.references)
+    keeps = {metric: metric_distances(labels, metric) <= arguments.alpha for metric in METRICS}
+    splits = np.array([re.sub(r"_\d+$", "", Path(recording).stem) for recording in chunks["recording"]])
     print("| " + " | ".join(HEAD) + " |\n|" + " --- |" * len(HEAD))
     for name in [*dict.fromkeys(splits), "all"]:
         chosen = (splits == name) | (name == "all")
-        print("| " + " | ".join([name, *cells(rows, rates, keeps, chosen)]) + " |")
+        print("| " + " | ".join([name, *cells(labels, keeps, chosen)]) + " |")
     found = "share kept, share of the bad labels dropped, true MER of what is kept"
     print(f"\nUnder a metric, at alpha {arguments.alpha:g}: {found}.")
 
 
-def cells(rows: list[dict], rates: np.ndarray, keeps: dict[str, np.ndarray], chosen: np.ndarray) -> list[str]:
+def cells(labels: ValidatedLabels, keeps: dict[str, np.ndarray], chosen: np.ndarray) -> list[str]:
     """The cells of one split after its name."""
-    mine = [row for row, here in zip(rows, chosen, strict=True) if here]
-    bad, capped = rates > BAD_MER, np.minimum(rates, 1)
-    minutes = sum(row["duration"] for row in mine) / 60
-    counts = [len(mine), round(minutes), sum(row["teacher_loops"] for row in mine), int(bad[chosen].sum())]
+    bad, capped = labels.true_mer > BAD_MER, np.minimum(labels.true_mer, 1)
+    minutes = labels.seconds[chosen].sum() / 60
+    counts = [chosen.sum(), round(minutes), labels.teacher_loops[chosen].sum(), bad[chosen].sum()]
     found = [
         f"{percent(keep[chosen])}, {percent(~keep[chosen & bad])}, {mean(capped[chosen & keep])}"
         for keep in keeps.values()
