@@ -146,7 +146,13 @@ class LabelEncoder:
         return self.tokenizer.encode(_plain(text), add_special_tokens=False)
 
     def label_ids(
-        self, text: str, segments: Sequence[Mapping[str, Any]], *, language: str | None, timestamps: bool
+        self,
+        text: str,
+        segments: Sequence[Mapping[str, Any]],
+        *,
+        language: str | None,
+        timestamps: bool,
+        next_start: float | None = None,
     ) -> list[int]:
         """The whole label, `<|startoftranscript|>` to `<|endoftext|>`.
 
@@ -155,6 +161,8 @@ class LabelEncoder:
             segments: mappings with `start`, `end` (s from the chunk's start) and `text` as the teacher wrote it.
             language: language code, such as `zh`.
             timestamps: which of the two forms.
+            next_start: where a segment begins that the window cuts off, in seconds from its start: with timestamps the
+                label ends with that start alone, as Whisper's own do (arXiv 2212.04356, section 2.3).
         """
         ids = self.start_ids(language)
         if timestamps:
@@ -162,6 +170,8 @@ class LabelEncoder:
                 ids.append(self.special.timestamp(segment["start"]))
                 ids.extend(self.text_ids(segment["text"]))
                 ids.append(self.special.timestamp(segment["end"]))
+            if next_start is not None:
+                ids.append(max(self.special.timestamp(next_start), ids[-1]))
         else:
             # Whether Whisper begins with a blank depends on language and word; `text` is stripped, the segments tell.
             blank = " " if segments and segments[0]["text"].startswith(" ") else ""

@@ -15,7 +15,7 @@ from k2d_hf.distillation.target_columns import Example, stored_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_chunk
 from k2d_hf.paths import name_of
-from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
+from k2d_hf.whisper_tokens import CHUNK_SECONDS, IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
@@ -44,6 +44,7 @@ class K2DDataCollator:
         task: Whisper's task.
         timestamp_probability: how often a label carries timestamps.
         previous_text_probability: how often a chunk with a chunk before it is given that text as prompt.
+        full_windows: whether the student hears, with timestamps, the whole window from the chunk's start.
         chunk_weighting: `hard` or `soft`.
         seed: of the draws.
         max_tokens: positions of the decoder.
@@ -58,6 +59,7 @@ class K2DDataCollator:
         task: str = "transcribe",
         timestamp_probability: float = 0.5,
         previous_text_probability: float = 0.2,
+        full_windows: bool = False,
         chunk_weighting: str = "hard",
         seed: int = 0,
         max_tokens: int = MAX_TARGET_TOKENS,
@@ -67,6 +69,7 @@ class K2DDataCollator:
         self.language = language
         self.timestamp_probability = timestamp_probability
         self.previous_text_probability = previous_text_probability
+        self.full_windows = full_windows
         self.chunk_weighting = chunk_weighting
         self.seed = seed
         self.max_tokens = max_tokens
@@ -138,6 +141,30 @@ class K2DDataCollator:
         prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
         return self.encoder.teacher_forcing(label, prompt)
 
+    def span(self, chunk: Mapping[str, Any], *, timestamps: bool) -> Mapping[str, Any]:
+        """What the student hears with this form of the label: the chunk, or the window that begins with it.
+
+        A chunk ends where speech does, and silence fills its window. In long-form decoding a window is full, and mostly
+        ends within a segment; a student that never met one transcribes the half of it, where it is to stop before.
+        """
+        return {**chunk, "duration": CHUNK_SECONDS} if timestamps and self._goes_on(chunk) else chunk
+
+    def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """All that the student may hear of a chunk, whatever is drawn."""
+        forms = _possible(self.timestamp_probability)
+        if not self._goes_on(chunk):
+            forms = forms[:1]
+        return [self.span(chunk, timestamps=timestamps) for timestamps in forms]
+
+    def cut_segment(self, chunk: Mapping[str, Any]) -> float | None:
+        """Where in the window that begins with a chunk a segment begins that it cuts off, s; None where none does."""
+        next_start = chunk.get("next_start")
+        return next_start if self._goes_on(chunk) and next_start < CHUNK_SECONDS else None
+
+    def _goes_on(self, chunk: Mapping[str, Any]) -> bool:
+        """Whether there is more to hear after a chunk; one that carries its own audio ends there."""
+        return self.full_windows and chunk.get("next_start") is not None and chunk.get("audio") is None
+
     def features(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         """Log-mel features of the chunks' audio, [B, mel bins, frames] float32.
 
@@ -167,10 +194,11 @@ class K2DDataCollator:
         batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
         if "target_forms" in chunks[0]:
             batch |= self._targets(chunks, examples, labels)
+        heard = [self.span(chunk, timestamps=self.draws(chunk)[0]) for chunk in chunks]
         if self.encoder_states is not None:
-            batch["encoder_states"] = self.encoder_states.batch(chunks)
+            batch["encoder_states"] = self.encoder_states.batch(heard)
         else:
-            batch["input_features"] = self.features(chunks)
+            batch["input_features"] = self.features(heard)
         if self.chunk_weighting != "hard":
             weights = [chunk_weight(chunk.get("distance"), self.chunk_weighting) for chunk in chunks]
             batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)
@@ -190,7 +218,13 @@ class K2DDataCollator:
 
     def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
         language = chunk.get("language") or self.language
-        return self.encoder.label_ids(chunk["text"], chunk["segments"], language=language, timestamps=timestamps)
+        return self.encoder.label_ids(
+            chunk["text"],
+            chunk["segments"],
+            language=language,
+            timestamps=timestamps,
+            next_start=self.cut_segment(chunk) if timestamps else None,
+        )
 
 
 def _possible(probability: float) -> list[bool]:
@@ -229,6 +263,7 @@ def default_collator(
         task=args.task,
         timestamp_probability=args.timestamp_probability,
         previous_text_probability=args.previous_text_probability,
+        full_windows=args.full_windows,
         chunk_weighting=args.chunk_weighting,
         seed=args.data_seed if args.data_seed is not None else args.seed,
         max_tokens=student.config.max_target_positions,

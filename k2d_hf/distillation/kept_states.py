@@ -34,8 +34,10 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
     folder = Path(args.encoder_states_dir or f"{args.output_dir}/{ENCODER_STATES}")
     states = EncoderStates(folder, student.model.encoder)
     rows: Any = trainer.train_dataset
-    chunks = rows.select_columns(["recording", "start", "duration"])
-    missing = states.missing(chunks) if trainer.is_world_process_zero() else []
+    needed = [name for name in ("recording", "start", "duration", "next_start") if name in rows.column_names]
+    chunks = rows.select_columns(needed)
+    spans = [span for chunk in chunks for span in collator.spans(chunk)]
+    missing = states.missing(spans) if trainer.is_world_process_zero() else []
     # one process decides, as the others may look at the disk when files are there already
     lack, missing = broadcast_object_list([lack_of_disk(len(missing), student.config, folder), missing])
     if lack:
@@ -47,7 +49,7 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
         with trainer.accelerator.autocast():
             return encode(student, features)
 
-    mine = chunks.select(missing[args.process_index :: args.world_size])
+    mine = [dict(spans[index]) for index in missing[args.process_index :: args.world_size]]
     encoder: Any = student.model.encoder
     placed = next(encoder.parameters()).device  # not yet where it trains, if it is to be sharded
     encoder.to(args.device)

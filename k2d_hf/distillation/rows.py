@@ -38,9 +38,11 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
         return {name: training_rows(part, collator, what=f"{what} {name}") for name, part in rows.items()}
     if not isinstance(rows, Dataset) or "text" not in rows.column_names:
         return rows
+    if collator.full_windows and "next_start" not in rows.column_names:
+        raise K2DError(f"full_windows needs the column next_start ({what}): label again, or set it to false")
     kept = np.zeros(len(rows), dtype=bool)
     fits = np.zeros(len(rows), dtype=bool)
-    for at, batch in _batches(rows, "text", "segments", "language", "keep"):
+    for at, batch in _batches(rows, "text", "segments", "language", "keep", "next_start"):
         here = slice(at, at + len(batch))
         kept[here] = [bool(chunk.get("keep", True)) for chunk in batch]
         fits[here][kept[here]] = labels_fit(
@@ -117,7 +119,13 @@ def _lengths(
     for index, chunk in enumerate(chunks):
         language = chunk.get("language") or collator.language
         outline.texts = []
-        ids = outline.label_ids(chunk["text"], chunk["segments"], language=language, timestamps=timestamps)
+        ids = outline.label_ids(
+            chunk["text"],
+            chunk["segments"],
+            language=language,
+            timestamps=timestamps,
+            next_start=collator.cut_segment(chunk),
+        )
         lengths[index] = len(ids) - 1  # inputs and labels are shifted by one
         longest = lengths[index] + sum(len(text.encode()) for text in outline.texts)
         if longest <= at_most:

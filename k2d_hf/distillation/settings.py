@@ -37,6 +37,13 @@ class DistillationSettings:
     previous_text_probability: float = field(
         default=0.2, metadata={"help": "How often the text of the chunk before is given as prompt, where there is one."}
     )
+    full_windows: bool = field(
+        default=False,
+        metadata={
+            "help": "With timestamps, hear the whole 30 s from a chunk's start, as in long-form decoding; the label then "
+            "ends with the start of the segment that is cut off, as Whisper's own do."
+        },
+    )
     keep_encoder_states: bool = field(
         default=True,
         metadata={

@@ -9,7 +9,7 @@ without, is drawn anew in each epoch, so targets are stored for every form that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,7 +146,8 @@ def write_soft_targets(
         "encoder states": encoder_states_dir is not None,
         "models": {name: embedding_digest(output_embedding(model)) for name, model in models.items()},
         "language": collator.language, "timestamps": collator.timestamp_probability,
-        "prompts": collator.previous_text_probability, "tokens": collator.max_tokens,
+        "prompts": collator.previous_text_probability, "windows": collator.full_windows,
+        "tokens": collator.max_tokens,
     }  # fmt: skip
     finished = RecordedFolder(shards_dir, settings=settings)
     files: list[Path] = []
@@ -234,13 +235,17 @@ class _Targets:
         forms: dict[int, list[dict[str, Any]]] = {index: [] for index in range(len(chunks))}
         found: dict[str, dict[int, list[Tensor]]] = {}  # by column and chunk, a part a form
         if wanted:
-            states = self._encode([chunks[index] for index in wanted])
             by_form: dict[tuple[bool, bool], dict[int, Example]] = {}
             for row, index in enumerate(wanted):
                 for form, example in self.collator.forms(chunks[index]).items():
                     by_form.setdefault(form, {})[row] = example
+            states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are heard to their end
             for (timestamps, prompt), examples in by_form.items():
-                for name, targets in self._form(states, examples).items():
+                to_its_end = timestamps and self.collator.full_windows
+                if to_its_end not in states:
+                    spans = [self.collator.span(chunks[index], timestamps=timestamps) for index in wanted]
+                    states[to_its_end] = self._encode(spans)
+                for name, targets in self._form(states[to_its_end], examples).items():
                     for row, part in zip(examples, targets, strict=True):
                         found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
                 for row, (inputs, labels) in examples.items():
@@ -266,7 +271,7 @@ class _Targets:
                 columns[name] = [torch.cat(part).numpy() if part else nothing for part in parts]
         return columns
 
-    def _encode(self, chunks: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _encode(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Encoder states of each model, [chunks, frames, d]."""
         states: dict[str, Tensor] = {}
         features: Tensor | None = None

@@ -160,10 +160,12 @@ def chunk_rows(recording: str, chunks: Sequence[Sequence[Segment]], *, language:
 
     Returns:
         Dictionaries with `recording`, `start` and `duration` (s), `segments` (times from the chunk's start), `text`,
-        `previous_text` (None for the first chunk) and `language`.
+        `previous_text` (None for the first chunk), `next_start` (where the next chunk starts, in seconds from this
+        one's start; None for the last) and `language`.
     """
     rows: list[dict[str, Any]] = []
-    for chunk in chunks:
+    next_starts = [*(chunk[0].start for chunk in chunks[1:]), None]
+    for chunk, next_start in zip(chunks, next_starts, strict=bool(chunks)):
         start = chunk[0].start
         rows.append(
             {
@@ -175,6 +177,7 @@ def chunk_rows(recording: str, chunks: Sequence[Sequence[Segment]], *, language:
                 ],
                 "text": join_texts(segment.text for segment in chunk),
                 "previous_text": rows[-1]["text"] if rows else None,
+                "next_start": None if next_start is None else _seconds(next_start - start),
                 "language": language,
             }
         )

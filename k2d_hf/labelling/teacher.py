@@ -65,6 +65,7 @@ def chunk_features() -> Features:
             "segments": [{"start": Value("float64"), "end": Value("float64"), "text": Value("string")}],
             "text": Value("string"),
             "previous_text": Value("string"),
+            "next_start": Value("float64"),
             "language": Value("string"),
         }
     )
@@ -122,7 +123,8 @@ def label_recordings(
         on_progress: called with the number of recordings done, and by Ray with a word on how it goes.
 
     Returns:
-        Data set of chunks with `recording`, `start`, `duration`, `segments`, `text`, `previous_text`, `language`.
+        Data set of chunks with `recording`, `start`, `duration`, `segments`, `text`, `previous_text`, `next_start`,
+            `language`.
 
     Raises:
         K2DError: if the teacher cannot be loaded or fails on one recording after the other, every recording was

@@ -16,6 +16,7 @@ COLUMNS = {
     "segments": "what the teacher heard and when: start and end, s from the start of the chunk, and text",
     "text": "the pseudo-label: what the teacher wrote, without timestamps",
     "previous_text": "the text of the chunk before it in the same recording",
+    "next_start": "where the next chunk starts, s from the start of this one",
     "language": "language code that the teacher was given or told",
     "auxiliary_text": "what the auxiliary model wrote for the same audio, on its own",
     "teacher_loops": "whether the teacher's text repeats itself",

