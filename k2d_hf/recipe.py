@@ -102,6 +102,9 @@ class ValidateSettings(WorkersSettings):
     normalise_by: str = setting("auxiliary", "Whose length error rates are divided by.", choices=NORMALISERS)
     shard_size: int = setting(SHARD_SIZE, "Chunks that a crash can cost each worker.", least=1)
     beam_size: int = setting(1, "Beams of the auxiliary's search; 1 is greedy.", least=1)
+    no_repeat_ngram_size: int = setting(
+        0, "The auxiliary writes no run of so many tokens twice, so that it does not loop; 0 forbids nothing.", least=0
+    )
     batch_size: int = setting(8, "Chunks in one pass.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.")

@@ -134,6 +134,7 @@ class FasterWhisperTranscriber:
             encoded,
             [[*self.encoder.start_ids(language), self.encoder.special.no_timestamps] for language in languages],
             beam_size=self.options.beam_size,
+            no_repeat_ngram_size=self.options.no_repeat_ngram_size,
         )
         return [
             self.processor.tokenizer.decode(result.sequences_ids[0], skip_special_tokens=True).strip()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import NoRepeatNGramLogitsProcessor
 
 from k2d_hf.labelling.background import stop_if_asked
 
@@ -25,10 +26,12 @@ def decode_greedily(
     *,
     end_id: int,
     max_tokens: int,
+    no_repeat_ngram_size: int = 0,
 ) -> list[list[int]]:
     """The likeliest token at each step, without those that the checkpoint's generation config suppresses.
 
-    What `model.generate(num_beams=1, return_timestamps=False)` writes for chunks of at most 30 s.
+    What `model.generate(num_beams=1, return_timestamps=False, no_repeat_ngram_size=...)` writes for chunks of at most
+    30 s.
 
     Args:
         model: in evaluation mode.
@@ -36,6 +39,7 @@ def decode_greedily(
         start_ids: what each text begins with, all of the same length.
         end_id: `<|endoftext|>`.
         max_tokens: how many tokens are written at most.
+        no_repeat_ngram_size: no run of so many tokens is written twice; 0 forbids nothing.
 
     Returns:
         The tokens written for each chunk, without start and end.
@@ -48,6 +52,8 @@ def decode_greedily(
     rows = list(range(len(start_ids)))  # the chunk of each row that goes on
     ids = torch.tensor(start_ids, device=device)
     cache = None
+    forbidden = NoRepeatNGramLogitsProcessor(no_repeat_ngram_size) if no_repeat_ngram_size else None
+    sequences = ids
     for step in range(max_tokens):
         stop_if_asked()
         output = decoder(
@@ -58,6 +64,8 @@ def decode_greedily(
         logits[:, never] = -torch.inf
         if step == 0:
             logits[:, not_first] = -torch.inf
+        if forbidden is not None:
+            logits = forbidden(sequences, logits)
         best = logits.argmax(dim=-1)
         tokens = best.tolist()
         going = [at for at, token in enumerate(tokens) if token != end_id]
@@ -69,6 +77,7 @@ def decode_greedily(
             rows = [rows[at] for at in going]
             kept = torch.tensor(going, device=device)
             cache.batch_select_indices(kept)
-            best = best[kept]
+            best, sequences = best[kept], sequences[kept]
         ids = best[:, None]
+        sequences = torch.cat([sequences, ids], dim=1)
     return written

@@ -38,6 +38,7 @@ class DecodingOptions:
     beam_size: int = 5
     condition_on_previous_text: bool = True
     temperatures: tuple[float, ...] = FALLBACK_TEMPERATURES
+    no_repeat_ngram_size: int = 0  # of chunks: no run of so many tokens comes twice; 0 forbids nothing
     batch_size: int = 8  # recordings, or chunks, in one pass
     device: str = "auto"
     dtype: str = "auto"  # engine's own: float32 or int8 on a CPU, float16 on a GPU
@@ -46,6 +47,8 @@ class DecodingOptions:
         for name in ("beam_size", "batch_size"):
             if getattr(self, name) < 1:
                 raise K2DError(f"{name} {getattr(self, name)}: at least 1")
+        if self.no_repeat_ngram_size < 0:
+            raise K2DError(f"no_repeat_ngram_size {self.no_repeat_ngram_size}: at least 0, which forbids nothing")
         if self.task not in TASKS:
             raise K2DError(f"task {self.task!r}: choose one of {', '.join(TASKS)}")
         if not self.temperatures:

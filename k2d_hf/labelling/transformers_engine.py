@@ -128,6 +128,7 @@ class TransformersTranscriber:
             attention_mask=mask,
             return_timestamps=False,
             num_beams=self.options.beam_size,
+            no_repeat_ngram_size=self.options.no_repeat_ngram_size,
             condition_on_prev_tokens=False,
             max_length=MAX_SAMPLED_TOKENS,
             stopping_criteria=[_stop_if_asked],
@@ -153,6 +154,7 @@ class TransformersTranscriber:
             [[*self.encoder.start_ids(language), self.encoder.special.no_timestamps] for language in languages],
             end_id=self.encoder.special.end_of_text,
             max_tokens=MAX_SAMPLED_TOKENS,
+            no_repeat_ngram_size=self.options.no_repeat_ngram_size,
         )
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 

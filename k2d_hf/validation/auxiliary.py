@@ -60,6 +60,7 @@ def validate_labels(
     language: str | None = None,
     engine: str = "auto",
     beam_size: int = 1,
+    no_repeat_ngram_size: int = 0,
     batch_size: int = 8,
     device: str = "auto",
     dtype: str = "auto",
@@ -85,6 +86,8 @@ def validate_labels(
         engine: `auto`, `transformers` or `faster-whisper`; `ray`, or `ray+` one of them, spreads the work over a Ray
             cluster.
         beam_size: beams of the search; 1 is greedy.
+        no_repeat_ngram_size: the auxiliary writes no run of so many tokens twice; 0 forbids nothing. One that loops
+            condemns no label (Eq. 5), so a small one that often loops finds more bad labels where it must not.
         batch_size: chunks in one pass.
         device: `auto`, `cpu`, `cuda`, ...
         dtype: `auto`, or a number format that the engine knows.
@@ -114,7 +117,7 @@ def validate_labels(
         raise K2DError(f"the chunks have no column {', '.join(missing)}: label_recordings makes them")
     options = DecodingOptions(
         language=language, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
-        condition_on_previous_text=False,
+        condition_on_previous_text=False, no_repeat_ngram_size=no_repeat_ngram_size,
     )  # fmt: skip
     model = OnDemand(auxiliary, options, engine=engine)
     work = Work(

@@ -10,9 +10,9 @@ LANGUAGES = ["zh", "en", "en", "zh"]
 LONGEST = 40
 
 
-def generated(model, features):
+def generated(model, features, **settings):
     """Tokens of each row up to its end."""
-    ids = model.generate(features, language=LANGUAGES, task="transcribe", max_length=LONGEST).tolist()
+    ids = model.generate(features, language=LANGUAGES, task="transcribe", max_length=LONGEST, **settings).tolist()
     end = model.generation_config.eos_token_id
     return [row[: row.index(end)] if end in row else row for row in ids]
 
@@ -22,11 +22,11 @@ def features():
     return torch.randn(4, 80, 3000, generator=torch.Generator().manual_seed(0))
 
 
-def decoded(model, features):
+def decoded(model, features, **settings):
     states = model.get_encoder()(features).last_hidden_state
     start_ids = [START[language] for language in LANGUAGES]
     end = model.generation_config.eos_token_id
-    return decode_greedily(model, states, start_ids, end_id=end, max_tokens=LONGEST)
+    return decode_greedily(model, states, start_ids, end_id=end, max_tokens=LONGEST, **settings)
 
 
 def test_texts_are_those_of_generate(tiny_whisper, features):
@@ -60,3 +60,16 @@ def test_every_row_may_end_at_once(tiny_whisper, features):
     tiny_whisper.generation_config.suppress_tokens = list(range(50257)) + list(range(50258, 51865))
     tiny_whisper.generation_config.begin_suppress_tokens = []
     assert decoded(tiny_whisper, features) == [[]] * 4
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_what_is_not_to_repeat_does_not(tiny_whisper, features, size):
+    tiny_whisper.model.decoder.embed_positions.weight.data.zero_()  # without positions it repeats itself
+    texts = decoded(tiny_whisper, features, no_repeat_ngram_size=size)
+    assert texts == generated(tiny_whisper, features, no_repeat_ngram_size=size)
+    assert all(len(set(runs)) == len(runs) for runs in (ngrams(text, size) for text in texts))
+    assert any(len(set(runs)) < len(runs) for runs in (ngrams(text, size) for text in decoded(tiny_whisper, features)))
+
+
+def ngrams(text, size):
+    return [tuple(text[at : at + size]) for at in range(len(text) - size + 1)]

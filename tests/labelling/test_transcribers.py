@@ -90,6 +90,19 @@ def test_both_engines_hear_the_same_in_a_chunk(tiny_whisper_dir):
     assert [first.engine, second.engine] == ENGINES
 
 
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_a_model_can_be_kept_from_repeating_itself(tiny_whisper_dir, engine, beam_size):
+    free, kept = (
+        open_transcriber(
+            tiny_whisper_dir,
+            DecodingOptions(**GREEDY | {"beam_size": beam_size, "no_repeat_ngram_size": size}),
+            engine=engine,
+        ).transcribe_chunks(noise(5), ["zh"])[0]
+        for size in (0, 1)
+    )
+    assert kept != free
+
+
 def test_each_chunk_is_heard_in_its_own_language(tiny_whisper_dir, engine):
     def texts(*languages, **options):
         transcriber = open_transcriber(tiny_whisper_dir, DecodingOptions(**GREEDY, **options), engine=engine)
@@ -285,6 +298,7 @@ def test_a_language_that_the_model_does_not_know_is_an_error_whoever_gives_it(ti
     [
         ({"beam_size": 0}, "beam_size 0: at least 1"),
         ({"batch_size": 0}, "batch_size 0: at least 1"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size -1: at least 0"),
         ({"task": "sing"}, "task 'sing': choose one of transcribe, translate"),
         ({"temperatures": ()}, "temperatures: give at least one"),
     ],
