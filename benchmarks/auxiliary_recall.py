@@ -33,10 +33,15 @@ from k2d_hf.validation.calibration import BAD_MER, COARSE_ALPHAS
 THRESHOLD = 0.4
 
 
-def auxiliary(checkpoint: Path, chunks: int, batch: int) -> Transcriber:
+def auxiliary(checkpoint: Path, no_repeat_ngram_size: int, chunks: int, batch: int) -> Transcriber:
     """A greedy model, opened and warm."""
     options = DecodingOptions(
-        language=quickstart.LANGUAGE, beam_size=1, condition_on_previous_text=False, batch_size=batch, device="cpu"
+        language=quickstart.LANGUAGE,
+        beam_size=1,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        condition_on_previous_text=False,
+        batch_size=batch,
+        device="cpu",
     )
     model = open_transcriber(checkpoint, options, engine="faster-whisper", calls_at_once=-(-chunks // batch))
     model.transcribe_chunks([np.zeros(SAMPLE_RATE, np.float32)])
@@ -76,6 +81,13 @@ def main() -> None:
     parser.add_argument("references", help="JSONL manifest of recordings with segments")
     parser.add_argument("--chunks", help="labels of these recordings that are there already")
     parser.add_argument("--auxiliary", help="checkpoint; by default the quickstart's")
+    parser.add_argument(
+        "--no-repeat",
+        type=int,
+        nargs=2,
+        metavar=("TEACHER", "AUXILIARY"),
+        help="no_repeat_ngram_size of each; by default 0 and the quickstart's",
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -87,9 +99,10 @@ def main() -> None:
         chunks = datasets.load_from_disk(arguments.chunks)
     else:
         chunks = label_recordings(load_recordings(arguments.references), str(teacher), language=quickstart.LANGUAGE)
+    no_repeat = arguments.no_repeat or (0, recipe.validate.no_repeat_ngram_size)
     models = {
-        name: auxiliary(path, len(chunks), arguments.batch)
-        for name, path in (("teacher", teacher), ("auxiliary", small))
+        name: auxiliary(path, size, len(chunks), arguments.batch)
+        for name, path, size in zip(("teacher", "auxiliary"), (teacher, small), no_repeat, strict=True)
     }
     validated: dict[str, datasets.Dataset] = {}
 
@@ -104,6 +117,7 @@ def main() -> None:
     measure.report(
         "auxiliary_recall",
         {
+            "no_repeat_ngram_size": dict(zip(models, no_repeat, strict=True)),
             "chunks": len(bad),
             "bad": int(bad.sum()),
             "looping_labels": int(np.sum(validated["teacher"]["teacher_loops"])),

@@ -87,6 +87,9 @@ class LabelSettings(WorkersSettings):
     condition_on_previous_text: bool = setting(
         True, "Let the teacher see what it wrote before, as openai/whisper does."
     )
+    temperature_fallback: bool = setting(
+        True, "Decode windows that look wrong again, by sampling, as openai/whisper does."
+    )
     batch_size: int = setting(8, "Recordings in one pass, where the engine batches.", least=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.")

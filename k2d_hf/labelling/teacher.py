@@ -16,7 +16,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments, sound_segments
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
-from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
+from k2d_hf.labelling.transcribers import FALLBACK_TEMPERATURES, DecodingOptions, OnDemand, Transcriber
 from k2d_hf.labelling.worker import Work
 from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
 from k2d_hf.storage import file_key
@@ -79,6 +79,7 @@ def label_recordings(
     engine: str = "auto",
     beam_size: int = 5,
     condition_on_previous_text: bool = True,
+    temperature_fallback: bool = True,
     batch_size: int = 8,
     device: str = "auto",
     dtype: str = "auto",
@@ -105,6 +106,7 @@ def label_recordings(
             cluster.
         beam_size: beams of the search.
         condition_on_previous_text: whether the teacher sees what it wrote before, as in openai/whisper.
+        temperature_fallback: whether windows that look wrong are decoded again by sampling, as in openai/whisper.
         batch_size: recordings in one pass, where the engine batches. The fast engine on a CPU takes as many at once as
             fill the cores.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
@@ -140,6 +142,7 @@ def label_recordings(
         language=language,
         beam_size=beam_size,
         condition_on_previous_text=condition_on_previous_text,
+        temperatures=FALLBACK_TEMPERATURES if temperature_fallback else FALLBACK_TEMPERATURES[:1],
         batch_size=batch_size,
         device=device,
         dtype=dtype,

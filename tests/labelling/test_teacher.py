@@ -12,6 +12,7 @@ from scripted_transcriber import ScriptedTranscriber
 from scripted_whisper import write_scripted_whisper
 
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling import faster_whisper_engine
 from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.labelling.teacher import LabellingReport, chunk_features, label_recordings
@@ -342,3 +343,25 @@ def test_a_checkpoint_labels_a_folder(tmp_path, processor, engine, cores, monkey
     (tmp_path / "teacher" / "model.safetensors").rename(tmp_path / "gone")
     with pytest.raises(K2DError):  # the shards are of a teacher that is no longer there
         label_recordings(load_recordings(tmp_path / "in"), teacher, **settings, shards_dir=tmp_path / "shards")
+
+
+@pytest.mark.parametrize(("fallback", "decodings"), [(True, 6), (False, 1)])
+def test_a_window_that_looks_wrong_is_decoded_again_unless_told_otherwise(
+    tmp_path, processor, fallback, decodings, monkeypatch
+):
+    monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))
+    teacher = write_scripted_whisper(tmp_path / "teacher", processor, (8.0, "好" * 40))
+    calls = []
+    generate = faster_whisper_engine._Reproducible.generate
+
+    def counted(*arguments, **options):
+        calls.append(options)
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(faster_whisper_engine._Reproducible, "generate", counted)
+    (tmp_path / "in").mkdir()
+    make(tmp_path / "in", "a.wav", 20)
+    settings = {"engine": "faster-whisper", "language": "zh", "temperature_fallback": fallback}
+    chunks = label_recordings(load_recordings(tmp_path / "in"), teacher, **settings)
+    assert chunks["text"][0].startswith("好好好好好好好")
+    assert len(calls) == decodings
