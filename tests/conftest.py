@@ -7,9 +7,9 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before anything else
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
 import sys
 
+import numpy as np
 import pytest
 import soundfile
 from tiny_whisper import BASE_SHAPES, WHEEL_WITH_TOKENIZER, make_tiny_whisper

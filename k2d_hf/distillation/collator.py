@@ -158,8 +158,8 @@ class K2DDataCollator:
 
     def cut_segment(self, chunk: Mapping[str, Any]) -> float | None:
         """Where in the window that begins with a chunk a segment begins that it cuts off, s; None where none does."""
-        next_start = chunk.get("next_start")
-        return next_start if self._goes_on(chunk) and next_start < CHUNK_SECONDS else None
+        next_start = chunk.get("next_start") if self._goes_on(chunk) else None
+        return next_start if next_start is not None and next_start < CHUNK_SECONDS else None
 
     def _goes_on(self, chunk: Mapping[str, Any]) -> bool:
         """Whether there is more to hear after a chunk; one that carries its own audio ends there."""

@@ -40,8 +40,8 @@ class DistillationSettings:
     full_windows: bool = field(
         default=False,
         metadata={
-            "help": "With timestamps, hear the whole 30 s from a chunk's start, as in long-form decoding; the label then "
-            "ends with the start of the segment that is cut off, as Whisper's own do."
+            "help": "With timestamps, hear the whole 30 s from a chunk's start, as in long-form decoding; the label "
+            "then ends with the start of the segment that is cut off, as Whisper's own do."
         },
     )
     keep_encoder_states: bool = field(

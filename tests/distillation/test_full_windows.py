@@ -71,7 +71,9 @@ def test_the_student_hears_thirty_seconds_where_the_recording_goes_on(processor,
     expected = collator_of(processor).features([whole[0], whole[1], rows[2]])  # after the last there is nothing
     assert (batch["input_features"] == expected).all()
     cut = collator_of(processor, full_windows=False)(rows)["input_features"]
-    assert (cut[0] != expected[0]).any() and (cut[1] != expected[1]).any() and (cut[2] == expected[2]).all()
+    assert (cut[0] != expected[0]).any()
+    assert (cut[1] != expected[1]).any()
+    assert (cut[2] == expected[2]).all()
 
 
 def test_a_chunk_with_its_own_audio_ends_there(processor, rows):
@@ -91,7 +93,8 @@ def test_the_length_of_a_label_counts_the_start_too(processor, rows):
     collator.max_tokens = len(collator.example(rows[0])[0])
     assert labels_fit([rows[0]], collator).all()
     collator.max_tokens -= 1
-    assert not labels_fit([rows[0]], collator).any() and not collator.fits(rows[0])
+    assert not labels_fit([rows[0]], collator).any()
+    assert not collator.fits(rows[0])
 
 
 def test_chunks_of_before_are_refused_in_one_line(processor, rows):
