@@ -86,7 +86,7 @@ def main() -> None:
         type=int,
         nargs=2,
         metavar=("TEACHER", "AUXILIARY"),
-        help="no_repeat_ngram_size of each; by default 0 and the quickstart's",
+        help="no_repeat_ngram_size of each; by default 0 and what the quickstart's recipe says",
     )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
