@@ -175,6 +175,10 @@ class K2DTrainer(EvaluatingTrainer):
             prepare_sharding(self.accelerator)
         elif args.fsdp:
             logger.warning("fsdp is left out of account: accelerate shards on GPUs and their like, not on CPUs")
+        if args.bf16 and args.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            logger.warning(
+                "bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false"
+            )
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]

@@ -200,6 +200,13 @@ def test_bfloat16_comes_near_float32(train):
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(("capability", "bf16", "warned"), [("AVX2", True, 1), ("AVX512", True, 0), ("AVX2", False, 0)])
+def test_bfloat16_on_a_cpu_that_is_slow_at_it_is_warned_of(train, monkeypatch, caplog, capability, bf16, warned):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    train(max_steps=1, bf16=bf16, **SGD)
+    assert caplog.text.count("bf16: without AVX-512") == warned
+
+
 def test_adapters_train_in_the_decoder_alone_and_merge_into_a_plain_whisper(train, tiny_whisper, tmp_path):
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     trainer = train(max_steps=3, peft_config=config, gradient_checkpointing=True, learning_rate=1e-2)
