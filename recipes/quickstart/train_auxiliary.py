@@ -1,10 +1,13 @@
-"""Make the quickstart's auxiliary: a Whisper base with four of its encoder and two of its decoder layers, and LoRA.
+"""Make the quickstart's auxiliary: a Whisper base with some of its encoder and two of its decoder layers, and LoRA.
 
     python recipes/lab/speech/make_speech.py lab-speech --split repair-lecture --split repair-hard --split repair-broad
     python recipes/quickstart/train_auxiliary.py lab-speech/repair.jsonl --output my-auxiliary
+    python recipes/quickstart/train_auxiliary.py lab-speech/repair.jsonl --output my-smaller-auxiliary \\
+        --encoder-layers 0 2 3 --rank 72 --begin recipes/quickstart/auxiliary
 
 It learns from speech with its texts, made with other seeds than any lecture of the quickstart or of the laboratory.
-What is written is the adapter, a folder that serves as a model; a run that was stopped goes on where it was.
+What is written is the adapter, a folder that serves as a model; a run that was stopped goes on where it was. It may
+begin with an adapter of these layers and more, whose matrices then need not be learned from nothing.
 """
 
 import argparse
@@ -13,10 +16,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from safetensors.torch import load_file
+from torch import nn
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
 from k2d_hf.checkpoints import resolve_checkpoint
-from k2d_hf.checkpoints.adapters import save_adapter
+from k2d_hf.checkpoints.adapters import WEIGHTS, read_adapter, save_adapter
 from k2d_hf.labelling.chunking import chunk_rows, pack_segments
 from k2d_hf.recipe import load_recipe
 from k2d_hf.validation.references import read_references
@@ -25,12 +30,8 @@ HERE = Path(__file__).parent
 NAME = "k2d-quickstart-auxiliary"
 ENCODER_LAYERS = [0, 2, 3, 4]  # of all four, those whose states are nearest to the whole encoder's
 DECODER_LAYERS = [0, 5]
-LORA = LoraConfig(
-    r=56,
-    lora_alpha=112,
-    lora_dropout=0.05,
-    target_modules=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-)
+RANK = 56
+TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 MASKS = {  # of what the student alone hears: an hour of speech is soon known by heart
     "apply_spec_augment": True,
     "mask_time_prob": 0.1,
@@ -47,10 +48,9 @@ SETTINGS = {
     "timestamp_probability": 0.0,  # it transcribes chunks, and is asked for nothing else
     "previous_text_probability": 0.0,
     "per_device_train_batch_size": 2,
-    "learning_rate": 1e-3,
     "warmup_steps": 40,
     "lr_scheduler_type": "cosine",
-    "bf16": True,
+    "bf16": torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() == "AVX512",
     "logging_steps": 20,
     "save_steps": 200,
     "save_total_limit": 1,
@@ -65,6 +65,11 @@ def main() -> None:
     parser.add_argument("--work", default="runs/auxiliary", help="folder of the training's checkpoints")
     parser.add_argument("--output", type=Path, default=HERE / "auxiliary", help="folder of the adapter; empty or new")
     parser.add_argument("--epochs", type=float, default=12)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--encoder-layers", type=int, nargs="+", default=ENCODER_LAYERS, help="which are kept")
+    parser.add_argument("--rank", type=int, default=RANK, help="of the adapter's matrices")
+    parser.add_argument("--dropout", type=float, default=0.05, help="of what the adapter hears")
+    parser.add_argument("--begin", type=Path, metavar="ADAPTER", help="folder of an adapter to begin with")
     arguments = parser.parse_args()
     sources = load_recipe(HERE / "quickstart.yaml").teacher
     base = str(resolve_checkpoint(sources).path)
@@ -73,26 +78,61 @@ def main() -> None:
         for recording, segments in read_references(arguments.speech).items()
         for row in chunk_rows(recording, pack_segments(segments), language="zh")
     ]
-    student = create_student(base, DECODER_LAYERS, ENCODER_LAYERS, language="zh")
+    student = create_student(base, DECODER_LAYERS, arguments.encoder_layers, language="zh")
     student.config.update(MASKS)
     trainer = K2DTrainer(
         student,
         K2DTrainingArguments(
-            arguments.work, num_train_epochs=arguments.epochs, use_cpu=not torch.cuda.is_available(), **SETTINGS
+            arguments.work,
+            num_train_epochs=arguments.epochs,
+            learning_rate=arguments.learning_rate,
+            use_cpu=not torch.cuda.is_available(),
+            **SETTINGS,
         ),
         teacher_model=base,
         train_dataset=Dataset.from_list(chunks),
-        peft_config=LORA,
+        peft_config=LoraConfig(
+            r=arguments.rank,
+            lora_alpha=2 * arguments.rank,
+            lora_dropout=arguments.dropout,
+            target_modules=TARGET_MODULES,
+        ),
     )
+    if arguments.begin:
+        begin_with(trainer.model, arguments.begin, arguments.encoder_layers)
     trainer.train(resume_from_checkpoint=any(Path(arguments.work).glob("checkpoint-*")))
     save_adapter(
         trainer.model,
         arguments.output,
         sources=sources,
-        encoder_layers=ENCODER_LAYERS,
+        encoder_layers=arguments.encoder_layers,
         decoder_layers=DECODER_LAYERS,
         name=NAME,
     )
+
+
+@torch.no_grad()
+def begin_with(student: nn.Module, folder: Path, encoder_layers: list[int]) -> None:
+    """Copy an adapter's matrices into a student of some of its layers, whose rank may be larger.
+
+    What the larger rank adds begins as LoRA does and changes nothing: the ratio of alpha to rank is always 2.
+    """
+    adapter = read_adapter(folder)
+    places = {
+        f"{part}.layers.{new}.": f"{part}.layers.{had.index(layer)}."
+        for part, had, has in (
+            ("encoder", adapter.encoder_layers, encoder_layers),
+            ("decoder", adapter.decoder_layers, DECODER_LAYERS),
+        )
+        for new, layer in enumerate(has)
+    }
+    matrices = load_file(folder / WEIGHTS)
+    for name, parameter in student.named_parameters():
+        if ".lora_" in name:
+            place = next(place for place in places if place in name)
+            stored = matrices[name.replace(".default", "").replace(place, places[place])]
+            rows, columns = stored.shape
+            parameter[:rows, :columns] = stored
 
 
 if __name__ == "__main__":
