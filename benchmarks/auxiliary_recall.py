@@ -24,6 +24,7 @@ import quickstart
 
 from k2d_hf import label_recordings, load_recordings, validate_labels
 from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.evaluation.bootstrap import interval
 from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, open_transcriber
 from k2d_hf.recipe import load_recipe
@@ -58,40 +59,40 @@ def recall_at(distances: np.ndarray, bad: np.ndarray, kept: int) -> float:
     return 1.0 - float((bad & nearer).sum() + share * (bad & as_far).sum()) / float(bad.sum())
 
 
-def advantage(distances: dict[str, np.ndarray], bad: np.ndarray) -> float:
-    """Mean recall of the auxiliary over alpha, less the teacher's with as many chunks kept."""
-    differences = []
+def recalls(distances: dict[str, np.ndarray], bad: np.ndarray) -> np.ndarray:
+    """A row an alpha: share that the auxiliary keeps, its recall, the teacher's with as many chunks kept."""
+    rows = []
     for alpha in COARSE_ALPHAS:
-        kept = distances["auxiliary"] <= alpha
-        differences.append((~kept)[bad].mean() - recall_at(distances["teacher"], bad, int(kept.sum())))
-    return float(np.mean(differences))
+        keep = distances["auxiliary"] <= alpha
+        rows.append((keep.mean(), (~keep)[bad].mean(), recall_at(distances["teacher"], bad, int(keep.sum()))))
+    return np.array(rows)
 
 
 def advantage_interval(distances: dict[str, np.ndarray], bad: np.ndarray, draws: int = 1000) -> list[float]:
-    """Bootstrap 95% interval of it over chunks; draws without a bad label say nothing and are left out."""
+    """Bootstrap 95% interval over chunks of the mean recall less the teacher's, of draws with a bad label."""
     generator = np.random.default_rng(0)
     found = []
     for _ in range(draws):
         drawn = generator.integers(len(bad), size=len(bad))
         if bad[drawn].any():
-            found.append(advantage({name: values[drawn] for name, values in distances.items()}, bad[drawn]))
-    return [round(float(edge), 3) for edge in np.percentile(found, [2.5, 97.5])]
+            _, own, teachers = recalls({name: values[drawn] for name, values in distances.items()}, bad[drawn]).T
+            found.append((own - teachers).mean())
+    return [round(edge, 3) for edge in interval(np.array(found))]
 
 
 def compared(distances: dict[str, np.ndarray], bad: np.ndarray) -> dict[str, Any]:
     """Recall of the auxiliary at each alpha, and of the teacher with as many chunks kept."""
-    rows = []
-    for alpha in COARSE_ALPHAS:
-        kept = int((distances["auxiliary"] <= alpha).sum())
-        recall = float((distances["auxiliary"][bad] > alpha).mean())
-        rows.append((alpha, kept / len(bad), recall, recall_at(distances["teacher"], bad, kept)))
+    rows = recalls(distances, bad)
     own = [float((distances["teacher"][bad] > alpha).mean()) for alpha in COARSE_ALPHAS]
     return {
-        "mean_recall": round(float(np.mean([row[2] for row in rows])), 3),
-        "mean_recall_of_teacher_at_same_kept": round(float(np.mean([row[3] for row in rows])), 3),
+        "mean_recall": round(float(rows[:, 1].mean()), 3),
+        "mean_recall_of_teacher_at_same_kept": round(float(rows[:, 2].mean()), 3),
         "advantage_interval": advantage_interval(distances, bad),
         "mean_recall_of_teacher_at_its_own": round(float(np.mean(own)), 3),
-        "alpha_kept_recall_teachers": [[round(value, 3) for value in row] for row in rows],
+        "alpha_kept_recall_teachers": [
+            [round(value, 3) for value in (alpha, *row)]
+            for alpha, row in zip(COARSE_ALPHAS, rows.tolist(), strict=True)
+        ],
         "teacher_kept": [round(float((distances["teacher"] <= alpha).mean()), 3) for alpha in COARSE_ALPHAS],
     }
 
