@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from k2d_hf.errors import K2DError
@@ -58,6 +60,7 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
         raise K2DError(f"{target}: cannot be made ({error.strerror}); choose another output folder") from None
     try:
         build(partial)
+        _share(partial)
         if target.exists() and replace:
             # a crash between two renames costs the old folder, and one while it is deleted costs nothing
             old = partial.with_name(f"{partial.name[: -len(_PARTIAL)]}.old{_PARTIAL}")
@@ -72,6 +75,19 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return target
+
+
+def _share(folder: Path) -> None:
+    """Give files the mode of any that is written here: safetensors leaves its own to their owner alone."""
+    probe = folder / f"{uuid.uuid4().hex}{_PARTIAL}"
+    probe.touch()  # asked of the file system, because a process cannot read its umask without changing it
+    usual = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) and mode | usual != mode:
+            with suppress(OSError):  # a file system without modes is no reason to lose what was made
+                path.chmod(mode | usual)
 
 
 def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:

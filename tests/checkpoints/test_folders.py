@@ -3,7 +3,9 @@
 import threading
 import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from k2d_hf.errors import K2DError
 from k2d_hf.folders import cached_folder, clear_left_behind, write_folder
@@ -24,6 +26,18 @@ def test_the_folder_holds_what_was_built(tmp_path, make):
     target = tmp_path / "deep" / "down" / "folder"
     assert make(target, fill) == target
     assert (target / "file").read_text() == "content"
+
+
+def test_weights_are_as_readable_as_any_other_file(tmp_path):
+    def build(folder):
+        fill(folder)
+        (folder / "script").touch(0o700)
+        save_file({"weight": np.zeros(1)}, folder / "model.safetensors")
+
+    target = write_folder(tmp_path / "folder", build)
+    usual = (target / "file").stat().st_mode
+    assert (target / "model.safetensors").stat().st_mode == usual
+    assert (target / "script").stat().st_mode == usual | 0o700
 
 
 @pytest.mark.parametrize("make", [write_folder, cached_folder])
