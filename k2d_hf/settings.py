@@ -184,8 +184,7 @@ def _describe(hint: Any) -> str:
     described = []
     for option in _options(hint):
         if typing.get_origin(option) in (list, tuple):
-            of = _describe(typing.get_args(option)[0])
-            described.append("a list of " + (of if of == "text" else of.removeprefix("a ") + "s"))
+            described.append("a list of " + _plural(_describe(typing.get_args(option)[0])))
         elif isinstance(option, type) and issubclass(option, Enum):
             described.append("one of " + ", ".join(str(member.value) for member in option))
         elif (typing.get_origin(option) or option) is dict:
@@ -193,6 +192,12 @@ def _describe(hint: Any) -> str:
         else:
             described.append(names.get(option, getattr(option, "__name__", str(option))))
     return " or ".join(dict.fromkeys(described))
+
+
+def _plural(described: str) -> str:
+    if described.startswith("a list "):
+        return described.replace("a list", "lists", 1)
+    return described if described == "text" else described.removeprefix("a ") + "s"
 
 
 def assign(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Adapters as models: base weights, a selection of their layers, and a LoRA adapter of a few megabytes, merged once.
+"""Adapters as models: base weights, a selection of their parts, and a LoRA adapter of a few megabytes, merged once.
 
 So an auxiliary travels in a repository; where it is used, it is a checkpoint in the cache like any other.
 """
@@ -51,6 +51,9 @@ class AdapterBase:
     sources: str | list[str] = setting(help="the base weights, one source or several to try in order")
     encoder_layers: int | list[int] | None = setting(None, "How many of its encoder layers, or which; null is all.")
     decoder_layers: int | list[int] | None = setting(None, "Likewise of the decoder.")
+    encoder_neurons: list[list[int]] | None = setting(
+        None, "Of each of these encoder layers which neurons; null is all."
+    )
     name: str | None = setting(None, "What to call the model; null is the folder.")
 
 
@@ -61,6 +64,7 @@ def save_adapter(
     sources: str | Sequence[str],
     encoder_layers: int | Sequence[int] | None,
     decoder_layers: int | Sequence[int] | None,
+    encoder_neurons: Sequence[Sequence[int]] | None = None,
     name: str | None = None,
     dtype: str = "float16",
 ) -> Path:
@@ -73,6 +77,7 @@ def save_adapter(
             with `./` or `../` is seen from `folder`.
         encoder_layers: those that the student has, as given to `create_student`; None is all.
         decoder_layers: likewise.
+        encoder_neurons: likewise.
         name: what to call the model; None is its folder.
         dtype: of the stored matrices: float32, float16 or bfloat16.
 
@@ -80,8 +85,8 @@ def save_adapter(
         `folder`.
 
     Raises:
-        K2DError: if the model has no LoRA adapter, its settings are more than matrices added to the base's, the layers
-            are not the student's, or the folder holds something.
+        K2DError: if the model has no LoRA adapter, its settings are more than matrices added to the base's, layers or
+            neurons are not as many as the student's, or the folder holds something.
     """
     import torch
     from peft import get_peft_model_state_dict
@@ -100,6 +105,7 @@ def save_adapter(
         "sources": [sources] if isinstance(sources, str) else [str(source) for source in sources],
         "encoder_layers": _plain(encoder_layers),
         "decoder_layers": _plain(decoder_layers),
+        **({} if encoder_neurons is None else {"encoder_neurons": [list(kept) for kept in encoder_neurons]}),
         **({} if name is None else {"name": name}),
     }
     for key in ("encoder_layers", "decoder_layers"):
@@ -107,6 +113,10 @@ def save_adapter(
         has = getattr(student.config, key)
         if count is not None and count != has:
             raise K2DError(f"{key}: {base[key]}, but the trained student has {has}; give those it was created with")
+    for kept in base.get("encoder_neurons", []):
+        if len(kept) != student.config.encoder_ffn_dim:
+            has = f"the trained student has {student.config.encoder_ffn_dim} in a layer"
+            raise K2DError(f"encoder_neurons: {len(kept)}, but {has}; give those it was created with")
     # Without the embeddings, whose sizes peft would otherwise compare with those of a model on the Hub.
     weights = get_peft_model_state_dict(trained, adapter_name=adapter, save_embedding_layers=False)
     stored = {key: tensor.detach().to("cpu", getattr(torch, dtype)).contiguous() for key, tensor in weights.items()}
@@ -115,7 +125,7 @@ def save_adapter(
 
     def write(target: Path) -> None:
         for file, values in ((ADAPTER, config), (ADAPTER_BASE, base)):
-            (target / file).write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            (target / file).write_text(_json(values), encoding="utf-8")
         save_file(stored, target / WEIGHTS, metadata={"format": "pt"})
         student.generation_config.save_pretrained(target)
         read_adapter(target)
@@ -175,22 +185,36 @@ def merged_folder(folder: Path, base: Path) -> Path:
     return cache_root() / "checkpoints" / f"adapter-{key_of(checkpoint_fingerprint(base), files)}-{_MERGE_VERSION}"
 
 
-def selected_layers(folder: Path, adapter: AdapterBase, *, encoder: int, decoder: int) -> tuple[list[int], list[int]]:
-    """Encoder and decoder layers of the base that an adapter's model has, of so many.
+@dataclass(frozen=True)
+class Parts:
+    """Indices of what an adapter's model has of its base; `encoder_neurons` is None where it has all."""
+
+    encoder_layers: list[int]
+    decoder_layers: list[int]
+    encoder_neurons: list[list[int]] | None
+
+
+def selected_parts(
+    folder: Path, adapter: AdapterBase, *, encoder_layers: int, decoder_layers: int, encoder_neurons: int
+) -> Parts:
+    """What the model of an adapter in `folder` has of a base with so many layers, and neurons in an encoder layer.
 
     Raises:
-        K2DError: for a layer that the base does not have.
+        K2DError: for a layer or a neuron that the base does not have.
     """
-    from k2d_hf.distillation.student import layer_indices
+    from k2d_hf.distillation.student import layer_indices, neuron_indices
 
     chosen = []
-    for name, total in (("encoder_layers", encoder), ("decoder_layers", decoder)):
-        layers = getattr(adapter, name)
-        try:
+    try:
+        for name, total in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
+            layers = getattr(adapter, name)
             chosen.append(layer_indices(total if layers is None else layers, total, what=name, whose="base"))
-        except K2DError as error:
-            raise K2DError(f"{folder / ADAPTER_BASE}: {error}") from None
-    return chosen[0], chosen[1]
+        neurons = adapter.encoder_neurons
+        if neurons is not None:
+            neurons = neuron_indices(neurons, len(chosen[0]), encoder_neurons, whose="base")
+    except K2DError as error:
+        raise K2DError(f"{folder / ADAPTER_BASE}: {error}") from None
+    return Parts(chosen[0], chosen[1], neurons)
 
 
 def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -> None:
@@ -203,9 +227,14 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
 
     config = _lora_config(folder / ADAPTER)
     whole = load_whisper(base.path)
-    layers = {"encoder": whole.config.encoder_layers, "decoder": whole.config.decoder_layers}
-    encoder, decoder = selected_layers(folder, adapter, **layers)
-    student = create_student(whole, decoder, encoder)
+    parts = selected_parts(
+        folder,
+        adapter,
+        encoder_layers=whole.config.encoder_layers,
+        decoder_layers=whole.config.decoder_layers,
+        encoder_neurons=whole.config.encoder_ffn_dim,
+    )
+    student = create_student(whole, parts.decoder_layers, parts.encoder_layers, encoder_neurons=parts.encoder_neurons)
     del whole  # two in memory at a time
     merged = _with_adapter(student, config, folder)
     path = folder / _GENERATION
@@ -281,6 +310,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     return list(value) if isinstance(value, (range, tuple)) else getattr(value, "value", value)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    """A setting a line, and a line for each list of a list: those of neurons have a thousand numbers."""
+    lines = []
+    for key, value in values.items():
+        rows = isinstance(value, list) and value and all(isinstance(row, list) for row in value)
+        text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+        if rows:
+            text = "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
+        lines.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

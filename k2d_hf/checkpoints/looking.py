@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from k2d_hf.checkpoints.adapters import merged_folder, read_adapter, selected_layers
+from k2d_hf.checkpoints.adapters import merged_folder, read_adapter, selected_parts
 from k2d_hf.checkpoints.hub import HUB_REACHABLE, ensure_hub_state
 from k2d_hf.checkpoints.shapes import WhisperShape, known_shape, shape_of_config
 from k2d_hf.checkpoints.sources import (
@@ -97,9 +97,19 @@ def _look_at_adapter(source: str, folder: Path) -> KnownModel:
             return _here(Checkpoint(merged, name, "adapter"), f"adapter of {base.name}, merged")
     shape = base.shape
     if shape is not None:
-        totals = {"encoder": shape.encoder_layers, "decoder": shape.decoder_layers}
-        encoder, decoder = selected_layers(folder, adapter, **totals)
-        shape = replace(shape, encoder_layers=len(encoder), decoder_layers=len(decoder))
+        parts = selected_parts(
+            folder,
+            adapter,
+            encoder_layers=shape.encoder_layers,
+            decoder_layers=shape.decoder_layers,
+            encoder_neurons=shape.encoder_neurons,
+        )
+        shape = replace(
+            shape,
+            encoder_layers=len(parts.encoder_layers),
+            decoder_layers=len(parts.decoder_layers),
+            encoder_ffn_dim=len(parts.encoder_neurons[0]) if parts.encoder_neurons else shape.encoder_ffn_dim,
+        )
     where = f"adapter of {base.name}, {base.where}; to be merged"
     return KnownModel(name, shape, where, available=base.available)
 

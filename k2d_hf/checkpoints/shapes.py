@@ -28,9 +28,14 @@ class WhisperShape:
     positions: int = POSITIONS
 
     @property
+    def encoder_neurons(self) -> int:
+        """Of the feed-forward network of an encoder layer."""
+        return self.encoder_ffn_dim or 4 * self.d_model
+
+    @property
     def encoder_parameters(self) -> int:
         """Of convolutions, positions and layers."""
-        d, ffn = self.d_model, self.encoder_ffn_dim or 4 * self.d_model
+        d, ffn = self.d_model, self.encoder_neurons
         convolutions = 3 * self.num_mel_bins * d + d + 3 * d * d + d
         layer = 4 * d * d + 3 * d + 2 * d * ffn + ffn + d + 4 * d  # attention (keys have no bias), ffn, two norms
         return convolutions + self.frames * d + self.encoder_layers * layer + 2 * d

@@ -58,6 +58,38 @@ def layer_indices(
     return indices
 
 
+def neuron_indices(
+    neurons: Sequence[Sequence[int]], layers: int, total: int, *, what: str = "encoder_neurons", whose: str = "teacher"
+) -> list[list[int]]:
+    """The neurons of feed-forward networks to copy, as indices from 0, a list for each layer.
+
+    Args:
+        neurons: for each layer that is copied which of its neurons; the same number in each, as one number says in a
+            config how many (`encoder_ffn_dim`).
+        layers: that are copied.
+        total: neurons of a layer of the teacher.
+        what: name of the setting, for errors.
+        whose: the model that is copied from, likewise.
+
+    Raises:
+        K2DError: for another number of lists, lists of several lengths or of none, a neuron that the teacher does not
+            have, or the same one twice in a layer.
+    """
+    if len(neurons) != layers:
+        raise K2DError(f"{what}: lists for {len(neurons)} layers, and the layers copied are {layers}")
+    counts = sorted({len(of_layer) for of_layer in neurons})
+    if len(counts) > 1 or counts == [0]:
+        raise K2DError(f"{what}: {counts[0]} to {counts[-1]} neurons a layer; give each as many, at least one")
+    for number, of_layer in enumerate(neurons):
+        outside = [index for index in of_layer if not 0 <= index < total]
+        if outside:
+            had = f"a layer of the {whose} has {total}, 0 to {total - 1}"
+            raise K2DError(f"{what}: no neuron {outside[0]} (list {number}); {had}")
+        if len(set(of_layer)) != len(of_layer):
+            raise K2DError(f"{what}: the same neuron twice in list {number}")
+    return [list(of_layer) for of_layer in neurons]
+
+
 def student_generation_config(
     teacher: GenerationConfig, decoder_layers: Sequence[int], *, attention_heads: int, language: str | None, task: str
 ) -> Any:
@@ -99,6 +131,7 @@ def create_student(
     decoder_layers: int | Sequence[int] = 2,
     encoder_layers: int | Sequence[int] | None = None,
     *,
+    encoder_neurons: Sequence[Sequence[int]] | None = None,
     language: str | None = None,
     task: str = "transcribe",
 ) -> WhisperForConditionalGeneration:
@@ -108,6 +141,8 @@ def create_student(
         teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
         decoder_layers: how many, evenly spaced with first and last, or which; the paper's are 2 of 32.
         encoder_layers: likewise; None keeps the encoder whole.
+        encoder_neurons: for each of these encoder layers which neurons of its feed-forward network, as many in each;
+            None keeps them all. An encoder is faster for it, and has to be trained as one with fewer layers has.
         language: code that the student transcribes by default, such as `zh`; None keeps the teacher's.
         task: `transcribe` or `translate`, likewise.
 
@@ -115,7 +150,8 @@ def create_student(
         The student in float32, token embeddings tied as in the teacher, ready to train.
 
     Raises:
-        K2DError: for no layer, an index out of range or a repeated one, or a teacher that is not a Whisper.
+        K2DError: for no layer, an index out of range or a repeated one, neurons that are not as many in each layer, or
+            a teacher that is not a Whisper.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
@@ -132,8 +168,13 @@ def create_student(
         teacher.config.encoder_layers,
         what="encoder_layers",
     )
+    neurons = None
+    if encoder_neurons is not None:
+        neurons = neuron_indices(encoder_neurons, len(encoder), teacher.config.encoder_ffn_dim)
     config = copy.deepcopy(teacher.config)
     config.decoder_layers, config.encoder_layers = len(decoder), len(encoder)
+    if neurons:
+        config.encoder_ffn_dim = len(neurons[0])
     with torch.device("meta"):
         student = WhisperForConditionalGeneration(config)
     renamed = {f"model.decoder.layers.{old}.": f"model.decoder.layers.{new}." for new, old in enumerate(decoder)}
@@ -147,6 +188,10 @@ def create_student(
                 continue
             name = renamed[prefix] + name[len(prefix) :]
         weights[name] = tensor.detach().to("cpu", torch.float32, copy=True)
+    for layer, kept in enumerate(neurons or []):
+        for tail, dimension in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
+            name = f"model.encoder.layers.{layer}.{tail}"
+            weights[name] = weights[name].index_select(dimension, torch.tensor(kept))
     student.load_state_dict(weights, assign=True)
     student.tie_weights()
     student.generation_config = student_generation_config(

@@ -1,9 +1,9 @@
-"""Make the quickstart's auxiliary: a Whisper base with some of its encoder and two of its decoder layers, and LoRA.
+"""Make the quickstart's auxiliary: a Whisper base with some layers, fewer neurons in those of the encoder, and LoRA.
 
     python recipes/lab/speech/make_speech.py lab-speech --split repair-lecture --split repair-hard --split repair-broad
     python recipes/quickstart/train_auxiliary.py lab-speech/repair.jsonl --output my-auxiliary
     python recipes/quickstart/train_auxiliary.py lab-speech/repair.jsonl --output my-smaller-auxiliary \\
-        --encoder-layers 0 2 3 --rank 72 --begin recipes/quickstart/auxiliary
+        --encoder-layers 0 2 3 --begin recipes/quickstart/auxiliary
 
 It learns from speech with its texts, made with other seeds than any lecture of the quickstart or of the laboratory.
 What is written is the adapter, a folder that serves as a model; a run that was stopped goes on where it was. It may
@@ -11,17 +11,22 @@ begin with an adapter of these layers and more, whose matrices then need not be 
 """
 
 import argparse
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import nn
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.checkpoints.adapters import WEIGHTS, read_adapter, save_adapter
+from k2d_hf.checkpoints.sources import load_whisper
+from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.labelling.chunking import chunk_rows, pack_segments
 from k2d_hf.recipe import load_recipe
 from k2d_hf.validation.references import read_references
@@ -29,8 +34,10 @@ from k2d_hf.validation.references import read_references
 HERE = Path(__file__).parent
 NAME = "k2d-quickstart-auxiliary"
 ENCODER_LAYERS = [0, 2, 3, 4]  # of all four, those whose states are nearest to the whole encoder's
+ENCODER_NEURONS = 896  # of 2,048 in each of these layers
+HEARD = 16  # chunks that tell which neurons matter
 DECODER_LAYERS = [0, 5]
-RANK = 56
+RANK = 72
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 MASKS = {  # of what the student alone hears: an hour of speech is soon known by heart
     "apply_spec_augment": True,
@@ -67,6 +74,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=12)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--encoder-layers", type=int, nargs="+", default=ENCODER_LAYERS, help="which are kept")
+    parser.add_argument("--encoder-neurons", type=int, default=ENCODER_NEURONS, help="kept in each, those that matter")
     parser.add_argument("--rank", type=int, default=RANK, help="of the adapter's matrices")
     parser.add_argument("--dropout", type=float, default=0.05, help="of what the adapter hears")
     parser.add_argument("--begin", type=Path, metavar="ADAPTER", help="folder of an adapter to begin with")
@@ -78,7 +86,17 @@ def main() -> None:
         for recording, segments in read_references(arguments.speech).items()
         for row in chunk_rows(recording, pack_segments(segments), language="zh")
     ]
-    student = create_student(base, DECODER_LAYERS, arguments.encoder_layers, language="zh")
+    whole, had = first_student(base, arguments.begin, arguments.encoder_layers)
+    known = Path(arguments.work) / "encoder_neurons.json"  # another machine may round differently, and choose others
+    if not known.exists():
+        features = K2DDataCollator(WhisperProcessor.from_pretrained(base)).features(
+            chunks[:: len(chunks) // HEARD or 1]
+        )
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(neurons_that_matter(whole, features, arguments.encoder_neurons)))
+    chosen = json.loads(known.read_text())
+    neurons = [[of_base[index] for index in kept] for of_base, kept in zip(had, chosen, strict=True)]
+    student = create_student(base, DECODER_LAYERS, arguments.encoder_layers, encoder_neurons=neurons, language="zh")
     student.config.update(MASKS)
     trainer = K2DTrainer(
         student,
@@ -99,7 +117,7 @@ def main() -> None:
         ),
     )
     if arguments.begin:
-        begin_with(trainer.model, arguments.begin, arguments.encoder_layers)
+        begin_with(trainer.model, arguments.begin, arguments.encoder_layers, chosen)
     trainer.train(resume_from_checkpoint=any(Path(arguments.work).glob("checkpoint-*")))
     save_adapter(
         trainer.model,
@@ -107,15 +125,61 @@ def main() -> None:
         sources=sources,
         encoder_layers=arguments.encoder_layers,
         decoder_layers=DECODER_LAYERS,
+        encoder_neurons=neurons,
         name=NAME,
     )
 
 
+def first_student(base: str, begin: Path | None, layers: list[int]) -> tuple[WhisperForConditionalGeneration, Any]:
+    """What there is before neurons go: these encoder layers, and for each which neurons of the base it has."""
+    if begin is None:
+        whole = create_student(base, DECODER_LAYERS, layers)
+        return whole, [range(whole.config.encoder_ffn_dim)] * len(layers)
+    adapter = read_adapter(begin)
+    places = [adapter.encoder_layers.index(layer) for layer in layers]
+    whole = create_student(load_whisper(begin), len(DECODER_LAYERS), places)
+    had = adapter.encoder_neurons
+    return whole, [had[place] if had else range(whole.config.encoder_ffn_dim) for place in places]
+
+
 @torch.no_grad()
-def begin_with(student: nn.Module, folder: Path, encoder_layers: list[int]) -> None:
-    """Copy an adapter's matrices into a student of some of its layers, whose rank may be larger.
+def neurons_that_matter(
+    student: WhisperForConditionalGeneration, features: torch.Tensor, count: int
+) -> list[list[int]]:
+    """For each encoder layer the neurons that add most to its output: root mean square of what they say times weight.
+
+    Args:
+        student: its encoder layers are looked at.
+        features: of some chunks, [B, mel bins, frames].
+        count: of neurons, in each layer.
+    """
+    layers = student.model.encoder.layers
+    squares = [torch.zeros(student.config.encoder_ffn_dim) for _ in layers]
+
+    def add(layer: int) -> Any:
+        return lambda module, inputs: squares[layer].add_(inputs[0].square().mean((0, 1)))
+
+    hooks = [layer.fc2.register_forward_pre_hook(add(place)) for place, layer in enumerate(layers)]
+    student.eval()
+    for chunk in features:
+        student.model.encoder(chunk[None])
+    for hook in hooks:
+        hook.remove()
+    added = [square.sqrt() * layer.fc2.weight.norm(dim=0) for square, layer in zip(squares, layers, strict=True)]
+    return [one.topk(count).indices.sort().values.tolist() for one in added]
+
+
+@torch.no_grad()
+def begin_with(student: nn.Module, folder: Path, encoder_layers: list[int], neurons: list[list[int]]) -> None:
+    """Copy an adapter's matrices into a student of some of its parts, whose rank may be larger.
 
     What the larger rank adds begins as LoRA does and changes nothing: the ratio of alpha to rank is always 2.
+
+    Args:
+        student: with LoRA.
+        folder: of the adapter.
+        encoder_layers: of the base, that the student has.
+        neurons: for each of them those of the adapter's model that it has.
     """
     adapter = read_adapter(folder)
     places = {
@@ -131,6 +195,9 @@ def begin_with(student: nn.Module, folder: Path, encoder_layers: list[int]) -> N
         if ".lora_" in name:
             place = next(place for place in places if place in name)
             stored = matrices[name.replace(".default", "").replace(place, places[place])]
+            if place.startswith("encoder"):
+                kept = neurons[int(place.split(".")[2])]
+                stored = stored[kept] if "fc1.lora_B" in name else stored[:, kept] if "fc2.lora_A" in name else stored
             rows, columns = stored.shape
             parameter[:rows, :columns] = stored
 

@@ -22,6 +22,7 @@ from k2d_hf.publishing.card_names import has_id, public_name
 from k2d_hf.publishing.student_files import student_files
 
 LAYERS = {"encoder_layers": [1], "decoder_layers": [0, 2, 3]}
+NARROW = {**LAYERS, "encoder_neurons": [[1, 2, 3, 62]]}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,8 @@ def _own_cache(tmp_path, monkeypatch):
 
 def trained(teacher, *, freeze_encoder=False, layers=LAYERS, **settings):
     """A student with adapters, all of whose matrices have been trained to something."""
-    student = create_student(teacher, layers["decoder_layers"], layers["encoder_layers"], language="zh")
+    decoder, encoder = layers["decoder_layers"], layers["encoder_layers"]
+    student = create_student(teacher, decoder, encoder, encoder_neurons=layers.get("encoder_neurons"), language="zh")
     config = LoraConfig(**{"r": 2, "target_modules": ["q_proj", "v_proj", "fc1"], **settings})
     model = with_adapters(student, config, freeze_encoder=freeze_encoder).eval()
     torch.manual_seed(3)
@@ -76,6 +78,7 @@ def logits(model):
         ({"use_dora": True, "rank_pattern": {"fc1": 3}, "alpha_pattern": {"q_proj": 5}}, "float32", 1e-4),
         ({"modules_to_save": ["layer_norm"], "target_modules": r".*decoder.*\.fc2"}, "float32", 1e-4),
         ({"layers": {"encoder_layers": None, "decoder_layers": 2}}, "float32", 1e-4),
+        ({"layers": NARROW, "target_modules": ["fc1", "fc2"]}, "float32", 1e-4),
     ],
 )
 def test_what_is_loaded_is_what_was_trained(tiny_whisper, tiny_whisper_dir, tmp_path, settings, dtype, tolerance):
@@ -90,6 +93,14 @@ def test_what_is_loaded_is_what_was_trained(tiny_whisper, tiny_whisper_dir, tmp_
     expected, before = logits(model), logits(model.unload())
     assert (logits(loaded) - expected).abs().max() < tolerance * expected.std()
     assert (before - expected).abs().max() > 0.5 * expected.std()
+
+
+def test_neurons_have_a_line_a_layer_and_are_seen_without_merging(tiny_whisper, tiny_whisper_dir, tmp_path):
+    save_adapter(trained(tiny_whisper, layers=NARROW), tmp_path / "a", sources=str(tiny_whisper_dir), **NARROW)
+    assert "    [1, 2, 3, 62]\n" in (tmp_path / "a" / "base.json").read_text()
+    found = look_at(str(tmp_path / "a"))
+    assert (found.shape.encoder_ffn_dim, found.checkpoint) == (4, None)
+    assert found.shape.parameters == load_whisper(tmp_path / "a").num_parameters()
 
 
 def test_a_merged_checkpoint_is_complete(saved, tiny_whisper_dir):
@@ -202,6 +213,9 @@ def adapter(**changes):
         (base(sources=["./"]), "is an adapter too; give the weights that it belongs to"),
         (base(name="two\nlines"), "base.json: name: 'two\\nlines' is no name of one line; give a shorter one"),
         (base(encoder_layers=[2]), "base.json: encoder_layers: no layer 2; the base has 2, 0 to 1, or -1 for the last"),
+        (base(encoder_neurons=[[64]]), "base.json: encoder_neurons: no neuron 64 (list 0); a layer of the base has 64"),
+        (base(encoder_neurons=[1]), "base.json: encoder_neurons: [1] is not a list of lists of whole numbers or null"),
+        (base(encoder_neurons=[[1]]), "has shape [64, 2], and [1, 2] in the base"),
         (base(decoder_layers=5), "base.json: decoder_layers: 5 layers: the base has 4, so choose 1 to 4"),
         (base(decoder_layers="all"), "base.json: decoder_layers: 'all' is not a whole number or a list of whole"),
         (base(decoder_layers=[0, 3]), "adapter_model.safetensors: does not fit the base with the layers of base.json"),
@@ -251,6 +265,7 @@ def test_a_base_named_by_the_adapter_is_not_fetched(folder):
         ({"dtype": "int8"}, "dtype 'int8': not one of float32, float16, bfloat16"),
         ({"decoder_layers": 2}, "decoder_layers: 2, but the trained student has 3; give those it was created with"),
         ({"encoder_layers": [0, 1]}, r"encoder_layers: \[0, 1\], but the trained student has 1"),
+        ({"encoder_neurons": [[1, 2]]}, "encoder_neurons: 2, but the trained student has 64 in a layer; give those"),
         ({"sources": []}, "sources: none"),
     ],
 )

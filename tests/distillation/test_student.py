@@ -62,6 +62,37 @@ def test_impossible_encoder_layers_are_named(tiny_whisper):
         create_student(tiny_whisper, encoder_layers=[0, 2])
 
 
+@pytest.mark.parametrize("neurons", [[list(range(64)), list(range(64))], [[63, 5], [0, 1]]])
+def test_neurons_of_the_encoder_are_the_teachers_by_index(tiny_whisper, neurons):
+    student = create_student(tiny_whisper, 2, [1, 0], encoder_neurons=neurons)
+    assert student.config.encoder_ffn_dim == len(neurons[0])
+    for ours, old, kept in zip(student.model.encoder.layers, [1, 0], neurons, strict=True):
+        theirs = tiny_whisper.model.encoder.layers[old]
+        states = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
+        said = theirs.fc1(states)
+        silent = [index for index in range(64) if index not in kept]
+        said[..., silent] = 0  # gelu(0) is 0
+        expected = theirs.fc2(torch.nn.functional.gelu(said))
+        assert torch.allclose(ours.fc2(torch.nn.functional.gelu(ours.fc1(states))), expected, atol=1e-5)
+        assert torch.equal(ours.self_attn.q_proj.weight, theirs.self_attn.q_proj.weight)
+
+
+@pytest.mark.parametrize(
+    ("neurons", "message"),
+    [
+        ([[0, 1]], "lists for 1 layers, and the layers copied are 2"),
+        ([[0, 1], [2]], "1 to 2 neurons a layer; give each as many, at least one"),
+        ([[], []], "0 to 0 neurons a layer; give each as many, at least one"),
+        ([[0], [64]], r"no neuron 64 \(list 1\); a layer of the teacher has 64, 0 to 63"),
+        ([[-1], [0]], r"no neuron -1 \(list 0\)"),
+        ([[0, 1], [2, 2]], "the same neuron twice in list 1"),
+    ],
+)
+def test_impossible_neurons_are_named(tiny_whisper, neurons, message):
+    with pytest.raises(K2DError, match=f"^encoder_neurons: {message}"):
+        create_student(tiny_whisper, encoder_neurons=neurons)
+
+
 def test_a_teacher_that_is_no_whisper_is_an_error():
     with pytest.raises(K2DError, match="teacher is a Linear"):
         create_student(torch.nn.Linear(2, 2))
