@@ -37,14 +37,16 @@ def logits(model):
 
 
 @pytest.mark.parametrize("had", [None, [[*range(40)], [*range(60, 20, -1)]]])
-def test_it_begins_with_what_an_adapter_has_of_its_layers_and_neurons(script, tiny_whisper, tiny_whisper_dir, had):
+def test_it_begins_with_what_an_adapter_has_of_its_layers_and_neurons(
+    script, tiny_whisper, tiny_whisper_dir, tmp_path, had
+):
     torch.manual_seed(0)
     earlier = lora(create_student(tiny_whisper, [0, 3], [1, 0], encoder_neurons=had), rank=2)
     with torch.no_grad():
         for weights in earlier.parameters():
             if weights.requires_grad:
                 weights.normal_(0, 0.2)
-    folder = tiny_whisper_dir.parent / f"begin-{had is None}"
+    folder = tmp_path / "earlier"
     layers = {"encoder_layers": [1, 0], "decoder_layers": [0, 3], "encoder_neurons": had}
     save_adapter(earlier, folder, sources=str(tiny_whisper_dir), dtype="float32", **layers)
 

@@ -316,10 +316,10 @@ def _json(values: Mapping[str, Any]) -> str:
     """A setting a line, and a line for each list of a list: those of neurons have a thousand numbers."""
     lines = []
     for key, value in values.items():
-        rows = isinstance(value, list) and value and all(isinstance(row, list) for row in value)
-        text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
-        if rows:
+        if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
             text = "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
+        else:
+            text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
         lines.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -168,12 +168,11 @@ def create_student(
         teacher.config.encoder_layers,
         what="encoder_layers",
     )
-    neurons = None
-    if encoder_neurons is not None:
-        neurons = neuron_indices(encoder_neurons, len(encoder), teacher.config.encoder_ffn_dim)
     config = copy.deepcopy(teacher.config)
     config.decoder_layers, config.encoder_layers = len(decoder), len(encoder)
-    if neurons:
+    neurons = []
+    if encoder_neurons is not None:
+        neurons = neuron_indices(encoder_neurons, len(encoder), teacher.config.encoder_ffn_dim)
         config.encoder_ffn_dim = len(neurons[0])
     with torch.device("meta"):
         student = WhisperForConditionalGeneration(config)
@@ -188,7 +187,7 @@ def create_student(
                 continue
             name = renamed[prefix] + name[len(prefix) :]
         weights[name] = tensor.detach().to("cpu", torch.float32, copy=True)
-    for layer, kept in enumerate(neurons or []):
+    for layer, kept in enumerate(neurons):
         for tail, dimension in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
             name = f"model.encoder.layers.{layer}.{tail}"
             weights[name] = weights[name].index_select(dimension, torch.tensor(kept))

@@ -23,9 +23,8 @@ from torch import nn
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
-from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.checkpoints import load_whisper, resolve_checkpoint
 from k2d_hf.checkpoints.adapters import WEIGHTS, read_adapter, save_adapter
-from k2d_hf.checkpoints.sources import load_whisper
 from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.labelling.chunking import chunk_rows, pack_segments
 from k2d_hf.recipe import load_recipe
