@@ -11,6 +11,7 @@ from k2d_hf import create_student
 from k2d_hf.checkpoints import load_whisper
 from k2d_hf.checkpoints.adapters import read_adapter, save_adapter
 from k2d_hf.distillation.parties import with_adapters
+from k2d_hf.distillation.student import keep_neurons
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "quickstart" / "train_auxiliary.py"
 FEATURES = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))
@@ -41,7 +42,8 @@ def test_it_begins_with_what_an_adapter_has_of_its_layers_and_neurons(
     script, tiny_whisper, tiny_whisper_dir, tmp_path, had
 ):
     torch.manual_seed(0)
-    earlier = lora(create_student(tiny_whisper, [0, 3], [1, 0], encoder_neurons=had), rank=2)
+    student = create_student(tiny_whisper, [0, 3], [1, 0])
+    earlier = lora(keep_neurons(student, had) if had else student, rank=2)
     with torch.no_grad():
         for weights in earlier.parameters():
             if weights.requires_grad:
@@ -53,10 +55,10 @@ def test_it_begins_with_what_an_adapter_has_of_its_layers_and_neurons(
     whole, of_base = script.first_student(str(tiny_whisper_dir), folder, [0])
     chosen = script.neurons_that_matter(whole, FEATURES, 10)
     neurons = [[numbers[index] for index in kept] for numbers, kept in zip(of_base, chosen, strict=True)]
-    student = lora(create_student(tiny_whisper, [0, 3], [0], encoder_neurons=neurons), rank=3)
+    student = lora(keep_neurons(create_student(tiny_whisper, [0, 3], [0]), neurons), rank=3)
     script.begin_with(student, folder, [0], chosen)
 
-    expected = create_student(load_whisper(folder), [0, 1], [1], encoder_neurons=chosen)
+    expected = keep_neurons(create_student(load_whisper(folder), [0, 1], [1]), chosen)
     assert read_adapter(folder).encoder_neurons == had
     assert torch.allclose(logits(student), logits(expected), atol=1e-3)
 

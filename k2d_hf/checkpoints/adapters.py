@@ -77,7 +77,7 @@ def save_adapter(
             with `./` or `../` is seen from `folder`.
         encoder_layers: those that the student has, as given to `create_student`; None is all.
         decoder_layers: likewise.
-        encoder_neurons: likewise.
+        encoder_neurons: those, as given to `keep_neurons`; None is all.
         name: what to call the model; None is its folder.
         dtype: of the stored matrices: float32, float16 or bfloat16.
 
@@ -223,7 +223,7 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
 
     from transformers import GenerationConfig, WhisperProcessor
 
-    from k2d_hf.distillation.student import create_student
+    from k2d_hf.distillation.student import create_student, keep_neurons
 
     config = _lora_config(folder / ADAPTER)
     whole = load_whisper(base.path)
@@ -234,8 +234,10 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
         decoder_layers=whole.config.decoder_layers,
         encoder_neurons=whole.config.encoder_ffn_dim,
     )
-    student = create_student(whole, parts.decoder_layers, parts.encoder_layers, encoder_neurons=parts.encoder_neurons)
+    student = create_student(whole, parts.decoder_layers, parts.encoder_layers)
     del whole  # two in memory at a time
+    if parts.encoder_neurons is not None:
+        student = keep_neurons(student, parts.encoder_neurons)
     merged = _with_adapter(student, config, folder)
     path = folder / _GENERATION
     if path.is_file():

@@ -131,7 +131,6 @@ def create_student(
     decoder_layers: int | Sequence[int] = 2,
     encoder_layers: int | Sequence[int] | None = None,
     *,
-    encoder_neurons: Sequence[Sequence[int]] | None = None,
     language: str | None = None,
     task: str = "transcribe",
 ) -> WhisperForConditionalGeneration:
@@ -141,8 +140,6 @@ def create_student(
         teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
         decoder_layers: how many, evenly spaced with first and last, or which; the paper's are 2 of 32.
         encoder_layers: likewise; None keeps the encoder whole.
-        encoder_neurons: for each of these encoder layers which neurons of its feed-forward network, as many in each;
-            None keeps them all. An encoder is faster for it, and has to be trained as one with fewer layers has.
         language: code that the student transcribes by default, such as `zh`; None keeps the teacher's.
         task: `transcribe` or `translate`, likewise.
 
@@ -150,8 +147,7 @@ def create_student(
         The student in float32, token embeddings tied as in the teacher, ready to train.
 
     Raises:
-        K2DError: for no layer, an index out of range or a repeated one, neurons that are not as many in each layer, or
-            a teacher that is not a Whisper.
+        K2DError: for no layer, an index out of range or a repeated one, or a teacher that is not a Whisper.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
@@ -170,10 +166,6 @@ def create_student(
     )
     config = copy.deepcopy(teacher.config)
     config.decoder_layers, config.encoder_layers = len(decoder), len(encoder)
-    neurons = []
-    if encoder_neurons is not None:
-        neurons = neuron_indices(encoder_neurons, len(encoder), teacher.config.encoder_ffn_dim)
-        config.encoder_ffn_dim = len(neurons[0])
     with torch.device("meta"):
         student = WhisperForConditionalGeneration(config)
     renamed = {f"model.decoder.layers.{old}.": f"model.decoder.layers.{new}." for new, old in enumerate(decoder)}
@@ -187,10 +179,6 @@ def create_student(
                 continue
             name = renamed[prefix] + name[len(prefix) :]
         weights[name] = tensor.detach().to("cpu", torch.float32, copy=True)
-    for layer, kept in enumerate(neurons):
-        for tail, dimension in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
-            name = f"model.encoder.layers.{layer}.{tail}"
-            weights[name] = weights[name].index_select(dimension, torch.tensor(kept))
     student.load_state_dict(weights, assign=True)
     student.tie_weights()
     student.generation_config = student_generation_config(
@@ -201,4 +189,32 @@ def create_student(
         task=task,
     )
     student.config.name_or_path = teacher.config.name_or_path
+    return student
+
+
+def keep_neurons(
+    student: WhisperForConditionalGeneration, encoder_neurons: Sequence[Sequence[int]]
+) -> WhisperForConditionalGeneration:
+    """Take all other neurons out of the feed-forward networks of a student's encoder layers.
+
+    The encoder is faster for it, and has to be trained, as one with fewer layers has.
+
+    Args:
+        student: of `create_student`; it is changed.
+        encoder_neurons: for each of its encoder layers which, as indices from 0, as many in each.
+
+    Returns:
+        The student.
+
+    Raises:
+        K2DError: as `neuron_indices`.
+    """
+    from torch.nn import Parameter
+
+    config, layers = student.config, student.model.encoder.layers
+    for layer, kept in zip(layers, neuron_indices(encoder_neurons, len(layers), config.encoder_ffn_dim), strict=True):
+        layer.fc1.weight, layer.fc1.bias = Parameter(layer.fc1.weight[kept]), Parameter(layer.fc1.bias[kept])
+        layer.fc2.weight = Parameter(layer.fc2.weight[:, kept])
+        layer.fc1.out_features = layer.fc2.in_features = len(kept)
+    config.encoder_ffn_dim = layers[0].fc1.out_features
     return student

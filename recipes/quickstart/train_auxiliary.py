@@ -26,6 +26,7 @@ from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
 from k2d_hf.checkpoints import load_whisper, resolve_checkpoint
 from k2d_hf.checkpoints.adapters import WEIGHTS, read_adapter, save_adapter
 from k2d_hf.distillation.collator import K2DDataCollator
+from k2d_hf.distillation.student import keep_neurons
 from k2d_hf.labelling.chunking import chunk_rows, pack_segments
 from k2d_hf.recipe import load_recipe
 from k2d_hf.validation.references import read_references
@@ -95,7 +96,7 @@ def main() -> None:
         known.write_text(json.dumps(neurons_that_matter(whole, features, arguments.encoder_neurons)))
     chosen = json.loads(known.read_text())
     neurons = [[of_base[index] for index in kept] for of_base, kept in zip(had, chosen, strict=True)]
-    student = create_student(base, DECODER_LAYERS, arguments.encoder_layers, encoder_neurons=neurons, language="zh")
+    student = keep_neurons(create_student(base, DECODER_LAYERS, arguments.encoder_layers, language="zh"), neurons)
     student.config.update(MASKS)
     trainer = K2DTrainer(
         student,

@@ -15,7 +15,7 @@ from k2d_hf.checkpoints.adapters import merged_checkpoint, merged_folder, save_a
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.looking import look_at
 from k2d_hf.distillation.parties import with_adapters
-from k2d_hf.distillation.student import create_student
+from k2d_hf.distillation.student import create_student, keep_neurons
 from k2d_hf.errors import K2DError
 from k2d_hf.planning.plan import plan_run
 from k2d_hf.publishing.card_names import has_id, public_name
@@ -33,8 +33,9 @@ def _own_cache(tmp_path, monkeypatch):
 
 def trained(teacher, *, freeze_encoder=False, layers=LAYERS, **settings):
     """A student with adapters, all of whose matrices have been trained to something."""
-    decoder, encoder = layers["decoder_layers"], layers["encoder_layers"]
-    student = create_student(teacher, decoder, encoder, encoder_neurons=layers.get("encoder_neurons"), language="zh")
+    student = create_student(teacher, layers["decoder_layers"], layers["encoder_layers"], language="zh")
+    if "encoder_neurons" in layers:
+        student = keep_neurons(student, layers["encoder_neurons"])
     config = LoraConfig(**{"r": 2, "target_modules": ["q_proj", "v_proj", "fc1"], **settings})
     model = with_adapters(student, config, freeze_encoder=freeze_encoder).eval()
     torch.manual_seed(3)

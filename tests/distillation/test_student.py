@@ -10,7 +10,7 @@ from transformers import WhisperForConditionalGeneration
 
 from distillation.tiny_training import another
 from k2d_hf import create_student
-from k2d_hf.distillation.student import layer_indices, set_language, spaced_layers
+from k2d_hf.distillation.student import keep_neurons, layer_indices, set_language, spaced_layers
 from k2d_hf.errors import K2DError
 
 
@@ -64,7 +64,7 @@ def test_impossible_encoder_layers_are_named(tiny_whisper):
 
 @pytest.mark.parametrize("neurons", [[list(range(64)), list(range(64))], [[63, 5], [0, 1]]])
 def test_neurons_of_the_encoder_are_the_teachers_by_index(tiny_whisper, neurons):
-    student = create_student(tiny_whisper, 2, [1, 0], encoder_neurons=neurons)
+    student = keep_neurons(create_student(tiny_whisper, 2, [1, 0]), neurons)
     assert student.config.encoder_ffn_dim == len(neurons[0])
     for ours, old, kept in zip(student.model.encoder.layers, [1, 0], neurons, strict=True):
         theirs = tiny_whisper.model.encoder.layers[old]
@@ -90,7 +90,7 @@ def test_neurons_of_the_encoder_are_the_teachers_by_index(tiny_whisper, neurons)
 )
 def test_impossible_neurons_are_named(tiny_whisper, neurons, message):
     with pytest.raises(K2DError, match=f"^encoder_neurons: {message}"):
-        create_student(tiny_whisper, encoder_neurons=neurons)
+        keep_neurons(create_student(tiny_whisper), neurons)
 
 
 def test_a_teacher_that_is_no_whisper_is_an_error():
