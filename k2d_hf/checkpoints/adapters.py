@@ -113,10 +113,11 @@ def save_adapter(
         has = getattr(student.config, key)
         if count is not None and count != has:
             raise K2DError(f"{key}: {base[key]}, but the trained student has {has}; give those it was created with")
-    for kept in base.get("encoder_neurons", []):
-        if len(kept) != student.config.encoder_ffn_dim:
-            has = f"the trained student has {student.config.encoder_ffn_dim} in a layer"
-            raise K2DError(f"encoder_neurons: {len(kept)}, but {has}; give those it was created with")
+    if encoder_neurons is not None:
+        counts, layers = [len(kept) for kept in encoder_neurons], student.config.encoder_layers
+        if counts != [student.config.encoder_ffn_dim] * layers:
+            has = f"the trained student has {student.config.encoder_ffn_dim} in each of {layers} layers"
+            raise K2DError(f"encoder_neurons: lists of {counts}, but {has}; give those it was created with")
     # Without the embeddings, whose sizes peft would otherwise compare with those of a model on the Hub.
     weights = get_peft_model_state_dict(trained, adapter_name=adapter, save_embedding_layers=False)
     stored = {key: tensor.detach().to("cpu", getattr(torch, dtype)).contiguous() for key, tensor in weights.items()}

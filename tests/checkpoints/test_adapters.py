@@ -266,7 +266,11 @@ def test_a_base_named_by_the_adapter_is_not_fetched(folder):
         ({"dtype": "int8"}, "dtype 'int8': not one of float32, float16, bfloat16"),
         ({"decoder_layers": 2}, "decoder_layers: 2, but the trained student has 3; give those it was created with"),
         ({"encoder_layers": [0, 1]}, r"encoder_layers: \[0, 1\], but the trained student has 1"),
-        ({"encoder_neurons": [[1, 2]]}, "encoder_neurons: 2, but the trained student has 64 in a layer; give those"),
+        (
+            {"encoder_neurons": [[1, 2]]},
+            r"encoder_neurons: lists of \[2\], but the trained student has 64 in each of 1",
+        ),
+        ({"encoder_neurons": [[*range(64)]] * 2}, r"encoder_neurons: lists of \[64, 64\], but the trained student has"),
         ({"sources": []}, "sources: none"),
     ],
 )
