@@ -3,7 +3,8 @@
     python make_speech.py lab-speech                       # every split of splits.json
     python make_speech.py lab-speech --split dev-broad
 
-Splits are joined to what is trained on and what is measured, `train.jsonl` and `dev.jsonl`, once theirs are there.
+Splits are joined to what is trained on and what is measured, such as `train.jsonl` and `dev.jsonl`, once all of theirs
+are there.
 
 Recordings that are there already are passed over, so a run that was stopped goes on where it was.
 """
@@ -24,6 +25,7 @@ JOINED = {
     "repair": ["repair-lecture", "repair-hard", "repair-broad"],  # with its texts, for the auxiliary alone
     "train": ["train-lecture", "train-lecture-more", "train-hard", "train-broad"],
     "dev": ["dev-hard", "dev-broad"],  # and the three lectures that lie here
+    "dev-more": ["dev-more-lecture", "dev-more-hard", "dev-more-broad"],  # for the auxiliary: dev has few bad labels
 }
 SPLITS: dict[str, dict] = json.loads((HERE / "splits.json").read_text(encoding="utf-8"))
 
