@@ -108,8 +108,7 @@ def test_pipeline_loads_the_student(run, seconds, timestamps):
     recognise = pipeline("automatic-speech-recognition", model=str(run / "student"))
     audio = read_audio(QUICKSTART / "dev" / "dev_000.opus", 0.0, seconds)
     most = {"max_new_tokens": 10 * min(int(seconds), 30)}  # so little training may loop, at each temperature
-    asked = {"return_timestamps": True} if timestamps else {}
-    result = recognise(audio, generate_kwargs=most, **asked)
+    result = recognise(audio, return_timestamps=True, generate_kwargs=most) if timestamps else recognise(audio)
     assert "lecture" in result["text"].lower()
     if timestamps:
         assert result["chunks"][0]["timestamp"][0] is not None
