@@ -15,11 +15,6 @@ import soundfile
 from tiny_whisper import BASE_SHAPES, WHEEL_WITH_TOKENIZER, make_tiny_whisper
 
 
-def pytest_collection_modifyitems(items):
-    """Those of the real weights first: they take longest, and whoever gets them last works alone."""
-    items.sort(key=lambda item: item.get_closest_marker("real") is None)
-
-
 @pytest.fixture(scope="session")
 def processor(tmp_path_factory):
     """Whisper's processor: the real multilingual tokenizer of 51865 entries, 80 mel bins."""
