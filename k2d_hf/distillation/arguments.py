@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
+from k2d_hf.distillation.measures import GREATER_IS_BETTER, known_metric
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.errors import K2DError
 
@@ -52,6 +53,8 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
             raise K2DError("remove_unused_columns must be False: the collator reads the columns of the chunks")
         if self.label_smoothing_factor:
             raise K2DError("label_smoothing_factor must be 0: the teacher's probabilities take its place in this loss")
+        if self.greater_is_better is None and (metric := known_metric(self.metric_for_best_model or "")):
+            self.greater_is_better = GREATER_IS_BETTER[metric]  # transformers takes all but losses for the greater
         super().__post_init__()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -271,12 +271,33 @@ def default_collator(
     )
 
 
-class EpochToCollator(TrainerCallback):
-    """Tells the collator the epoch, for which it draws timestamps and prompts anew."""
+class EpochToData(TrainerCallback):
+    """Tells collator and sampler the epoch: what a chunk's label looks like, and the order of chunks, are drawn anew.
 
-    def __init__(self, collator: K2DDataCollator) -> None:
-        self.collator = collator
+    The Trainer and accelerate hand the epoch down through a fixed number of wrappers. In a resumed epoch of several
+    processes there is one more, so that the sampler would begin again with the order of epoch 0.
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    Args:
+        collator_of: gives the collator, which a search over settings may replace.
+    """
+
+    def __init__(self, collator_of: Callable[[], Any]) -> None:
+        self.collator_of = collator_of
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
         """Set the epoch; after a resume `state` knows it."""
-        self.collator.epoch = int(state.epoch or 0)
+        epoch = int(state.epoch or 0)
+        collator = self.collator_of()
+        if isinstance(collator, K2DDataCollator):
+            collator.epoch = epoch
+        sampler = innermost_sampler(train_dataloader)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+
+
+def innermost_sampler(dataloader: Any) -> Any:
+    """The sampler of rows beneath whatever cuts its order into batches and shares; None where there is none."""
+    batches = getattr(dataloader, "batch_sampler", None)
+    while hasattr(batches, "batch_sampler"):
+        batches = batches.batch_sampler
+    return getattr(batches, "sampler", None)

@@ -20,7 +20,10 @@ class LoadingTrainer(ResumableTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        grouped = self.args.group_by_label_length and self.args.train_sampling_strategy == "random"
+        strategy = self.args.train_sampling_strategy
+        lengths_given = self.args.length_column_name in (getattr(rows, "column_names", None) or ())
+        grouped = strategy == "random" and self.args.group_by_label_length
+        grouped |= strategy == "group_by_length" and not lengths_given
         if not grouped or not isinstance(self.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed

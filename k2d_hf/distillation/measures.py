@@ -15,6 +15,19 @@ from k2d_hf.distillation.losses import LossSums
 from k2d_hf.whisper_tokens import token_id
 
 PARTS = ("total", "ce", "kl", "auxiliary_kl", "agreement", "encoder_mse")
+GENERATED = ("mer",)
+"""Figures of what the student writes by itself, which take `predict_with_generate`."""
+GREATER_IS_BETTER = {name: name == "agreement" for name in ("loss", *PARTS[1:], *GENERATED)}
+"""The direction of each figure that an evaluation during training gives."""
+
+
+def known_metric(name: str) -> str | None:
+    """The figure that a name such as `eval_mer` or, of an evaluation set called dev, `eval_dev_mer` stands for.
+
+    None for a figure that is not ours.
+    """
+    matching = (known for known in GREATER_IS_BETTER if f"_{name}".endswith(f"_{known}"))
+    return max(matching, key=len, default=None)  # `auxiliary_kl` is not `kl`
 
 
 class RunningSums:
@@ -65,18 +78,29 @@ class RunningSums:
 
 
 class MixedErrorRateMetric:
-    """`compute_metrics` for evaluation during training: MER of what the student writes against the labels."""
+    """`compute_metrics` for evaluation during training: MER of what the student writes against the labels.
+
+    It takes all rows at once, a list of batches (`eval_do_concat_batches=False`), or one batch after the other
+    (`batch_eval_metrics`).
+    """
 
     def __init__(self, processor: WhisperProcessor) -> None:
         self.tokenizer: Any = processor.tokenizer
         self.end = token_id(self.tokenizer, "<|endoftext|>")
+        self._texts: tuple[list[str], list[str]] = ([], [])  # of the batches so far: predictions, labels
 
-    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """`{"mer": rate}` over all rows."""
+    def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
+        """`{"mer": rate}` over all rows since the last result; nothing before the last batch."""
         from k2d_hf.scoring.metrics import MixedErrorRate
 
-        texts = [self._decode(ids) for ids in (prediction.predictions, prediction.label_ids)]
-        return {"mer": MixedErrorRate().compute(predictions=texts[0], references=texts[1])["mer"]}
+        for texts, ids in zip(self._texts, (prediction.predictions, prediction.label_ids), strict=True):
+            for batch in ids if isinstance(ids, list) else [ids]:
+                texts += self._decode(batch)
+        if not compute_result:
+            return {}
+        predictions, references = self._texts
+        self._texts = ([], [])
+        return {"mer": MixedErrorRate().compute(predictions=predictions, references=references)["mer"]}
 
     def _decode(self, ids: Any) -> list[str]:
         """Texts without special tokens and timestamps, which all come after the end of text."""

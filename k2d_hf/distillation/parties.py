@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 def base_whisper(model: Any) -> WhisperForConditionalGeneration:
-    """The Whisper inside a peft model, or the model itself.
+    """The Whisper inside a peft model, a compiled one, or the model itself.
 
     Raises:
         K2DError: if there is no Whisper inside.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     base = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
     if not isinstance(base, WhisperForConditionalGeneration):
         raise K2DError(f"{type(base).__name__} is not a Whisper with a language-model head")

@@ -81,6 +81,8 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
     """
     if isinstance(rows, dict):
         return {name: targets_for_loss(part, stored, temperature, what=f"{what} {name}") for name, part in rows.items()}
+    if hasattr(rows, "column_names") and hasattr(rows, "with_format"):
+        rows = rows.with_format(None)  # that of another library would turn texts and lists into arrays
     if rows is None or not (stored or has_targets(rows)):
         return rows
     if not stored:

@@ -13,9 +13,18 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, WhisperForConditionalGeneration, WhisperProcessor, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from k2d_hf.checkpoints import load_whisper
+from k2d_hf.distillation.adapter_base import AdapterBase
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.collator import EpochToCollator, K2DDataCollator, default_collator
+from k2d_hf.distillation.collator import EpochToData, K2DDataCollator, default_collator
+from k2d_hf.distillation.construction import (
+    FreshStudents,
+    check_arguments,
+    check_evaluation,
+    check_processor,
+    check_sampling,
+    check_untied,
+    load_student,
+)
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
 from k2d_hf.distillation.kept_states import keep_encoder_states
 from k2d_hf.distillation.losses import (
@@ -89,9 +98,10 @@ class K2DTrainer(EvaluatingTrainer):
 
     def __init__(
         self,
-        model: WhisperForConditionalGeneration | str | Path,
+        model: WhisperForConditionalGeneration | str | Path | None = None,
         args: K2DTrainingArguments | None = None,
         *,
+        model_init: Callable[..., WhisperForConditionalGeneration] | None = None,
         teacher_model: WhisperForConditionalGeneration | str | Path | None = None,
         auxiliary_model: WhisperForConditionalGeneration | str | Path | None = None,
         train_dataset: Dataset | None = None,
@@ -102,12 +112,15 @@ class K2DTrainer(EvaluatingTrainer):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        args = args or K2DTrainingArguments(output_dir="k2d-student")
-        processing_class = processing_class or find_processor(model, teacher_model)
-        with loading_whole():
-            student: Any = load_whisper(model) if isinstance(model, (str, Path)) else model
+        args = check_arguments(args)
+        if (model is None) == (model_init is None):
+            raise K2DError("give either model, a student or its checkpoint, or model_init, which makes one")
+        self._peft_config, self._language = peft_config, args.language
+        students = None if model_init is None else FreshStudents(model_init, seed=args.seed, ready=self._ready)
+        student: Any = students.first if students else load_student(model)
+        processing_class = check_processor(processing_class or find_processor(model or student, teacher_model))
         base = base_whisper(student)
-        self.loss_weights = LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature)
+        check_untied(args, base)
         given = {"teacher": (teacher_model, args.kl_weight), "auxiliary": (auxiliary_model, args.auxiliary_weight)}
         needed = {"teacher": args.encoder_weight}  # in memory, whatever is stored of it
         columns = described(train_dataset)
@@ -128,37 +141,27 @@ class K2DTrainer(EvaluatingTrainer):
             ]
         self.teacher, self.auxiliary = helpers
         check_loaded(student=base, teacher=self.teacher, auxiliary=self.auxiliary)
-        if peft_config is not None:
-            set_seed(args.seed)  # adapters begin at random
-            student = with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
         chunks = train_dataset
-        output_embedding(base)
-        if args.freeze_encoder:
-            base.freeze_encoder()
-        if args.freeze_embeddings:
-            base.model.decoder.embed_tokens.requires_grad_(False)
-        self.encoder_is_frozen = is_frozen(base.model.encoder)
-        self.shares_encoder = (
-            self.teacher is not None
-            and self.encoder_is_frozen
-            and same_weights(base.model.encoder, self.teacher.model.encoder)
-        )
-        if args.encoder_weight:
-            check_encoders(base, self.teacher, frozen=self.encoder_is_frozen)
+        own_collator = data_collator is None
         if data_collator is None:
             data_collator = default_collator(processing_class, args, base)
-        if isinstance(data_collator, K2DDataCollator):
-            train_dataset = training_rows(train_dataset, data_collator, what="training")
-            eval_dataset = training_rows(eval_dataset, data_collator, what="evaluation")
+        check_sampling(args, train_dataset, data_collator)
+        if compute_metrics is None and args.predict_with_generate:
+            compute_metrics = MixedErrorRateMetric(processing_class)
+        check_evaluation(args, compute_metrics)
         if is_stream(train_dataset):
             train_dataset = chunk_stream(train_dataset, data_collator, args, self.stored, self.stored_embedding)
         else:
-            train_dataset = targets_for_loss(train_dataset, self.stored, args.temperature, what="training")
-        eval_dataset = targets_for_loss(eval_dataset, self.stored, args.temperature, what="evaluation")
-        if compute_metrics is None and args.predict_with_generate:
-            compute_metrics = MixedErrorRateMetric(processing_class)
+            train_dataset = self._rows_for_loss(train_dataset, data_collator, args, what="training")
+        eval_dataset = self._rows_for_loss(eval_dataset, data_collator, args, what="evaluation")
+        self._language = args.language or language_of(train_dataset)
+        student = self._ready(student, args)
+        self._adapter_base = AdapterBase(model, args.output_dir, processing_class) if peft_config else None
+        if students is not None:
+            students.first = student
         super().__init__(
-            model=student,
+            model=None if students else student,
+            model_init=students,
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -192,13 +195,72 @@ class K2DTrainer(EvaluatingTrainer):
             self.stored_embedding = self.stored_embedding.to(self.args.device)
         if self.shares_encoder and isinstance(teacher_model, (str, Path)):
             self.teacher.model.encoder = base.get_encoder()  # the teacher's own copy would only take memory
-        if isinstance(data_collator, K2DDataCollator):
-            self.add_callback(EpochToCollator(data_collator))
+        self._own_collator = own_collator
+        self.add_callback(EpochToData(lambda: self.data_collator))
         from k2d_hf.publishing.card_callback import ModelCardCallback  # a later part of the package
 
         self.card = ModelCardCallback(self, teacher=teacher_model, auxiliary=auxiliary_model, train_dataset=chunks)
         self.add_callback(self.card)
-        set_language(base, args.language or language_of(train_dataset), args.task)
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        """Weights and temperature of the loss, as the settings have them now: a search over settings changes them."""
+        return LossWeights(self.args.ce_weight, self.args.kl_weight, self.args.auxiliary_weight, self.args.temperature)
+
+    def _ready(self, student: Any, args: K2DTrainingArguments | None = None) -> Any:
+        """A student with adapters put in and parts frozen, as the settings ask for; also what it shares is found out.
+
+        Args:
+            student: as it was made or loaded.
+            args: the settings, before the Trainer has them.
+        """
+        args = args or self.args
+        base = base_whisper(student)
+        if self._peft_config is not None:
+            set_seed(args.seed)  # adapters begin at random
+            student = with_adapters(student, self._peft_config, freeze_encoder=args.freeze_encoder)
+        embedding = output_embedding(base)
+        if self.stored_embedding is not None and not torch.equal(self.stored_embedding.to(embedding.device), embedding):
+            raise K2DError("model_init: its embedding is not that of the teacher whose hidden states are stored")
+        if args.freeze_encoder:
+            base.freeze_encoder()
+        if args.freeze_embeddings:
+            for module in (base.model.decoder.embed_tokens, base.proj_out):  # mostly one and the same matrix
+                module.requires_grad_(False)
+        self.encoder_is_frozen = is_frozen(base.model.encoder)
+        self.shares_encoder = (
+            self.teacher is not None
+            and self.encoder_is_frozen
+            and same_weights(base.model.encoder, self.teacher.model.encoder)
+        )
+        if args.encoder_weight:
+            check_encoders(base, self.teacher, frozen=self.encoder_is_frozen)
+        set_language(base, self._language, args.task)
+        return student
+
+    def _rows_for_loss(self, rows: Any, collator: Any, args: K2DTrainingArguments, *, what: str) -> Any:
+        """Chunks that the loss can use, with the soft targets that it needs and no others."""
+        if isinstance(collator, K2DDataCollator):
+            rows = training_rows(rows, collator, what=what)
+        return targets_for_loss(rows, self.stored, args.temperature, what=what)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """As the Trainer's; chunks that are given later are looked at as those given at construction are."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            eval_dataset = self._rows_for_loss(eval_dataset, self.data_collator, self.args, what="evaluation")
+        return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As the Trainer's, likewise; no row is left out, so that predictions are those of the rows, in order."""
+        return super().get_test_dataloader(
+            targets_for_loss(test_dataset, self.stored, self.args.temperature, what="prediction")
+        )
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """As the Trainer's; a collator of ours takes the settings of the trial too."""
+        super()._hp_search_setup(trial)
+        if trial is not None and self._own_collator:
+            self.data_collator = default_collator(self.processing_class, self.args, base_whisper(self.model))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays.
@@ -208,6 +270,8 @@ class K2DTrainer(EvaluatingTrainer):
         """
         if self.args.keep_encoder_states:
             keep_encoder_states(self)
+        if self._adapter_base is not None and self.args.should_save:
+            self._adapter_base.write(self.model)  # before it is sharded
         output = super().train(*args, **kwargs)
         if isinstance(self.train_dataset, ChunkStream):
             logger.info("training: %s", self.train_dataset.summary())
@@ -220,8 +284,12 @@ class K2DTrainer(EvaluatingTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
-        if self.args.should_save and hasattr(self.model, "peft_config"):  # it saves its adapters, and no more
-            base_whisper(self.model).generation_config.save_pretrained(str(output_dir or self.args.output_dir))
+        if self._adapter_base is None or not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        base_whisper(self.model).generation_config.save_pretrained(str(folder))  # PEFT saves adapters, and no more
+        self._adapter_base.write(self.model)
+        self._adapter_base.describe(folder)
 
     def _check_pushes(self) -> None:
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""

@@ -12,7 +12,7 @@ import torch
 from hub_server import WRITER, LocalHub, serving
 from transformers import WhisperForConditionalGeneration
 
-from distillation.train_in_processes import INTERRUPTED, SCENARIOS, train
+from distillation.train_in_processes import EPOCHS, SCENARIOS, STEPS_OF_AN_EPOCH, train
 from k2d_hf import K2DDataCollator
 from k2d_hf.distillation.targets import add_soft_targets
 
@@ -62,7 +62,7 @@ def trained_by_two(tmp_path_factory, tiny_whisper_dir, chunks, processor):
     return folder
 
 
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != INTERRUPTED])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_bug_11_two_processes_train_as_one_with_the_double_batch(trained_by_two, scenario):
     """Loss, gradients (as weights after plain gradient descent) and evaluation, where the two have unequal tokens."""
     ours, theirs = trained_by_two / "one" / scenario, trained_by_two / "two" / scenario
@@ -80,12 +80,21 @@ def test_bug_11_two_processes_train_as_one_with_the_double_batch(trained_by_two,
     assert max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]) < 1e-6
 
 
-def test_a_sharded_run_that_was_interrupted_ends_as_one_that_was_not(trained_by_two):
-    path = trained_by_two / "two" / INTERRUPTED
-    figures = json.loads((path / "figures.json").read_text())
-    assert (figures["sharded"], figures["difference"]) == (True, 0.0)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_two_processes_that_were_interrupted_end_as_two_that_were_not(trained_by_two, scenario):
+    """In the middle of their second epoch, whose order and draws are others than those of the first."""
+    resumed = json.loads((trained_by_two / "two" / scenario / "figures.json").read_text())["resumed"]
+    assert resumed["from"] == EPOCHS * STEPS_OF_AN_EPOCH - 1
+    assert resumed["losses"][0] == resumed["losses"][1]
+    assert len(set(resumed["losses"][0])) == EPOCHS * STEPS_OF_AN_EPOCH
+    assert resumed["difference"] == 0.0
+
+
+def test_what_a_sharded_run_saves_is_the_whole_student(trained_by_two):
+    path = trained_by_two / "two" / "fsdp adam"
     weights = torch.load(path / "weights.pt")
-    for saved in (path / "saved", path / "checkpoint-2"):
+    assert json.loads((path / "figures.json").read_text())["sharded"]
+    for saved in (path / "saved", path / "last"):
         loaded = WhisperForConditionalGeneration.from_pretrained(saved).state_dict()
         assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 

@@ -7,6 +7,8 @@ from transformers import WhisperForConditionalGeneration
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments
 
+OWN = {"teacher_model", "auxiliary_model", "peft_config", "compute_metrics"}
+
 
 def another(model, *, seed=1, **changes):
     """A Whisper of the same shape but for `changes`, with other random weights; its parameters need gradients."""
@@ -19,8 +21,8 @@ def another(model, *, seed=1, **changes):
 
 
 def trainer_for(student, chunks, processor, folder, *, eval_dataset=None, collator=None, callbacks=None, **settings):
-    """A trainer that writes nothing but logs, one of every step, on the CPU; `*_model` and `peft_config` go to it."""
-    own = {k: settings.pop(k) for k in list(settings) if k.endswith("_model") or k == "peft_config"}
+    """A trainer that writes nothing but logs, one of every step, on the CPU; what is in `OWN` goes to it."""
+    own = {name: settings.pop(name) for name in OWN & settings.keys()}
     defaults = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
     plain = {"keep_encoder_states": False, "per_device_train_batch_size": 2, "lr_scheduler_type": "constant"}
     arguments = K2DTrainingArguments(str(folder), **{**defaults, **plain, **settings})

@@ -5,6 +5,7 @@ Usage: train_in_processes.py FOLDER OUTPUT SCENARIO [SCENARIO ...]
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,36 +22,49 @@ from k2d_hf import create_student
 from k2d_hf.distillation.sharding import gather_student
 
 ROWS_OF_A_STEP = 4
-TWO_EPOCHS = {"keep_encoder_states": True, "num_train_epochs": 2}
+KEEP_STATES = {"keep_encoder_states": True}
 ACCUMULATED = {"gradient_accumulation_steps": 2, "chunk_weighting": "soft"}
 LORA = {"peft_config": LoraConfig(r=2, target_modules=["q_proj", "v_proj"])}
-ADAM = {"optim": "adamw_torch", "learning_rate": 1e-3, "save_strategy": "steps", "save_steps": 1}
+ADAM = {"optim": "adamw_torch", "learning_rate": 1e-3}
+EPOCHS = 2
+STEPS_OF_AN_EPOCH = 2  # of eight chunks
 
-# The data set, and settings: plain gradient descent but for one, so that weights show the gradients.
+# The data set, and settings: plain gradient descent, so that weights show the gradients.
 SCENARIOS = {
-    "states": ("chunks", {**TWO_EPOCHS, "predict_with_generate": True, "generation_max_length": 8}),
-    "hidden": ("hidden", TWO_EPOCHS),
+    "states": ("chunks", {**KEEP_STATES, "predict_with_generate": True, "generation_max_length": 8}),
+    "hidden": ("hidden", KEEP_STATES),
     "top": ("top", {"freeze_encoder": False, **ACCUMULATED}),
+    "random order": ("chunks", {"group_by_label_length": False}),
+    "untied": ("chunks", {}),
     "stream": ("chunks", {"max_steps": 4, "shuffle_buffer": 5}),
     "fsdp": ("chunks", {"fsdp": True, **ACCUMULATED, "predict_with_generate": True, "generation_max_length": 8}),
-    "fsdp hidden": ("hidden", {"fsdp": True, **TWO_EPOCHS, **LORA}),
+    "fsdp hidden": ("hidden", {"fsdp": True, **KEEP_STATES, **LORA}),
     "fsdp top": ("top", {"fsdp": "full_shard auto_wrap", "freeze_encoder": False}),
-    "fsdp interrupted": ("chunks", {"fsdp": True, **ADAM}),
+    "fsdp adam": ("chunks", {"fsdp": True, **ADAM}),
 }
-INTERRUPTED = "fsdp interrupted"
 
 
-def build(folder, output, scenario, world):
+def build(folder, output, scenario, world, **changes):
     """The trainer of a scenario, for a step of so many rows over all processes."""
     data, settings = SCENARIOS[scenario]
     chunks = load_from_disk(folder / data)
     share = ROWS_OF_A_STEP // world
-    defaults = {"num_train_epochs": 1, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
-    settings = {**defaults, **settings, "per_device_train_batch_size": share, "per_device_eval_batch_size": share}
+    defaults = {"num_train_epochs": EPOCHS, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
+    defaults |= {"save_strategy": "steps", "save_steps": 1}
+    settings = {
+        **defaults,
+        **settings,
+        **changes,
+        "per_device_train_batch_size": share,
+        "per_device_eval_batch_size": share,
+    }
     if world == 1:
         settings.pop("fsdp", None)
+    student = create_student(str(folder / "teacher"), language="zh")
+    if scenario == "untied":
+        untie(student)
     return trainer_for(
-        create_student(str(folder / "teacher"), language="zh"),
+        student,
         chunks.to_iterable_dataset() if scenario == "stream" else chunks,
         WhisperProcessor.from_pretrained(folder / "teacher"),
         output,
@@ -62,32 +76,57 @@ def build(folder, output, scenario, world):
 
 
 def train(folder, output, scenario, *, world=1):
-    """Train, evaluate, and write what came out; a training that is to be interrupted goes on from its first step."""
+    """Train, evaluate, write what came out, and do the last step once more from the checkpoint before it."""
     trainer = build(folder, output, scenario, world)
     trainer.train()
-    if scenario == INTERRUPTED:
-        whole = weights_of(trainer)
-        if trainer.is_world_process_zero():
-            (output / f"checkpoint-{trainer.state.global_step}" / "trainer_state.json").write_text("{")
-        trainer.accelerator.wait_for_everyone()
-        trainer = build(folder, output, scenario, world)
-        trainer.train(resume_from_checkpoint=True)
-        assert trainer.resumed_step == trainer.state.global_step - 1
     metrics = trainer.evaluate()
     trainer.save_model(output / "saved")
     weights = weights_of(trainer)
+    figures = {
+        "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "metrics": metrics,
+        "states": len(list(output.rglob("*.npy"))),
+        "sharded": all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters()),
+        "processes": trainer.args.world_size,
+    }
+    if (
+        scenario.startswith("fsdp") and scenario != "fsdp adam"
+    ):  # torch cannot load the state of an optimizer without one
+        trainer = build(folder, output / "adam", scenario, world, **ADAM)
+        trainer.train()
+    figures["resumed"] = interrupted(folder, scenario, world, trainer)
     if trainer.is_world_process_zero():
-        figures = {
-            "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
-            "metrics": metrics,
-            "states": len(list(output.rglob("*.npy"))),
-            "sharded": all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters()),
-            "processes": trainer.args.world_size,
-        }
-        if scenario == INTERRUPTED:
-            figures["difference"] = max(float((whole[name] - weights[name]).abs().max()) for name in whole)
         (output / "figures.json").write_text(json.dumps(figures))
         torch.save(weights, output / "weights.pt")
+
+
+def interrupted(folder, scenario, world, trainer):
+    """Where a training whose last checkpoint is broken goes on, and how far from the whole one it ends."""
+    output, weights = Path(trainer.args.output_dir), weights_of(trainer)
+    last = output / f"checkpoint-{trainer.state.global_step}"
+    if trainer.is_world_process_zero():
+        shutil.copytree(last, output / "last")
+        (last / "trainer_state.json").write_text("{")
+    trainer.accelerator.wait_for_everyone()
+    changes = {name: getattr(trainer.args, name) for name in ADAM}
+    again = build(folder, output, scenario, world, **changes)
+    again.train(resume_from_checkpoint=True)
+    ended = weights_of(again)
+    logs = [[entry for entry in one.state.log_history if "loss" in entry] for one in (trainer, again)]
+    difference = None
+    if trainer.is_world_process_zero():
+        difference = max(float((weights[name] - ended[name]).abs().max()) for name in weights)
+    return {
+        "from": again.resumed_step,
+        "difference": difference,
+        "losses": [[entry["loss"] for entry in log] for log in logs],
+    }
+
+
+def untie(student):
+    """Give a student an output layer of its own."""
+    student.config.tie_word_embeddings = False
+    student.proj_out.weight = torch.nn.Parameter(student.proj_out.weight.detach().clone())
 
 
 def weights_of(trainer):
