@@ -5,7 +5,6 @@ Usage: train_in_processes.py FOLDER OUTPUT SCENARIO [SCENARIO ...]
 
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -27,7 +26,6 @@ ACCUMULATED = {"gradient_accumulation_steps": 2, "chunk_weighting": "soft"}
 LORA = {"peft_config": LoraConfig(r=2, target_modules=["q_proj", "v_proj"])}
 ADAM = {"optim": "adamw_torch", "learning_rate": 1e-3}
 EPOCHS = 2
-STEPS_OF_AN_EPOCH = 2  # of eight chunks
 
 # The data set, and settings: plain gradient descent, so that weights show the gradients.
 SCENARIOS = {
@@ -40,7 +38,6 @@ SCENARIOS = {
     "fsdp": ("chunks", {"fsdp": True, **ACCUMULATED, "predict_with_generate": True, "generation_max_length": 8}),
     "fsdp hidden": ("hidden", {"fsdp": True, **KEEP_STATES, **LORA}),
     "fsdp top": ("top", {"fsdp": "full_shard auto_wrap", "freeze_encoder": False}),
-    "fsdp adam": ("chunks", {"fsdp": True, **ADAM}),
 }
 
 
@@ -89,12 +86,11 @@ def train(folder, output, scenario, *, world=1):
         "sharded": all(isinstance(parameter, DTensor) for parameter in trainer.model.parameters()),
         "processes": trainer.args.world_size,
     }
-    if (
-        scenario.startswith("fsdp") and scenario != "fsdp adam"
-    ):  # torch cannot load the state of an optimizer without one
-        trainer = build(folder, output / "adam", scenario, world, **ADAM)
-        trainer.train()
-    figures["resumed"] = interrupted(folder, scenario, world, trainer)
+    if world > 1:
+        if "fsdp" in SCENARIOS[scenario][1]:  # torch cannot load the state of an optimizer that has none
+            trainer = build(folder, output / "adam", scenario, world, **ADAM)
+            trainer.train()
+        figures["resumed"] = interrupted(folder, scenario, world, trainer)
     if trainer.is_world_process_zero():
         (output / "figures.json").write_text(json.dumps(figures))
         torch.save(weights, output / "weights.pt")
@@ -105,7 +101,6 @@ def interrupted(folder, scenario, world, trainer):
     output, weights = Path(trainer.args.output_dir), weights_of(trainer)
     last = output / f"checkpoint-{trainer.state.global_step}"
     if trainer.is_world_process_zero():
-        shutil.copytree(last, output / "last")
         (last / "trainer_state.json").write_text("{")
     trainer.accelerator.wait_for_everyone()
     changes = {name: getattr(trainer.args, name) for name in ADAM}
@@ -118,6 +113,8 @@ def interrupted(folder, scenario, world, trainer):
         difference = max(float((weights[name] - ended[name]).abs().max()) for name in weights)
     return {
         "from": again.resumed_step,
+        "steps": again.state.global_step,
+        "epoch": again.resumed_step // (again.state.global_step // EPOCHS),
         "difference": difference,
         "losses": [[entry["loss"] for entry in log] for log in logs],
     }
