@@ -297,7 +297,7 @@ class EpochToData(TrainerCallback):
 
 def innermost_sampler(dataloader: Any) -> Any:
     """The sampler of rows beneath whatever cuts its order into batches and shares; None where there is none."""
-    batches = getattr(dataloader, "batch_sampler", None)
+    batches: Any = getattr(dataloader, "batch_sampler", None)
     while hasattr(batches, "batch_sampler"):
         batches = batches.batch_sampler
     return getattr(batches, "sampler", None)

@@ -6,10 +6,12 @@ What is refused would otherwise fail, or pass in silence, hours later.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainingArguments, WhisperProcessor, set_seed
 
 from k2d_hf.checkpoints import load_whisper
@@ -18,6 +20,8 @@ from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.distillation.measures import GENERATED, known_metric
 from k2d_hf.distillation.sharding import loading_whole
 from k2d_hf.errors import K2DError
+
+logger = logging.getLogger(__name__)
 
 
 def check_arguments(args: Any) -> K2DTrainingArguments:
@@ -100,6 +104,12 @@ def check_untied(args: K2DTrainingArguments, student: Any) -> None:
             "ddp_find_unused_parameters: not with an output layer that is not tied to the embedding; set it false"
         )
     args.ddp_find_unused_parameters = False
+
+
+def warn_of_slow_bf16(args: K2DTrainingArguments) -> None:
+    """Warn where bfloat16 is computed by a processor that has no instructions for it."""
+    if args.bf16 and args.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        logger.warning("bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false")
 
 
 def load_student(model: Any) -> Any:

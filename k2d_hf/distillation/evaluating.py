@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from k2d_hf.distillation.arguments import K2DTrainingArguments
+from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.distillation.loading import LoadingTrainer
 from k2d_hf.distillation.measures import RunningSums
 from k2d_hf.distillation.parties import base_whisper
+from k2d_hf.distillation.rows import training_rows
+from k2d_hf.distillation.target_columns import targets_for_loss
 from k2d_hf.whisper_tokens import IGNORED
 
 
@@ -17,6 +21,25 @@ class EvaluatingTrainer(LoadingTrainer):
     """A trainer whose evaluation weighs tokens, not batches, and counts no row twice."""
 
     _components: list[str]
+    stored: list[str]
+
+    def _rows_for_loss(self, rows: Any, collator: Any, args: K2DTrainingArguments, *, what: str) -> Any:
+        """Chunks that the loss can use, with the soft targets that it needs and no others."""
+        if isinstance(collator, K2DDataCollator):
+            rows = training_rows(rows, collator, what=what)
+        return targets_for_loss(rows, self.stored, args.temperature, what=what)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """As the Trainer's; chunks that are given later are looked at as those given at construction are."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            eval_dataset = self._rows_for_loss(eval_dataset, self.data_collator, self.args, what="evaluation")
+        return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As the Trainer's, likewise; no row is left out, so that predictions are those of the rows, in order."""
+        return super().get_test_dataloader(
+            targets_for_loss(test_dataset, self.stored, self.args.temperature, what="prediction")
+        )
 
     def prediction_step(
         self,

@@ -15,7 +15,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from k2d_hf.distillation.adapter_base import AdapterBase
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.collator import EpochToData, K2DDataCollator, default_collator
+from k2d_hf.distillation.collator import EpochToData, default_collator
 from k2d_hf.distillation.construction import (
     FreshStudents,
     check_arguments,
@@ -24,6 +24,7 @@ from k2d_hf.distillation.construction import (
     check_sampling,
     check_untied,
     load_student,
+    warn_of_slow_bf16,
 )
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
 from k2d_hf.distillation.kept_states import keep_encoder_states
@@ -49,11 +50,11 @@ from k2d_hf.distillation.parties import (
     student_hidden,
     with_adapters,
 )
-from k2d_hf.distillation.rows import language_of, training_rows
+from k2d_hf.distillation.rows import language_of
 from k2d_hf.distillation.sharding import check_loaded, loading_whole, prepare_sharding, sums_in_forward
 from k2d_hf.distillation.streams import ChunkStream, chunk_stream, described, is_stream
 from k2d_hf.distillation.student import set_language
-from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of, targets_for_loss
+from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of
 from k2d_hf.errors import K2DError
 from k2d_hf.whisper_tokens import IGNORED
 
@@ -77,6 +78,7 @@ class K2DTrainer(EvaluatingTrainer):
     Args:
         model: the student, or its checkpoint.
         args: settings; the defaults are the paper's loss.
+        model_init: makes a student for each training, or for each trial of a search over settings, in place of `model`.
         teacher_model: the teacher or its checkpoint; needed where `args.kl_weight` is not 0 and the chunks hold no
             soft targets (`k2d_hf.distillation.targets`). With soft targets and without a teacher, none is in memory.
         auxiliary_model: likewise, where `args.auxiliary_weight` is not 0.
@@ -85,13 +87,15 @@ class K2DTrainer(EvaluatingTrainer):
         eval_dataset: chunks likewise.
         processing_class: the student's processor; by default the one saved with student or teacher.
         data_collator: by default a `K2DDataCollator` with the settings of `args`.
-        compute_metrics: by default the mixed error rate, with `args.predict_with_generate`.
-        peft_config: adapters to train instead of the student's own weights.
+        compute_metrics: by default the mixed error rate; it needs `args.predict_with_generate`.
+        peft_config: adapters to train instead of the student's own weights. They are saved with `base.json`, which
+            names what they were trained on; a student that was given in memory is saved beside them, in `base/`.
         **kwargs: as for `Seq2SeqTrainer`.
 
     Raises:
-        K2DError: if a party that the loss needs is missing, soft targets are of another temperature, vocabularies or
-            mel bins differ, or the student is to be sharded by DeepSpeed ZeRO-3.
+        K2DError: if a model that the loss needs is missing, soft targets are of another temperature, vocabularies or
+            mel bins differ, the student is to be sharded by DeepSpeed ZeRO-3, or a setting asks for what this loss
+            does not have (`k2d_hf.distillation.construction`).
     """
 
     args: K2DTrainingArguments
@@ -156,7 +160,7 @@ class K2DTrainer(EvaluatingTrainer):
         eval_dataset = self._rows_for_loss(eval_dataset, data_collator, args, what="evaluation")
         self._language = args.language or language_of(train_dataset)
         student = self._ready(student, args)
-        self._adapter_base = AdapterBase(model, args.output_dir, processing_class) if peft_config else None
+        self._adapter_base = AdapterBase(model, str(args.output_dir), processing_class) if peft_config else None
         if students is not None:
             students.first = student
         super().__init__(
@@ -178,10 +182,7 @@ class K2DTrainer(EvaluatingTrainer):
             prepare_sharding(self.accelerator)
         elif args.fsdp:
             logger.warning("fsdp is left out of account: accelerate shards on GPUs and their like, not on CPUs")
-        if args.bf16 and args.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-            logger.warning(
-                "bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false"
-            )
+        warn_of_slow_bf16(args)
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
@@ -238,29 +239,12 @@ class K2DTrainer(EvaluatingTrainer):
         set_language(base, self._language, args.task)
         return student
 
-    def _rows_for_loss(self, rows: Any, collator: Any, args: K2DTrainingArguments, *, what: str) -> Any:
-        """Chunks that the loss can use, with the soft targets that it needs and no others."""
-        if isinstance(collator, K2DDataCollator):
-            rows = training_rows(rows, collator, what=what)
-        return targets_for_loss(rows, self.stored, args.temperature, what=what)
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """As the Trainer's; chunks that are given later are looked at as those given at construction are."""
-        if eval_dataset is not None and not isinstance(eval_dataset, str):
-            eval_dataset = self._rows_for_loss(eval_dataset, self.data_collator, self.args, what="evaluation")
-        return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """As the Trainer's, likewise; no row is left out, so that predictions are those of the rows, in order."""
-        return super().get_test_dataloader(
-            targets_for_loss(test_dataset, self.stored, self.args.temperature, what="prediction")
-        )
-
     def _hp_search_setup(self, trial: Any) -> None:
         """As the Trainer's; a collator of ours takes the settings of the trial too."""
         super()._hp_search_setup(trial)
         if trial is not None and self._own_collator:
-            self.data_collator = default_collator(self.processing_class, self.args, base_whisper(self.model))
+            processor = check_processor(self.processing_class)
+            self.data_collator = default_collator(processor, self.args, base_whisper(self.model))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays.
