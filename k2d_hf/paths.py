@@ -30,10 +30,17 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
         return bool(system.isdir(inside))
 
 
-def walk_files(folder: str | os.PathLike[str]) -> Iterator[str]:
+def walk_files(
+    folder: str | os.PathLike[str], *, hidden: list[str] | None = None, unlisted: list[str] | None = None
+) -> Iterator[str]:
     """Files below a folder, one after the other, in the order of the parts of their paths; no more is held than a list
     of each folder on the way. Hidden ones are left out, and a folder that several links lead to is entered once; one
     that cannot be listed is left out with a warning.
+
+    Args:
+        folder: path or address.
+        hidden: takes up the hidden files and folders that are left out, these with a slash at their end.
+        unlisted: takes up the folders that cannot be listed.
 
     Raises:
         OSError: if not even `folder` can be listed.
@@ -41,7 +48,7 @@ def walk_files(folder: str | os.PathLike[str]) -> Iterator[str]:
     if is_address(folder):
         filesystem(folder)[0].invalidate_cache()  # of listings that may be out of date
     visited: set[str] = set()
-    on_the_way = [iter(_entries(os.fspath(folder), visited))]
+    on_the_way = [iter(_entries(os.fspath(folder), visited, hidden))]
     while on_the_way:
         path, goes_on = next(on_the_way[-1], ("", False))
         if not path:
@@ -50,12 +57,14 @@ def walk_files(folder: str | os.PathLike[str]) -> Iterator[str]:
             yield path
         else:
             try:
-                on_the_way.append(iter(_entries(path, visited)))
+                on_the_way.append(iter(_entries(path, visited, hidden)))
             except OSError as error:
+                if unlisted is not None:
+                    unlisted.append(path)
                 logger.warning("%s: left out, it cannot be listed (%s)", path, error.strerror or error)
 
 
-def _entries(folder: str, visited: set[str]) -> list[tuple[str, bool]]:
+def _entries(folder: str, visited: set[str], hidden: list[str] | None) -> list[tuple[str, bool]]:
     """Path, and whether it is a folder, of what is in a folder, sorted; nothing of one that was visited."""
     if is_address(folder):
         system, inside = filesystem(folder)
@@ -71,6 +80,8 @@ def _entries(folder: str, visited: set[str]) -> list[tuple[str, bool]]:
         visited.add(real)
         with os.scandir(folder) as entries:
             names = {entry.name: _leads_to_folder(entry) for entry in entries}
+    if hidden is not None:
+        hidden += [joined(folder, name) + "/" * names[name] for name in sorted(names) if name.startswith(".")]
     return [(joined(folder, name), names[name]) for name in sorted(names) if name and not name.startswith(".")]
 
 

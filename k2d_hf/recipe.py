@@ -14,6 +14,7 @@ import yaml
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES
+from k2d_hf.languages import checked_language
 from k2d_hf.plain_yaml import load_yaml
 from k2d_hf.settings import assign, check_names, hints_of, read_settings, read_value, setting
 from k2d_hf.storage import is_address
@@ -43,6 +44,9 @@ class DataSettings:
     split: str | None = setting(None, "Split of a data set that has several; train for one of the Hub.")
     config: str | None = setting(None, "Configuration of a Hub data set that has several.")
     audio_column: str | None = setting(None, "Column that holds the audio, where it has none of the usual names.")
+    reference_column: str | None = setting(
+        None, "Column that holds the transcripts, where it has none of the usual names."
+    )
     streaming: bool = setting(False, "Read it as a stream, and hold neither it nor a list of it: for millions.")
 
 
@@ -210,7 +214,9 @@ class Recipe:
         None,
         "JSONL manifest of what is said in the recordings, by segment: for the report, nothing is trained on it.",
     )
-    language: str | None = setting(None, "Language code given to all models, such as zh for Mandarin-English.")
+    language: str | None = setting(
+        None, "Language given to all models, as a code or a name: zh or Chinese for Mandarin-English."
+    )
     output: str | None = setting(None, "Folder of the results; runs/NAME if null.")
     label: LabelSettings = setting(LabelSettings)
     validate: ValidateSettings = setting(ValidateSettings)
@@ -251,6 +257,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     return dataclasses.replace(
         recipe,
+        language=_language(recipe.language, where=f"{path}: language"),
         recordings=_data(recipe.recordings, path, "recordings", may_lack=elsewhere),
         evaluation=None
         if recipe.evaluation is None
@@ -291,6 +298,14 @@ def _data(data: Data, recipe: Path, key: str, *, may_lack: bool) -> Data:
     if not may_lack and (Path(source).suffix or source.startswith((".", "/", "~")) or source.count("/") != 1):
         raise _nowhere(source, recipe, key)
     return data
+
+
+def _language(language: str | None, *, where: str) -> str | None:
+    """Whisper's code of a language that a setting names."""
+    try:
+        return checked_language(language)
+    except K2DError as error:
+        raise K2DError(f"{where}: {str(error).removeprefix('language ')}") from None
 
 
 def _file(path: str, recipe: Path, key: str, *, may_lack: bool) -> str:

@@ -18,7 +18,7 @@ from k2d_hf.console import Console, Stage, minutes, peak_memory
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.table import render_table
-from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.labelling.recordings import advice_on_references, load_recordings
 from k2d_hf.labelling.transcribers import check_engine
 from k2d_hf.lock import locked
 from k2d_hf.recipe import TEACHER, DataSettings, EvaluationDataSettings, Recipe
@@ -423,14 +423,14 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _load(data: DataSettings) -> Dataset:
-    return load_recordings(data.source, split=data.split, config=data.config, audio_column=data.audio_column)
+    return load_recordings(**vars(data))
 
 
 def _with_references(data: EvaluationDataSettings) -> Dataset:
     recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
     if not any(recordings["reference"]):
         raise K2DError(
-            f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; give a manifest with "
-            "a column reference, text or segments"
+            f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; "
+            f"{advice_on_references(recordings)}"
         )
     return recordings

@@ -18,6 +18,7 @@ from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.table import render_table
 from k2d_hf.folders import check_free
 from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.languages import checked_language
 from k2d_hf.lock import locked
 from k2d_hf.processes import is_main_process, process_count
 from k2d_hf.recipe import (
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def label(arguments: argparse.Namespace) -> None:
     """`k2d label`."""
-    settings = _settings(arguments, LabelSettings)
+    settings, language = _settings(arguments, LabelSettings), _language(arguments)
     _check_output(arguments.output)
     recordings = load_recordings(arguments.data, **given_options(arguments, DataSettings))
     teacher = _model(arguments.teacher)
@@ -67,7 +68,7 @@ def label(arguments: argparse.Namespace) -> None:
             teacher,
             settings,
             stage,
-            language=arguments.language,
+            language=language,
             output=arguments.output,
             resume=_beside(arguments.output, "resume"),
             skipped=_beside(arguments.output, "skipped.jsonl"),
@@ -77,7 +78,7 @@ def label(arguments: argparse.Namespace) -> None:
 
 def validate(arguments: argparse.Namespace) -> None:
     """`k2d validate`."""
-    settings = _settings(arguments, ValidateSettings)
+    settings, language = _settings(arguments, ValidateSettings), _language(arguments)
     _check_output(arguments.output)
     chunks = stages.load_chunks(arguments.chunks, streaming=arguments.streaming == "true")
     auxiliary = _model(arguments.auxiliary)
@@ -88,7 +89,7 @@ def validate(arguments: argparse.Namespace) -> None:
             auxiliary,
             settings,
             stage,
-            language=arguments.language,
+            language=language,
             output=arguments.output,
             resume=_beside(arguments.output, "resume"),
         ),
@@ -97,12 +98,10 @@ def validate(arguments: argparse.Namespace) -> None:
 
 def student(arguments: argparse.Namespace) -> None:
     """`k2d student`."""
-    settings = _settings(arguments, StudentSettings)
+    settings, language = _settings(arguments, StudentSettings), _language(arguments)
     check_free(arguments.output)
     teacher = _model([arguments.teacher])
-    _stage(
-        arguments, lambda stage: stages.student(teacher, settings, language=arguments.language, output=arguments.output)
-    )
+    _stage(arguments, lambda stage: stages.student(teacher, settings, language=language, output=arguments.output))
 
 
 def targets(arguments: argparse.Namespace) -> None:
@@ -162,7 +161,7 @@ def distil(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`k2d evaluate`."""
-    settings = _settings(arguments, EvaluateSettings)
+    settings, language = _settings(arguments, EvaluateSettings), _language(arguments)
     given = {"source": arguments.data, **given_options(arguments, EvaluationDataSettings)}
     data = read_settings(EvaluationDataSettings, given, where=arguments.verb)
     recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
@@ -170,9 +169,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     figures: dict[str, Any] = {}
 
     def work(stage: Stage) -> str:
-        figures.update(
-            stages.evaluate(models, recordings, settings, stage, language=arguments.language, output=arguments.output)
-        )
+        figures.update(stages.evaluate(models, recordings, settings, stage, language=language, output=arguments.output))
         return str(arguments.output or "")
 
     _stage(arguments, work, lock=False)
@@ -268,6 +265,15 @@ def import_ctranslate2(arguments: argparse.Namespace) -> None:
 
 def _settings(arguments: argparse.Namespace, cls: type) -> Any:
     return read_settings(cls, assign(given_options(arguments, cls), arguments.sets), where=arguments.verb)
+
+
+def _language(arguments: argparse.Namespace) -> str | None:
+    """Whisper's code of the language that was given.
+
+    Raises:
+        K2DError: if it is none of Whisper's, before anything else is looked at.
+    """
+    return checked_language(arguments.language)
 
 
 def _model(sources: list[str]) -> Checkpoint:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.languages import language_code as language_code
 from k2d_hf.wording import is_text, quoted
 
 CHUNK_SECONDS = 30.0  # what Whisper's encoder sees at once
@@ -97,14 +98,6 @@ def token_id(tokenizer: Any, name: str) -> int:
     if index is None or tokenizer.convert_ids_to_tokens(index) != name:
         raise K2DError(f"the tokenizer has no token {name}: is it a Whisper tokenizer?")
     return index
-
-
-def language_code(language: str | None) -> str | None:
-    """The code of a language as checkpoints write it: `zh` for `zh`, `<|zh|>` and `Chinese`."""
-    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-    name = (language or "").strip("<|>").lower()
-    return TO_LANGUAGE_CODE.get(name, name) or None
 
 
 class LabelEncoder:

@@ -11,6 +11,7 @@ from transformers import Seq2SeqTrainingArguments
 from k2d_hf.distillation.measures import GREATER_IS_BETTER, known_metric
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.languages import checked_language
 
 CHUNK_WEIGHTINGS = ("hard", "soft")
 TASKS = ("transcribe", "translate")
@@ -34,6 +35,7 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         Raises:
             K2DError: naming the setting, its value and what it may be.
         """
+        self.language = checked_language(self.language)
         for name in ("ce_weight", "kl_weight", "auxiliary_weight", "encoder_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise K2DError(f"{name} {getattr(self, name)}: must not be negative, and finite")

@@ -14,8 +14,9 @@ from transformers import TrainerCallback, WhisperForConditionalGeneration, Whisp
 from k2d_hf.distillation.target_columns import Example, stored_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_chunk
+from k2d_hf.languages import checked_language, language_code
 from k2d_hf.paths import name_of
-from k2d_hf.whisper_tokens import CHUNK_SECONDS, IGNORED, MAX_TARGET_TOKENS, LabelEncoder, language_code
+from k2d_hf.whisper_tokens import CHUNK_SECONDS, IGNORED, MAX_TARGET_TOKENS, LabelEncoder
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
@@ -66,7 +67,7 @@ class K2DDataCollator:
         pad_to_multiple_of: int = 1,
     ) -> None:
         self.processor = processor
-        self.language = language
+        self.language = checked_language(language)
         self.timestamp_probability = timestamp_probability
         self.previous_text_probability = previous_text_probability
         self.full_windows = full_windows
@@ -217,7 +218,7 @@ class K2DDataCollator:
         return targets
 
     def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
-        language = chunk.get("language") or self.language
+        language = language_code(chunk.get("language")) or self.language
         return self.encoder.label_ids(
             chunk["text"],
             chunk["segments"],

@@ -13,6 +13,7 @@ import numpy as np
 
 from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.errors import K2DError
+from k2d_hf.languages import language_code
 from k2d_hf.whisper_tokens import LabelEncoder, strip_special
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def language_of(rows: Any) -> str | None:
         return None
     languages: set[str | None] = set()
     for _, batch in _batches(rows, "language"):
-        languages |= {chunk["language"] for chunk in batch}
+        languages |= {language_code(chunk["language"]) for chunk in batch}
         if len(languages) > 1:
             return None
     return next(iter(languages), None)
@@ -117,7 +118,7 @@ def _lengths(
     texts: list[str] = []
     owners: list[int] = []
     for index, chunk in enumerate(chunks):
-        language = chunk.get("language") or collator.language
+        language = language_code(chunk.get("language")) or collator.language
         outline.texts = []
         ids = outline.label_ids(
             chunk["text"],

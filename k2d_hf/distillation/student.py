@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.whisper_tokens import language_code
+from k2d_hf.languages import checked_language, language_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,18 +140,20 @@ def create_student(
         teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
         decoder_layers: how many, evenly spaced with first and last, or which; the paper's are 2 of 32.
         encoder_layers: likewise; None keeps the encoder whole.
-        language: code that the student transcribes by default, such as `zh`; None keeps the teacher's.
+        language: that the student transcribes by default, as a code or a name such as `zh`; None keeps the teacher's.
         task: `transcribe` or `translate`, likewise.
 
     Returns:
         The student in float32, token embeddings tied as in the teacher, ready to train.
 
     Raises:
-        K2DError: for no layer, an index out of range or a repeated one, or a teacher that is not a Whisper.
+        K2DError: for no layer, an index out of range or a repeated one, an unknown language, or a teacher that is not a
+            Whisper.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
 
+    language = checked_language(language)
     if not isinstance(teacher, torch.nn.Module):
         from k2d_hf.checkpoints import load_whisper
 

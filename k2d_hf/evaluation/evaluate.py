@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -17,6 +17,9 @@ from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import Segment, join_texts
+from k2d_hf.labelling.recording_rows import span_fields, span_of
+from k2d_hf.labelling.recordings import advice_on_references
+from k2d_hf.labelling.teacher import UNKNOWN_LANGUAGE
 from k2d_hf.labelling.transcribers import (
     FALLBACK_TEMPERATURES,
     DecodingOptions,
@@ -25,6 +28,7 @@ from k2d_hf.labelling.transcribers import (
     open_transcriber,
 )
 from k2d_hf.labelling.transformers_engine import TransformersTranscriber
+from k2d_hf.languages import is_language, language_code
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.validation.distance import is_looping
@@ -58,7 +62,7 @@ class Evaluation:
     engine: str
     language: str | None
     beam_size: int
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def figures(self) -> dict[str, Any]:
@@ -89,11 +93,12 @@ def evaluate_model(
     Args:
         model: checkpoint (path, Hub id, or several to try in order), a loaded Whisper with its `processor`, or a
             loaded `Transcriber` with its own options.
-        recordings: data set with `recording` (path) and `reference` (text), as `load_recordings` gives it.
+        recordings: data set with `recording` (path) and `reference` (text), as `load_recordings` gives it, and where it
+            has `start` and `duration` (s), of spans of these files.
         processor: of a model that is given loaded.
         name: what to call the model; by default its checkpoint.
-        language: code such as `zh`, of all recordings; None takes that of the column `language`, and where there is
-            none the model tells.
+        language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
+            there is none the model tells.
         engine: of a checkpoint: `transformers`, `faster-whisper` or `auto`.
         beam_size: beams of the search; 1 is greedy, 5 what `pipeline` takes.
         condition_on_previous_text: whether the model sees what it wrote before.
@@ -116,8 +121,6 @@ def evaluate_model(
     for setting, value in (("speed_runs", speed_runs), ("speed_recordings", speed_recordings)):
         if value is not None and value < 1:
             raise K2DError(f"{setting} {value}: at least 1")
-    rows, skipped = _readable(recordings)
-    timed = rows[:speed_recordings]
     options = DecodingOptions(
         language=language,
         beam_size=beam_size,
@@ -127,6 +130,8 @@ def evaluate_model(
         device=device,
         dtype=dtype,
     )
+    rows, skipped = _readable(recordings, given=options.language or getattr(model, "options", options).language)
+    timed = rows[:speed_recordings]
     transcriber, known_as = _open(model, processor, options, engine)
     options = transcriber.options
     transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
@@ -162,7 +167,7 @@ def evaluate_model(
         beam_size=options.beam_size,
         skipped=skipped,
         transcripts=[
-            {"recording": row["recording"], "reference": row["reference"], "hypothesis": text, "looping_windows": count}
+            {**_named(row), "reference": row["reference"], "hypothesis": text, "looping_windows": count}
             for row, text, count in zip(rows, texts, loops, strict=True)
         ],
     )
@@ -179,28 +184,41 @@ def looping_windows(segments: Sequence[Segment]) -> int:
     return sum(is_looping(join_texts(texts)) for texts in windows.values())
 
 
-def _readable(recordings: Dataset) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Which recording a row is, in lists of them."""
+    return {"recording": row["recording"], **span_fields(*span_of(row))}
+
+
+def _audio_of(row: Mapping[str, Any]) -> np.ndarray:
+    return read_audio(row["recording"], *span_of(row), within=True)
+
+
+def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Recordings with a reference and audio that can be read, and those left out with the reason."""
     rows: list[dict[str, Any]] = []
-    skipped: list[dict[str, str]] = []
+    skipped: list[dict[str, Any]] = []
     for row in recordings:
-        name, reference = row.get("recording"), row.get("reference")
+        name, reference, language = row.get("recording"), row.get("reference"), None if given else row.get("language")
         if name is None:
             raise K2DError(f"no column recording among {', '.join(row)}: load_recordings makes one")
         if not mixed_tokens(reference or ""):
-            skipped.append({"recording": name, "reason": "no reference"})
+            skipped.append({**_named(row), "reason": "no reference"})
+            continue
+        if language is not None and not is_language(language):
+            skipped.append({**_named(row), "reason": UNKNOWN_LANGUAGE})
             continue
         try:
-            seconds = len(read_audio(name)) / SAMPLE_RATE
+            seconds = len(_audio_of(row)) / SAMPLE_RATE
         except AudioError as error:
             logger.warning("%s", error)
-            skipped.append({"recording": name, "reason": error.reason})
+            skipped.append({**_named(row), "reason": error.reason})
             continue
-        rows.append({"recording": name, "reference": reference, "language": row.get("language"), "seconds": seconds})
+        known = {"reference": reference, "language": language_code(language), "seconds": seconds}
+        rows.append({**_named(row), **known})
     if not rows:
         raise K2DError(
-            f"none of {len(skipped)} recordings can be evaluated: each needs readable audio and a reference "
-            "(a column reference, text or segments in the manifest)"
+            f"none of {len(skipped)} recordings can be evaluated: each needs readable audio and a reference; "
+            f"{advice_on_references(recordings)}"
         )
     if skipped:
         counts = Counter(entry["reason"] for entry in skipped).most_common()
@@ -235,7 +253,7 @@ def _transcribe(
     size = transcriber.options.batch_size
     for at in range(0, len(rows), size):
         batch = rows[at : at + size]
-        audio = [read_audio(row["recording"]) for row in batch]
+        audio = [_audio_of(row) for row in batch]
         languages = [None if transcriber.options.language else row["language"] for row in batch]
         started = time.perf_counter()
         transcripts += transcriber.transcribe(audio, languages)

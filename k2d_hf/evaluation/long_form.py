@@ -16,7 +16,8 @@ from k2d_hf.cache import keep_in_cache
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import join_texts
-from k2d_hf.labelling.recordings import COLUMNS, load_recordings
+from k2d_hf.labelling.recording_rows import span_fields, span_of
+from k2d_hf.labelling.recordings import COLUMNS, advice_on_references, load_recordings
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.storage import file_key
 
@@ -47,7 +48,7 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
     Utterances without a reference are left out, sound and all: what is said in them could not be counted.
 
     Args:
-        utterances: columns `recording`, `reference`, `language` and `group`.
+        utterances: columns `recording`, `reference`, `language` and `group`, and of spans `start` and `duration` (s).
         pause: seconds.
 
     Raises:
@@ -60,30 +61,36 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
         if mixed_tokens(row["reference"] or ""):
             groups.setdefault(row["group"], []).append(row)
     if not groups:
-        raise K2DError(f"none of {len(utterances)} utterances has a reference, so there is nothing to measure")
+        raise K2DError(
+            f"none of {len(utterances)} utterances has a reference, so there is nothing to measure; "
+            f"{advice_on_references(utterances)}"
+        )
     joined = [_joined(rows, pause) for rows in groups.values()]
     return Dataset.from_list(joined, features=utterances.select_columns(list(COLUMNS)).features)
 
 
 def _joined(rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
-    paths = [row["recording"] for row in rows]
+    parts = [(row["recording"], *span_of(row)) for row in rows]
     languages = {row["language"] for row in rows}
-    identity = json.dumps([[file_key(path) for path in paths], pause]).encode()
+    spans = [
+        [index, start, duration] for index, (_, start, duration) in enumerate(parts) if span_fields(start, duration)
+    ]
+    identity = json.dumps([[file_key(path) for path, _, _ in parts], pause, *spans]).encode()
     return {
-        "recording": str(keep_in_cache(lambda: _flac(paths, pause), "long-form", ".flac", identity=identity)),
+        "recording": str(keep_in_cache(lambda: _flac(parts, pause), "long-form", ".flac", identity=identity)),
         "reference": join_texts(row["reference"] for row in rows),
         "language": languages.pop() if len(languages) == 1 else None,
     }
 
 
-def _flac(paths: Sequence[str], pause: float) -> bytes:
+def _flac(spans: Sequence[tuple[str, float, float | None]], pause: float) -> bytes:
     import soundfile
 
     silence = np.zeros(round(pause * SAMPLE_RATE), dtype=np.float32)
     parts: list[np.ndarray] = []
-    for path in paths:
+    for path, start, duration in spans:
         try:
-            parts += [read_audio(path), silence]
+            parts += [read_audio(path, start, duration, within=True), silence]
         except AudioError as error:
             raise K2DError(f"utterance {error}; to join utterances every one is needed") from error
     file = io.BytesIO()

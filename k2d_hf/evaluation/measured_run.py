@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.recording_rows import span_of
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.wording import named, quoted
 
@@ -104,9 +106,10 @@ def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:
     return f"the reference of {named(changed[0])} is another" if changed else None
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    """A recording by file name and, as two folders may hold one name, the beginning of what is said in it."""
-    return _file_name(row), row["reference"][:20]
+def _key(row: Mapping[str, Any]) -> tuple[str, float, float, str]:
+    """A recording by file name and span and, as two folders may hold one name, the beginning of what is said in it."""
+    start, duration = span_of(row)
+    return _file_name(row), start, math.inf if duration is None else duration, row["reference"][:20]
 
 
 def _file_name(row: Mapping[str, Any]) -> str:

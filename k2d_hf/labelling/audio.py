@@ -18,6 +18,7 @@ import soxr
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.containers import missing_end, with_open_size
+from k2d_hf.labelling.media import unsupported_kind
 from k2d_hf.labelling.mp3 import with_frame_count
 from k2d_hf.labelling.sound_file import Sound, check_readable, kept_place, size_of
 from k2d_hf.storage import is_address, open_to_read
@@ -42,6 +43,7 @@ WHOLE_FETCH, SPAN_FETCH = 1 << 22, 1 << 17
 
 UNKNOWN_LENGTH = 1 << 62  # libsndfile says 2**63 - 1 for a FLAC stream written to a pipe
 SHORT_READ_SLACK = 2 * 1152  # samples: an MP3 counts its frames, and its decoder keeps some of the last ones to itself
+SPAN_SLACK = 0.5  # s that a span may be longer than what there is: manifests round, and count an MP3's padding
 
 ADVICE = {
     "no such file": "check the path",
@@ -49,6 +51,8 @@ ADVICE = {
     "not readable": "check its permissions, and the disk or network that it is on",
     "empty file": "copy or download it again",
     "not audio": "convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)",
+    "not supported": "convert it to WAV or FLAC (ffmpeg -i IN OUT.flac), or give what is packed in it by itself",
+    "no such span": "check its start and duration, in seconds",
     "truncated": "copy it again, or keep what is left with ffmpeg -i IN OUT.flac",
     "no samples": "leave it out, or record it again",
     "sample rate": "convert it to 16 kHz (ffmpeg -i IN -ar 16000 OUT.flac)",
@@ -71,7 +75,9 @@ class AudioError(K2DError):
         return f"{path}: {self.reason}{detail}; {ADVICE[self.reason]}"
 
 
-def read_audio(path: str | os.PathLike[str], start: float = 0.0, duration: float | None = None) -> np.ndarray:
+def read_audio(
+    path: str | os.PathLike[str], start: float = 0.0, duration: float | None = None, *, within: bool = False
+) -> np.ndarray:
     """Decode a recording, or the span of it that begins at `start` and lasts `duration` seconds.
 
     Returns float32 [samples] at 16 kHz, the mean over channels, samples `round(16000 * start)` up to
@@ -81,17 +87,41 @@ def read_audio(path: str | os.PathLike[str], start: float = 0.0, duration: float
     speech coder forgets the past slowly).
     The path may be an address that fsspec knows, such as `s3://bucket/a.flac`: of one that is far away a span fetches
     little more than itself; of an MP3 all before it too, and where that has no frame count, all of it.
+    `within` asks for a span that lies in the recording, but for half a second of rounding at its end.
 
-    Raises AudioError: a file that is missing, cannot be read to its end, is empty, not audio, truncated, without
-    samples, of an absurd rate, or not finite.
+    Raises AudioError: a file that is missing, cannot be read to its end, is empty, not audio or of a kind that is not
+    supported, truncated, without samples, of an absurd rate, or not finite; a span that is not `within` it.
     Truncation is seen where the file lets it be known: a WAV, AIFF, FLAC or MP3 that holds less than its header says,
     an Ogg without its end-of-stream page (RFC 3533). Not told from whole ones are a stream of unknown length, an MP3
     without a frame count or with at most two frames gone, and a span that ends before the cut.
     """
     if not 0 <= start < math.inf or not (duration is None or 0 <= duration < math.inf):
+        if within:
+            raise AudioError(path, "no such span", _told(start, duration))
         raise K2DError(f"{path}: span at {start} s for {duration} s; give a start and a duration of 0 or more seconds")
     with _opened(path, WHOLE_FETCH if duration is None else SPAN_FETCH) as file:
-        return _decoded(file, path, start, duration)
+        audio = _decoded(file, path, start, duration)
+    if within and (start or duration is not None):
+        lacks = 0.0 if duration is None else duration - len(audio) / SAMPLE_RATE
+        if len(audio) == 0 or lacks > SPAN_SLACK:
+            span_within(path, start, duration, audio_duration(path))
+    return audio
+
+
+def span_within(path: str | os.PathLike[str], start: float, duration: float | None, seconds: float) -> float:
+    """Seconds of a span that there are in a recording of so many `seconds`.
+
+    Raises:
+        AudioError: if the span does not lie in the recording, but for half a second of rounding at its end.
+    """
+    there = seconds - start if duration is None else min(duration, seconds - start)
+    if not (start >= 0 and there > 0 and (duration is None or duration - there <= SPAN_SLACK)):
+        raise AudioError(path, "no such span", f"{_told(start, duration)}, of {seconds:.2f} s")
+    return there
+
+
+def _told(start: float, duration: float | None) -> str:
+    return f"from {start:g} s on" if duration is None else f"{start:g} to {start + duration:g} s"
 
 
 def decode_audio(content: bytes, name: str) -> np.ndarray:
@@ -153,7 +183,10 @@ def _open(path: str | os.PathLike[str], fetch: int) -> BinaryIO:
         except K2DError as error:
             raise OSError(str(error)) from error
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # before it is opened: a pipe would wait for its writer
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()  # one that cannot be listed may hold recordings, and is not readable
+        if not stat.S_ISREG(mode):  # before it is opened: a pipe would wait for its writer
             raise IsADirectoryError
         return open(path, "rb", buffering=0)  # noqa: SIM115, the caller's to close; libsndfile shares its place
     except (ValueError, UnicodeError) as error:  # a name that no file can have
@@ -177,7 +210,9 @@ def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound]:
                 sound.close()
                 sound = Sound(mended)
         except soundfile.SoundFileError as error:
-            cut = missing_end(file, opened=False)
+            cut, kind = missing_end(file, opened=False), unsupported_kind(path)
+            if kind and not cut:
+                raise AudioError(path, "not supported", kind) from error
             raise AudioError(path, "truncated" if cut else "not audio", cut) from error
         if sound.frames <= 0:
             cut = missing_end(file)

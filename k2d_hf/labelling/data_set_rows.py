@@ -7,24 +7,40 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from k2d_hf.cache import keep_in_cache
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import AUDIO_EXTENSIONS
-from k2d_hf.labelling.recording_rows import LANGUAGE_COLUMN, REFERENCE_COLUMNS, Row, absolute, audio_column, row_of
+from k2d_hf.labelling.media import MEDIA_EXTENSIONS
+from k2d_hf.labelling.recording_rows import (
+    LANGUAGE_COLUMN,
+    MORE_LANGUAGE_COLUMNS,
+    ColumnNames,
+    Row,
+    absolute,
+    columns_of,
+    row_of,
+)
+from k2d_hf.labelling.sample_values import float_samples
+from k2d_hf.wording import quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-_SIGNATURES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b"ID3": ".mp3", b"\xff": ".mp3"}
+_SIGNATURES = {
+    **{b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b"ID3": ".mp3", b"\xff": ".mp3"},
+    **{b"\x1aE\xdf\xa3": ".mkv", b"#!AMR": ".amr", b"0&\xb2u": ".wma", b"PK\x03\x04": ".zip"},
+}
+_BRAND = b"ftyp"  # of MP4 and its kin, after the length of what it is in
 
 
 def data_set_rows(
     source: Dataset | DatasetDict | IterableDataset | IterableDatasetDict,
     name: str,
     base: str,
-    wanted: str | None,
-    split: str | None,
-    group_by: str | None = None,
+    wanted: ColumnNames,
+    split: str | None = None,
 ) -> Iterator[Row]:
     """The recordings of a data set or stream.
 
@@ -32,9 +48,8 @@ def data_set_rows(
         source: has audio in a column, as paths or embedded.
         name: what errors call it.
         base: folder or address that relative paths are from.
-        wanted: the column with the audio, if it has none of the usual names.
+        wanted: the columns that the user names.
         split: the one to take, if there are several.
-        group_by: the column that says what a recording belongs to.
 
     Raises:
         K2DError: if it has no rows, no such split or column, or breaks off.
@@ -47,18 +62,24 @@ def data_set_rows(
     features = data.features
     known = features if features is not None else next(_rows(data, name), {})  # a stream may not know its columns
     audio = [column for column, feature in known.items() if isinstance(feature, Audio)]
-    column = audio_column(known, name, audio[0] if len(audio) == 1 and wanted is None else wanted)
-    used = {column, LANGUAGE_COLUMN, "segments", group_by, *REFERENCE_COLUMNS}
-    data = data.select_columns([one for one in known if one in used])
-    language = None
+    if len(audio) == 1 and wanted.audio is None:
+        wanted = wanted._replace(audio=audio[0])
+    columns = columns_of(known, name, wanted)
+    column = columns.audio
+    data = data.select_columns([one for one in known if one in columns.used])
+    labels, kind = {}, None
     if features is not None:
-        data, language = _undecoded(data, column, name), features.get(LANGUAGE_COLUMN)
+        kind = _kind_of_samples(features[column])
+        named = [one for one in (LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS) if one in features]
+        labels = {one: features[one] for one in named if isinstance(features[one], ClassLabel)}
+        data = _undecoded(data, column, name)
     index = -1
     for index, row in enumerate(_rows(data, name)):
         where = f"{name}, row {index}"
-        if isinstance(language, ClassLabel) and row[LANGUAGE_COLUMN] is not None:
-            row[LANGUAGE_COLUMN] = language.int2str(row[LANGUAGE_COLUMN])
-        yield row_of(_unpacked(row.get(column), base, where) or f"{where} (no audio given)", row, where, group_by)
+        for one, label in labels.items():
+            row[one] = None if row[one] is None or row[one] < 0 else label.int2str(row[one])
+        recording = _unpacked(row.get(column), base, where, kind)
+        yield row_of(recording or f"{where} (no audio given)", row, where, columns)
     if index < 0:
         raise K2DError(f"{name}: it has no rows; give one that is not empty")
 
@@ -109,26 +130,45 @@ def _undecoded(data: Dataset | IterableDataset, column: str, name: str) -> Datas
     return data
 
 
-def _unpacked(value: Any, base: str, where: str) -> str | None:
-    """Return the path of one audio value of a data set; what is embedded is written to the cache first."""
+def _kind_of_samples(feature: Any) -> str | None:
+    """The type of the samples in a column with an `array`, however nested; None where it has none."""
+    inner = feature.get("array") if isinstance(feature, Mapping) else None
+    while inner is not None and not isinstance(getattr(inner, "dtype", None), str):
+        inner = getattr(inner, "feature", None)
+    kind = getattr(inner, "dtype", None)
+    return kind if kind in np.sctypeDict else None
+
+
+def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
+    """Return the path of one audio value of a data set; what is embedded is written to the cache first.
+
+    Args:
+        value: of the column with the audio.
+        base: what relative paths are from.
+        where: for errors.
+        kind: type of the samples, where it is an array of a type that the data set knows.
+    """
     value = {"bytes": value} if isinstance(value, bytes) else value
     if not isinstance(value, Mapping):
         if value is not None and not isinstance(value, str):
             raise K2DError(f"{where}: {type(value).__name__} is no audio; give a path, or the bytes of a file")
         return absolute(value, base) if value else None
     if value.get("array") is not None:
-        import numpy as np
         import soundfile
 
-        samples, rate = np.asarray(value["array"], dtype=np.float32), int(value["sampling_rate"])
+        rate = value.get("sampling_rate")
+        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)) or not rate >= 1:
+            raise K2DError(f"{where}: an `array` with the `sampling_rate` {quoted(rate)}; give it in Hz")
+        samples, rate = float_samples(value["array"], kind=kind, where=where), int(rate)
         wav = io.BytesIO()
-        soundfile.write(wav, samples if samples.ndim == 1 else samples.T, rate, format="WAV", subtype="FLOAT")
+        soundfile.write(wav, samples, rate, format="WAV", subtype="FLOAT")
         # The name comes from the samples: libsndfile stamps the time into the header of a float WAV.
         return str(keep_in_cache(wav.getvalue(), "recordings", ".wav", identity=samples.tobytes() + str(rate).encode()))
     content, path = value.get("bytes"), value.get("path")
     if content is None:
         return absolute(path, base) if path else None
     extension = os.path.splitext(path or "")[1].lower()
-    if extension not in AUDIO_EXTENSIONS:
+    if extension not in AUDIO_EXTENSIONS and extension not in MEDIA_EXTENSIONS:
         extension = next((ending for magic, ending in _SIGNATURES.items() if content.startswith(magic)), "")
+        extension = ".mp4" if content[4:8] == _BRAND else extension
     return str(keep_in_cache(content, "recordings", extension, identity=content))

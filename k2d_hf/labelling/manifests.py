@@ -4,50 +4,70 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.recording_rows import Row, absolute, audio_column, row_of
-from k2d_hf.paths import folder_of
-from k2d_hf.storage import open_to_read
-from k2d_hf.wording import quoted
+from k2d_hf.labelling.recording_rows import OFFSET_COLUMN, ColumnNames, Row, absolute, columns_of, row_of
+from k2d_hf.labelling.tab_separated import tab_separated
+from k2d_hf.paths import folder_of, is_folder, joined
+from k2d_hf.storage import exists, is_address, open_to_read
+from k2d_hf.wording import named, quoted
 
 JSON_MANIFESTS, CSV_MANIFESTS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 LONGEST_LINE = 1 << 26  # bytes
 LINES_FOR_COLUMNS = 1000  # of a stream, in which the column with the audio must turn up
+CLIPS = "clips"  # the folder beside a table of Common Voice that its paths are from
+
+Line = tuple[int, Mapping[str, Any]]
 
 
-def manifest_rows(
-    path: str, wanted: str | None, *, streaming: bool = False, group_by: str | None = None
-) -> Iterator[Row]:
+def manifest_rows(path: str, wanted: ColumnNames, *, streaming: bool = False) -> Iterator[Row]:
     """The recordings of a manifest, whose relative paths are from its own folder.
 
     Args:
         path: absolute path, or address.
-        wanted: the column with the audio, if it has none of the usual names.
+        wanted: the columns that the user names.
         streaming: hold no more than the lines in which columns are looked for.
-        group_by: the column that says what a recording belongs to.
 
     Raises:
         K2DError: if it cannot be read, has no rows or no such column, or for the first line that is broken.
     """
-    lines = _csv_lines(path) if path.lower().endswith(CSV_MANIFESTS) else json_lines(path)
+    lines = _table_lines(path) if path.lower().endswith(CSV_MANIFESTS) else json_lines(path)
     head = list(islice(lines, LINES_FOR_COLUMNS)) if streaming else list(lines)
     if not head:
         raise K2DError(f"manifest {path}: it has no rows; give one row a recording, with its path in column `audio`")
-    column = audio_column(dict.fromkeys(name for _, line in head for name in line), f"manifest {path}", wanted)
-    folder = folder_of(path)
+    columns = columns_of(dict.fromkeys(name for _, line in head for name in line), f"manifest {path}", wanted)
+    folder = _folder_of_audio(path, head, columns.audio)
     for number, line in chain(head, lines):
         where = f"{path}, line {number}"
-        value = line.get(column)
+        value = line.get(columns.audio)
         if value is not None and not isinstance(value, str):
-            raise K2DError(f"{where}: column `{column}` is {quoted(value)}; give the path of an audio file")
-        yield row_of(absolute(value, folder) if value else f"{where} (no path given)", line, where, group_by)
+            raise K2DError(f"{where}: column `{columns.audio}` is {quoted(value)}; give the path of an audio file")
+        if columns.start is None and line.get(OFFSET_COLUMN) is not None:
+            raise K2DError(
+                f"{where}: the first with `{OFFSET_COLUMN}`; put one among the first {LINES_FOR_COLUMNS} lines, or do "
+                "without streaming"
+            )
+        yield row_of(absolute(value, folder) if value else f"{where} (no path given)", line, where, columns)
 
 
-def json_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _folder_of_audio(path: str, head: list[Line], column: str) -> str:
+    """The folder that relative paths are from: the manifest's own, or the clips of Common Voice beside it."""
+    folder = folder_of(path)
+    if column != "path" or not {"client_id", "sentence"} & set(head[0][1]):
+        return folder
+    given = (line.get(column) for _, line in head)
+    relative = (name for name in given if name and not is_address(str(name)) and not os.path.isabs(str(name)))
+    first, clips = next(relative, None), joined(folder, CLIPS)
+    if first is None or exists(absolute(str(first), folder)) or not is_folder(clips):
+        return folder
+    return clips
+
+
+def json_lines(path: str) -> Iterator[Line]:
     """Number and object of each line of a JSONL file that is not blank; the first that is broken is a K2DError."""
     for number, text in _text_lines(path):
         if not text.strip():
@@ -61,16 +81,29 @@ def json_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield number, line
 
 
-def _csv_lines(path: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    delimiter = "\t" if path.lower().endswith(".tsv") else ","
+def _table_lines(path: str) -> Iterator[Line]:
+    """Number and cells by column of each row that is not blank; names of columns have no blanks around them."""
+    rows = tab_separated(_text_lines(path)) if path.lower().endswith(".tsv") else _comma_separated(path)
+    header = [name.strip("\ufeff \t") for name in next(rows, (0, []))[1]]
+    for number, cells in rows:
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise K2DError(
+                f"{path}, line {number}: {len(cells)} cells for {len(header)} columns, the one too many "
+                f"{named(cells[len(header)])}; quote what holds the separator, or use JSONL"
+            )
+        cells += [""] * (len(header) - len(cells))
+        yield number, {name: cell or None for name, cell in zip(header, cells, strict=False) if name}
+
+
+def _comma_separated(path: str) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.DictReader((text for _, text in _text_lines(path)), delimiter=delimiter, strict=True)
+    reader = csv.reader((text for _, text in _text_lines(path)), strict=True)
     try:
-        for line in reader:
-            yield reader.line_num, {name: cell or None for name, cell in line.items() if name}
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
     except csv.Error as error:
-        number = reader.reader.line_num  # the line it came to; `reader` itself knows that of the last row
-        raise K2DError(f"{path}, line {number}: not CSV ({error}); quote it anew, or use JSONL") from error
+        raise K2DError(f"{path}, line {reader.line_num}: not CSV ({error}); quote it anew, or use JSONL") from error
 
 
 def _text_lines(path: str) -> Iterator[tuple[int, str]]:

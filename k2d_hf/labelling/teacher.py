@@ -7,17 +7,19 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.arrow import dataset_of
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
-from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments, sound_segments
+from k2d_hf.labelling.chunking import LeftOut, Segment, chunk_rows, pack_segments, sound_segments
+from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.transcribers import FALLBACK_TEMPERATURES, DecodingOptions, OnDemand, Transcriber
 from k2d_hf.labelling.worker import Work
+from k2d_hf.languages import checked_language
 from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
 from k2d_hf.storage import file_key
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LISTED_TWICE = "listed twice"
+UNKNOWN_LANGUAGE = "unknown language"
 READ_AHEAD = 2  # recordings that are decoded while others are transcribed; of batches, one
 TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
 
@@ -45,7 +48,7 @@ class LabellingReport:
     seconds: float = 0.0  # of audio read
     segment_seconds_in: float = 0.0  # as the teacher wrote them
     segment_seconds_out: float = 0.0  # in chunks
-    skipped: list[dict[str, Any]] = field(default_factory=list)  # recording, reason, detail
+    skipped: list[dict[str, Any]] = field(default_factory=list)  # recording, (start, duration), reason, detail
     left_out: list[dict[str, Any]] = field(default_factory=list)  # recording, start, end (s), reason
 
     def skip_counts(self) -> Counter[str]:
@@ -97,11 +100,11 @@ def label_recordings(
     """Transcribe recordings with timestamps and pack the segments into chunks (K2D, stage 1).
 
     Args:
-        recordings: data set with a column `recording` (path or address), as `load_recordings` gives it; a stream is
-            read once, and never held.
+        recordings: data set with a column `recording` (path or address), as `load_recordings` gives it, and where it
+            has `start` and `duration` (s), of spans of these files; a stream is read once, and never held.
         teacher: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own options.
-        language: code such as `zh`, of all recordings; None takes that of the column `language`, and where there is
-            none the teacher tells.
+        language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
+            there is none the teacher tells.
         engine: `auto`, `transformers` or `faster-whisper`; `ray`, or `ray+` one of them, spreads the work over a Ray
             cluster.
         beam_size: beams of the search.
@@ -176,12 +179,17 @@ def label_recordings(
 
 @dataclass(frozen=True)
 class _Recording:
-    """A recording to transcribe: its path, its key, its language where one is named, and whether it came before."""
+    """A recording to transcribe: its path, its key, its language where one is named, and whether it came before.
+
+    It is the span of its file that begins at `start` and lasts `duration` seconds, by default all of it.
+    """
 
     name: str
     key: str
     language: str | None
     repeated: bool
+    start: float = 0.0
+    duration: float | None = None
 
 
 def _calls(recordings: Any, size: int) -> int:
@@ -194,8 +202,11 @@ def _planned(recordings: Iterable[Any], *, given: str | None) -> Iterator[tuple[
     seen: set[bytes] = set()
     for row in recordings:
         name, language = row["recording"], None if given else row.get("language")
-        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
-        yield _Recording(name, f"{file_key(name)} {language or ''}".rstrip(), language, digest in seen), None
+        start, duration = span_of(row)
+        span = f" {start!r}+{duration!r}" if span_fields(start, duration) else ""
+        digest = hashlib.blake2b(f"{name}{span}".encode(errors="surrogatepass"), digest_size=16).digest()
+        key = f"{file_key(name)}{span} {language or ''}".rstrip()
+        yield _Recording(name, key, language, digest in seen, start, duration), None
         seen.add(digest)
 
 
@@ -208,7 +219,11 @@ def _schema() -> pyarrow.Schema:
 
 
 def _read(recording: _Recording) -> np.ndarray | Failure:
-    audio = read_audio(recording.name)
+    try:
+        checked_language(recording.language)
+    except K2DError as error:
+        return Failure(UNKNOWN_LANGUAGE, f"{recording.name}: {error}")
+    audio = read_audio(recording.name, recording.start, recording.duration, within=True)
     if audio.any():
         return audio
     return Failure(NO_SPEECH, f"{recording.name}: silence from start to end", len(audio) / SAMPLE_RATE)
@@ -217,7 +232,7 @@ def _read(recording: _Recording) -> np.ndarray | Failure:
 def _transcribe(
     model: Transcriber, recordings: Sequence[_Recording], audio: Sequence[np.ndarray]
 ) -> list[dict[str, Any]]:
-    transcripts = model.transcribe(audio, [recording.language for recording in recordings])
+    transcripts = model.transcribe(audio, [checked_language(recording.language) for recording in recordings])
     return [
         {"language": transcript.language, "segments": [asdict(segment) for segment in transcript.segments]}
         for transcript in transcripts
@@ -232,32 +247,45 @@ def _chunk_batches(
         rows: list[dict[str, Any]] = []
         for recording in shard.items:
             if recording.repeated:
-                _skip(report, recording.name, LISTED_TWICE, "listed twice, labelled once")
+                _skip(report, recording, LISTED_TWICE, "listed twice, labelled once")
             else:
-                rows += _chunks(recording.name, values[recording.key], max_duration, report)
+                rows += _chunks(recording, values[recording.key], max_duration, report)
         yield rows
 
 
-def _chunks(name: str, heard: dict[str, Any], max_duration: float, report: LabellingReport) -> list[dict[str, Any]]:
+def _chunks(
+    recording: _Recording, heard: dict[str, Any], max_duration: float, report: LabellingReport
+) -> list[dict[str, Any]]:
     seconds = heard["seconds"]
     report.seconds += seconds
     if heard["reason"] is not None:
-        _skip(report, name, heard["reason"], heard["detail"])
+        _skip(report, recording, heard["reason"], heard["detail"])
         return []
     segments = [Segment(**segment) for segment in heard["segments"]]
     sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=max_duration)
     report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
     report.segment_seconds_out += sum(segment.duration for segment in sound)
-    report.left_out.extend({"recording": name, **asdict(span)} for span in left_out)
+    report.left_out.extend({"recording": recording.name, **asdict(_moved(span, recording.start))} for span in left_out)
     if not sound:
-        _skip(report, name, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s")
+        _skip(report, recording, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s")
         return []
     report.recordings += 1
-    return chunk_rows(name, pack_segments(sound, max_duration), language=heard["language"])
+    rows = chunk_rows(recording.name, pack_segments(sound, max_duration), language=heard["language"])
+    return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
 
 
-def _skip(report: LabellingReport, name: str, reason: str, detail: str) -> None:
+def _later(time: float, start: float) -> float:
+    """A time of a span as one of its file, without float noise: the teacher knows nothing of what is before it."""
+    return round(time + start, 7) if start else time
+
+
+def _moved(span: LeftOut, start: float) -> LeftOut:
+    return replace(span, start=_later(span.start, start), end=_later(span.end, start))
+
+
+def _skip(report: LabellingReport, recording: _Recording, reason: str, detail: str) -> None:
+    name, span = recording.name, span_fields(recording.start, recording.duration)
     detail = detail if name in detail else f"{name}: {detail}"
     report.recordings += 1
-    report.skipped.append({"recording": name, "reason": reason, "detail": detail})
+    report.skipped.append({"recording": name, **span, "reason": reason, "detail": detail})
     logger.info("skipped %s", detail)

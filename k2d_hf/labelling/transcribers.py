@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.chunking import Segment
+from k2d_hf.languages import checked_language
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +34,7 @@ NO_SPEECH_THRESHOLD = 0.6
 class DecodingOptions:
     """How a model transcribes; the same for every engine."""
 
-    language: str | None = None  # code such as "zh"; None lets the model tell, recording by recording
+    language: str | None = None  # as a code or a name; None lets the model tell, recording by recording
     task: str = "transcribe"
     beam_size: int = 5
     condition_on_previous_text: bool = True
@@ -44,6 +45,7 @@ class DecodingOptions:
     dtype: str = "auto"  # engine's own: float32 or int8 on a CPU, float16 on a GPU
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "language", checked_language(self.language))
         for name in ("beam_size", "batch_size"):
             if getattr(self, name) < 1:
                 raise K2DError(f"{name} {getattr(self, name)}: at least 1")

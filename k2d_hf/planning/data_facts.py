@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import AUDIO_EXTENSIONS, AudioError, audio_duration
+from k2d_hf.labelling.audio import AUDIO_EXTENSIONS, AudioError, audio_duration, span_within
+from k2d_hf.labelling.audio_folders import has_audio
 from k2d_hf.labelling.manifests import CSV_MANIFESTS, JSON_MANIFESTS
+from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.recordings import load_recordings
-from k2d_hf.paths import walk_files
 from k2d_hf.recipe import DataSettings
 from k2d_hf.storage import is_address
 
@@ -40,19 +43,31 @@ def look_at_data(data: DataSettings) -> DataFacts:
         return DataFacts(source, note=where or "not here")
     if not _is_listed(source):
         return DataFacts(source, note="a data set, not unpacked for a plan")
-    rows = load_recordings(source, audio_column=data.audio_column, group_by=join_by)
-    paths = rows["recording"][:]
-    step = -(-len(paths) // MOST_HEADERS)
+    columns = {"audio_column": data.audio_column, "reference_column": data.reference_column, "group_by": join_by}
+    rows = load_recordings(source, **columns)
+    step = -(-len(rows) // MOST_HEADERS)
+    looked_at = range(0, len(rows), step)
     seconds, unreadable = 0.0, 0
-    for path in paths[::step]:
+    for row in rows.select(looked_at):
         try:
-            seconds += audio_duration(path)
+            seconds += _seconds_of(row)
         except AudioError:
             unreadable += 1
-    notes = [f"by {len(paths[::step])} of {len(paths)} headers"] if step > 1 else []
+    notes = [f"by {len(looked_at)} of {len(rows)} headers"] if step > 1 else []
     notes += [f"{unreadable} cannot be read"] if unreadable else []
-    count = len(set(rows["group"])) if join_by else len(paths)
-    return DataFacts(source, count, seconds * len(paths) / len(paths[::step]), ", ".join(notes))
+    count = len(set(rows["group"])) if join_by else len(rows)
+    return DataFacts(source, count, seconds * len(rows) / len(looked_at), ", ".join(notes))
+
+
+def _seconds_of(row: Mapping[str, Any]) -> float:
+    """Seconds of a recording, or of the span of it that the row is.
+
+    Raises:
+        AudioError: if it cannot be read, or has no such span.
+    """
+    start, duration = span_of(row)
+    seconds = audio_duration(row["recording"])
+    return seconds if not span_fields(start, duration) else span_within(row["recording"], start, duration, seconds)
 
 
 def _is_listed(source: str) -> bool:
@@ -62,6 +77,6 @@ def _is_listed(source: str) -> bool:
     if any(os.path.exists(os.path.join(source, name)) for name in ("dataset_dict.json", "state.json")):
         return False
     try:
-        return any(path.lower().endswith(AUDIO_EXTENSIONS) for path in walk_files(source))
+        return has_audio(source)
     except OSError as error:
         raise K2DError(f"recordings {source}: cannot be read ({error}); check its access") from None

@@ -64,6 +64,7 @@ class RecordingFact:
     reference: str
     transcripts: dict[str, str]  # by model
     errors: dict[str, ErrorCounts]  # likewise
+    span: tuple[float, float | None] = (0.0, None)  # s, of the file at `path`: start and duration, by default all of it
 
 
 @dataclass(frozen=True)

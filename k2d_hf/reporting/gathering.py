@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.recording_rows import span_of
 from k2d_hf.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
 from k2d_hf.reporting.facts import RecordingFact, RunFacts
-from k2d_hf.reporting.names import short_names
+from k2d_hf.reporting.names import short_names, span_label
 from k2d_hf.reporting.stage_facts import stage_facts
 
 SHOWN_RECORDINGS = 10  # of the evaluation
@@ -117,22 +118,24 @@ def _recordings(path: Path) -> list[RecordingFact]:
     from k2d_hf.scoring.error_rates import count_errors
     from k2d_hf.scoring.text import mixed_tokens
 
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[str, float, float | None], dict[str, Any]] = {}
     for line in _read_lines(path):
         told = [line.get(key) for key in ("recording", "reference", "hypothesis", "model")]
         name, reference, hypothesis, model = (value if isinstance(value, str) else None for value in told)
         if name is None or reference is None or hypothesis is None or model is None:
             continue
-        known = rows.get(name) or (rows.setdefault(name, {}) if len(rows) < COMPARED_RECORDINGS else None)
+        key = (name, *span_of(line))
+        known = rows.get(key) or (rows.setdefault(key, {}) if len(rows) < COMPARED_RECORDINGS else None)
         if known is not None:
             known.setdefault("reference", reference)
             known.setdefault("transcripts", {})[model] = hypothesis
-    names = short_names(list(rows))
+    names = short_names([name for name, _, _ in rows])
     facts = []
-    for name, row in rows.items():
+    for (name, start, duration), row in rows.items():
         said = mixed_tokens(row["reference"])
         errors = {model: count_errors(said, mixed_tokens(text)) for model, text in row["transcripts"].items()}
-        facts.append(RecordingFact(names[name], name, row["reference"], row["transcripts"], errors))
+        label = names[name] + span_label(start, duration)
+        facts.append(RecordingFact(label, name, row["reference"], row["transcripts"], errors, (start, duration)))
     return facts
 
 

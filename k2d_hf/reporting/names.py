@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from k2d_hf.labelling.recording_rows import span_fields
+
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
     """Each path without the folders that all of them share."""
@@ -21,6 +23,13 @@ def clock(seconds: float) -> str:
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def span_label(start: float, duration: float | None) -> str:
+    """What follows the name of a recording that is a span of its file: `, 0:08 to 0:20`; nothing of a whole one."""
+    if not span_fields(start, duration):
+        return ""
+    return f", {clock(start)} to " + ("the end" if duration is None else clock(start + duration))
 
 
 def length(seconds: float) -> str:

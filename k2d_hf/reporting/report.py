@@ -114,14 +114,15 @@ def _chunk(chunk: ChunkFact, maker: ClipMaker) -> Clip:
 
 
 def _recording(recording: RecordingFact, maker: ClipMaker) -> Clip:
-    from k2d_hf.labelling.audio import AudioError, audio_duration
+    from k2d_hf.labelling.audio import AudioError, audio_duration, span_within
 
+    start, duration = recording.span
     try:
-        seconds = audio_duration(recording.path)
+        seconds = span_within(recording.path, start, duration, audio_duration(recording.path))
     except AudioError as error:
         return Clip(None, f"the audio is not at hand: {error.reason}")
     note = None
     if seconds > LONGEST_CLIP:
         note = f"the first {length(LONGEST_CLIP)} of {length(seconds)}"
     shown = min(seconds, LONGEST_CLIP)
-    return maker.clip(partial(read_audio, recording.path, 0.0, shown), shown, note=note)
+    return maker.clip(partial(read_audio, recording.path, start, shown), shown, note=note)

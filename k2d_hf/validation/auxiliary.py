@@ -17,6 +17,7 @@ from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
 from k2d_hf.labelling.worker import Work
+from k2d_hf.languages import language_code
 from k2d_hf.shards import Shard, Values, shards_of
 from k2d_hf.storage import file_key
 from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
@@ -193,7 +194,8 @@ def _planned(chunks: Iterable[Any]) -> Iterator[tuple[_Span, dict[str, Any]]]:
     """What there is to hear, in order, each with its row."""
     look = lru_cache(maxsize=1024)(file_key)  # one look at a file: changed meanwhile, its chunks would have two keys
     for row in chunks:
-        recording, start, duration, language = row["recording"], row["start"], row["duration"], row.get("language")
+        recording, start, duration = row["recording"], row["start"], row["duration"]
+        language = language_code(row.get("language"))
         key = f"{look(recording)} {start:.4f}+{duration:.4f} {language or ''}".rstrip()
         yield _Span(recording, start, duration, language, key, len(row["text"].encode()), audio=row.get("audio")), row
 

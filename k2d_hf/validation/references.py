@@ -11,41 +11,73 @@ from typing import Any
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.chunking import Segment, join_texts
 from k2d_hf.labelling.manifests import json_lines
-from k2d_hf.labelling.recording_rows import REFERENCE_COLUMNS, absolute, audio_column
+from k2d_hf.labelling.recording_rows import (
+    MORE_REFERENCE_COLUMNS,
+    REFERENCE_COLUMNS,
+    ColumnNames,
+    absolute,
+    columns_of,
+    span_in,
+)
 from k2d_hf.paths import folder_of
 from k2d_hf.scoring.error_rates import error_rate
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.storage import is_address
-from k2d_hf.wording import quoted
+from k2d_hf.wording import named, quoted
 
 
 def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
     """The spoken segments of recordings, by path, from a JSONL manifest with `audio` and `segments`.
 
     A segment is an object with `start` and `end` in seconds and `text`; relative paths are from the manifest's folder.
+    A line with an `offset` in seconds is of a span of its file: there `segments` begin with the span, and without any
+    the transcript of the line is one. Lines of spans of one file are put together, in order of time.
 
     Raises:
-        K2DError: naming the line, where a recording has no segments, or one of them no times or no text.
+        K2DError: naming the line, where a recording has no segments, or one of them no times or no text, or where a
+            recording came before with other segments.
     """
     path = os.fspath(path)
     path = path if is_address(path) else os.path.abspath(os.path.expanduser(path))
     lines = list(json_lines(path))
     if not lines:
         raise K2DError(f"references {path}: it has no rows; give one a recording, with `audio` and `segments`")
-    column = audio_column(dict.fromkeys(name for _, line in lines for name in line), f"references {path}", None)
+    columns = columns_of(dict.fromkeys(name for _, line in lines for name in line), f"references {path}", ColumnNames())
     references: dict[str, list[Segment]] = {}
+    whole: set[str] = set()
     for number, line in lines:
         where = f"{path}, line {number}"
-        if not isinstance(line.get(column), str) or not line[column]:
-            raise K2DError(f"{where}: no path in column `{column}`; give that of the recording")
-        references[absolute(line[column], folder_of(path))] = _segments(line, where)
+        if not isinstance(line.get(columns.audio), str) or not line[columns.audio]:
+            raise K2DError(f"{where}: no path in column `{columns.audio}`; give that of the recording")
+        recording = absolute(line[columns.audio], folder_of(path))
+        start, duration = (0.0, None) if columns.start is None else span_in(line, where, columns.start)
+        segments = _segments_of_span(line, where, start, duration)
+        known = references.get(recording)
+        if known is not None and known != segments and (recording in whole or (start, duration) == (0.0, None)):
+            raise K2DError(f"{where}: {named(recording, 400)} came before with other segments; give each file once")
+        if (start, duration) == (0.0, None):
+            whole.add(recording)
+        merged = dict.fromkeys([*(known or ()), *segments])
+        references[recording] = sorted(merged, key=lambda segment: (segment.start, segment.end)) if known else segments
     return references
+
+
+def _segments_of_span(line: Mapping[str, Any], where: str, start: float, duration: float | None) -> list[Segment]:
+    """The segments of a line, in seconds from the start of the file that its span is of."""
+    if (start, duration) == (0.0, None):
+        return _segments(line, where)
+    if line.get("segments") is not None:
+        return [Segment(start + s.start, start + s.end, s.text) for s in _segments(line, where)]
+    text = next((line[name] for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
+    if not isinstance(text, str) or duration is None:
+        raise K2DError(f"{where}: a span from {start:g} s on; give its `duration` and `text`, or its `segments`")
+    return [_segment({"start": start, "end": start + duration, "text": text}, where)]
 
 
 def _segments(line: Mapping[str, Any], where: str) -> list[Segment]:
     segments = line.get("segments")
     if segments is None:
-        whole = next((name for name in REFERENCE_COLUMNS if line.get(name)), None)
+        whole = next((name for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
         has = f"`{whole}` is the transcript of the whole recording" if whole else "no `segments`"
         raise K2DError(f"{where}: {has}; to know what a chunk holds, give `segments` with start, end and text each")
     if not isinstance(segments, list):
