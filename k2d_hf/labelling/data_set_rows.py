@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,14 @@ def _kind_of_samples(feature: Any) -> str | None:
     return kind if kind in np.sctypeDict else None
 
 
+def _hertz(rate: Any, where: str) -> int:
+    number = np.asarray(rate)
+    if number.dtype.kind not in "iuf" or number.size != 1 or not 1 <= number.item() < math.inf:
+        told = number.item() if number.size == 1 else rate
+        raise K2DError(f"{where}: an `array` with the `sampling_rate` {quoted(told)}; give it in Hz")
+    return int(number.item())
+
+
 def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
     """Return the path of one audio value of a data set; what is embedded is written to the cache first.
 
@@ -156,10 +165,8 @@ def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None
     if value.get("array") is not None:
         import soundfile
 
-        rate = value.get("sampling_rate")
-        if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)) or not rate >= 1:
-            raise K2DError(f"{where}: an `array` with the `sampling_rate` {quoted(rate)}; give it in Hz")
-        samples, rate = float_samples(value["array"], kind=kind, where=where), int(rate)
+        rate = _hertz(value.get("sampling_rate"), where)
+        samples = float_samples(value["array"], kind=kind, where=where)
         wav = io.BytesIO()
         soundfile.write(wav, samples, rate, format="WAV", subtype="FLOAT")
         # The name comes from the samples: libsndfile stamps the time into the header of a float WAV.

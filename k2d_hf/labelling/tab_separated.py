@@ -60,7 +60,8 @@ def _over_lines(
 ) -> tuple[int, list[str]] | None:
     """The row of a quoted cell that goes over several lines; None where these are rows of their own."""
     whole = text
-    counts = [text.count("\t") + 1]
+    counts = [text.count("\t") + 1]  # cells of each line, if it is a row
+    rows_of_their_own = False
     for taken in range(1, MOST_LINES):
         if taken > len(ahead):
             following = next(lines, None)
@@ -71,12 +72,13 @@ def _over_lines(
         whole += more
         counts.append(more.count("\t") + 1)
         if '"' not in more:
+            rows_of_their_own = rows_of_their_own or counts[-1] == width
             continue
         split = _split(_without_end(whole))
         if split.is_open:
             continue
-        rows_of_their_own = width in counts[1:-1] or counts[0] == counts[-1] == width
-        if len(split.cells) != (width or len(split.cells)) or rows_of_their_own:
+        rows_of_their_own = rows_of_their_own or counts[0] == counts[-1] == width
+        if rows_of_their_own or (width and len(split.cells) != width):
             return None
         for _ in range(taken):
             ahead.popleft()

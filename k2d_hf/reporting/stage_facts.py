@@ -46,9 +46,10 @@ def stage_facts(directory: Path, table: ChunkTable, evaluation: dict[str, dict[s
     return facts
 
 
-def skipped_counts(directory: Path) -> tuple[Counter[str], float]:
-    """Recordings that could not be used, by reason, and the seconds of teacher's segments that were left out."""
+def skipped_counts(directory: Path) -> tuple[Counter[str], set[str], float]:
+    """Recordings that could not be used, by reason, their files, and the seconds of segments that were left out."""
     skipped: Counter[str] = Counter()
+    files: set[str] = set()
     lost = 0.0
     try:
         lines = (directory / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
@@ -60,12 +61,13 @@ def skipped_counts(directory: Path) -> tuple[Counter[str], float]:
             lost += row["end"] - row["start"]
         else:
             skipped[str(row.get("reason", "no reason"))] += 1
-    return skipped, lost
+            files.add(str(row.get("recording")))
+    return skipped, files, lost
 
 
 def _label(directory: Path, table: ChunkTable) -> tuple[str, str]:
-    skipped, lost = skipped_counts(directory)
-    went_in = counted(len(table.recordings) + skipped.total(), "recording") if table.recordings else ""
+    skipped, files, lost = skipped_counts(directory)
+    went_in = counted(len(files.union(table.recordings)), "recording") if table.recordings else ""
     if skipped:
         went_in += f", skipped {', '.join(f'{count} {reason}' for reason, count in skipped.most_common())}"
     came_out = _all(table)
