@@ -86,9 +86,9 @@ def load_recordings(
             videos, archives; hidden ones left out with a warning), one audio file, a JSONL, CSV or TSV manifest with a
             path column (relative paths are from its folder, or from `clips/` beside a table of Common Voice; with
             `offset` and `duration` in seconds, as NeMo has them, a row is a span of its file, while a duration alone
-            is that of the file and cuts nothing), a `Dataset` or `DatasetDict`, a folder
-            that `save_to_disk` wrote or that holds Parquet files, an address of one of these that fsspec knows
-            (`s3://`, `hf://`, ...), a Hub id, or an `IterableDataset`, which is always streamed.
+            is that of the file and cuts nothing), a `Dataset` or `DatasetDict`, a folder that `save_to_disk` wrote or
+            that holds Parquet files, an address of one of these that fsspec knows (`s3://`, `hf://`, ...), a Hub id,
+            or an `IterableDataset`, which is always streamed.
         audio_column: the column that holds the audio; default: the one audio column, or one of the usual names.
         reference_column: the column that holds the transcripts; default: `reference`, `text`, `sentence`,
             `transcription`, `transcript`, `normalized_text`, `raw_text`, ..., or the texts of `segments`, joined.

@@ -43,8 +43,9 @@ def look_at_data(data: DataSettings) -> DataFacts:
         return DataFacts(source, note=where or "not here")
     if not _is_listed(source):
         return DataFacts(source, note="a data set, not unpacked for a plan")
-    columns = {"audio_column": data.audio_column, "reference_column": data.reference_column, "group_by": join_by}
-    rows = load_recordings(source, **columns)
+    rows = load_recordings(
+        source, audio_column=data.audio_column, reference_column=data.reference_column, group_by=join_by
+    )
     step = -(-len(rows) // MOST_HEADERS)
     looked_at = range(0, len(rows), step)
     seconds, unreadable = 0.0, 0

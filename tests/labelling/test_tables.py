@@ -8,6 +8,8 @@ import uuid
 import pytest
 from datasets import ClassLabel, Dataset
 from far_files import put
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf.cli import main
@@ -115,6 +117,21 @@ def test_a_stray_quote_merges_no_rows_however_far_the_next_one_is():
     for stray in ('"', '""" ', '"a" b', 'a"', '"a""', '" "" '):
         rows[25][1] = stray
         assert rows_of("\n".join("\t".join(row) for row in rows)) == rows
+
+
+CELLS = st.lists(st.sampled_from(['"', '""', "a", ",", " ", "'", "好", "\\"]), max_size=6).map("".join)
+
+
+@given(st.integers(2, 4).flatmap(lambda width: st.lists(st.lists(CELLS, min_size=width, max_size=width), max_size=12)))
+def test_no_quote_merges_rows_or_cells_of_a_table_without_quoting(rows):
+    width = len(rows[0]) if rows else 2
+    header = [f"column {number}" for number in range(width)]
+    found = rows_of("".join("\t".join(row) + "\n" for row in [header, *rows]))
+    assert len(found) == len(rows) + 1
+    for cells, row in zip(found[1:], rows, strict=True):
+        assert len(cells) == width
+        for cell, given_cell in zip(cells, row, strict=True):
+            assert cell in (given_cell, given_cell[1:-1].replace('""', '"'))
 
 
 def test_a_comma_separated_table_keeps_its_quoting(tmp_path):
