@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from k2d_hf.labelling.audio import AUDIO_EXTENSIONS
-from k2d_hf.labelling.media import is_silent, unsupported_kind
+from k2d_hf.labelling.media import is_silent, may_hold_sound
 from k2d_hf.labelling.recording_rows import Row, file_row
 from k2d_hf.paths import folder_of, joined, walk_files
 from k2d_hf.shards import RECORD
@@ -38,7 +38,7 @@ def audio_rows(folder: str, group_by: str | None = None) -> Iterator[Row]:
     unlisted: list[str] = []
     others: list[str] = []
     for path in walk_files(folder, hidden=hidden, unlisted=unlisted):
-        if path.lower().endswith(AUDIO_EXTENSIONS) or (unsupported_kind(path) and not _is_our_own(path)):
+        if path.lower().endswith(AUDIO_EXTENSIONS) or (may_hold_sound(path) and not _is_our_own(path)):
             yield file_row(path, path, group_by)
         elif not is_silent(path) and not _is_our_own(path):
             others.append(path)
@@ -58,7 +58,7 @@ def extension_counts(paths: Iterable[str]) -> str:
 
 def warn_of_others(folder: str) -> None:
     """Count what may hold sound below a folder whose Parquet files are read."""
-    others = [path for path in walk_files(folder) if not path.endswith(".parquet") and unsupported_kind(path)]
+    others = [path for path in walk_files(folder) if not path.endswith(".parquet") and may_hold_sound(path)]
     if others:
         logger.warning("%s: its Parquet files are read, and not %s beside them", folder, extension_counts(others))
 
@@ -75,7 +75,7 @@ def _warn_of_hidden(folder: str, hidden: list[str]) -> None:
             below = list(walk_files(path)) if path.endswith("/") else [path]
         except OSError:
             below = []
-        found += [one for one in below if one.lower().endswith(AUDIO_EXTENSIONS) or unsupported_kind(one)]
+        found += [one for one in below if one.lower().endswith(AUDIO_EXTENSIONS) or may_hold_sound(one)]
     if found:
         names = ", ".join(os.path.relpath(path, folder) if "://" not in path else path for path in found[:_LISTED])
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""

@@ -12,60 +12,35 @@ MEDIA_EXTENSIONS = frozenset(
     (
         *(".m4a", ".m4b", ".m4p", ".m4r", ".aac", ".adts", ".alac", ".mka", ".weba", ".wma", ".ape", ".wv", ".tta"),
         *(".tak", ".mpc", ".mp1", ".mp2", ".mpa", ".mpga", ".m2a", ".ac3", ".ec3", ".eac3", ".dts", ".spx", ".ra"),
-        *(".ram", ".amr", ".awb", ".3ga", ".qcp", ".gsm", ".vox", ".g722", ".g729", ".dss", ".ds2", ".sln", ".ulaw"),
-        *(".alaw", ".ul", ".al", ".pcm", ".raw", ".sph", ".nist", ".snd", ".voc", ".ircam", ".sf", ".iff", ".8svx"),
+        *(".ram", ".amr", ".awb", ".3ga", ".qcp", ".dss", ".ds2", ".sph"),
+        *(".nist", ".snd", ".voc", ".ircam", ".sf", ".iff", ".8svx"),
         *(".aa", ".aax", ".dsf", ".dff", ".caff", ".ogx", ".shn", ".rf32", ".bwf", ".mogg", ".qoa"),
         *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
         *(".f4a", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".ts", ".mts", ".m2ts", ".m2t", ".vob", ".ogv", ".ogm"),
         *(".3gp", ".3gpp", ".3g2", ".3gpp2", ".rm", ".rmvb", ".mxf", ".dv", ".nut", ".swf", ".wtv", ".dvr-ms"),
     )
 )
+# Samples alone, without a word on their rate and form: no audio file, whoever reads it.
+HEADERLESS_EXTENSIONS = frozenset(
+    (".raw", ".pcm", ".ulaw", ".alaw", ".ul", ".al", ".vox", ".sln", ".g722", ".g729", ".gsm")
+)
 ARCHIVE_EXTENSIONS = frozenset(
     (
-        *(
-            ".zip",
-            ".tar",
-            ".tgz",
-            ".taz",
-            ".tbz",
-            ".tbz2",
-            ".txz",
-            ".tzst",
-            ".gz",
-            ".bz2",
-            ".xz",
-            ".zst",
-            ".lz",
-            ".lz4",
-        ),
-        *(".lzma", ".z", ".7z", ".rar", ".iso", ".dmg", ".cab", ".cpio"),
+        *(".zip", ".tar", ".tgz", ".taz", ".tbz", ".tbz2", ".txz", ".tzst", ".gz", ".bz2", ".xz", ".zst", ".lz"),
+        *(".lz4", ".lzma", ".z", ".7z", ".rar", ".iso", ".dmg", ".cab", ".cpio"),
     )
 )
 TABLE_EXTENSIONS = frozenset((".parquet", ".tfrecord", ".tfrecords", ".h5", ".hdf5", ".ark", ".lmdb"))
 # What lies beside recordings and holds no sound: text, tables and marks about them, pictures, programs, checksums.
 SILENT_EXTENSIONS = frozenset(
     (
-        *(
-            ".txt",
-            ".md",
-            ".rst",
-            ".json",
-            ".jsonl",
-            ".ndjson",
-            ".csv",
-            ".tsv",
-            ".xml",
-            ".yaml",
-            ".yml",
-            ".toml",
-            ".ini",
-        ),
-        *(".cfg", ".conf", ".html", ".htm", ".css", ".pdf", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods"),
-        *(".ppt", ".pptx", ".tex", ".bib", ".log", ".srt", ".vtt", ".ass", ".ssa", ".sbv", ".lrc", ".ttml", ".sub"),
-        *(".textgrid", ".eaf", ".stm", ".ctm", ".rttm", ".uem", ".trs", ".trn", ".trans", ".lab", ".phn", ".wrd"),
-        *(".scp", ".cue", ".m3u", ".m3u8", ".pls", ".nfo", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".svg", ".webp"),
-        *(".tif", ".tiff", ".ico", ".heic", ".py", ".ipynb", ".sh", ".bat", ".js", ".c", ".h", ".cpp", ".pl", ".r"),
-        *(".md5", ".sha1", ".sha256", ".sha512", ".sfv", ".asc", ".sig", ".url", ".lnk"),
+        *(".txt", ".md", ".rst", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml"),
+        *(".ini", ".cfg", ".conf", ".html", ".htm", ".css", ".pdf", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx"),
+        *(".ods", ".ppt", ".pptx", ".tex", ".bib", ".log", ".srt", ".vtt", ".ass", ".ssa", ".sbv", ".lrc", ".ttml"),
+        *(".sub", ".textgrid", ".eaf", ".stm", ".ctm", ".rttm", ".uem", ".trs", ".trn", ".trans", ".lab", ".phn"),
+        *(".wrd", ".scp", ".cue", ".m3u", ".m3u8", ".pls", ".nfo", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".svg"),
+        *(".webp", ".tif", ".tiff", ".ico", ".heic", ".py", ".ipynb", ".sh", ".bat", ".js", ".c", ".h", ".cpp"),
+        *(".pl", ".r", ".md5", ".sha1", ".sha256", ".sha512", ".sfv", ".asc", ".sig", ".url", ".lnk"),
     )
 )
 _SILENT_NAMES = ("readme", "license", "licence", "changelog", "changes", "authors", "copying", "notice", "citation",
@@ -80,6 +55,11 @@ def unsupported_kind(path: str | os.PathLike[str]) -> str:
     if extension in ARCHIVE_EXTENSIONS:
         return "" if os.path.splitext(stem)[1] in SILENT_EXTENSIONS else "an archive"
     return "a table" if extension in TABLE_EXTENSIONS else ""
+
+
+def may_hold_sound(path: str) -> bool:
+    """Whether a file that is no audio file may hold sound by its name."""
+    return bool(unsupported_kind(path)) or _parts(path)[1] in HEADERLESS_EXTENSIONS
 
 
 def is_silent(path: str) -> bool:

@@ -102,7 +102,7 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
         if value is not None and value != _storable(value):
             raise K2DError(f"{where}: the {name} is not UTF-8 ({quoted(_storable(value))}); save it as UTF-8")
     if language is not None and is_language(language):
-        language = language_code(language)  # one that is none stays: labelling skips the recording by name
+        language = language_code(language) or language  # what is none stays: labelling skips the recording by name
     row = file_row(recording, where, columns.group, values)._replace(
         reference=reference, language=language, columns=columns.present
     )

@@ -135,6 +135,17 @@ def test_what_a_data_set_holds_and_cannot_be_read_is_skipped_for_the_same_reason
     assert report.recordings == 4
 
 
+def test_samples_without_a_header_are_skipped_by_name_too(tmp_path):
+    (tmp_path / "a.flac").write_bytes(flac())
+    for name in ("b.raw", "c.pcm", "d.vox"):
+        (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(999))
+    report = LabellingReport()
+    label_recordings(load_recordings("."), ScriptedTranscriber(SCRIPT), report=report)
+    assert [(os.path.basename(entry["recording"]), entry["reason"]) for entry in report.skipped] == [
+        (name, "not audio") for name in ("b.raw", "c.pcm", "d.vox")
+    ]
+
+
 def test_rows_without_a_path_stay_and_are_skipped_with_their_line(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac())
     (tmp_path / "m.csv").write_text("audio,speaker\na.flac,x\n,y\n")
