@@ -8,7 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.wording import quoted
@@ -75,6 +77,12 @@ def is_language(language: str) -> bool:
     """Whether `language_code` knows it; so is what leaves it to the model."""
     code = language_code(language)
     return code is None or code in _whispers()[0]
+
+
+def language_of_row(row: Mapping[str, Any]) -> str | None:
+    """What a recording is to be heard in by its column `language`: Whisper's code; what is no language as it stands."""
+    language = row.get("language")
+    return language if language is None or not is_language(language) else language_code(language)
 
 
 def checked_language(language: str | None) -> str | None:

@@ -166,9 +166,9 @@ SCRIPT = {1.0: [(0.0, 1.0, "好")]}
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_rows_have_codes_and_a_row_of_none_is_skipped_by_name(manifest, streaming):
+def test_rows_are_heard_in_their_languages_and_a_row_of_none_is_skipped_by_name(manifest, streaming):
     recordings = load_recordings(manifest, streaming=streaming)
-    assert [row["language"] for row in recordings] == ["zh", "zh", "en", "Klingon", None, "mixed"]
+    assert [row["language"] for row in recordings] == ["Chinese", "zh-TW", "<|en|>", "Klingon", None, "mixed"]
     teacher, report = ScriptedTranscriber(SCRIPT), LabellingReport()
     chunks = label_recordings(recordings, teacher, report=report)
     assert teacher.languages == ["zh", "zh", "en", None]

@@ -28,7 +28,7 @@ from k2d_hf.labelling.transcribers import (
     open_transcriber,
 )
 from k2d_hf.labelling.transformers_engine import TransformersTranscriber
-from k2d_hf.languages import is_language, language_code
+from k2d_hf.languages import is_language, language_of_row
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.validation.distance import is_looping
@@ -198,7 +198,7 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
     for row in recordings:
-        name, reference, language = row.get("recording"), row.get("reference"), None if given else row.get("language")
+        name, reference, language = row.get("recording"), row.get("reference"), None if given else language_of_row(row)
         if name is None:
             raise K2DError(f"no column recording among {', '.join(row)}: load_recordings makes one")
         if not mixed_tokens(reference or ""):
@@ -213,7 +213,7 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
             logger.warning("%s", error)
             skipped.append({**_named(row), "reason": error.reason})
             continue
-        known = {"reference": reference, "language": language_code(language), "seconds": seconds}
+        known = {"reference": reference, "language": language, "seconds": seconds}
         rows.append({**_named(row), **known})
     if not rows:
         raise K2DError(

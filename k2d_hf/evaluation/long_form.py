@@ -14,6 +14,7 @@ import numpy as np
 
 from k2d_hf.cache import keep_in_cache
 from k2d_hf.errors import K2DError
+from k2d_hf.languages import language_of_row
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import join_texts
 from k2d_hf.labelling.recording_rows import span_fields, span_of
@@ -71,7 +72,7 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
 
 def _joined(rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
     parts = [(row["recording"], *span_of(row)) for row in rows]
-    languages = {row["language"] for row in rows}
+    languages = {language_of_row(row) for row in rows}
     spans = [
         [index, start, duration] for index, (_, start, duration) in enumerate(parts) if span_fields(start, duration)
     ]

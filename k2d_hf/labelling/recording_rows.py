@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from k2d_hf.errors import K2DError
-from k2d_hf.languages import is_language, language_code
 from k2d_hf.paths import joined
 from k2d_hf.storage import is_address
 from k2d_hf.wording import named, quoted
@@ -101,8 +100,6 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
             raise K2DError(f"{where}: the {name} is {quoted(value)}; give a string or null")
         if value is not None and value != _storable(value):
             raise K2DError(f"{where}: the {name} is not UTF-8 ({quoted(_storable(value))}); save it as UTF-8")
-    if language is not None and is_language(language):
-        language = language_code(language) or language  # what is none stays: labelling skips the recording by name
     row = file_row(recording, where, columns.group, values)._replace(
         reference=reference, language=language, columns=columns.present
     )

@@ -19,7 +19,7 @@ from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.transcribers import FALLBACK_TEMPERATURES, DecodingOptions, OnDemand, Transcriber
 from k2d_hf.labelling.worker import Work
-from k2d_hf.languages import checked_language
+from k2d_hf.languages import checked_language, language_of_row
 from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
 from k2d_hf.storage import file_key
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
@@ -201,7 +201,7 @@ def _planned(recordings: Iterable[Any], *, given: str | None) -> Iterator[tuple[
     """What there is to do, in order; of names that came before, 16 bytes are remembered."""
     seen: set[bytes] = set()
     for row in recordings:
-        name, language = row["recording"], None if given else row.get("language")
+        name, language = row["recording"], None if given else language_of_row(row)
         start, duration = span_of(row)
         span = f" {start!r}+{duration!r}" if span_fields(start, duration) else ""
         digest = hashlib.blake2b(f"{name}{span}".encode(errors="surrogatepass"), digest_size=16).digest()
@@ -232,7 +232,7 @@ def _read(recording: _Recording) -> np.ndarray | Failure:
 def _transcribe(
     model: Transcriber, recordings: Sequence[_Recording], audio: Sequence[np.ndarray]
 ) -> list[dict[str, Any]]:
-    transcripts = model.transcribe(audio, [checked_language(recording.language) for recording in recordings])
+    transcripts = model.transcribe(audio, [recording.language for recording in recordings])
     return [
         {"language": transcript.language, "segments": [asdict(segment) for segment in transcript.segments]}
         for transcript in transcripts

@@ -68,7 +68,7 @@ def test_common_voice_is_read_as_it_is(common_voice, streaming):
     rows = list(load_recordings(f"{common_voice}/validated.tsv", streaming=streaming))
     assert [row["recording"] for row in rows] == [f"{common_voice}/clips/cv_{n}.mp3" for n in range(len(SENTENCES))]
     assert [row["reference"] for row in rows] == [text or None for text in SENTENCES]
-    assert {row["language"] for row in rows} == {"zh"}
+    assert {row["language"] for row in rows} == {"zh-TW"}
 
 
 def test_paths_are_from_the_clips_only_where_they_are_not_beside_the_table(tmp_path):
@@ -235,8 +235,8 @@ def test_the_language_is_in_locale_or_lang_too(tmp_path):
     ]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     for source in ("m.jsonl", Dataset.from_list(rows)):
-        assert load_recordings(source)["language"][:] == ["zh", "en", "zh"]
+        assert load_recordings(source)["language"][:] == ["zh-TW", "English", "cmn"]
     labels = Dataset.from_dict({"audio": ["a.wav", "b.wav"], "locale": [1, -1]})
     data = labels.cast_column("locale", ClassLabel(names=["en-US", "zh-TW"]))
-    assert load_recordings(data)["language"][:] == ["zh", None]
+    assert load_recordings(data)["language"][:] == ["zh-TW", None]
     assert load_recordings(Dataset.from_dict({"audio": ["a.wav"], "lang": [3]}))["language"][:] == [None]

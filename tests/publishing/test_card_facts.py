@@ -71,10 +71,10 @@ def test_arguments_tell_what_is_learned_and_no_path_token_or_name(tmp_path):
         run_name=secret,
         project=secret,
         encoder_states_dir=str(Path(secret)),
-        language="/home/me",
         report_to="none",
         save_steps=7,
     )
+    args.language = "/home/me"  # which is refused when they are made
     assert told_arguments(args) == {
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
