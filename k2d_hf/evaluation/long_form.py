@@ -14,11 +14,11 @@ import numpy as np
 
 from k2d_hf.cache import keep_in_cache
 from k2d_hf.errors import K2DError
-from k2d_hf.languages import language_of_row
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import join_texts
 from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.recordings import COLUMNS, advice_on_references, load_recordings
+from k2d_hf.languages import language_of_row
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.storage import file_key
 
