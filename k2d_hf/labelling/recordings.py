@@ -102,10 +102,11 @@ def load_recordings(
 
     Returns:
         Columns `recording` (absolute path or address), `reference` (transcript, or null) and `language` (as the source
-        writes it, or null); where rows may be spans also `start` and `duration` (s, 0 and null of a whole file). What does not exist, cannot be decoded or has an unknown language stays in, and is
-        skipped with its reason at labelling. Audio embedded in a data set is copied unchanged to the cache folder, of a
-        stream when it is reached; samples become a WAV, whole numbers scaled by their type. A file, or a span of one,
-        that comes twice is kept once.
+        writes it, or null); where rows may be spans also `start` and `duration` (s, 0 and null of a whole file). What
+        does not exist, cannot be decoded or has an unknown language stays in, and is skipped with its reason at
+        labelling. Audio embedded in a data set is copied unchanged to the cache folder, of a stream when it is
+        reached; samples become a WAV, whole numbers scaled by their type. A file, or a span of one, that comes twice is
+        kept once.
 
     Raises:
         K2DError: a source that is none of these, holds no recordings, has no such column, or a broken manifest.
