@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -28,29 +29,32 @@ Speak = Callable[[str, str, float], np.ndarray]
 
 @dataclass(frozen=True)
 class Scene:
-    """How often a lecture holds what Whisper stumbles over: chances per sentence, and signal to noise in dB."""
+    """How often a lecture holds what Whisper stumbles over: chances per sentence, signal to noise in dB, pace."""
 
     gaps: float = 0.04
     tones: float = 0.03
     fillers: float = 0.05
     quietest: float = 8.0
     loudest: float = 30.0
+    slowest: float = 0.9
+    fastest: float = 1.2
 
 
 SCENES = {"lecture": Scene(), "hard": Scene(gaps=0.08, tones=0.07, fillers=0.10, quietest=2.0, loudest=18.0)}
 
 
-def lecture_sentences(topic: str) -> Draw:
+def lecture_sentences(topic: str, subjects: dict[str, list[str]] = TOPICS, frames: list[str] = FRAMES) -> Draw:
     """Sentences of one subject: a frame, its two terms and a number."""
 
     def draw(random: Random) -> str:
-        first, second = random.sample(TOPICS[topic], 2)
+        first, second = random.sample(subjects[topic], 2)
         number = DIGITS[random.randrange(1, 9)] + "十" + DIGITS[random.randrange(9)]
-        return random.choice(FRAMES).format(a=first, b=second, n=number)
+        return random.choice(frames).format(a=first, b=second, n=number)
 
     return draw
 
 
+@cache
 def everyday_sentences() -> Draw:
     """Everyday Mandarin with words swapped for their English gloss (package `hsk-sentences-audio`, CC-BY-SA-4.0)."""
     import hsk_sentences_audio
@@ -107,7 +111,7 @@ def lecture(
     """Sound (float32, `RATE` Hz), segments (`start`, `end` in s, `text`) and signal to noise in dB."""
     parts: list[np.ndarray] = []
     segments: list[dict] = []
-    pace, time = random.uniform(0.9, 1.2), 0.0
+    pace, time = random.uniform(scene.slowest, scene.fastest), 0.0
     noise_source = np.random.default_rng(random.randrange(1 << 30))
     while time < seconds:
         text = random.choice(FILLERS) if random.random() < scene.fillers else draw(random)
