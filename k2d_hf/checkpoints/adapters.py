@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.cache import cache_root
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint, file_sha256
 from k2d_hf.checkpoints.sources import ADAPTER, ADAPTER_BASE, Checkpoint, load_whisper, resolve_checkpoint
+from k2d_hf.checkpoints.student_folder import save_student
 from k2d_hf.errors import K2DError
 from k2d_hf.folders import cached_folder, write_folder
 from k2d_hf.resuming import key_of
@@ -29,7 +30,7 @@ WEIGHTS = "adapter_model.safetensors"
 _GENERATION = "generation_config.json"
 _CARD = "README.md"
 _DTYPES = ("float32", "float16", "bfloat16")
-_MERGE_VERSION = 1  # raise it when the same adapter and base make another checkpoint
+_MERGE_VERSION = 2  # raise it when the same adapter and base make another checkpoint
 
 # Settings of LoRA that say where its matrices are and what they weigh. With the others a model might be more than
 # base and matrices (biases, layers twice, other models fetched), so they must have their defaults.
@@ -247,8 +248,7 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
         except (ValueError, TypeError) as error:
             raise K2DError(f"{path}: not a generation config ({message_of(error)}); save the adapter again") from None
     merged.config.name_or_path = base.name
-    merged.save_pretrained(target)
-    WhisperProcessor.from_pretrained(base.path).save_pretrained(target)
+    save_student(merged, WhisperProcessor.from_pretrained(base.path), target)
     if (folder / _CARD).is_file():  # its licence is that of what is made with it
         shutil.copyfile(folder / _CARD, target / _CARD)
 

@@ -17,9 +17,11 @@ from k2d_hf.cache import cache_root
 from k2d_hf.checkpoints.ctranslate2_file import CTranslate2File, read_ctranslate2
 from k2d_hf.checkpoints.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.checkpoints.generation import generation_fields
+from k2d_hf.checkpoints.student_folder import rewrite_config, write_processor
 from k2d_hf.errors import K2DError
 from k2d_hf.folders import cached_folder, write_folder
-from k2d_hf.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens, token_id
+from k2d_hf.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens
 from k2d_hf.wording import message_of, named
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 _ENCODER_POSITIONS_PER_SECOND = 50
 _TIMESTAMPS = round(CHUNK_SECONDS / TIMESTAMP_SECONDS) + 1  # <|0.00|> to <|30.00|>
-_MAX_INITIAL_TIMESTAMP = 50  # a transcript starts within the first second, as in OpenAI's decoding
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -102,10 +103,11 @@ def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> No
         raise K2DError(f"{source / 'tokenizer.json'}: {error}") from None
     config = _whisper_config(model, weights, special, dtype=dtype)
     check_against_architecture(model, weights, config)
-    _generation_config(settings, config, special, tokenizer).save_pretrained(folder)
+    _generation_config(settings, config, tokenizer).save_pretrained(folder)
     tensors = {name: torch.from_numpy(array).to(getattr(torch, dtype)) for name, array in weights.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
+    rewrite_config(folder)
 
 
 def _fill_ctranslate2(checkpoint: Path, folder: Path, *, quantization: str | None) -> None:
@@ -150,38 +152,21 @@ def _whisper_config(
     )
 
 
-def _generation_config(
-    settings: dict[str, Any], config: WhisperConfig, special: SpecialTokens, tokenizer: Any
-) -> GenerationConfig:
-    """The generation config that OpenAI's checkpoints ship, with token ids looked up by name."""
+def _generation_config(settings: dict[str, Any], config: WhisperConfig, tokenizer: Any) -> GenerationConfig:
+    """The generation config that OpenAI's checkpoints ship: what the tokenizer knows, and what `settings` say."""
     from transformers import GenerationConfig
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-    vocabulary = tokenizer.get_vocab()
     heads = [
-        (layer, head) for layer, head in settings.get("alignment_heads") or () if 0 <= layer < config.decoder_layers
+        [layer, head] for layer, head in settings.get("alignment_heads") or () if 0 <= layer < config.decoder_layers
     ]
-    extra: dict[str, Any] = {"alignment_heads": [list(pair) for pair in heads]} if heads else {}
-    if special.multilingual:
-        languages = {f"<|{code}|>" for code in LANGUAGES} & vocabulary.keys()
-        extra["lang_to_id"] = {name: vocabulary[name] for name in sorted(languages)}
-        extra["task_to_id"] = {task: token_id(tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")}
-    return GenerationConfig(
-        bos_token_id=special.end_of_text,
-        eos_token_id=special.end_of_text,
-        pad_token_id=special.end_of_text,
-        decoder_start_token_id=special.start_of_transcript,
-        prev_sot_token_id=special.start_of_previous,
-        no_timestamps_token_id=special.no_timestamps,
-        is_multilingual=special.multilingual,
-        return_timestamps=False,
-        max_initial_timestamp_index=_MAX_INITIAL_TIMESTAMP,
-        max_length=config.max_target_positions,
-        suppress_tokens=settings.get("suppress_ids"),
-        # A transcript never starts with a space or with its end.
-        begin_suppress_tokens=settings.get("suppress_ids_begin") or [vocabulary["Ġ"], special.end_of_text],
-        **extra,
-    )
+    fields = generation_fields(tokenizer, max_length=config.max_target_positions)
+    if settings.get("suppress_ids") is not None:
+        fields["suppress_tokens"] = settings["suppress_ids"]
+    if settings.get("suppress_ids_begin"):
+        fields["begin_suppress_tokens"] = settings["suppress_ids_begin"]
+    if heads:
+        fields["alignment_heads"] = heads
+    return GenerationConfig(return_timestamps=False, **fields)
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
@@ -244,5 +229,5 @@ def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]
         feature_size=shapes["num_mel_bins"],
         chunk_length=shapes["max_source_positions"] // _ENCODER_POSITIONS_PER_SECOND,
     )
-    WhisperProcessor(feature_extractor, tokenizer).save_pretrained(output)
+    write_processor(WhisperProcessor(feature_extractor, tokenizer), output)
     return tokenizer

@@ -11,19 +11,22 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from k2d_hf.cache import cache_root
 from k2d_hf.checkpoints.conversion import fill_checkpoint
 from k2d_hf.checkpoints.fingerprints import file_sha256
+from k2d_hf.checkpoints.generation import complete_generation_config
 from k2d_hf.checkpoints.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
 from k2d_hf.checkpoints.wheel_parts import join_wheels, wheels_sha256
 from k2d_hf.errors import K2DError
 from k2d_hf.folders import cached_folder
 
 if TYPE_CHECKING:
+    import torch
     from transformers import WhisperForConditionalGeneration
 
 WHEELS = "wheels:"
@@ -35,7 +38,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
 _WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors")
 _UNWANTED = ("*/*",)  # what lies in folders: other formats, training states
-_IMPORT_VERSION = 1  # raise it when the importer writes something else for the same model.bin
+_IMPORT_VERSION = 2  # raise it when the importer writes something else for the same model.bin
 
 
 @dataclass(frozen=True)
@@ -83,19 +86,37 @@ def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
 
 
 def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditionalGeneration:
-    """The model of the first source that answers, in float32.
+    """The model of the first source that answers, in float32, with a generation config that lacks nothing.
 
     Raises:
         K2DError: as `resolve_checkpoint`, or if the checkpoint is not a Whisper model.
     """
     import torch
-    from transformers import WhisperForConditionalGeneration
 
     found = resolve_checkpoint(source)
     kind = _read_json(found.path / "config.json").get("model_type")
     if kind != "whisper":
         raise K2DError(f"model {found.name}: a {kind} model, not Whisper; give a Whisper checkpoint")
-    return WhisperForConditionalGeneration.from_pretrained(found.path, dtype=torch.float32, use_safetensors=True)
+    return open_whisper(found.path, dtype=torch.float32)
+
+
+def open_whisper(folder: str | Path, *, dtype: torch.dtype) -> WhisperForConditionalGeneration:
+    """The Whisper of a local checkpoint, with a generation config that lacks nothing, however old the checkpoint is.
+
+    Raises:
+        K2DError: if something is missing there, and the tokenizer beside it is not Whisper's.
+    """
+    from transformers import WhisperForConditionalGeneration
+
+    model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    return complete_generation_config(model, partial(load_tokenizer, folder))
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The Whisper tokenizer of a local checkpoint."""
+    from transformers import WhisperTokenizer
+
+    return WhisperTokenizer.from_pretrained(folder)
 
 
 def count_parameters(path: str | Path) -> int:

@@ -16,6 +16,7 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from k2d_hf.checkpoints.sources import ADAPTER, ADAPTER_BASE
+from k2d_hf.checkpoints.student_folder import save_student
 from k2d_hf.distillation.parties import base_whisper
 from k2d_hf.folders import write_folder
 
@@ -49,12 +50,7 @@ class AdapterBase:
         if self.given is not None or self._written:
             return
         student = unadapted(adapted)
-
-        def fill(folder: Path) -> None:
-            student.save_pretrained(folder)
-            self.processor.save_pretrained(folder)
-
-        write_folder(self.folder, fill, replace=True)
+        write_folder(self.folder, lambda folder: save_student(student, self.processor, folder), replace=True)
         self._written = True
 
     def describe(self, folder: Path) -> None:

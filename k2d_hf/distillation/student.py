@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import GenerationConfig, WhisperForConditionalGeneration
+
+
+logger = logging.getLogger(__name__)
 
 
 def spaced_layers(count: int, total: int, *, whose: str = "teacher") -> list[int]:
@@ -96,8 +100,9 @@ def student_generation_config(
     """The teacher's generation config, repaired for a decoder that keeps `decoder_layers`.
 
     Language and task are set and forced ids removed, so that the student transcribes without being told; alignment
-    heads are renumbered, those of layers that are gone removed. Where none is left, all `attention_heads` of the last
-    half of the layers take their place, as in CTranslate2, so that word timestamps work in a small student too.
+    heads are renumbered, those of layers that are gone removed. Where none is left, or the teacher names none, all
+    `attention_heads` of the last half of the layers take their place, as in CTranslate2, so that word timestamps work
+    in a small student too.
     """
     config: Any = copy.deepcopy(teacher)  # Whisper's own fields are known to no type
     config.forced_decoder_ids = None
@@ -106,12 +111,11 @@ def student_generation_config(
     if getattr(config, "is_multilingual", False):
         config.language = language_code(language or getattr(config, "language", None))
         config.task = task
-    heads = getattr(config, "alignment_heads", None)
-    if heads:
-        position = {layer: index for index, layer in enumerate(decoder_layers)}
-        kept = [[position[layer], head] for layer, head in heads if layer in position]
-        last_half = range(len(decoder_layers) // 2, len(decoder_layers))
-        config.alignment_heads = kept or [[layer, head] for layer in last_half for head in range(attention_heads)]
+    position = {layer: index for index, layer in enumerate(decoder_layers)}
+    heads = getattr(config, "alignment_heads", None) or []
+    kept = [[position[layer], head] for layer, head in heads if layer in position]
+    last_half = range(len(decoder_layers) // 2, len(decoder_layers))
+    config.alignment_heads = kept or [[layer, head] for layer in last_half for head in range(attention_heads)]
     return config
 
 
@@ -133,6 +137,7 @@ def create_student(
     *,
     language: str | None = None,
     task: str = "transcribe",
+    tokenizer: Any = None,
 ) -> WhisperForConditionalGeneration:
     """A student whose layers are copies of the teacher's.
 
@@ -142,6 +147,8 @@ def create_student(
         encoder_layers: likewise; None keeps the encoder whole.
         language: that the student transcribes by default, as a code or a name such as `zh`; None keeps the teacher's.
         task: `transcribe` or `translate`, likewise.
+        tokenizer: the teacher's, from which languages and timestamps come where its generation config is too old to
+            have them; by default the one saved with the teacher.
 
     Returns:
         The student in float32, token embeddings tied as in the teacher, ready to train.
@@ -183,8 +190,10 @@ def create_student(
         weights[name] = tensor.detach().to("cpu", torch.float32, copy=True)
     student.load_state_dict(weights, assign=True)
     student.tie_weights()
+    student.generation_config = copy.deepcopy(teacher.generation_config)
+    _complete(student, teacher.config.name_or_path, tokenizer)
     student.generation_config = student_generation_config(
-        teacher.generation_config,
+        student.generation_config,
         decoder,
         attention_heads=config.decoder_attention_heads,
         language=language,
@@ -192,6 +201,25 @@ def create_student(
     )
     student.config.name_or_path = teacher.config.name_or_path
     return student
+
+
+def _complete(student: WhisperForConditionalGeneration, teacher: str, tokenizer: Any) -> None:
+    """Complete the generation config that the student has from its teacher; say so where that cannot be."""
+    from k2d_hf.checkpoints.generation import complete_generation_config, generation_gaps
+    from k2d_hf.checkpoints.sources import load_tokenizer, resolve_checkpoint
+
+    lacking = generation_gaps(student.generation_config)
+    if lacking and tokenizer is None:
+        try:
+            tokenizer = load_tokenizer(resolve_checkpoint(teacher).path)
+        except (K2DError, OSError, ValueError):
+            logger.warning(
+                "the teacher's generation config has no %s, and its tokenizer is not known: the student may be refused "
+                "a language or timestamps; give tokenizer, or load the teacher from its checkpoint",
+                ", ".join(lacking),
+            )
+            return
+    complete_generation_config(student, lambda: tokenizer)
 
 
 def keep_neurons(

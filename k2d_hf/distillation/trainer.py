@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, WhisperForConditionalGeneration, WhisperProcessor, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from k2d_hf.checkpoints.generation import complete_generation_config
+from k2d_hf.checkpoints.student_folder import CompleteProcessor, rewrite_config
 from k2d_hf.distillation.adapter_base import AdapterBase
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.collator import EpochToData, default_collator
@@ -124,6 +127,8 @@ class K2DTrainer(EvaluatingTrainer):
         student: Any = students.first if students else load_student(model)
         processing_class = check_processor(processing_class or find_processor(model or student, teacher_model))
         base = base_whisper(student)
+        self._tokenizer = processing_class.tokenizer
+        complete_generation_config(base, lambda: self._tokenizer)
         check_untied(args, base)
         given = {"teacher": (teacher_model, args.kl_weight), "auxiliary": (auxiliary_model, args.auxiliary_weight)}
         needed = {"teacher": args.encoder_weight}  # in memory, whatever is stored of it
@@ -217,6 +222,7 @@ class K2DTrainer(EvaluatingTrainer):
         """
         args = args or self.args
         base = base_whisper(student)
+        complete_generation_config(base, lambda: self._tokenizer)
         if self._peft_config is not None:
             set_seed(args.seed)  # adapters begin at random
             student = with_adapters(student, self._peft_config, freeze_encoder=args.freeze_encoder)
@@ -267,13 +273,30 @@ class K2DTrainer(EvaluatingTrainer):
         self.card.create(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        if self._adapter_base is None or not self.args.should_save:
+        with self._complete_processor():
+            super()._save(output_dir, state_dict)
+        if not self.args.should_save:
             return
         folder = Path(output_dir or str(self.args.output_dir))
-        base_whisper(self.model).generation_config.save_pretrained(str(folder))  # PEFT saves adapters, and no more
-        self._adapter_base.write(self.model)
-        self._adapter_base.describe(folder)
+        rewrite_config(folder)
+        if self._adapter_base is not None:
+            base_whisper(self.model).generation_config.save_pretrained(str(folder))  # PEFT saves adapters, and no more
+            self._adapter_base.write(self.model)
+            self._adapter_base.describe(folder)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        with self._complete_processor():
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    @contextmanager
+    def _complete_processor(self) -> Iterator[None]:
+        """Where the Trainer saves the processor, let all files be written that a student has."""
+        own = self.processing_class
+        self.processing_class = CompleteProcessor(own)
+        try:
+            yield
+        finally:
+            self.processing_class = own
 
     def _check_pushes(self) -> None:
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.checkpoints.sources import open_whisper
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.labelling.background import stop_if_asked
@@ -60,14 +61,14 @@ class TransformersTranscriber:
             K2DError: for an unknown language, device or dtype.
         """
         import torch
-        from transformers import WhisperForConditionalGeneration, WhisperProcessor
+        from transformers import WhisperProcessor
 
         device = resolve_device(options.device)
         name = options.dtype if options.dtype != "auto" else ("float32" if device == "cpu" else "float16")
         dtype = getattr(torch, name, None)
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise K2DError(f"dtype {name!r} is not one of the engine transformers: choose float32, float16 or bfloat16")
-        model: Any = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True)
+        model: Any = open_whisper(checkpoint, dtype=dtype)
         try:
             model = model.to(device)
         except (RuntimeError, AssertionError) as error:

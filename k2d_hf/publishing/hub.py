@@ -17,7 +17,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.publishing import patience
 from k2d_hf.publishing.commits import Destination, PushResult, push_files
 from k2d_hf.publishing.patience import limited_waiting, patiently, status_of, told
-from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, is_stale, student_files
+from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, completed, is_stale, student_files
 from k2d_hf.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -61,13 +61,13 @@ def push_student(
     if CARD not in files:
         logger.warning("%s has no %s, so the repository gets no card; k2d run writes one", folder, CARD)
     message = message or f"Student, by k2d_hf {__version__}"
-    if not ctranslate2:
-        return push_files(destination, files, message=message, stale=is_stale)
-    from k2d_hf.checkpoints.conversion import export_ctranslate2
-
     with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
-        exported = export_ctranslate2(folder, Path(temporary) / "ctranslate2")
-        files |= {f"{CTRANSLATE2}{file.name}": file for file in sorted(exported.iterdir())}
+        files = completed(Path(folder), files, Path(temporary))
+        if ctranslate2:
+            from k2d_hf.checkpoints.conversion import export_ctranslate2
+
+            exported = export_ctranslate2(folder, Path(temporary) / "ctranslate2")
+            files |= {f"{CTRANSLATE2}{file.name}": file for file in sorted(exported.iterdir())}
         return push_files(destination, files, message=message, stale=is_stale)
 
 

@@ -8,15 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from k2d_hf.checkpoints.sources import WEIGHTS_INDEX, checkpoint_gap, weight_files
+from k2d_hf.checkpoints.student_folder import NESTED, PROCESSOR, SETTINGS, complete_student, is_complete
 from k2d_hf.errors import K2DError
 
 CTRANSLATE2 = "ctranslate2/"  # the folder of the repository that holds that format
 CARD = "README.md"
-SETTINGS = ("config.json", "generation_config.json")
-PROCESSOR = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-    *("merges.txt", "normalizer.json", "preprocessor_config.json", "processor_config.json"),
-)
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
@@ -43,8 +39,23 @@ def student_files(folder: Path) -> dict[str, Path]:
         if (folder / "model.safetensors").is_file() and "model.safetensors" not in weights:
             raise K2DError(f"{folder}: model.safetensors and {WEIGHTS_INDEX} are two models; remove the old one")
         weights.append(WEIGHTS_INDEX)
-    names = [*SETTINGS, *weights, *PROCESSOR, CARD]
+    names = [*SETTINGS, *weights, *PROCESSOR, NESTED, CARD]
     return {name: folder / name for name in names if (folder / name).is_file()}
+
+
+def completed(folder: Path, files: dict[str, Path], scratch: Path) -> dict[str, Path]:
+    """`files` of the student in `folder`, and what an earlier version, or somebody's `save_pretrained`, left out.
+
+    The folder stays as it is; settings and processor are written anew to `scratch` where something is amiss.
+
+    Raises:
+        K2DError: if they cannot be read.
+    """
+    if is_complete(folder):
+        return files
+    complete_student(folder, scratch)
+    others = {name: path for name, path in files.items() if name not in (*SETTINGS, *PROCESSOR, NESTED)}
+    return {name: scratch / name for name in (*SETTINGS, *PROCESSOR)} | others
 
 
 def is_stale(path: str, changed: Iterable[str]) -> bool:
@@ -55,4 +66,4 @@ def is_stale(path: str, changed: Iterable[str]) -> bool:
     """
     if path.startswith(CTRANSLATE2):
         return any(_WEIGHTS.fullmatch(name) or name.startswith(CTRANSLATE2) for name in changed)
-    return path in SETTINGS or path in PROCESSOR or _WEIGHTS.fullmatch(path) is not None
+    return path in (*SETTINGS, *PROCESSOR, NESTED) or _WEIGHTS.fullmatch(path) is not None

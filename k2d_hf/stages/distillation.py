@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.arrow import join_files
 from k2d_hf.checkpoints import Checkpoint, load_whisper
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.checkpoints.student_folder import save_student
 from k2d_hf.console import Stage
 from k2d_hf.evaluation.table import millions
 from k2d_hf.folders import write_folder
@@ -31,15 +32,11 @@ def student(teacher: Checkpoint, settings: StudentSettings, *, language: str | N
     from k2d_hf.distillation.student import create_student, layer_indices
 
     model = load_whisper(teacher.path)
+    processor = WhisperProcessor.from_pretrained(teacher.path)
     created = create_student(model, settings.decoder_layers, settings.encoder_layers, language=language)
     created.config.name_or_path = teacher.name
-    processor = WhisperProcessor.from_pretrained(teacher.path)
 
-    def write(folder: Path) -> None:
-        created.save_pretrained(folder)
-        processor.save_pretrained(folder)
-
-    write_folder(output, write, replace=True)
+    write_folder(output, lambda folder: save_student(created, processor, folder), replace=True)
     total = model.config.decoder_layers
     kept = ",".join(map(str, layer_indices(settings.decoder_layers, total)))
     sizes = f"{millions(model.num_parameters())} -> {millions(created.num_parameters())} parameters"
@@ -176,8 +173,7 @@ def distil(
 
     def write(folder: Path) -> None:
         whole = trained.merge_and_unload() if settings.get("peft") else trained
-        whole.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        save_student(whole, processor, folder)
         write_json(folder / "training_log.json", trainer.state.log_history)
         write_json(folder / "training_facts.json", asdict(card.training))
         render_card(card).save(folder / "README.md")
