@@ -13,6 +13,7 @@ from datasets import load_from_disk
 from fresh_process import PythonProcess
 from hub_server import WRITER, LocalHub, serving
 from shard_files import rewrite, stage_folder
+from student_layout import check_layout
 from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import load_recipe, run_recipe
@@ -88,6 +89,11 @@ def test_a_run_leaves_all_that_it_promises(first, workplace):
     assert "K2D tiny: 3 recordings, teacher " in (output / "log.txt").read_text(encoding="utf-8")
     assert f'model="{output / "student"}"' in shown
     assert "student, before" in shown
+
+
+def test_both_students_of_a_run_open_everywhere(first, processor):
+    for name in ("student-init", "student"):
+        check_layout(first[0] / name, processor)
 
 
 def test_a_recording_that_cannot_be_used_is_counted_and_listed(first, workplace):

@@ -8,6 +8,7 @@ name it would shadow it wherever the folder itself is on the path.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from k2d_hf.cache import cache_root
 from k2d_hf.checkpoints.ctranslate2_file import CTranslate2File, read_ctranslate2
 from k2d_hf.checkpoints.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
-from k2d_hf.checkpoints.generation import generation_fields
+from k2d_hf.checkpoints.generation import complete_generation_config, generation_fields, load_tokenizer
 from k2d_hf.checkpoints.student_folder import rewrite_config, write_processor
 from k2d_hf.errors import K2DError
 from k2d_hf.folders import cached_folder, write_folder
@@ -125,8 +126,15 @@ def _fill_ctranslate2(checkpoint: Path, folder: Path, *, quantization: str | Non
     # The converter loads whatever weights there are, pickles too: so it is not asked before these are known to be none.
     if gap := checkpoint_gap(checkpoint):
         raise K2DError(f"{checkpoint}: not a complete checkpoint, {gap}; give the folder of a transformers checkpoint")
+
+    class Converter(TransformersConverter):
+        """It takes from the generation config what old checkpoints do not have there."""
+
+        def load_model(self, *args: Any, **kwargs: Any) -> Any:
+            return complete_generation_config(super().load_model(*args, **kwargs), partial(load_tokenizer, checkpoint))
+
     # `force` deletes what is in the folder, which its maker has just made, empty.
-    TransformersConverter(str(checkpoint)).convert(str(folder), quantization=quantization, force=True)
+    Converter(str(checkpoint)).convert(str(folder), quantization=quantization, force=True)
     # faster-whisper reads these two names only, whichever way the checkpoint spells them.
     WhisperTokenizer.from_pretrained(checkpoint).backend_tokenizer.save(str(folder / "tokenizer.json"))
     WhisperFeatureExtractor.from_pretrained(checkpoint).save_pretrained(folder)

@@ -8,6 +8,7 @@ student (K2D, stage 3) would inherit that.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.whisper_tokens import SpecialTokens, language_code, token_id
@@ -89,7 +90,7 @@ def complete_generation_config(
     config: Any = model.generation_config  # Whisper's own fields are known to no type
     forced = getattr(config, "forced_decoder_ids", None) or getattr(model.config, "forced_decoder_ids", None)
     for name in ("suppress_tokens", "begin_suppress_tokens"):
-        if getattr(config, name, None) is None:
+        if config._from_model_config or getattr(config, name, None) is None:
             setattr(config, name, _set_in(model.config, name))
     lacking = generation_gaps(config)
     if lacking:
@@ -105,10 +106,19 @@ def complete_generation_config(
     return model
 
 
+def load_tokenizer(folder: str | Path) -> Any:
+    """The Whisper tokenizer of a local checkpoint."""
+    from transformers import WhisperTokenizer
+
+    return WhisperTokenizer.from_pretrained(folder)
+
+
 def _set_in(config: WhisperConfig, name: str) -> list[int] | None:
     """What a model's config says, but for the default of its class, which is an English-only model's."""
-    value = getattr(config, name, None)
-    return None if value is None or list(value) == getattr(type(config)(), name) else list(value)
+    value, default = getattr(config, name, None), getattr(type(config)(), name)
+    if value is None or (default is not None and list(value) == list(default)):
+        return None
+    return list(value)
 
 
 def _name_what_is_forced(config: Any, forced: Any) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from k2d_hf.cache import cache_root
 from k2d_hf.checkpoints.conversion import fill_checkpoint
 from k2d_hf.checkpoints.fingerprints import file_sha256
-from k2d_hf.checkpoints.generation import complete_generation_config
+from k2d_hf.checkpoints.generation import complete_generation_config, load_tokenizer
 from k2d_hf.checkpoints.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
 from k2d_hf.checkpoints.wheel_parts import join_wheels, wheels_sha256
 from k2d_hf.errors import K2DError
@@ -110,13 +110,6 @@ def open_whisper(folder: str | Path, *, dtype: torch.dtype) -> WhisperForConditi
 
     model = WhisperForConditionalGeneration.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     return complete_generation_config(model, partial(load_tokenizer, folder))
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The Whisper tokenizer of a local checkpoint."""
-    from transformers import WhisperTokenizer
-
-    return WhisperTokenizer.from_pretrained(folder)
 
 
 def count_parameters(path: str | Path) -> int:

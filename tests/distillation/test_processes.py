@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hub_server import WRITER, LocalHub, serving
+from student_layout import FILES, check_layout
 from transformers import WhisperForConditionalGeneration
 
 from distillation.train_in_processes import SCENARIOS, train
@@ -143,7 +144,7 @@ def test_bug_13_a_push_that_fails_in_the_background_is_an_error_at_the_end(folde
     assert hub.repository("me/student").contents() == {}
 
 
-def test_what_is_pushed_at_every_save_is_the_student(folder):
+def test_what_is_pushed_at_every_save_is_the_student(folder, processor):
     hub = LocalHub()
     done = push(folder, hub)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -153,5 +154,9 @@ def test_what_is_pushed_at_every_save_is_the_student(folder):
     saved = {path.name: path.read_bytes() for path in (folder / "student").iterdir() if path.is_file()}
     assert repository.contents() == saved
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= saved.keys()
+    check_layout(folder / "student", processor)
+    first = next(commit for commit in repository.log() if commit.title == "Training in progress, step 1")
+    assert first.files.keys() >= FILES  # written by another method of the Trainer's than the last ones
+    assert "processor_config.json" not in first.files
     assert not any(WRITER.encode() in content for content in saved.values())
     assert not any(name.endswith((".pt", ".pth")) or "/" in name or "state" in name for name in saved)

@@ -7,6 +7,7 @@ import pytest
 from fresh_process import PythonProcess, start_python
 from hub_repositories import Repository
 from hub_server import FINE_READER, FINE_WRITER, READER, STRANGER, WRITER, LocalHub, serving
+from student_layout import check_layout
 
 CARD = "---\nlanguage: zh\n---\n\n# A student\n"
 CLUTTER = (
@@ -45,9 +46,21 @@ def _forget(hub):
 
 
 @pytest.fixture(scope="module")
-def original(tiny_whisper_dir, tmp_path_factory):
+def saved(tiny_whisper_dir, processor, tmp_path_factory):
+    """The student alone, as it is written by this package."""
+    from transformers import WhisperForConditionalGeneration
+
+    from k2d_hf.checkpoints.student_folder import save_student
+
+    folder = tmp_path_factory.mktemp("saved")
+    save_student(WhisperForConditionalGeneration.from_pretrained(tiny_whisper_dir), processor, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(saved, tmp_path_factory):
     """A student with its card, among all that training leaves in a folder."""
-    folder = shutil.copytree(tiny_whisper_dir, tmp_path_factory.mktemp("student") / "student")
+    folder = shutil.copytree(saved, tmp_path_factory.mktemp("student") / "student")
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     for name in CLUTTER:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -73,9 +86,9 @@ def push(python):
 
 
 @pytest.fixture(scope="module")
-def files(tiny_whisper_dir):
+def files(saved):
     """What the Hub is to hold, by path."""
-    return {path.name: path.read_bytes() for path in tiny_whisper_dir.iterdir()} | {"README.md": CARD.encode()}
+    return {path.name: path.read_bytes() for path in saved.iterdir()} | {"README.md": CARD.encode()}
 
 
 def test_the_hub_holds_the_student_and_nothing_else(hub, push, original, files):
@@ -87,6 +100,23 @@ def test_the_hub_holds_the_student_and_nothing_else(hub, push, original, files):
     assert repository.titles() == ["Student, by k2d_hf 0.1.0"]
     assert done.result["uploaded"] == sorted(files)
     assert (done.result["commit"], done.result["url"]) == (repository.log()[0].sha, f"{hub.address}/me/first")
+
+
+def test_what_transformers_saved_alone_is_completed_on_its_way(hub, push, tiny_whisper_dir, files, processor, tmp_path):
+    """As a folder of an earlier version, whose repository still has a file over which transformers 4.49 stumbles."""
+    folder = shutil.copytree(tiny_whisper_dir, tmp_path / "student")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    content = before["processor_config.json"]
+    hub.add(Repository("me/early", private=True)).commit("early", {"processor_config.json": content})
+    assert push(folder, "me/early").error is None
+    held = hub.repository("me/early").contents()
+    assert held == {name: content for name, content in files.items() if name != "README.md"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert push(folder, "me/early").result["uploaded"] == []
+    for name, content in held.items():
+        (tmp_path / "fetched").mkdir(exist_ok=True)
+        (tmp_path / "fetched" / name).write_bytes(content)
+    check_layout(tmp_path / "fetched", processor)
 
 
 def test_the_token_goes_to_the_hub_and_not_to_where_large_files_lie(hub, push, original):
@@ -271,7 +301,7 @@ def test_what_cannot_be_pushed_is_refused_before_any_work(hub, push, original, r
         ({"config.json": None}, "not a complete checkpoint, no config.json; give what k2d distil or k2d run wrote"),
         ({"generation_config.json": None}, "not a complete checkpoint, no generation_config.json"),
         ({"tokenizer.json": None}, "not a complete checkpoint, no tokenizer.json"),
-        ({"processor_config.json": None}, "not a complete checkpoint, no preprocessor_config.json"),
+        ({"preprocessor_config.json": None}, "not a complete checkpoint, no preprocessor_config.json"),
         ({"model.safetensors": None}, "not a complete checkpoint, no weights as safetensors"),
         ({"model.safetensors": b"cut"}, "not a complete checkpoint, model.safetensors is damaged"),
         ({"model.safetensors.index.json": b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'}, "not a complete checkpoint, no model-00001-of-00002.safetensors"),
