@@ -300,7 +300,7 @@ def test_what_cannot_be_pushed_is_refused_before_any_work(hub, push, original, r
     [
         ({"config.json": None}, "not a complete checkpoint, no config.json; give what k2d distil or k2d run wrote"),
         ({"generation_config.json": None}, "not a complete checkpoint, no generation_config.json"),
-        ({"tokenizer.json": None}, "not a complete checkpoint, no tokenizer.json"),
+        ({"tokenizer.json": None, "vocab.json": None}, "not a complete checkpoint, no tokenizer.json"),
         ({"preprocessor_config.json": None}, "not a complete checkpoint, no preprocessor_config.json"),
         ({"model.safetensors": None}, "not a complete checkpoint, no weights as safetensors"),
         ({"model.safetensors": b"cut"}, "not a complete checkpoint, model.safetensors is damaged"),
