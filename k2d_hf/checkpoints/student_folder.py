@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import lru_cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.checkpoints.generation import OLD_HOME, complete_generation_config, generation_gaps
@@ -109,8 +112,6 @@ def complete_student(folder: Path, target: Path) -> None:
     Raises:
         K2DError: if the generation config lacks something, and the tokenizer is not Whisper's.
     """
-    from types import SimpleNamespace
-
     from transformers import WhisperConfig, WhisperProcessor
 
     try:
@@ -127,19 +128,15 @@ def complete_student(folder: Path, target: Path) -> None:
     write_processor(processor, target)
 
 
-class CompleteProcessor:
-    """Stands where the Trainer saves a processor, and saves all of its files.
-
-    Args:
-        processor: the student's.
-    """
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """As `write_processor`."""
-        write_processor(self.processor, folder)
+@contextmanager
+def saving_whole_processor(trainer: Any) -> Iterator[None]:
+    """Let a Trainer, which saves its processor in several places, write all of that processor's files."""
+    own = trainer.processing_class
+    trainer.processing_class = SimpleNamespace(save_pretrained=partial(write_processor, own))
+    try:
+        yield
+    finally:
+        trainer.processing_class = own
 
 
 def _tokenizer_config(path: Path, added: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from transformers import EvalPrediction, WhisperForConditionalGeneration, Whispe
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from k2d_hf.checkpoints.generation import complete_generation_config
-from k2d_hf.checkpoints.student_folder import CompleteProcessor, rewrite_config
+from k2d_hf.checkpoints.student_folder import rewrite_config, saving_whole_processor
 from k2d_hf.distillation.adapter_base import AdapterBase
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.collator import EpochToData, default_collator
@@ -273,7 +272,7 @@ class K2DTrainer(EvaluatingTrainer):
         self.card.create(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        with self._complete_processor():
+        with saving_whole_processor(self):
             super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
@@ -285,18 +284,8 @@ class K2DTrainer(EvaluatingTrainer):
             self._adapter_base.describe(folder)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        with self._complete_processor():
+        with saving_whole_processor(self):
             super()._push_from_checkpoint(checkpoint_folder)
-
-    @contextmanager
-    def _complete_processor(self) -> Iterator[None]:
-        """Where the Trainer saves the processor, let all files be written that a student has."""
-        own = self.processing_class
-        self.processing_class = CompleteProcessor(own)
-        try:
-            yield
-        finally:
-            self.processing_class = own
 
     def _check_pushes(self) -> None:
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""

@@ -95,6 +95,7 @@ def test_a_trainer_of_adapters_saves_the_processor_whole(tmp_path, processor, tr
     training(peft_config=LoraConfig(r=2, target_modules=["q_proj"])).save_model(str(tmp_path / "saved"))
     check_processor(tmp_path / "saved", processor)
     assert not (tmp_path / "saved" / "config.json").exists()
+    check_layout(tmp_path / "out" / "base", processor)  # the student beneath them, which was in memory alone
 
 
 def test_written_again_it_is_the_same(tiny_whisper_dir, tmp_path):
