@@ -285,6 +285,7 @@ class _Run:
             output=self.directory / "chunks",
             resume=self.resume,
             skipped=self.directory / "skipped.jsonl",
+            figures=self.directory / "labelling.json",
         )
 
     def _validate(self, stage: Stage) -> str:

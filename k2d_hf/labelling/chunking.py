@@ -18,6 +18,11 @@ from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
 logger = logging.getLogger(__name__)
 
+PASSED_OVER = "passed over"  # reason: the teacher wrote nothing about the span, and no chunk has it
+PASSED_OVER_INSIDE = "passed over in a chunk"  # likewise between two segments of one chunk, which has it without text
+# Seconds from which on such a span is listed. People pause for less between two sentences, and no sentence is shorter.
+LEAST_LISTED = 2.0
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -133,6 +138,72 @@ def pack_segments(segments: Iterable[Segment], max_duration: float = CHUNK_SECON
             chunks.append([segment])
             chunk_end = segment.end
     return chunks
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What becomes of the seconds of a recording: its duration is `in_chunks` + `listed` + `unlisted`.
+
+    Attributes:
+        in_chunks: seconds that lie in a chunk, pauses within it included.
+        listed: seconds in no chunk that are listed: in `passed_over`, or among the segments that were left out.
+        unlisted: seconds in no chunk, in spans too short to be listed.
+        passed_over: spans about which the teacher wrote nothing, in no chunk or inside one, in order of time.
+    """
+
+    in_chunks: float
+    listed: float
+    unlisted: float
+    passed_over: list[LeftOut]
+
+
+def coverage(
+    chunks: Sequence[Sequence[Segment]], left_out: Iterable[LeftOut], *, recording_duration: float
+) -> Coverage:
+    """Find what of a recording reached a chunk, and the spans that the teacher passed over.
+
+    Args:
+        chunks: of the recording, as `pack_segments` gives them.
+        left_out: its segments that reached none, as `sound_segments` gives them: listed already, so not listed again.
+        recording_duration: seconds of audio that there are.
+    """
+    known = [(span.start, span.end) for span in left_out]
+    in_chunks = [(chunk[0].start, max(segment.end for segment in chunk)) for chunk in chunks]
+    outside = _uncovered([*in_chunks, *known], 0.0, recording_duration)
+    passed_over = [_passed_over(gap, PASSED_OVER) for gap in outside if _is_listed(gap)]
+    for chunk, (start, end) in zip(chunks, in_chunks, strict=True):
+        pauses = _uncovered([*((segment.start, segment.end) for segment in chunk), *known], start, end)
+        passed_over += [_passed_over(gap, PASSED_OVER_INSIDE) for gap in pauses if _is_listed(gap)]
+    in_no_chunk = _length(_uncovered(in_chunks, 0.0, recording_duration))
+    unlisted = _length(gap for gap in outside if not _is_listed(gap))
+    return Coverage(
+        in_chunks=recording_duration - in_no_chunk,
+        listed=in_no_chunk - unlisted,
+        unlisted=unlisted,
+        passed_over=sorted(passed_over, key=lambda span: span.start),
+    )
+
+
+def _uncovered(spans: Iterable[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:
+    """What none of the spans covers from `start` to `end`, in order of time."""
+    free: list[tuple[float, float]] = []
+    for first, last in sorted(span for span in spans if span[0] < span[1]):
+        if min(first, end) > start:
+            free.append((start, min(first, end)))
+        start = max(start, last)
+    return [*free, (start, end)] if start < end else free
+
+
+def _is_listed(gap: tuple[float, float]) -> bool:
+    return _seconds(gap[1] - gap[0]) >= LEAST_LISTED
+
+
+def _passed_over(gap: tuple[float, float], reason: str) -> LeftOut:
+    return LeftOut(_seconds(gap[0]), _seconds(gap[1]), reason)
+
+
+def _length(spans: Iterable[tuple[float, float]]) -> float:
+    return math.fsum(end - start for start, end in spans)
 
 
 def _is_unspaced(character: str) -> bool:

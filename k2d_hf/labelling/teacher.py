@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.arrow import dataset_of
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
-from k2d_hf.labelling.chunking import LeftOut, Segment, chunk_rows, pack_segments, sound_segments
+from k2d_hf.labelling.chunking import (
+    LEAST_LISTED,
+    PASSED_OVER,
+    Coverage,
+    LeftOut,
+    Segment,
+    chunk_rows,
+    coverage,
+    pack_segments,
+    sound_segments,
+)
 from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.transcribers import FALLBACK_TEMPERATURES, DecodingOptions, OnDemand, Transcriber
@@ -41,15 +51,38 @@ TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
 class LabellingReport:
     """What labelling took in and left out; filled while it runs.
 
-    Seconds of segments in equal those of segments out plus those of the spans left out.
+    Seconds of segments in equal those of segments out plus those of the spans left out. Seconds of audio read equal
+    those in chunks plus those that are listed (whole recordings in `skipped`, spans in `left_out` and `passed_over`)
+    plus those of spans too short to be listed.
     """
 
     recordings: int = 0
     seconds: float = 0.0  # of audio read
+    seconds_in_chunks: float = 0.0
+    seconds_listed: float = 0.0  # in no chunk, and named in one of the three lists
+    seconds_unlisted: float = 0.0  # in no chunk, in spans of less than 2 s
     segment_seconds_in: float = 0.0  # as the teacher wrote them
     segment_seconds_out: float = 0.0  # in chunks
     skipped: list[dict[str, Any]] = field(default_factory=list)  # recording, (start, duration), reason, detail
     left_out: list[dict[str, Any]] = field(default_factory=list)  # recording, start, end (s), reason
+    passed_over: list[dict[str, Any]] = field(default_factory=list)  # likewise, where the teacher wrote nothing
+
+    @property
+    def seconds_passed_over(self) -> float:
+        """Seconds in no chunk about which the teacher wrote nothing, in spans that are listed."""
+        return sum(span["end"] - span["start"] for span in self.passed_over if span["reason"] == PASSED_OVER)
+
+    @property
+    def pauses_in_chunks(self) -> int:
+        """Likewise listed spans that lie between two segments of a chunk."""
+        return sum(span["reason"] != PASSED_OVER for span in self.passed_over)
+
+    def figures(self) -> dict[str, Any]:
+        """The counts without the lists, ready for JSON."""
+        lists = ("skipped", "left_out", "passed_over")
+        counts = {name: value for name, value in vars(self).items() if name not in lists}
+        derived = ("seconds_passed_over", "pauses_in_chunks")
+        return {**counts, **{name: getattr(self, name) for name in derived}, "least_listed": LEAST_LISTED}
 
     def skip_counts(self) -> Counter[str]:
         """Recordings skipped, by reason."""
@@ -259,7 +292,7 @@ def _chunks(
     seconds = heard["seconds"]
     report.seconds += seconds
     if heard["reason"] is not None:
-        _skip(report, recording, heard["reason"], heard["detail"])
+        _skip(report, recording, heard["reason"], heard["detail"], seconds)
         return []
     segments = [Segment(**segment) for segment in heard["segments"]]
     sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=max_duration)
@@ -267,10 +300,12 @@ def _chunks(
     report.segment_seconds_out += sum(segment.duration for segment in sound)
     report.left_out.extend({"recording": recording.name, **asdict(_moved(span, recording.start))} for span in left_out)
     if not sound:
-        _skip(report, recording, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s")
+        _skip(report, recording, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s", seconds)
         return []
     report.recordings += 1
-    rows = chunk_rows(recording.name, pack_segments(sound, max_duration), language=heard["language"])
+    chunks = pack_segments(sound, max_duration)
+    _account(report, recording, coverage(chunks, left_out, recording_duration=seconds))
+    rows = chunk_rows(recording.name, chunks, language=heard["language"])
     return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
 
 
@@ -283,9 +318,21 @@ def _moved(span: LeftOut, start: float) -> LeftOut:
     return replace(span, start=_later(span.start, start), end=_later(span.end, start))
 
 
-def _skip(report: LabellingReport, recording: _Recording, reason: str, detail: str) -> None:
+def _account(report: LabellingReport, recording: _Recording, covered: Coverage) -> None:
+    report.seconds_in_chunks += covered.in_chunks
+    report.seconds_listed += covered.listed
+    report.seconds_unlisted += covered.unlisted
+    report.passed_over.extend(
+        {"recording": recording.name, **asdict(_moved(span, recording.start))} for span in covered.passed_over
+    )
+
+
+def _skip(report: LabellingReport, recording: _Recording, reason: str, detail: str, seconds: float = 0.0) -> None:
+    """Name a recording that gives no chunk; `seconds` of it were read."""
     name, span = recording.name, span_fields(recording.start, recording.duration)
     detail = detail if name in detail else f"{name}: {detail}"
     report.recordings += 1
-    report.skipped.append({"recording": name, **span, "reason": reason, "detail": detail})
+    report.seconds_listed += seconds
+    entry = {"recording": name, **span, "reason": reason, "detail": detail}
+    report.skipped.append({**entry, "seconds": seconds} if seconds else entry)
     logger.info("skipped %s", detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -66,6 +67,7 @@ class Plan:
     epochs: float | None
     disk: dict[str, float] = field(default_factory=dict)
     free: float = 0.0
+    covered: tuple[float, float] | None = None  # seconds of recordings in chunks, and in all, where that was counted
     machines: tuple[Throughput, ...] = ()
     stages: tuple[PlannedStage, ...] = ()
 
@@ -100,6 +102,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     plan = Plan(
         recipe, recordings, evaluation, teacher, auxiliary, student, _trained(arguments, recipe, student),
         chunks, kept, "validate" in finished, batch, steps, epochs,
+        covered=_covered(recipe.directory) if "label" in finished else None,
         free=float(shutil.disk_usage(_existing(recipe.directory)).free),
         machines=(cores(os.cpu_count() or 1), GPU),
     )  # fmt: skip
@@ -137,6 +140,15 @@ def _chunks(recipe: Recipe, recordings: DataFacts, finished: dict[str, str]) -> 
     if "label" in finished:
         chunks = len(load_chunks(recipe.directory / "chunks"))
     return chunks, None if chunks is None else max(1, round(chunks * KEPT[recipe.validate.metric]))
+
+
+def _covered(directory: Path) -> tuple[float, float] | None:
+    """What labelling noted; None where a version that did not has done it."""
+    try:
+        figures = json.loads((directory / "labelling.json").read_text(encoding="utf-8"))
+        return float(figures["seconds_in_chunks"]), float(figures["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _steps(arguments: Any, batch: int, kept: int | None) -> tuple[int | None, float | None]:

@@ -64,7 +64,8 @@ def _chunks(plan: Plan) -> str:
     if plan.chunks is None or plan.kept is None:
         return "not known without the recordings: some 135 an hour of speech"
     if plan.counted:
-        return f"{plan.chunks:,}, of which {plan.kept:,} are kept"
+        covered = "" if plan.covered is None else f" that cover {duration(plan.covered[0])} of {duration(plan.covered[1])}"
+        return f"{plan.chunks:,}{covered}, of which {plan.kept:,} are kept"
     metric = plan.recipe.validate.metric
     share = f"{100 * KEPT[metric]:.0f}%, the paper's with {metric}"
     return f"some {plan.chunks:,}, of which {plan.kept:,} kept if it is {share}"

@@ -99,11 +99,12 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
         kept = f"{minutes(facts.kept_seconds)}{share}, {_count(facts.kept, 'chunk')}"
     shown = [f"{name.upper()} {means[name]:.1%}" for name in ("mer", "per") if name in means]
     shown += [f"distance {means['distance']:.2f}"] if "distance" in means else []
+    read = f" of {minutes(facts.read_seconds)} of recordings" if facts.read_seconds else ""
     used = data.training.chunks if data.training else None
     too_long = (facts.chunks if facts.kept is None else facts.kept) - used if used is not None else 0
     dropped = {**facts.dropped, **({"label too long for the decoder": too_long} if too_long > 0 else {})}
     return {
-        "speech labelled": f"{minutes(facts.seconds)}, {_count(facts.chunks, 'chunk')}",
+        "speech labelled": f"{minutes(facts.seconds)}{read}, {_count(facts.chunks, 'chunk')}",
         "validation": validation,
         "speech kept": kept,
         "dropped": ", ".join(f"{count} {reason}" for reason, count in dropped.items()),

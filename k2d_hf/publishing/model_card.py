@@ -13,7 +13,7 @@ from k2d_hf.checkpoints.sources import count_parameters
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
 from k2d_hf.publishing.card_rendering import render_card
-from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
+from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.recipe import Recipe
 from k2d_hf.stages.files import load_chunks
 
@@ -59,7 +59,7 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         parameters=count_parameters(student),
         teacher_parameters=count_parameters(teacher.path),
         # validation
-        data=data_facts(load_chunks(directory / "validated")),
+        data=_data(directory),
         metric=recipe.validate.metric,
         threshold=recipe.validate.threshold,
         # the trainer
@@ -69,6 +69,12 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         evaluations=[_evaluated(figures, recipe)] if figures else [],
         machine=f"{platform.machine()}, {platform.system()}" if figures else None,
     )
+
+
+def _data(directory: Path) -> DataFacts | None:
+    """The chunks, and how long the recordings are that they come from."""
+    facts = data_facts(load_chunks(directory / "validated"))
+    return facts and replace(facts, read_seconds=_read(directory / "labelling.json", {}).get("seconds"))
 
 
 def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:

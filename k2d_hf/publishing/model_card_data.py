@@ -33,6 +33,7 @@ class DataFacts:
         dropped: how many were dropped for which reason.
         languages: codes of the languages of what was kept.
         means: mean over what was kept of `mer`, `per` and `distance`, as far as validation measured them.
+        read_seconds: the length of the recordings that they come from; None where nobody has noted it.
     """
 
     chunks: int
@@ -42,6 +43,7 @@ class DataFacts:
     dropped: dict[str, int] = field(default_factory=dict)
     languages: list[str] = field(default_factory=list)
     means: dict[str, float] = field(default_factory=dict)
+    read_seconds: float | None = None
 
 
 @dataclass(frozen=True)

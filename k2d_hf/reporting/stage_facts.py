@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.evaluation.table import millions
+from k2d_hf.labelling.chunking import PASSED_OVER, PASSED_OVER_INSIDE
 from k2d_hf.reporting.chunks import KEPT, ChunkTable
 from k2d_hf.reporting.facts import StageFact
 from k2d_hf.reporting.names import counted, length
@@ -57,20 +58,26 @@ def skipped_counts(directory: Path) -> tuple[Counter[str], set[str], float]:
     except (OSError, ValueError):
         rows = []
     for row in rows:
-        if isinstance(row.get("start"), (int, float)) and isinstance(row.get("end"), (int, float)):
-            lost += row["end"] - row["start"]
-        else:
-            skipped[str(row.get("reason", "no reason"))] += 1
+        reason = str(row.get("reason", "no reason"))
+        if not (isinstance(row.get("start"), (int, float)) and isinstance(row.get("end"), (int, float))):
+            skipped[reason] += 1
             files.add(str(row.get("recording")))
+        elif reason not in (PASSED_OVER, PASSED_OVER_INSIDE):
+            lost += row["end"] - row["start"]
     return skipped, files, lost
 
 
 def _label(directory: Path, table: ChunkTable) -> tuple[str, str]:
+    figures = _read(directory / "labelling.json")
     skipped, files, lost = skipped_counts(directory)
     went_in = counted(len(files.union(table.recordings)), "recording") if table.recordings else ""
     if skipped:
         went_in += f", skipped {', '.join(f'{count} {reason}' for reason, count in skipped.most_common())}"
     came_out = _all(table)
+    if went_in and "seconds" in figures:
+        went_in += f"; {length(figures['seconds'])} read"
+    if came_out and figures.get("seconds_passed_over"):
+        came_out += f"; {length(figures['seconds_passed_over'])} passed over"
     return went_in, came_out + (f"; {length(lost)} of segments left out" if lost and came_out else "")
 
 

@@ -11,7 +11,7 @@ from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.console import Stage, minutes
 from k2d_hf.errors import K2DError
 from k2d_hf.recipe import LabelSettings
-from k2d_hf.stages.files import length_of, shards_of_stage, write_lines
+from k2d_hf.stages.files import length_of, shards_of_stage, write_json, write_lines
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -27,10 +27,12 @@ def label(
     output: str | Path,
     resume: str | Path,
     skipped: str | Path,
+    figures: Path | None = None,
 ) -> str:
-    """Recordings to chunks in `output`; what was skipped or left out goes to the file `skipped`.
+    """Recordings to chunks in `output`; what was skipped, left out or passed over goes to the file `skipped`.
 
-    The teacher's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted.
+    The teacher's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted. Counts go to
+    the JSON file `figures`, for a later report.
 
     Raises:
         K2DError: if every recording was skipped.
@@ -53,13 +55,19 @@ def label(
     except K2DError as error:
         raise K2DError(f"{error}; see {skipped}" if report.skipped else str(error)) from error
     finally:
-        write_lines(skipped, [*report.skipped, *report.left_out])
+        write_lines(skipped, [*report.skipped, *report.left_out, *report.passed_over])
     write_rows(chunks, output)
-    result = f"{minutes(report.seconds)} -> {len(chunks)} chunks ({time.perf_counter() - started:.0f} s"
-    result += f", {len(report.skipped)} skipped"
+    if figures is not None:
+        write_json(figures, {"chunks": len(chunks), **report.figures()})
+    took = f"{time.perf_counter() - started:.0f} s"
+    details = [took, f"{len(report.skipped)} skipped", f"{minutes(report.seconds_in_chunks)} covered"]
     if report.left_out:
         lost = sum(span["end"] - span["start"] for span in report.left_out)
-        result += f", {len(report.left_out)} spans of {lost:.1f} s left out"
-    if report.skipped or report.left_out:
-        result += f", see {skipped}"
-    return result + ")"
+        details.append(f"{len(report.left_out)} spans of {lost:.1f} s left out")
+    if report.seconds_passed_over:
+        details.append(f"{minutes(report.seconds_passed_over)} passed over")
+    if report.pauses_in_chunks:
+        details.append(f"{report.pauses_in_chunks} long pauses in chunks")
+    if report.skipped or report.left_out or report.passed_over:
+        details.append(f"see {skipped}")
+    return f"{minutes(report.seconds)} -> {len(chunks)} chunks ({', '.join(details)})"
