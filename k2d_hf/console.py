@@ -6,12 +6,14 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
+
+from k2d_hf.status_lines import StatusLines
 
 BAR_WIDTH = 16
 BAR_END = "{n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
@@ -28,11 +30,19 @@ class Console:
         stream: where lines are printed.
         silent: print nothing, as all but one of several processes do.
         quiet: print nothing but warnings.
+        clock: seconds from any moment on, by which stages tell how they go.
     """
 
     def __init__(
-        self, log: Path | None = None, stream: TextIO | None = None, *, silent: bool = False, quiet: bool = False
+        self,
+        log: Path | None = None,
+        stream: TextIO | None = None,
+        *,
+        silent: bool = False,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self.log = log
         self.silent = silent
         self.quiet = quiet or silent
@@ -50,6 +60,18 @@ class Console:
         if not self.silent:
             tqdm.write(f"k2d: {text}", file=sys.stderr)
         self.note(f"k2d: {text}")
+
+    @property
+    def shows_bars(self) -> bool:
+        """Whether there is a terminal to draw on."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def status(self, text: str) -> None:
+        """Tell how a stage goes: in the log, and where no bar shows it."""
+        if not self.quiet and not self.shows_bars:
+            tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
+        self.note(text)
 
     def note(self, text: str) -> None:
         """Write to the log alone."""
@@ -89,7 +111,7 @@ class _ToConsole(logging.Handler):
 
 
 class Stage:
-    """Progress of one stage: a bar on a terminal, nothing elsewhere, and in the end one line.
+    """Progress of one stage: a bar on a terminal, elsewhere a line every half minute, and in the end one line.
 
     Before there is anything to count, while models load, and where there never is, the terminal shows the title alone.
     """
@@ -98,13 +120,18 @@ class Stage:
         self.console = console
         self.title = title
         self.bar: tqdm | None = self._bar(None, "{desc} ...")
+        self.lines = StatusLines(title, console.status, clock=console.clock)
+        if not console.silent:
+            self.lines.watch()
         self.total: int | None = 0
         self.done = 0
         self.unit = ""
 
     def start(self, total: int | None, unit: str) -> None:
         """Show a bar of `total` units; None is not known before the end."""
-        self.close()
+        if self.bar is not None:
+            self.bar.close()
+        self.lines.begin(total, unit)
         self.total, self.unit, self.done = total, unit, 0
         self.bar = self._bar(total, f"{{desc}} {{bar:{BAR_WIDTH}}} {BAR_END}", unit)
 
@@ -116,7 +143,7 @@ class Stage:
             ascii=" #",
             leave=False,
             file=sys.stderr,
-            disable=self.console.quiet or not sys.stderr.isatty(),
+            disable=not self.console.shows_bars,
             dynamic_ncols=True,
             bar_format=form,
         )
@@ -124,13 +151,15 @@ class Stage:
     def advance(self, count: int, note: str = "") -> None:
         """Count units as done, with a word on how it goes."""
         self.done += count
+        self.lines.count(count, note)
         if self.bar is not None:
             if note:
                 self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(count)
 
     def close(self) -> None:
-        """Take the bar away, as when the stage fails."""
+        """Take the bar away, and tell no more how it goes, as when the stage fails."""
+        self.lines.stop()
         if self.bar is not None:
             self.bar.close()
 

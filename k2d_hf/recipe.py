@@ -107,6 +107,12 @@ class ValidateSettings(WorkersSettings):
     metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS)
     threshold: float = setting(0.4, "Keep a chunk if its distance is at most this, 0 to 1.", least=0, most=1)
     normalise_by: str = setting("auxiliary", "Whose length error rates are divided by.", choices=NORMALISERS)
+    max_speaking_rate: float | None = setting(
+        None,
+        "Drop labels faster than so many syllables a second (a Han character 1, a word 2); some 15 is more than can be "
+        "said. null drops none.",
+        least=1,
+    )
     shard_size: int = setting(SHARD_SIZE, "Chunks that a crash can cost each worker.", least=1)
     beam_size: int = setting(1, "Beams of the auxiliary's search; 1 is greedy.", least=1)
     no_repeat_ngram_size: int = setting(

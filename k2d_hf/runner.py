@@ -24,6 +24,7 @@ from k2d_hf.lock import locked
 from k2d_hf.recipe import TEACHER, DataSettings, EvaluationDataSettings, Recipe
 from k2d_hf.resuming import StageRecord, discard, files_key, key_of
 from k2d_hf.storage import file_key
+from k2d_hf.validation.judges import describe_validation
 from k2d_hf.validation.references import references_of
 from k2d_hf.version import __version__
 
@@ -368,11 +369,10 @@ class _Run:
     def _push(self, stage: Stage) -> str:
         from k2d_hf.publishing.card_names import public_name
 
-        validation = self.recipe.validate
         facts = {
             "teacher": public_name(self.teacher),
             "auxiliary": public_name(self.auxiliary),
-            "validation": f"{validation.metric}, threshold {validation.threshold:g}",
+            "validation": describe_validation(vars(self.recipe.validate)),
         }
         return stages.push(
             self.directory / "student",

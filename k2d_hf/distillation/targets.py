@@ -36,6 +36,7 @@ from k2d_hf.distillation.target_columns import (
     without_targets,
 )
 from k2d_hf.errors import K2DError
+from k2d_hf.progress import progress_bar
 from k2d_hf.shards import RecordedFolder
 from k2d_hf.whisper_tokens import IGNORED
 
@@ -84,7 +85,8 @@ def add_soft_targets(
         shard_size: chunks in a shard, which is what a crash can cost.
         shards_dir: folder that keeps each finished shard, so that an interrupted run resumes, and which the result is
             read from; None keeps nothing.
-        on_progress: called with the number of chunks done.
+        on_progress: called with the number of chunks done; None shows a bar as `datasets.map` does, and hides it
+            likewise.
 
     Returns:
         The same rows with `teacher_hidden` [tokens, d] float16, or `teacher_top_ids` [tokens, k] int32 and
@@ -96,11 +98,14 @@ def add_soft_targets(
         K2DError: for k or temperature out of range, models that do not fit the collator's processor, or a
             `shards_dir` of other settings.
     """
-    with scratch_folder() if shards_dir is None else nullcontext(Path(shards_dir)) as folder:
+    with (
+        scratch_folder() if shards_dir is None else nullcontext(Path(shards_dir)) as folder,
+        progress_bar(on_progress, "Soft targets", len(chunks), "chunks") as progress,
+    ):
         files, features = write_soft_targets(
             chunks, teacher, collator, auxiliary=auxiliary, kind=kind, temperature=temperature, k=k,
             batch_size=batch_size, device=device, dtype=dtype, encoder_states_dir=encoder_states_dir,
-            shard_size=shard_size, shards_dir=folder, on_progress=on_progress,
+            shard_size=shard_size, shards_dir=folder, on_progress=progress,
         )  # fmt: skip
         return opened_files(files, features)
 

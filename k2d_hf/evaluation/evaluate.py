@@ -29,6 +29,7 @@ from k2d_hf.labelling.transcribers import (
 )
 from k2d_hf.labelling.transformers_engine import TransformersTranscriber
 from k2d_hf.languages import is_language, language_of_row
+from k2d_hf.progress import Progress, progress_bar
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.validation.distance import is_looping
@@ -110,7 +111,8 @@ def evaluate_model(
         speed_runs: runs over which the real-time factor is averaged (the paper: five).
         speed_recordings: how many recordings, the first that can be read, those runs are about; None is all. Error
             rates are always those of all.
-        on_progress: called with the number of recordings done, in each of the runs.
+        on_progress: called with the number of recordings done, in each of the runs; None shows a bar as `datasets.map`
+            does, and hides it likewise.
 
     Returns:
         Rates, counts, real-time factor, parameters and transcripts.
@@ -137,11 +139,13 @@ def evaluate_model(
     transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
     transcripts: list[Transcript] = []
     factors = []
-    for _ in range(speed_runs):
-        written, worked = _transcribe(transcriber, timed, on_progress)
-        transcripts = transcripts or written
-        factors.append(worked / sum(row["seconds"] for row in timed))
-    transcripts += _transcribe(transcriber, rows[len(timed) :], on_progress)[0]
+    passes = len(timed) * speed_runs + len(rows) - len(timed)
+    with progress_bar(on_progress, "Evaluate", passes, "recordings") as progress:
+        for _ in range(speed_runs):
+            written, worked = _transcribe(transcriber, timed, progress)
+            transcripts = transcripts or written
+            factors.append(worked / sum(row["seconds"] for row in timed))
+        transcripts += _transcribe(transcriber, rows[len(timed) :], progress)[0]
     texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
     loops = [looping_windows(transcript.segments) for transcript in transcripts]
     errors = MixedErrors()
@@ -245,7 +249,7 @@ def _open(
 
 
 def _transcribe(
-    transcriber: Transcriber, rows: list[dict[str, Any]], on_progress: Callable[[int], None] | None
+    transcriber: Transcriber, rows: list[dict[str, Any]], progress: Progress
 ) -> tuple[list[Transcript], float]:
     """Transcripts of all recordings, and the seconds of work they took; reading audio is not counted."""
     transcripts: list[Transcript] = []
@@ -258,6 +262,5 @@ def _transcribe(
         started = time.perf_counter()
         transcripts += transcriber.transcribe(audio, languages)
         worked += time.perf_counter() - started
-        if on_progress:
-            on_progress(len(audio))
+        progress(len(audio))
     return transcripts, worked

@@ -30,6 +30,7 @@ from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.transcribers import FALLBACK_TEMPERATURES, DecodingOptions, OnDemand, Transcriber
 from k2d_hf.labelling.worker import Work
 from k2d_hf.languages import checked_language, language_of_row
+from k2d_hf.progress import length_of, progress_bar
 from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
 from k2d_hf.storage import file_key
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
@@ -158,7 +159,8 @@ def label_recordings(
         worker_gpus: GPUs of such a worker.
         shards_dir: folder that keeps what each shard gave, so that an interrupted run resumes; one for each teacher.
         report: counts of what was read, skipped and left out, filled in.
-        on_progress: called with the number of recordings done, and by Ray with a word on how it goes.
+        on_progress: called with the number of recordings done, and by Ray with a word on how it goes; None shows a bar
+            as `datasets.map` does, and hides it likewise.
 
     Returns:
         Data set of chunks with `recording`, `start`, `duration`, `segments`, `text`, `previous_text`, `next_start`,
@@ -194,10 +196,13 @@ def label_recordings(
     def shards() -> Iterator[Shard]:
         return shards_of(_planned(recordings, given=model.options.language), shard_size or size)
 
-    with finished_shards(
-        shards, work, model, spreading, schema=_schema(), folder=shards_dir, calls=_calls(recordings, size),
-        on_progress=on_progress,
-    ) as finished:  # fmt: skip
+    with (
+        progress_bar(on_progress, "Label", length_of(recordings), "recordings") as progress,
+        finished_shards(
+            shards, work, model, spreading, schema=_schema(), folder=shards_dir, calls=_calls(recordings, size),
+            on_progress=progress,
+        ) as finished,
+    ):  # fmt: skip
         chunks = dataset_of(_chunk_batches(finished, max_duration, report), chunk_features())
     if not report.recordings:
         raise K2DError("there are no recordings to label")
@@ -227,7 +232,8 @@ class _Recording:
 
 def _calls(recordings: Any, size: int) -> int:
     """How many calls of the teacher there will be at most."""
-    return -(-len(recordings) // size) if hasattr(recordings, "__len__") else 1 << 30
+    length = length_of(recordings)
+    return 1 << 30 if length is None else -(-length // size)
 
 
 def _planned(recordings: Iterable[Any], *, given: str | None) -> Iterator[tuple[_Recording, None]]:

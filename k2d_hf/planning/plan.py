@@ -18,7 +18,6 @@ from k2d_hf.planning.data_facts import DataFacts, look_at_data
 from k2d_hf.planning.throughput import (
     CHUNK_SPEECH,
     GPU,
-    KEPT,
     LABEL_TOKENS,
     ONE_BY_ONE,
     Throughput,
@@ -32,6 +31,7 @@ from k2d_hf.recipe import TEACHER, Recipe
 from k2d_hf.runner import finished_stages, planned_stages
 from k2d_hf.stages.distillation import training_arguments
 from k2d_hf.stages.files import kept_of, load_chunks
+from k2d_hf.validation.kept_share import PAPER_KEPT
 
 SUPPOSED_SPEECH = 1000 * 3600.0  # seconds, where there are no recordings to count
 FLOAT32, FLOAT16 = 4, 2  # bytes
@@ -139,7 +139,7 @@ def _chunks(recipe: Recipe, recordings: DataFacts, finished: dict[str, str]) -> 
     chunks = None if recordings.seconds is None else max(1, round(recordings.seconds / CHUNK_SPEECH))
     if "label" in finished:
         chunks = len(load_chunks(recipe.directory / "chunks"))
-    return chunks, None if chunks is None else max(1, round(chunks * KEPT[recipe.validate.metric]))
+    return chunks, None if chunks is None else max(1, round(chunks * PAPER_KEPT[recipe.validate.metric]))
 
 
 def _covered(directory: Path) -> tuple[float, float] | None:

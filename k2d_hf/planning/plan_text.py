@@ -7,8 +7,9 @@ from k2d_hf.distillation.student import layer_indices
 from k2d_hf.evaluation.table import millions
 from k2d_hf.planning.data_facts import DataFacts
 from k2d_hf.planning.plan import Plan, PlannedStage
-from k2d_hf.planning.throughput import CAVEAT, KEPT
+from k2d_hf.planning.throughput import CAVEAT
 from k2d_hf.validation.calibration_report import aligned
+from k2d_hf.validation.kept_share import PAPER_KEPT
 
 
 def render_plan(plan: Plan) -> str:
@@ -64,10 +65,10 @@ def _chunks(plan: Plan) -> str:
     if plan.chunks is None or plan.kept is None:
         return "not known without the recordings: some 135 an hour of speech"
     if plan.counted:
-        covered = "" if plan.covered is None else f" that cover {duration(plan.covered[0])} of {duration(plan.covered[1])}"
+        covered = "" if plan.covered is None else " that cover {} of {}".format(*map(duration, plan.covered))
         return f"{plan.chunks:,}{covered}, of which {plan.kept:,} are kept"
     metric = plan.recipe.validate.metric
-    share = f"{100 * KEPT[metric]:.0f}%, the paper's with {metric}"
+    share = f"{100 * PAPER_KEPT[metric]:.0f}%, the paper's with {metric}"
     return f"some {plan.chunks:,}, of which {plan.kept:,} kept if it is {share}"
 
 

@@ -12,8 +12,6 @@ from k2d_hf.checkpoints.shapes import WhisperShape
 
 LABEL_TOKENS = 120  # of a chunk, timestamps and prompt included; the quickstart's labels have 90 to 150
 CHUNK_SPEECH = 26.6  # seconds of recording a chunk, pauses included: the quickstart's 16.4 minutes make 37
-# Share of the chunks that validation keeps at alpha 0.4 (arXiv 2407.10603, Table 2).
-KEPT = {"full": 1.0, "trivial": 0.97, "mer": 0.55, "per": 0.61, "composite": 0.74}
 ONE_BY_ONE = 2.0  # decoding a recording at a time against batches of 8: 0.101 against 0.050 in the quickstart
 CAVEAT = (
     "scaled from the quickstart on two CPU cores and, for a GPU, from public figures: decoding on a V100 "

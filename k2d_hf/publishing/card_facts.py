@@ -13,6 +13,7 @@ from typing import Any
 from k2d_hf.labelling.audio import ADVICE
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
+from k2d_hf.validation.judges import is_judged
 
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
 LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
@@ -56,7 +57,7 @@ def data_facts(rows: Any) -> DataFacts | None:
         seconds += math.fsum(batch["duration"])
         kept_seconds += math.fsum(duration for duration, k in zip(batch["duration"], kept, strict=True) if k)
         # a reason of somebody else's may say anything, a path among it
-        dropped.update(r if _REASON.fullmatch(r) else "other reasons" for r in batch.get("drop_reason", ()) if r)
+        dropped.update(r if _is_ours(r) else "other reasons" for r in batch.get("drop_reason", ()) if r)
         languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
         for name in MEASURES:
             pairs = zip(batch.get(name, ()), kept, strict=False)
@@ -84,6 +85,11 @@ def told_arguments(args: Any) -> dict[str, Any]:
     values = {name: _plain(getattr(args, name, None)) for name in ARGUMENTS}
     changed = {name: value for name, value in values.items() if (value or None) != (defaults.get(name) or None)}
     return {name: value for name, value in changed.items() if not isinstance(value, str) or _CHOICE.fullmatch(value)}
+
+
+def _is_ours(reason: str) -> bool:
+    """Whether a reason to drop a chunk is one of this package's."""
+    return _REASON.fullmatch(reason) is not None or is_judged(reason)
 
 
 def library_versions() -> dict[str, str]:

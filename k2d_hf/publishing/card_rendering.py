@@ -92,7 +92,7 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
         return {}
     validation = data.metric
     if validation and data.threshold is not None:
-        validation += f", threshold {data.threshold:g}"
+        validation = ", ".join([validation, f"threshold {data.threshold:g}", *data.demands])
     kept, means = None, facts.means
     if facts.kept is not None and facts.kept_seconds is not None:
         share = f" ({100 * facts.kept_seconds / facts.seconds:.0f}%)" if facts.seconds else ""

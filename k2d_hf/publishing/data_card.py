@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from k2d_hf.publishing.card_names import escaped, hub_languages
+from k2d_hf.validation.judges import JUDGES
 
 TAGS = ["k2d", "pseudo-labels", "code-switching", "whisper"]
 COLUMNS = {
@@ -24,6 +25,7 @@ COLUMNS = {
     "mer": "mixed error rate between the two texts",
     "per": "phoneme error rate between them",
     "distance": "the distance by which chunks were kept or dropped",
+    **{judge.column: judge.description for judge in JUDGES},
     "keep": "whether the chunk was kept",
     "drop_reason": "why it was not",
 }

@@ -16,6 +16,7 @@ from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.recipe import Recipe
 from k2d_hf.stages.files import load_chunks
+from k2d_hf.validation.judges import demands, limits_of
 
 
 def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, **given: Any) -> Path:
@@ -62,6 +63,7 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         data=_data(directory),
         metric=recipe.validate.metric,
         threshold=recipe.validate.threshold,
+        demands=demands(limits_of(vars(recipe.validate))),
         # the trainer
         training=_training(student, recipe),
         training_log=_read(student / "training_log.json", []),

@@ -134,6 +134,7 @@ class K2DModelCardData(ModelCardData):
     data: DataFacts | None = None
     metric: str | None = None
     threshold: float | None = None
+    demands: list[str] = field(default_factory=list)  # of the judges beyond the distance, a phrase each
     # the trainer
     training: TrainingFacts | None = None
     training_log: list[dict[str, Any]] = field(default_factory=list)

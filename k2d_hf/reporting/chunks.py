@@ -14,6 +14,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.reporting.facts import ChunkFact, Share
 from k2d_hf.reporting.names import short_names
 from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks
+from k2d_hf.validation.judges import JUDGES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -108,6 +109,7 @@ def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> Chun
             for name in ("start", "duration", "text", "auxiliary_text", "distance", "mer", "per", "keep")
         },
         **{name: row[name] for name in ("drop_reason", "teacher_loops", "auxiliary_loops")},
+        measures={judge.name: row[judge.column] for judge in JUDGES if row.get(judge.column) is not None},
     )
 
 

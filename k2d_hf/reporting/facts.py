@@ -52,6 +52,7 @@ class ChunkFact:
     teacher_loops: bool
     auxiliary_loops: bool
     source: Mapping[str, Any] = field(repr=False)
+    measures: Mapping[str, float] = field(default_factory=dict)  # of the judges beyond the distance, by name
     student_text: str | None = None  # None where no student has been asked, or it gave no transcript
 
 
@@ -78,6 +79,7 @@ class RunFacts:
         language: code, where the recipe has one.
         metric: distance of validation.
         threshold: alpha.
+        demands: of the judges beyond the distance, a phrase each.
         stages: in order.
         shares: kept chunks first, then those dropped, by reason.
         distances: of all chunks [chunks].
@@ -98,6 +100,7 @@ class RunFacts:
     language: str | None = None
     metric: str | None = None
     threshold: float | None = None
+    demands: list[str] = field(default_factory=list)
     stages: list[StageFact] = field(default_factory=list)
     shares: list[Share] = field(default_factory=list)
     distances: np.ndarray = field(default_factory=lambda: np.zeros(0))

@@ -15,6 +15,7 @@ from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
 from k2d_hf.reporting.facts import RecordingFact, RunFacts
 from k2d_hf.reporting.names import short_names, span_label
 from k2d_hf.reporting.stage_facts import stage_facts
+from k2d_hf.validation.judges import demands, limits_of
 
 SHOWN_RECORDINGS = 10  # of the evaluation
 COMPARED_RECORDINGS = 20_000  # whose errors are counted; an evaluation set of utterances may have more
@@ -59,6 +60,7 @@ def gather(directory: Path, references: str | Path | None = None) -> RunFacts:
         language=recipe.get("language") if isinstance(recipe.get("language"), str) else None,
         metric=validation.get("metric"),
         threshold=validation.get("threshold") if isinstance(validation.get("threshold"), (int, float)) else None,
+        demands=_demands(validation),
         stages=stage_facts(directory, table, evaluation),
         shares=table.shares,
         distances=table.distances,
@@ -79,6 +81,13 @@ def gather(directory: Path, references: str | Path | None = None) -> RunFacts:
 def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
     section = recipe.get(name)
     return section if isinstance(section, dict) else {}
+
+
+def _demands(validation: dict[str, Any]) -> list[str]:
+    try:
+        return demands(limits_of(validation))
+    except K2DError:  # of a recipe that was changed by hand
+        return []
 
 
 def _references_of_recipe(recipe: dict[str, Any], recordings: list[str]) -> tuple[str | None, str | None]:

@@ -163,6 +163,7 @@ def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting
 def _measures(chunk: ChunkFact) -> str:
     told = [f"distance {chunk.distance:.2f}", f"PER {chunk.per:.2f}", f"MER {chunk.mer:.2f}"]
     told += [f"true MER {chunk.true_mer:.2f}"] if chunk.true_mer is not None else []
+    told += [f"{name} {value:.1f}" for name, value in chunk.measures.items()]
     told += ["the teacher loops"] if chunk.teacher_loops else []
     told += ["the auxiliary loops"] if chunk.auxiliary_loops else []
     return ", ".join(told)

@@ -50,6 +50,6 @@ def heard_by_student(
         metric="full",
         language=language,
         shards_dir=unfinished(resume, "report", key_of(checkpoint_fingerprint(student), language)),
-        on_progress=on_progress,
+        on_progress=on_progress or (lambda count, note="": None),
     )
     return [replace(chunk, student_text=text) for chunk, text in zip(chunks, heard["auxiliary_text"], strict=True)]

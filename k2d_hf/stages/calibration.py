@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.errors import K2DError
 from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks, write_json
 from k2d_hf.validation.calibration import ValidatedLabels
+from k2d_hf.validation.judges import JUDGES, is_judged
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,15 +64,24 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
 
     true_mer = None if references is None else _true_rates(chunks, references)
 
-    columns: dict[str, list[Any]] = {name: [] for name in _NEEDED}
-    for batch in chunks.select_columns(list(_NEEDED)).iter(batch_size=COUNTED_AT_ONCE):
+    judges = [judge.column for judge in JUDGES if judge.column in chunks.column_names]  # not in what is older
+    names = [*_NEEDED, *judges, *(["drop_reason"] if "drop_reason" in chunks.column_names else [])]
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE):
         batch["auxiliary_text"] = [text is not None for text in batch["auxiliary_text"]]
-        for name in _NEEDED:
+        batch["drop_reason"] = [is_judged(reason) for reason in batch.get("drop_reason", ())]
+        for name in names:
             columns[name] += batch[name]
-    kinds = {"duration": float, "mer": float, "per": float}
+    kinds = dict.fromkeys(("duration", "mer", "per", *judges), float)
     arrays = {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}
-    heard = arrays.pop("auxiliary_text")
-    return ValidatedLabels(seconds=arrays.pop("duration"), heard=heard, true_mer=true_mer, **arrays)
+    return ValidatedLabels(
+        seconds=arrays.pop("duration"),
+        heard=arrays.pop("auxiliary_text"),
+        judged=arrays.pop("drop_reason", None),
+        measures={name: arrays.pop(name) for name in judges},
+        true_mer=true_mer,
+        **arrays,
+    )
 
 
 def _true_rates(chunks: Dataset, file: str | Path) -> Any:

@@ -16,6 +16,7 @@ from k2d_hf.paths import is_folder, joined
 from k2d_hf.recipe import LabelSettings, ValidateSettings
 from k2d_hf.resuming import key_of
 from k2d_hf.storage import exists, remove_file, write_whole
+from k2d_hf.validation.judges import JUDGES
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # Settings that decide what becomes of a transcript, or who writes it, not the transcript: no model runs again for them.
 NOT_HEARD = (
     *("max_duration", "metric", "threshold", "normalise_by", "batch_size", "device"),
+    *(judge.setting for judge in JUDGES),
     *("engine", "address", "workers", "worker_cpus", "worker_gpus", "time_limit", "shard_size"),
 )
 COUNTED_AT_ONCE = 10_000  # rows; a whole column may have millions
@@ -98,11 +100,6 @@ def shards_of_stage(
     decides = {name: value for name, value in vars(settings).items() if name not in NOT_HEARD}
     key = key_of(__version__, checkpoint_fingerprint(model.path), check_engine(settings.engine), decides, language)
     return f"{resume}/{stage}-{key}"
-
-
-def length_of(rows: Any) -> int | None:
-    """How many rows there are; None of a stream."""
-    return len(rows) if hasattr(rows, "__len__") else None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,8 @@ from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.console import Stage, minutes
 from k2d_hf.errors import K2DError
 from k2d_hf.recipe import LabelSettings
-from k2d_hf.stages.files import length_of, shards_of_stage, write_json, write_lines
+from k2d_hf.progress import length_of
+from k2d_hf.stages.files import shards_of_stage, write_json, write_lines
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -31,8 +32,8 @@ def label(
 ) -> str:
     """Recordings to chunks in `output`; what was skipped, left out or passed over goes to the file `skipped`.
 
-    The teacher's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted. Counts go to
-    the JSON file `figures`, for a later report.
+    The teacher's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted.
+    Counts go to the JSON file `figures`, for reports and cards.
 
     Raises:
         K2DError: if every recording was skipped.

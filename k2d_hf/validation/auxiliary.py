@@ -18,9 +18,12 @@ from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
 from k2d_hf.labelling.worker import Work
 from k2d_hf.languages import language_code
+from k2d_hf.progress import length_of, progress_bar
 from k2d_hf.shards import Shard, Values, shards_of
 from k2d_hf.storage import file_key
 from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
+from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
+from k2d_hf.validation.kept_share import low_share_warning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +48,7 @@ def validation_features() -> Features:
             "mer": Value("float64"),
             "per": Value("float64"),
             "distance": Value("float64"),
+            **{judge.column: Value("float64") for judge in JUDGES},
             "keep": Value("bool"),
             "drop_reason": Value("string"),
         }
@@ -58,6 +62,7 @@ def validate_labels(
     metric: str = "composite",
     threshold: float = 0.4,
     normalise_by: str = "auxiliary",
+    max_speaking_rate: float | None = None,
     language: str | None = None,
     engine: str = "auto",
     beam_size: int = 1,
@@ -83,6 +88,9 @@ def validate_labels(
         metric: `full`, `trivial`, `mer`, `per` or `composite`.
         threshold: keep iff distance <= threshold (Eq. 2), 0 to 1.
         normalise_by: whose length the error rates are divided by, `auxiliary` or `teacher`.
+        max_speaking_rate: syllables a second beyond which a label cannot have been said, by its segments' times; such a
+            chunk is dropped. A Han, kana or Hangul character counts as one, any other word as two; some 15 is more
+            than people say. None, as in the paper, drops none for it.
         language: for chunks that carry none.
         engine: `auto`, `transformers` or `faster-whisper`; `ray`, or `ray+` one of them, spreads the work over a Ray
             cluster.
@@ -101,17 +109,19 @@ def validate_labels(
         worker_gpus: GPUs of such a worker.
         shards_dir: folder that keeps what was heard in each shard, so that an interrupted run resumes; one for each
             auxiliary, whatever the metric and threshold.
-        on_progress: called with the number of chunks done, and by Ray with a word on how it goes.
+        on_progress: called with the number of chunks done, and by Ray with a word on how it goes; None shows a bar as
+            `datasets.map` does, and hides it likewise.
 
     Returns:
-        The same rows with `auxiliary_text`, `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`, `keep` and
-        `drop_reason` (null where kept).
+        The same rows with `auxiliary_text`, `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`,
+        `speaking_rate`, `keep` and `drop_reason` (null where kept). A very low share of kept chunks is a warning.
 
     Raises:
-        K2DError: for an unknown metric, a threshold outside [0, 1], an auxiliary that cannot be loaded or fails on one
-            chunk after the other, no chunks, or a `shards_dir` of other settings.
+        K2DError: for an unknown metric, a threshold outside [0, 1], a limit of 0 or less, an auxiliary that cannot be
+            loaded or fails on one chunk after the other, no chunks, or a `shards_dir` of other settings.
     """
     keeps(label_distance("", "", metric, normalise_by=normalise_by), threshold)  # wrong settings fail before any work
+    limits = limits_of({"max_speaking_rate": max_speaking_rate})
     columns = chunks.column_names or []
     missing = [name for name in ("recording", "start", "duration", "text") if name not in columns]
     if missing:
@@ -131,14 +141,21 @@ def validate_labels(
     def shards() -> Iterator[Shard]:
         return shards_of(_planned(chunks.with_format(None)), shard_size)
 
-    verdict = partial(_verdict, metric=metric, threshold=threshold, normalise_by=normalise_by)
-    with finished_shards(
-        shards, work, model, spreading, schema=_schema(), folder=shards_dir,
-        calls=-(-len(chunks) // batch_size) if hasattr(chunks, "__len__") else 1 << 30, on_progress=on_progress,
-    ) as finished:  # fmt: skip
+    verdict = partial(_verdict, metric=metric, threshold=threshold, normalise_by=normalise_by, limits=limits)
+    length = length_of(chunks)
+    calls = 1 << 30 if length is None else -(-length // batch_size)
+    with (
+        progress_bar(on_progress, "Validate", length, "chunks") as progress,
+        finished_shards(
+            shards, work, model, spreading, schema=_schema(), folder=shards_dir, calls=calls, on_progress=progress
+        ) as finished,
+    ):
         validated = dataset_of(_judged(finished, verdict), features)
     if len(validated) == 0:
         raise K2DError("there are no chunks to validate")
+    warning = low_share_warning(len(validated), drop_counts(validated))
+    if warning is not None:
+        logger.warning("%s", warning)
     return validated
 
 
@@ -155,25 +172,33 @@ def _all_features(chunks: Dataset | IterableDataset) -> Features:
 
 
 def _judged(
-    finished: Iterable[tuple[Shard, Values]], verdict: Callable[[str, dict[str, Any]], dict[str, Any]]
+    finished: Iterable[tuple[Shard, Values]], verdict: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of each shard with their verdicts."""
     for shard, values in finished:
         pairs = zip(shard.items, shard.rows, strict=True)
-        yield [{**row, **verdict(row["text"], values[span.key])} for span, row in pairs]
+        yield [{**row, **verdict(row, values[span.key])} for span, row in pairs]
 
 
 def _verdict(
-    teacher_text: str, heard: dict[str, Any], *, metric: str, threshold: float, normalise_by: str
+    row: dict[str, Any],
+    heard: dict[str, Any],
+    *,
+    metric: str,
+    threshold: float,
+    normalise_by: str,
+    limits: dict[str, float],
 ) -> dict[str, Any]:
-    """The columns of one row. A chunk that could not be heard again has no transcript and is dropped."""
-    if heard["reason"] is not None:
-        comparison = compare_labels(teacher_text, "", metric, normalise_by=normalise_by)
-        return {**asdict(comparison), "auxiliary_text": None, "keep": False, "drop_reason": heard["reason"]}
-    comparison = compare_labels(teacher_text, heard["text"], metric, normalise_by=normalise_by)
-    keep = keeps(comparison.distance, threshold)
-    reason = None if keep else drop_reason(comparison, metric, threshold)
-    return {**asdict(comparison), "auxiliary_text": heard["text"], "keep": keep, "drop_reason": reason}
+    """The columns of one row. A chunk that could not be heard again has no transcript and is dropped.
+
+    What drops a chunk at every threshold is named before the distance, so that calibration can tell.
+    """
+    text = heard["text"] if heard["reason"] is None else None
+    comparison = compare_labels(row["text"], text or "", metric, normalise_by=normalise_by)
+    measured = measures(row)
+    reason = heard["reason"] or judged_reason(measured, limits) or drop_reason(comparison, metric, threshold)
+    columns = {**asdict(comparison), **measured}
+    return {**columns, "auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ give the recall of bad labels; without, where the curve of what is kept bends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class ValidatedLabels:
     auxiliary_loops: np.ndarray
     heard: np.ndarray  # False where the auxiliary gave no transcript: such a chunk is dropped whatever the metric
     true_mer: np.ndarray | None = None  # of the label against its reference; NaN where there is none
+    judged: np.ndarray | None = None  # True where a judge beyond the distance dropped it, whatever metric and alpha
+    measures: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the judges, by column
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Recommendation:
 
 
 def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
-    """Distance of every chunk by `metric` (Eq. 1 to 5), infinite where the auxiliary heard nothing."""
+    """Distance of every chunk by `metric` (Eq. 1 to 5), infinite where it is dropped whatever alpha."""
     if metric not in METRICS:
         raise K2DError(f"metric {metric!r} is unknown: choose one of {', '.join(METRICS)}")
     loops = labels.teacher_loops.astype(float)
@@ -87,7 +89,8 @@ def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
         "per": labels.per,
         "composite": np.maximum(loops, np.minimum(1.0 - labels.auxiliary_loops, labels.per)),
     }
-    return np.where(labels.heard, distances[metric], np.inf)
+    eligible = labels.heard if labels.judged is None else labels.heard & ~labels.judged
+    return np.where(eligible, distances[metric], np.inf)
 
 
 def metric_curve(labels: ValidatedLabels, metric: str, alphas: Sequence[float] = ALPHAS) -> MetricCurve:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from k2d_hf.validation.calibration import (
     recommend,
 )
 from k2d_hf.validation.distance import METRICS
+from k2d_hf.validation.judges import JUDGES
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class ReferenceCounts:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How a measure of the chunks is spread: from which a limit of one's own can be told."""
+
+    median: float
+    percentile_99: float
+    highest: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Curves by metric, the recommendation for one of them, and what they were counted over."""
 
@@ -41,6 +51,8 @@ class Calibration:
     references: ReferenceCounts | None
     recommendation: Recommendation
     curves: dict[str, MetricCurve]
+    judged: int = 0  # dropped by a judge beyond the distance, at every alpha
+    measures: dict[str, Spread] = field(default_factory=dict)  # what the judges measured, by column
 
     def as_json(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -61,7 +73,13 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
         references=_counts(labels),
         recommendation=recommend(curves[metric], labels),
         curves=curves,
+        judged=0 if labels.judged is None else int((labels.heard & labels.judged).sum()),
+        measures={column: _spread(values) for column, values in labels.measures.items()},
     )
+
+
+def _spread(values: np.ndarray) -> Spread:
+    return Spread(float(np.median(values)), float(np.percentile(values, 99)), float(values.max()))
 
 
 def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:
@@ -81,6 +99,7 @@ def render_calibration(calibration: Calibration) -> str:
         _summary(calibration),
         _alphas_table(curve, alphas, chosen.alpha, calibration.references is not None),
         _metrics_table(calibration),
+        *_measures(calibration),
         f"Recommended: {chosen.metric} with alpha {chosen.alpha:.2f}: {chosen.why}.",
     ]
     return "\n\n".join(parts)
@@ -90,6 +109,8 @@ def _summary(calibration: Calibration) -> str:
     text = f"{calibration.chunks} chunks, {calibration.hours:.2f} h"
     if calibration.unheard:
         text += f", {calibration.unheard} without a transcript of the auxiliary, dropped at every alpha"
+    if calibration.judged:
+        text += f", {calibration.judged} dropped by a limit beyond the distance, at every alpha"
     counts = calibration.references
     if counts is None:
         return text + "; no references, so whether a label is bad is not known"
@@ -97,6 +118,16 @@ def _summary(calibration: Calibration) -> str:
         f"{text}; {counts.chunks} with a reference, of which {counts.bad} bad (true MER > {BAD_MER}), "
         f"mean true MER {counts.mean_true_mer:.3f} ({counts.mean_capped_true_mer:.3f} with each at most 1)"
     )
+
+
+def _measures(calibration: Calibration) -> list[str]:
+    """A line for each judge beyond the distance, by which a limit can be chosen."""
+    return [
+        f"{judge.name}: median {spread.median:.1f}, 99% {spread.percentile_99:.1f}, highest {spread.highest:.1f} "
+        f"{judge.unit} ({judge.setting} sets a limit)"
+        for judge in JUDGES
+        if (spread := calibration.measures.get(judge.column)) is not None
+    ]
 
 
 def _alphas_table(curve: MetricCurve, alphas: Sequence[float], recommended: float, with_references: bool) -> str:

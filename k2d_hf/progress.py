@@ -1,0 +1,43 @@
+"""The bar of functions that are called from Python: the one of `datasets.map`, switched off as that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Progress = Callable[..., None]  # takes how many units were done since, and perhaps a word on how it goes
+
+
+@contextmanager
+def progress_bar(
+    on_progress: Callable[..., Any] | None, title: str, total: int | None, unit: str
+) -> Iterator[Progress]:
+    """What work reports its progress to, for as long as a `with` lasts: a bar, unless the caller shows its own.
+
+    `datasets.disable_progress_bars()` and HF_DATASETS_DISABLE_PROGRESS_BARS hide the bar.
+
+    Args:
+        on_progress: of the caller; where there is one, it is all that is told.
+        title: of the bar.
+        total: units to do; None is not known before the end.
+        unit: what is counted.
+    """
+    if on_progress is not None:
+        yield on_progress
+        return
+    from datasets.utils import tqdm
+
+    with tqdm(total=total, desc=title, unit=f" {unit}") as bar:
+
+        def advance(count: int, note: str = "") -> None:
+            if note:
+                bar.set_postfix_str(note, refresh=False)
+            bar.update(count)
+
+        yield advance
+
+
+def length_of(rows: Any) -> int | None:
+    """How many rows there are; None of a stream."""
+    return len(rows) if hasattr(rows, "__len__") else None

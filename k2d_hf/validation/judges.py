@@ -1,0 +1,108 @@
+"""Judges of a label: measures of a chunk, each with a limit of its own, beyond which the chunk is dropped.
+
+They go beyond the paper, so each is off until its setting gives a limit. Everything else about a judge follows from
+its entry in `JUDGES`: the column of validated chunks, the reason that drops are counted by, what cards and reports say.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.validation.speaking_rate import speaking_rate
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A measure of a chunk and its label, of which more is worse.
+
+    Attributes:
+        name: of what is measured; the reason `NAME > LIMIT` begins with it.
+        setting: of validation, which gives the limit; None is off.
+        unit: of the measure and its limit.
+        measure: a row of the data contract, as labelling writes it, to a finite number.
+        description: of the measure, for cards.
+    """
+
+    name: str
+    setting: str
+    unit: str
+    measure: Callable[[Mapping[str, Any]], float]
+    description: str
+
+    @property
+    def column(self) -> str:
+        """Of validated chunks, which holds the measure."""
+        return self.name.replace(" ", "_")
+
+    def reason(self, limit: float) -> str:
+        """Why a chunk beyond the limit is dropped, as a stable string to count by."""
+        return f"{self.name} > {limit:g}"
+
+    def demand(self, limit: float) -> str:
+        """What a kept chunk has: `speaking rate of at most 15 syllables a second`."""
+        return f"{self.name} of at most {limit:g} {self.unit}"
+
+
+JUDGES = (
+    Judge(
+        name="speaking rate",
+        setting="max_speaking_rate",
+        unit="syllables a second",
+        measure=speaking_rate,
+        description="highest rate at which one of its segments would have been spoken, syllables a second",
+    ),
+)
+_REASON = re.compile("|".join(rf"{re.escape(judge.name)} > [\d.e+-]+" for judge in JUDGES))
+
+
+def measures(row: Mapping[str, Any]) -> dict[str, float]:
+    """What every judge measures of a chunk, by column."""
+    return {judge.column: judge.measure(row) for judge in JUDGES}
+
+
+def judged_reason(measured: Mapping[str, float], limits: Mapping[str, float]) -> str | None:
+    """The first judge's reason to drop a chunk; None where all keep it.
+
+    Args:
+        measured: as `measures` gives it.
+        limits: as `limits_of` gives them; a measure of exactly the limit is kept.
+    """
+    for judge in JUDGES:
+        limit = limits.get(judge.setting)
+        if limit is not None and measured[judge.column] > limit:
+            return judge.reason(limit)
+    return None
+
+
+def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
+    """The limits that are set, by setting, from all settings of validation.
+
+    Raises:
+        K2DError: for a limit that is no number above 0.
+    """
+    limits = {judge.setting: settings.get(judge.setting) for judge in JUDGES}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    for name, limit in given.items():
+        if not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
+            raise K2DError(f"{name} {limit!r}: give a number above 0, or None for no limit")
+    return given
+
+
+def demands(limits: Mapping[str, float]) -> list[str]:
+    """What kept chunks have by the limits that are set, one phrase a judge."""
+    return [judge.demand(limits[judge.setting]) for judge in JUDGES if judge.setting in limits]
+
+
+def describe_validation(settings: Mapping[str, Any]) -> str:
+    """How chunks were judged, for cards: metric, threshold, and what else kept chunks have."""
+    return ", ".join([settings["metric"], f"threshold {settings['threshold']:g}", *demands(limits_of(settings))])
+
+
+def is_judged(reason: str | None) -> bool:
+    """Whether a chunk was dropped by a judge, and so at every threshold of the distance."""
+    return reason is not None and _REASON.fullmatch(reason) is not None
