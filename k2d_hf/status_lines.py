@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 EVERY = 30.0  # s between two lines
 LOOK = 5.0  # s between two looks at the clock: a line is late by no more, however long nothing is counted
-WINDOW = 20  # lines over which speed is taken: ten minutes, so that what an earlier run had done counts for little
+WINDOW = 20  # lines over which speed is taken, ten minutes: it may change
+FEW = 10  # units in those, below which one more or less would change it too much
 
 
 class StatusLines:
@@ -79,12 +80,15 @@ class StatusLines:
         return f"{self.title}: {', '.join([*parts, self.note] if self.note else parts)}"
 
     def _speed(self, now: float) -> float:
-        """Units a second since some lines ago; where nothing came since, from the beginning."""
-        marks = [self._marks[-WINDOW] if len(self._marks) > WINDOW else self._marks[min(1, len(self._marks) - 1)]]
-        marks.append(self._marks[0])
+        """Units a second over the last lines; where few came in them, since the first line, or else the beginning.
+
+        What an earlier run had done comes in before the first line, and tells nothing of the speed of this one.
+        """
+        lines = self._marks[1:] or self._marks
+        since = [(lines[-WINDOW:][0], FEW), (lines[0], 1), (self._marks[0], 1)]
         self._marks.append((now, self.done))
-        for then, done in marks:
-            if self.done > done and now > then:
+        for (then, done), least in since:
+            if self.done - done >= least and now > then:
                 return (self.done - done) / (now - then)
         return 0.0
 

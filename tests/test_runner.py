@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shutil
+from itertools import count
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -20,15 +22,16 @@ from k2d_hf import load_recipe, run_recipe
 from k2d_hf.console import Console
 from k2d_hf.errors import K2DError
 from k2d_hf.planning.plan import plan_run
+from k2d_hf.planning.plan_text import render_plan
 
 ALL = ["label", "validate", "student", "targets", "distil", "evaluate", "card"]
 
 
-def run(workplace, output, *sets, from_stage=None):
+def run(workplace, output, *sets, from_stage=None, **console):
     """Run the recipe into `output`; returns the stages that did work, and all that was printed."""
     stream = io.StringIO()
     recipe = load_recipe(workplace / "recipe.yaml", [f"output={output}", *sets])
-    run_recipe(recipe, from_stage=from_stage, console=Console(stream=stream))
+    run_recipe(recipe, from_stage=from_stage, console=Console(stream=stream, **console))
     shown = stream.getvalue()
     lines = re.findall(r"^\[\d/\d\] (\w+) +(.*)$", shown, re.MULTILINE)
     return [name for name, line in lines if not line.startswith("up to date: ")], shown
@@ -40,9 +43,9 @@ def texts(output, folder, column="text"):
 
 @pytest.fixture(scope="module")
 def first(workplace, tmp_path_factory):
-    """The folder of a run that went through, and what it printed."""
+    """The folder of a run that went through, by a clock of which every look takes half a minute, and what it printed."""
     output = tmp_path_factory.mktemp("runs") / "first"
-    ran, shown = run(workplace, output)
+    ran, shown = run(workplace, output, clock=count(0.0, 30.0).__next__)
     assert ran == ALL
     return output, shown
 
@@ -99,12 +102,48 @@ def test_both_students_of_a_run_open_everywhere(first, processor):
 def test_a_recording_that_cannot_be_used_is_counted_and_listed(first, workplace):
     output, shown = first
     assert re.search(
-        r"\[1/7\] label .* 3/3 recordings .* -> 3 chunks \(\d+ s, 1 skipped, see .*skipped\.jsonl\)", shown
+        r"\[1/7\] label .* 3/3 recordings .* -> 3 chunks \(\d+ s, 1 skipped, .*see .*skipped\.jsonl\)", shown
     )
     skipped = [json.loads(line) for line in (output / "skipped.jsonl").read_text(encoding="utf-8").splitlines()]
-    listed = [(row["recording"], row["reason"]) for row in skipped if row["reason"] != "past the end"]
+    teachers = ("past the end", "passed over")
+    listed = [(row["recording"], row["reason"]) for row in skipped if row["reason"] not in teachers]
     assert listed == [(str(workplace / "recordings" / "broken.wav"), "not audio")]
     assert "k2d: skipped 1 of 3 recordings: 1 not audio" in (output / "log.txt").read_text(encoding="utf-8")
+
+
+def test_what_the_teacher_passes_over_is_listed_and_both_figures_are_shown(first, workplace):
+    """In every 30 s the teacher of the workplace writes 20: the rest of a window stands nowhere else."""
+    output, shown = first
+    rows = [json.loads(line) for line in (output / "skipped.jsonl").read_text(encoding="utf-8").splitlines()]
+    spans = [(Path(row["recording"]).name, row["start"], row["end"]) for row in rows if row["reason"] == "passed over"]
+    assert spans == [("one.flac", 20.0, 30.0), ("one.flac", 50.0, 55.0), ("two.flac", 20.0, 25.0)]
+    figures = json.loads((output / "labelling.json").read_text(encoding="utf-8"))
+    seconds = [figures[name] for name in ("seconds", "seconds_in_chunks", "seconds_listed", "seconds_unlisted")]
+    assert seconds == pytest.approx([80, 60, 20, 0])
+    assert figures["chunks"] == len(texts(output, "chunks")) == 3
+    assert sum(texts(output, "chunks", "duration")) == pytest.approx(60)
+    assert re.search(r"1\.3 min -> 3 chunks \(\d+ s, 1 skipped, 1\.0 min covered, .*0\.3 min passed over, see ", shown)
+    assert "| speech labelled | 1.0 min of 1.3 min of recordings, 3 chunks |" in (
+        output / "student" / "README.md"
+    ).read_text(encoding="utf-8")
+    plan = plan_run(load_recipe(workplace / "recipe.yaml", [f"output={output}"]))
+    assert "3 that cover 1.0 min of 1.3 min, of which 3 are kept" in render_plan(plan)
+
+
+@pytest.mark.parametrize(
+    ("stage", "counted"),
+    [
+        ("label", r"[23]/3 recordings"),
+        ("validate", r"\d/3 chunks"),
+        ("targets", r"\d/3 chunks"),
+        ("distil", r"[12]/2 steps"),
+        ("evaluate", r"[123]/3 recordings"),
+    ],
+)
+def test_a_stage_tells_the_log_how_it_goes(first, stage, counted):
+    log = (first[0] / "log.txt").read_text(encoding="utf-8")
+    lines = re.findall(rf"^[\d-]+ [\d:]+ \[\d/7\] {stage}: (.*)$", log, re.MULTILINE)
+    assert any(re.match(rf"{counted}, \d+\.\d an? \w+, \d\d:\d\d (left|so far)", line) for line in lines), lines
 
 
 def test_a_second_run_does_nothing_and_shows_the_same_table(first, again, workplace):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from k2d_hf.checkpoints.looking import KnownModel
+from k2d_hf.console import minutes
 from k2d_hf.distillation.student import layer_indices
 from k2d_hf.evaluation.table import millions
 from k2d_hf.planning.data_facts import DataFacts
@@ -65,7 +66,7 @@ def _chunks(plan: Plan) -> str:
     if plan.chunks is None or plan.kept is None:
         return "not known without the recordings: some 135 an hour of speech"
     if plan.counted:
-        covered = "" if plan.covered is None else " that cover {} of {}".format(*map(duration, plan.covered))
+        covered = "" if plan.covered is None else " that cover {} of {}".format(*map(minutes, plan.covered))
         return f"{plan.chunks:,}{covered}, of which {plan.kept:,} are kept"
     metric = plan.recipe.validate.metric
     share = f"{100 * PAPER_KEPT[metric]:.0f}%, the paper's with {metric}"

@@ -1,0 +1,184 @@
+"""Judges beyond the distance: what cannot have been said is dropped where a limit is set, named and counted."""
+
+import json
+
+import pytest
+from datasets import Dataset
+from scripted_transcriber import ScriptedTranscriber
+
+from k2d_hf.cli import main
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.chunking import Segment, chunk_rows
+from k2d_hf.publishing.card_facts import data_facts
+from k2d_hf.publishing.data_card import COLUMNS
+from k2d_hf.recipe import ValidateSettings
+from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation_features
+from k2d_hf.validation.judges import JUDGES, describe_validation, is_judged, limits_of
+from k2d_hf.validation.kept_share import LOW_KEPT_SHARE, low_share_warning
+from k2d_hf.validation.speaking_rate import speaking_rate, spoken_syllables
+
+HAN = "今天我們要介紹機器學習的基本概念和它的應用"  # 21 characters
+CRAMMED = "speaking rate > 15"
+
+
+@pytest.mark.parametrize(
+    ("text", "syllables"),
+    [
+        ("", 0),
+        ("《《《？！…", 0),
+        (HAN, 21),
+        ("this is a lecture", 7),  # a letter is said in one
+        ("我們用 GPU 來 train 一個 model", 6 + 3 * 2),
+        ("2023年有3個GPU", 2 + 1 + 1 + 1 + 1 + 2),
+        ("안녕하세요", 5),
+        ("<|zh|>好<|endoftext|>", 1),
+    ],
+)
+def test_syllables_are_counted_alike_in_every_mixture_of_scripts(text, syllables):
+    assert spoken_syllables(text) == syllables
+
+
+def row(*segments, text=None, duration=30.0):
+    """A chunk of segments (start, end, text)."""
+    fields = [{"start": start, "end": end, "text": said} for start, end, said in segments]
+    return {"segments": fields, "text": text or "".join(said for _, _, said in segments), "duration": duration}
+
+
+@pytest.mark.parametrize(
+    ("chunk", "limit", "kept"),
+    [
+        (row((0, 0.001, HAN[:20])), 15, False),
+        (row((0, 1, HAN[:15])), 15, True),
+        (row((0, 1, HAN[:16])), 15, False),
+        (row((0, 1, "one two three four five six seven")), 15, True),
+        (row((0, 1, "one two three four five six seven eight")), 15, False),
+        (row((0, 1, "這個 model 很 strong 的 performance")), 15, True),
+        (row((0, 20, HAN), (20, 20, "好")), 15, False),  # no time at all
+        (row((0, 20, HAN), (20, 19, "好")), 15, False),  # backwards
+        (row((0, 20, HAN), (20, 20, "。")), 15, True),  # nothing that is said
+        (row((0, 5, "好"), (5, 10, "好"), text=HAN * 5, duration=5), 15, False),  # the whole is too much, no segment
+        ({"text": HAN, "duration": 1.0}, 15, False),  # a data set without segments
+        ({"text": HAN, "duration": 2.0, "segments": None}, 15, True),
+        (row((0, 0.04, "好")), 50, True),
+    ],
+)
+def test_what_can_be_said(chunk, limit, kept):
+    assert (speaking_rate(chunk) <= limit) is kept
+
+
+@pytest.fixture
+def chunks(noise_file):
+    """Five chunks of 4 to 8 s: a sound label, one crammed, one crammed on which the models differ too, loops, a slip."""
+    labels = [HAN[:12], HAN[:20], "完全不一樣的一句話在這裡出現了", "謝謝大家收看" * 6, "今天講課"]
+    spans = [(0.0, 4.0), (4.999, 5.0), (9.999, 10.0), (20.0, 27.0), (30.0, 38.0)]
+    segments = [[Segment(*span, text)] for span, text in zip(spans, labels, strict=True)]
+    rows = chunk_rows(str(noise_file), segments, language="zh")
+    for number, one in enumerate(rows):  # by its seconds the transcriber of the test knows a chunk
+        one["duration"] = 4.0 + number
+    return Dataset.from_list(rows)
+
+
+HEARD = {4.0: HAN[:12], 5.0: HAN[:20], 6.0: "別的", 7.0: "謝謝", 8.0: "今天講課"}
+
+
+def test_a_label_that_cannot_be_said_is_dropped_where_a_limit_is_set(chunks):
+    papers = validate_labels(chunks, ScriptedTranscriber(HEARD))
+    assert papers["keep"][:] == [True, True, False, False, True]
+    assert drop_counts(papers) == {"distance > 0.40": 1, "teacher loops": 1}
+    limited = validate_labels(chunks, ScriptedTranscriber(HEARD), max_speaking_rate=15)
+    assert limited["keep"][:] == [True, False, False, False, True]
+    assert limited["drop_reason"][:] == [None, CRAMMED, CRAMMED, "teacher loops", None]  # first what no threshold mends
+    assert limited.features == papers.features
+    assert limited["speaking_rate"][:] == papers["speaking_rate"][:] == [speaking_rate(chunk) for chunk in chunks]
+    for unchanged in ("distance", "per", "mer", "auxiliary_text"):
+        assert limited[unchanged][:] == papers[unchanged][:]
+    stream = chunks.to_iterable_dataset()
+    assert validate_labels(stream, ScriptedTranscriber(HEARD), max_speaking_rate=15)[:] == limited[:]
+    full = validate_labels(chunks, ScriptedTranscriber(HEARD), metric="full", max_speaking_rate=15)
+    assert drop_counts(full) == {CRAMMED: 2}
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("inf"), float("nan"), "fast"])
+def test_a_limit_that_is_none_is_an_error_before_anything_is_heard(chunks, limit):
+    auxiliary = ScriptedTranscriber(HEARD)
+    with pytest.raises(K2DError, match=r"^max_speaking_rate .*: give a number above 0"):
+        validate_labels(chunks, auxiliary, max_speaking_rate=limit)
+    assert auxiliary.calls == []
+
+
+def test_whatever_knows_of_judges_knows_each():
+    """A setting of the recipe that is off, a column that cards explain, a reason that cards may name."""
+    for judge in JUDGES:
+        assert getattr(ValidateSettings(), judge.setting) is None
+        assert judge.column in validation_features()
+        assert COLUMNS[judge.column]
+        assert is_judged(judge.reason(15.0))
+        assert is_judged(judge.reason(12.5))
+        assert limits_of(vars(ValidateSettings(**{judge.setting: 12.0}))) == {judge.setting: 12.0}
+    assert not is_judged(None)
+    assert not is_judged("distance > 0.40")
+    assert not is_judged("speaking rate > /home/me")
+    assert describe_validation(vars(ValidateSettings())) == "composite, threshold 0.4"
+    assert describe_validation(vars(ValidateSettings(max_speaking_rate=15.0))) == (
+        "composite, threshold 0.4, speaking rate of at most 15 syllables a second"
+    )
+
+
+def test_a_card_counts_them(chunks):
+    facts = data_facts(validate_labels(chunks, ScriptedTranscriber(HEARD), max_speaking_rate=15))
+    assert facts.dropped == {CRAMMED: 2, "teacher loops": 1}
+    assert facts.kept == 2
+
+
+def test_calibration_drops_them_at_every_alpha(chunks, tmp_path, capsys):
+    validate_labels(chunks, ScriptedTranscriber(HEARD), max_speaking_rate=15).save_to_disk(str(tmp_path / "limited"))
+    validate_labels(chunks, ScriptedTranscriber(HEARD)).save_to_disk(str(tmp_path / "papers"))
+    kept = {}
+    for name in ("limited", "papers"):
+        assert main(["calibrate", str(tmp_path / name), "--output", str(tmp_path / f"{name}.out")]) == 0
+        told = json.loads((tmp_path / f"{name}.out" / "calibration.json").read_text(encoding="utf-8"))
+        kept[name] = {metric: curve["points"][40]["kept"] for metric, curve in told["curves"].items()}
+        assert told["judged"] == (2 if name == "limited" else 0)
+    shown = capsys.readouterr().out
+    assert kept["limited"] == {"full": 0.6, "trivial": 0.4, "mer": 0.4, "per": 0.4, "composite": 0.4}
+    assert kept["papers"] == {"full": 1.0, "trivial": 0.8, "mer": 0.6, "per": 0.6, "composite": 0.6}
+    assert shown.count("5 chunks, 0.01 h, 2 dropped by a limit beyond the distance, at every alpha") == 1
+    assert shown.count("speaking rate: median ") == 2
+    assert "syllables a second (max_speaking_rate sets a limit)" in shown
+
+
+# A very low share
+
+
+@pytest.mark.parametrize(
+    ("chunks", "dropped", "parts"),
+    [
+        (42, {"distance > 0.40": 38}, ["only 4 of 42 chunks (10%, where the paper keeps 74%)", "38 distance > 0.40"]),
+        (42, {"distance > 0.40": 38}, ["the auxiliary may not understand", "`k2d calibrate`", "another auxiliary"]),
+        (3, {"distance > 0.05": 3}, ["only 0 of 3 chunks (0%"]),
+        (100, {"no such file": 60, "distance > 0.40": 10}, ["60 no such file, 10 distance > 0.40", "drop_reason"]),
+        (100, {"distance > 0.40": 63}, None),
+        (100, {}, None),
+        (0, {}, None),
+    ],
+)
+def test_what_a_low_share_may_mean(chunks, dropped, parts):
+    warning = low_share_warning(chunks, dropped)
+    if parts is None:
+        assert warning is None
+    else:
+        assert all(part in warning for part in parts)
+        assert "\n" not in warning
+
+
+def test_the_bar_lies_below_what_the_paper_keeps_by_any_metric():
+    assert 0.3 < LOW_KEPT_SHARE < 0.5
+    assert low_share_warning(100, {"distance > 0.40": 45}) is None  # the strictest, mer, keeps 55%
+
+
+def test_validation_ends_with_a_warning_where_little_is_kept(chunks, caplog):
+    validate_labels(chunks, ScriptedTranscriber(HEARD))
+    assert "validation kept only" not in caplog.text
+    validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(HEARD, "別的")))
+    assert "validation kept only 0 of 5 chunks" in caplog.text
+    assert "the auxiliary may not understand this speech" in caplog.text
