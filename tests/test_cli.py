@@ -215,6 +215,25 @@ def test_where_every_chunk_is_dropped_the_status_says_so(made, workplace, tmp_pa
     )
 
 
+def test_validation_takes_a_limit_and_warns_of_a_low_share(made, workplace, tmp_path, capsys):
+    chunks = load_from_disk(str(made / "label"))
+    rows = chunks.to_list()
+    rows[0]["segments"][1]["end"] = rows[0]["segments"][1]["start"]  # a sentence in no time
+    rows[1]["text"] = "完全不一樣的一句話"
+    type(chunks).from_list(rows, features=chunks.features).save_to_disk(str(tmp_path / "chunks"))
+    command = ("validate", tmp_path / "chunks", "--auxiliary", workplace / "auxiliary", *SCRIPTED)
+    dropped = "1 distance > 0.40", "1 speaking rate > 15"
+    for name, limit in {"a": ("--max-speaking-rate", "15"), "b": ("--set", "max_speaking_rate=15")}.items():
+        assert k2d(*command, "--output", tmp_path / name, *limit) == 0
+        shown = capsys.readouterr()
+        assert "kept 1 (33%, " in shown.out
+        assert all(reason in shown.out for reason in dropped)
+        assert re.fullmatch(r"k2d: validation kept only 1 of 3 chunks \(33%, .*\n", shown.err)
+        assert load_from_disk(str(tmp_path / name))["keep"] == [False, False, True]
+    assert k2d(*command, "--output", tmp_path / "c", "--max-speaking-rate", "0") == 1
+    assert "max_speaking_rate: 0.0 is too small; at least 1" in capsys.readouterr().err
+
+
 def test_an_output_in_use_is_told_with_its_holder(here, capsys):
     from k2d_hf.lock import locked
 

@@ -250,8 +250,10 @@ def test_a_changed_recording_is_labelled_again_and_no_other(own, tmp_path):
 
 def test_another_threshold_asks_the_auxiliary_nothing_new(again, workplace):
     rewrite(stage_folder(again / "resume", "validate"), "", HEARD[0], "記得 nothing else")
-    run(workplace, again, "validate.threshold=1.0", "distil.max_steps=1")
+    run(workplace, again, "validate.threshold=1.0", "validate.max_speaking_rate=15", "distil.max_steps=1")
     assert any(text.startswith("記得") for text in texts(again, "validated", "auxiliary_text"))
+    card = (again / "student" / "README.md").read_text(encoding="utf-8")
+    assert "| validation | composite, threshold 1, speaking rate of at most 15 syllables a second |" in card
 
 
 def test_from_a_stage_everything_is_done_afresh(again, workplace):

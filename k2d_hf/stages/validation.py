@@ -35,25 +35,31 @@ def validate(
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.
     """
-    from k2d_hf.validation.auxiliary import drop_counts, validate_labels
+    from k2d_hf.validation.auxiliary import validate_labels
+    from k2d_hf.validation.kept_share import ValidationReport
 
+    report = ValidationReport()
     stage.start(length_of(chunks), "chunks")
     validated = validate_labels(
         chunks,
         [str(auxiliary.path), auxiliary.name],
         language=language,
         shards_dir=shards_of_stage(resume, "validate", auxiliary, settings, language),
+        report=report,
         on_progress=stage.advance,
         **vars(settings),
     )
     write_rows(validated, output)
-    reasons = drop_counts(validated).most_common()
-    dropped = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    dropped = ", ".join(f"{count} {reason}" for reason, count in report.dropped.most_common())
     kept, seconds = kept_of(validated)
     if not kept:
-        raise K2DError(
-            f"every one of {len(validated)} chunks was dropped ({dropped}); raise validate.threshold "
-            f"(now {settings.threshold:g}), or look at the column distance in {output}"
-        )
+        advice = f"look at the column drop_reason in {output}"
+        if any(reason.startswith("distance") for reason in report.dropped):
+            advice = (
+                f"raise validate.threshold (now {settings.threshold:g}), or look at the column distance in {output}"
+            )
+        raise K2DError(f"every one of {len(validated)} chunks was dropped ({dropped}); {advice}")
+    if warning := report.warning():
+        stage.console.warn(warning)
     result = f"kept {kept} ({100 * kept / len(validated):.0f}%, {minutes(seconds)})"
     return result + (f"  dropped: {dropped}" if dropped else "")

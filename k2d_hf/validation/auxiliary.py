@@ -23,7 +23,7 @@ from k2d_hf.shards import Shard, Values, shards_of
 from k2d_hf.storage import file_key
 from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
 from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
-from k2d_hf.validation.kept_share import low_share_warning
+from k2d_hf.validation.kept_share import ValidationReport
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +77,7 @@ def validate_labels(
     worker_cpus: float = 1.0,
     worker_gpus: float = 0.0,
     shards_dir: str | Path | None = None,
+    report: ValidationReport | None = None,
     on_progress: Callable[..., None] | None = None,
 ) -> Dataset:
     """Transcribe every chunk with the auxiliary and mark those to keep (K2D, stage 2, Eq. 1 to 5).
@@ -109,12 +110,14 @@ def validate_labels(
         worker_gpus: GPUs of such a worker.
         shards_dir: folder that keeps what was heard in each shard, so that an interrupted run resumes; one for each
             auxiliary, whatever the metric and threshold.
+        report: counts of what was kept and dropped, filled in. Without one, a very low share of kept chunks is a
+            warning; whoever gives one has it from there.
         on_progress: called with the number of chunks done, and by Ray with a word on how it goes; None shows a bar as
             `datasets.map` does, and hides it likewise.
 
     Returns:
         The same rows with `auxiliary_text`, `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`,
-        `speaking_rate`, `keep` and `drop_reason` (null where kept). A very low share of kept chunks is a warning.
+        `speaking_rate`, `keep` and `drop_reason` (null where kept).
 
     Raises:
         K2DError: for an unknown metric, a threshold outside [0, 1], a limit of 0 or less, an auxiliary that cannot be
@@ -153,8 +156,9 @@ def validate_labels(
         validated = dataset_of(_judged(finished, verdict), features)
     if len(validated) == 0:
         raise K2DError("there are no chunks to validate")
-    warning = low_share_warning(len(validated), drop_counts(validated))
-    if warning is not None:
+    counted = report if report is not None else ValidationReport()
+    counted.chunks, counted.dropped = len(validated), drop_counts(validated)
+    if report is None and (warning := counted.warning()):
         logger.warning("%s", warning)
     return validated
 

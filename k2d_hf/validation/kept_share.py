@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from dataclasses import dataclass, field
 
 # Share of the chunks that validation keeps at alpha 0.4 (arXiv 2407.10603, Table 2).
 PAPER_KEPT = {"full": 1.0, "trivial": 0.97, "mer": 0.55, "per": 0.61, "composite": 0.74}
@@ -11,25 +12,31 @@ PAPER_KEPT = {"full": 1.0, "trivial": 0.97, "mer": 0.55, "per": 0.61, "composite
 LOW_KEPT_SHARE = PAPER_KEPT["composite"] / 2
 
 
-def low_share_warning(chunks: int, dropped: Mapping[str, int]) -> str | None:
-    """One line on a very low share of kept chunks; None where it is none.
+@dataclass
+class ValidationReport:
+    """What validation kept and dropped; filled when it ends."""
 
-    Args:
-        chunks: how many were validated.
-        dropped: how many of them were dropped, by reason.
-    """
-    kept = chunks - sum(dropped.values())
-    if not chunks or kept >= LOW_KEPT_SHARE * chunks:
-        return None
-    reasons = sorted(dropped.items(), key=lambda item: -item[1])
-    advice = "their reasons are in the column drop_reason"
-    if reasons[0][0].startswith("distance"):
-        advice = (
-            "the auxiliary may not understand this speech: read what it wrote (column auxiliary_text), look at "
-            "`k2d calibrate`, or take another auxiliary"
+    chunks: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # chunks, by reason
+
+    @property
+    def kept(self) -> int:
+        """Chunks that no reason drops."""
+        return self.chunks - self.dropped.total()
+
+    def warning(self) -> str | None:
+        """One line on a very low share of kept chunks and what it may mean; None where it is none."""
+        if self.kept >= LOW_KEPT_SHARE * self.chunks:
+            return None
+        reasons = self.dropped.most_common()
+        advice = "the reasons are in the column drop_reason"
+        if reasons[0][0].startswith("distance"):
+            advice = (
+                "the auxiliary may not understand this speech: read what it wrote (column auxiliary_text), look at "
+                "`k2d calibrate`, or take another auxiliary"
+            )
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        return (
+            f"validation kept only {self.kept} of {self.chunks} chunks ({100 * self.kept / self.chunks:.0f}%, where "
+            f"the paper keeps {100 * PAPER_KEPT['composite']:.0f}%), dropped are {counts}; {advice}"
         )
-    counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    return (
-        f"validation kept only {kept} of {chunks} chunks ({100 * kept / chunks:.0f}%, where the paper keeps "
-        f"{100 * PAPER_KEPT['composite']:.0f}%), dropped are {counts}; {advice}"
-    )

@@ -4,7 +4,7 @@ import math
 
 from hypothesis import strategies as st
 
-from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments, sound_segments
+from k2d_hf.labelling.chunking import Segment, chunk_rows, coverage, pack_segments, sound_segments
 
 from .mutations import TEXTS
 from .targets import bounded, fuzz, outcome
@@ -83,6 +83,11 @@ def test_whatever_a_teacher_writes_is_kept_or_listed(segments, limit, duration):
     chunks = pack_segments(kept, limit)
     check_chunks(chunks, limit)
     assert [s for chunk in chunks for s in chunk] == kept
+    covered = coverage(chunks, left_out, recording_duration=duration)
+    parts = (covered.in_chunks, covered.listed, covered.unlisted)
+    assert min(parts) >= -1e-6 * (1 + duration)
+    assert math.isclose(sum(parts), duration, rel_tol=1e-9, abs_tol=1e-6)
+    assert all(0 <= span.start < span.end <= duration + 1e-6 for span in covered.passed_over)
     rows = chunk_rows("a", chunks, language=None)
     assert sum(len(row["segments"]) for row in rows) == len(kept)
     for row in rows:

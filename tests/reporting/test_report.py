@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from itertools import count
 
 import pytest
 import yaml
@@ -34,7 +35,7 @@ def run(workplace, output, *sets):
     """Run the recipe with a report into `output`; returns what was printed."""
     stream = io.StringIO()
     recipe = load_recipe(workplace / "recipe.yaml", [f"output={output}", "report.enabled=true", *LESS, *sets])
-    run_recipe(recipe, console=Console(stream=stream))
+    run_recipe(recipe, console=Console(stream=stream, clock=count(0.0, 30.0).__next__))
     return stream.getvalue()
 
 
@@ -99,6 +100,8 @@ def test_a_run_ends_with_its_report(finished):
     assert f"Look:      {output / 'report.html'}\n" in shown
     stages = json.loads((output / "stages.json").read_text(encoding="utf-8"))
     assert all(entry["seconds"] >= 0 for entry in stages.values())
+    # by a clock of which every look takes half a minute, the report too tells the log how it goes
+    assert re.search(r" report: \d+/\d+ texts and clips, ", (output / "log.txt").read_text(encoding="utf-8"))
 
 
 def test_references_renew_the_report_and_nothing_else(finished, workplace, tmp_path, capsys):
@@ -173,7 +176,8 @@ def test_the_page_tells_what_the_run_did(browser):
         browser.evaluate("document.querySelectorAll('figure svg').length") == 5
     )  # distances, kept, loss, agreement, rate
     assert "95% interval" in shown  # of two recordings
-    assert "4 recordings, skipped 1 not audio" in shown
+    assert "4 recordings, skipped 1 not audio; 80 s read" in shown
+    assert "; 20 s passed over" in shown
     assert "3 chunks" in shown
     assert re.search(r"\d of the kept chunks, drawn at random", shown)
     assert "the audio is not at hand: no such file" in shown

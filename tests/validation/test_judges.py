@@ -1,6 +1,7 @@
 """Judges beyond the distance: what cannot have been said is dropped where a limit is set, named and counted."""
 
 import json
+from collections import Counter
 
 import pytest
 from datasets import Dataset
@@ -14,7 +15,7 @@ from k2d_hf.publishing.data_card import COLUMNS
 from k2d_hf.recipe import ValidateSettings
 from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation_features
 from k2d_hf.validation.judges import JUDGES, describe_validation, is_judged, limits_of
-from k2d_hf.validation.kept_share import LOW_KEPT_SHARE, low_share_warning
+from k2d_hf.validation.kept_share import LOW_KEPT_SHARE, ValidationReport
 from k2d_hf.validation.speaking_rate import speaking_rate, spoken_syllables
 
 HAN = "今天我們要介紹機器學習的基本概念和它的應用"  # 21 characters
@@ -163,7 +164,7 @@ def test_calibration_drops_them_at_every_alpha(chunks, tmp_path, capsys):
     ],
 )
 def test_what_a_low_share_may_mean(chunks, dropped, parts):
-    warning = low_share_warning(chunks, dropped)
+    warning = ValidationReport(chunks, Counter(dropped)).warning()
     if parts is None:
         assert warning is None
     else:
@@ -173,7 +174,7 @@ def test_what_a_low_share_may_mean(chunks, dropped, parts):
 
 def test_the_bar_lies_below_what_the_paper_keeps_by_any_metric():
     assert 0.3 < LOW_KEPT_SHARE < 0.5
-    assert low_share_warning(100, {"distance > 0.40": 45}) is None  # the strictest, mer, keeps 55%
+    assert ValidationReport(100, Counter({"distance > 0.40": 45})).warning() is None  # the strictest, mer, keeps 55%
 
 
 def test_validation_ends_with_a_warning_where_little_is_kept(chunks, caplog):
@@ -182,3 +183,8 @@ def test_validation_ends_with_a_warning_where_little_is_kept(chunks, caplog):
     validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(HEARD, "別的")))
     assert "validation kept only 0 of 5 chunks" in caplog.text
     assert "the auxiliary may not understand this speech" in caplog.text
+    caplog.clear()
+    report = ValidationReport()
+    validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(HEARD, "別的")), report=report)
+    assert (report.chunks, report.kept, report.warning() is None) == (5, 0, False)
+    assert caplog.text == ""
