@@ -178,7 +178,7 @@ def keyword_defaults(function):
     ("settings", "function", "others"),
     [
         (LabelSettings, "label_recordings", {"language", "shards_dir", "report", "on_progress"}),
-        (ValidateSettings, "validate_labels", {"language", "shards_dir", "on_progress"}),
+        (ValidateSettings, "validate_labels", {"language", "shards_dir", "report", "on_progress"}),
         (StudentSettings, "create_student", {"language", "task"}),
         (EvaluateSettings, "evaluate_model", {"processor", "name", "language", "on_progress"}),
         (DataSettings, "load_recordings", {"group_by"}),

@@ -17,6 +17,7 @@ from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.labelling.chunking import (
     LEAST_LISTED,
     PASSED_OVER,
+    PASSED_OVER_INSIDE,
     Coverage,
     LeftOut,
     Segment,
@@ -71,18 +72,21 @@ class LabellingReport:
     @property
     def seconds_passed_over(self) -> float:
         """Seconds in no chunk about which the teacher wrote nothing, in spans that are listed."""
-        return sum(span["end"] - span["start"] for span in self.passed_over if span["reason"] == PASSED_OVER)
+        return self._seconds_listed_as(PASSED_OVER)
 
     @property
-    def pauses_in_chunks(self) -> int:
-        """Likewise listed spans that lie between two segments of a chunk."""
-        return sum(span["reason"] != PASSED_OVER for span in self.passed_over)
+    def seconds_without_text(self) -> float:
+        """Likewise seconds between two segments of a chunk: of pauses, or of speech that the chunk's label lacks."""
+        return self._seconds_listed_as(PASSED_OVER_INSIDE)
+
+    def _seconds_listed_as(self, reason: str) -> float:
+        return math.fsum(span["end"] - span["start"] for span in self.passed_over if span["reason"] == reason)
 
     def figures(self) -> dict[str, Any]:
         """The counts without the lists, ready for JSON."""
         lists = ("skipped", "left_out", "passed_over")
         counts = {name: value for name, value in vars(self).items() if name not in lists}
-        derived = ("seconds_passed_over", "pauses_in_chunks")
+        derived = ("seconds_passed_over", "seconds_without_text")
         return {**counts, **{name: getattr(self, name) for name in derived}, "least_listed": LEAST_LISTED}
 
     def skip_counts(self) -> Counter[str]:

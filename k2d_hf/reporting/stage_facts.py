@@ -76,6 +76,8 @@ def _label(directory: Path, table: ChunkTable) -> tuple[str, str]:
     came_out = _all(table)
     if went_in and "seconds" in figures:
         went_in += f"; {length(figures['seconds'])} read"
+    if came_out and figures.get("seconds_without_text"):
+        came_out += f", {length(figures['seconds_without_text'])} of it without text"
     if came_out and figures.get("seconds_passed_over"):
         came_out += f"; {length(figures['seconds_passed_over'])} passed over"
     return went_in, came_out + (f"; {length(lost)} of segments left out" if lost and came_out else "")

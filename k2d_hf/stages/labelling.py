@@ -62,13 +62,13 @@ def label(
         write_json(figures, {"chunks": len(chunks), **report.figures()})
     took = f"{time.perf_counter() - started:.0f} s"
     details = [took, f"{len(report.skipped)} skipped", f"{minutes(report.seconds_in_chunks)} covered"]
+    if report.seconds_without_text:
+        details.append(f"{minutes(report.seconds_without_text)} of it without text")
     if report.left_out:
         lost = sum(span["end"] - span["start"] for span in report.left_out)
         details.append(f"{len(report.left_out)} spans of {lost:.1f} s left out")
     if report.seconds_passed_over:
         details.append(f"{minutes(report.seconds_passed_over)} passed over")
-    if report.pauses_in_chunks:
-        details.append(f"{report.pauses_in_chunks} long pauses in chunks")
     if report.skipped or report.left_out or report.passed_over:
         details.append(f"see {skipped}")
     return f"{minutes(report.seconds)} -> {len(chunks)} chunks ({', '.join(details)})"

@@ -105,4 +105,5 @@ def test_a_report_tells_what_became_of_every_second(lectures):
     assert (report.seconds_in_chunks, report.seconds_listed, report.seconds_unlisted) == pytest.approx(
         (15 + 18.5, 74 + 7 + 3, 1.5)
     )
+    assert (report.seconds_passed_over, report.seconds_without_text) == (74, 5)
     assert Counter(entry.get("seconds") for entry in report.skipped) == {7.0: 1, 3.0: 1, None: 1}
