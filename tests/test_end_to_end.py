@@ -61,8 +61,13 @@ def test_every_second_of_segments_is_in_one_chunk_or_listed(run):
     listed = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
     seconds_in = sum(s["end"] - s["start"] for s in written)
     seconds_out = sum(s["end"] - s["start"] for chunk in chunks for s in chunk["segments"])
-    left_out = sum(entry["end"] - entry["start"] for entry in listed if "start" in entry)
+    spans = [entry for entry in listed if "start" in entry and not entry["reason"].startswith("passed over")]
+    left_out = sum(entry["end"] - entry["start"] for entry in spans)
     assert seconds_in == pytest.approx(seconds_out + left_out)
+    figures = json.loads((run / "labelling.json").read_text())
+    parts = sum(figures[name] for name in ("seconds_in_chunks", "seconds_listed", "seconds_unlisted"))
+    assert parts == pytest.approx(figures["seconds"]) == pytest.approx(SECONDS)
+    assert figures["seconds_in_chunks"] == pytest.approx(sum(chunks["duration"]))
     spans = [(c["start"] + s["start"], c["start"] + s["end"]) for c in chunks for s in c["segments"]]
     assert len(spans) == len(set(spans))
     assert all(chunk["duration"] <= 30.0 for chunk in chunks)
