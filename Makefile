@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-faults fuzz check format clean
+.PHONY: help install quickstart test test-faults test-compat fuzz check format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -33,6 +33,9 @@ fuzz: $(VENV)/installed ## broken input without end, for an hour; SECONDS=60 SEE
 test-faults: $(VENV)/installed ## kills, full disks and dirt: all of it, some 20 minutes; `make test` has a little
 	OMP_NUM_THREADS=1 K2D_FAULT_TRIALS=20 $(BIN)/python -m pytest tests/faults
 
+test-compat: $(VENV)/installed ## one student in older transformers, faster-whisper and whisper.cpp; fetches gigabytes
+	$(BIN)/python -m tests.compat --record k2d_hf/publishing/opened_with.json
+
 check: $(VENV)/installed ## lint, format and types
 	$(BIN)/ruff check k2d_hf tests benchmarks metrics recipes
 	$(BIN)/ruff format --check k2d_hf tests benchmarks metrics recipes
@@ -43,4 +46,4 @@ format: $(VENV)/installed ## put the code into the project's format
 	$(BIN)/ruff format k2d_hf tests benchmarks metrics recipes
 
 clean: ## remove the virtual environment and caches; runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

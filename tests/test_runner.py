@@ -95,7 +95,7 @@ def test_a_run_leaves_all_that_it_promises(first, workplace):
 
 
 def test_both_students_of_a_run_open_everywhere(first, processor):
-    for name in ("student-init", "student"):
+    for name in ("student-before", "student"):
         check_layout(first[0] / name, processor)
 
 

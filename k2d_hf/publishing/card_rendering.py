@@ -16,6 +16,7 @@ from k2d_hf.console import minutes
 from k2d_hf.evaluation.table import COLUMNS, millions, speed_up, table_rows
 from k2d_hf.publishing.card_names import escaped, hub_id, one_line
 from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
+from k2d_hf.publishing.opened_with import opened_with
 
 SHOWN_LOGS = 8
 LOGGED = {
@@ -54,6 +55,7 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         model_id=model_id,
         source=Markdown(f'"{model_id or "."}"'),
         adapters_alone=data.adapters_alone,
+        opened_with=Markdown(opened_with()),
         assists=bool(base_model and training and training.shares_encoder and not data.adapters_alone),
         ctranslate2=data.ctranslate2,
         machine=data.machine,
