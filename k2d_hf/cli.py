@@ -6,19 +6,17 @@ What the verbs take is here, what they do is in `verbs.py`: help and mistakes of
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
-import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from k2d_hf.command_parser import MISTYPED, CommandParser
 from k2d_hf.errors import K2DError
 from k2d_hf.version import __version__
 
-MISTYPED = 2
 INTERRUPTED = 130
 TRAINING_ALONE = ("ce_weight", "kl_weight", "freeze_embeddings", "group_by_label_length", "chunk_weighting")
 EXIT_STATUS = "Exit status: 0 done, 1 failed with a line that says why, 2 mistyped, 130 stopped by Ctrl-C."
@@ -71,47 +69,38 @@ def _one_line(error: Exception) -> str:
 def _be_quiet() -> None:
     """Keep the libraries' bars and warnings from drowning our own lines; `K2D_DEBUG=1` shows them."""
     warnings.filterwarnings("ignore")
-    for name in ("TRANSFORMERS_VERBOSITY", "DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors, which are raised too, print whole schemas
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line; options are written out, so that a new one never changes an old command."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(MISTYPED, f"k2d: {message}; `{self.prog} --help` says more\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = CommandParser(
         prog="k2d",
         description="Turn unlabelled, code-switched recordings into a small speech recogniser (arXiv 2407.10603).",
         epilog=f"{EXIT_STATUS} K2D_DEBUG=1 shows tracebacks and the libraries' own messages.",
     )
     parser.add_argument("--version", action="version", version=f"k2d {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    verbs = parser.verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     stages = (_add_label, _add_validate, _add_student, _add_targets, _add_distil, _add_evaluate)
     for add in (_add_run, *stages, _add_calibrate, _add_compare, _add_report, _add_push, _add_export, _add_import):
         add(verbs)
     return parser
 
 
-def _verb(verbs: Any, name: str, text: str, **kwargs: Any) -> argparse.ArgumentParser:
+def _verb(verbs: Any, name: str, text: str, **kwargs: Any) -> CommandParser:
     parser = verbs.add_parser(name, help=text, description=text, **kwargs)
-    quiet = "no bars and no lines on how it goes; warnings, errors and tables that were asked for stay"
+    quiet = "no bars, no lines of progress; only warnings, errors, and tables that were asked for"
     parser.add_argument("--quiet", action="store_true", help=quiet)
     parser.set_defaults(work=name.replace("-", "_"))
     return parser
 
 
 def _add_model(parser: argparse.ArgumentParser, option: str, *, required: bool = True, help: str = "") -> None:
-    text = f"{help}folder, Hub id or wheels:...; repeat the option to name several, tried in order"
+    text = f"{help}folder, Hub id or wheels:...; repeatable, the first that answers"
     parser.add_argument(option, required=required, action="append", metavar="MODEL", help=text)
 
 
@@ -134,7 +123,7 @@ def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
 
 
 def _add_set(parser: Any, example: str = "key=value") -> None:
-    text = "set one of the settings; repeatable"
+    text = "one of the settings, by its name; repeatable"
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar=example, help=text)
 
 
@@ -145,45 +134,29 @@ def _add_data(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str]
 
 
 def _add_run(verbs: Any) -> None:
+    from k2d_hf.recipe_help import recipe_settings
+
     parser = _verb(
         verbs,
         "run",
         "Run every stage of a recipe: label, validate, student, targets, distil, evaluate, card, push.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=_recipe_settings(),
     )
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml")
+    parser.more_help = recipe_settings
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="settings of the run, listed below")
     _add_set(parser, "section.key=value")
     parser.add_argument(
         "--from",
         dest="from_stage",
         metavar="STAGE",
-        help="run this stage and those after it again: label, validate, student, targets, distil, evaluate, card, push",
+        help="first stage to run again, with those after it: label, validate, student, targets, distil, evaluate, "
+        "card, push",
     )
     parser.add_argument("--output", metavar="DIR", help="folder of the results (default: runs/NAME)")
-    plan = "print the plan: stages, sizes, steps, disk, hours; load no weights, write nothing"
+    plan = (
+        "the plan alone: stages, sizes, steps, disk, hours, and what is wrong in the settings; no weights are loaded, "
+        "nothing is written, and a GPU that this machine lacks is a note"
+    )
     parser.add_argument("--dry-run", action="store_true", help=plan)
-
-
-def _recipe_settings() -> str:
-    """All settings of a recipe, as the help of `k2d run` lists them."""
-    from k2d_hf.distillation.settings import DistillationSettings
-    from k2d_hf.recipe import Recipe
-    from k2d_hf.settings import describe_setting, hints_of
-
-    sections: dict[str, Any] = {
-        name: DistillationSettings if name == "distil" else hint
-        for name, hint in hints_of(Recipe).items()
-        if name in ("label", "validate", "student", "targets", "distil", "evaluate", "hub", "report")
-    }
-    listed = [(f.name, describe_setting(f)) for f in dataclasses.fields(Recipe) if f.name not in sections]
-    for name, section in sections.items():
-        listed += [(f"{name}.{f.name}", describe_setting(f)) for f in dataclasses.fields(section)]
-    lines = [
-        textwrap.fill(text, 110, initial_indent=f"  {name:<35} ", subsequent_indent=" " * 38) for name, text in listed
-    ]
-    more = "In distil, every field of transformers' Seq2SeqTrainingArguments is a setting too, and peft: {r: 16, ...}."
-    return "\n".join(["settings of a recipe, and of --set:", *lines, "", more])
 
 
 def _add_label(verbs: Any) -> None:
@@ -192,8 +165,10 @@ def _add_label(verbs: Any) -> None:
     parser = _verb(verbs, "label", "Transcribe recordings with the teacher and pack them into chunks of 30 s.")
     parser.add_argument("data", metavar="DATA", help="folder of audio, manifest (JSONL, CSV), data set or Hub id")
     _add_model(parser, "--teacher")
-    _add_folder(parser, "datasets.load_from_disk(DIR) gives the chunks", far=True)
-    parser.add_argument("--language", metavar="CODE", help="such as zh, or Chinese; without it the teacher tells")
+    _add_folder(parser, "folder of the chunks, for datasets.load_from_disk(DIR)", far=True)
+    parser.add_argument(
+        "--language", metavar="CODE", help="language, such as zh or Chinese (default: the teacher's guess)"
+    )
     _add_data(parser, DataSettings)
     _add_settings(parser, LabelSettings)
 
@@ -202,12 +177,15 @@ def _add_validate(verbs: Any) -> None:
     from k2d_hf.recipe import ValidateSettings
 
     parser = _verb(verbs, "validate", "Transcribe chunks with the auxiliary and mark those on which both agree.")
-    parser.add_argument("chunks", metavar="CHUNKS", help="what k2d label wrote, or a folder or address of Parquet")
+    parser.add_argument(
+        "chunks", metavar="CHUNKS", help="output of k2d label, a run, or a folder or address of Parquet"
+    )
     streaming: dict[str, Any] = {"nargs": "?", "const": "true", "choices": ["true", "false"], "default": "false"}
-    parser.add_argument("--streaming", **streaming, help="read CHUNKS as a stream, and never hold it")
+    text = "CHUNKS read as a stream, none of them held (default: false)"
+    parser.add_argument("--streaming", **streaming, metavar="true|false", help=text)
     _add_model(parser, "--auxiliary")
-    _add_folder(parser, "the same chunks with distance and keep", far=True)
-    parser.add_argument("--language", metavar="CODE", help="of chunks that carry none")
+    _add_folder(parser, "folder of the same chunks with distance and keep", far=True)
+    parser.add_argument("--language", metavar="CODE", help="language of chunks that carry none, such as zh")
     _add_settings(parser, ValidateSettings)
 
 
@@ -216,8 +194,8 @@ def _add_student(verbs: Any) -> None:
 
     parser = _verb(verbs, "student", "Make an untrained student out of the teacher's layers.")
     parser.add_argument("teacher", metavar="TEACHER", help="folder, Hub id or wheels:...")
-    _add_folder(parser, "the student's checkpoint")
-    parser.add_argument("--language", metavar="CODE", help="that the student transcribes by default")
+    _add_folder(parser, "folder of the student's checkpoint")
+    parser.add_argument("--language", metavar="CODE", help="the student's default language, such as zh")
     _add_settings(parser, StudentSettings)
 
 
@@ -226,15 +204,16 @@ def _add_targets(verbs: Any) -> None:
     from k2d_hf.recipe import TargetsSettings
     from k2d_hf.settings import add_options
 
-    text = "Store the teacher's most likely tokens, so that k2d distil needs no teacher."
+    text = "Store the teacher's hidden states (or its top tokens) for each label, so that k2d distil needs no teacher."
     parser = _verb(verbs, "targets", text)
-    parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
-    _add_model(parser, "--student", help="what k2d student wrote: ")
+    parser.add_argument("validated", metavar="VALIDATED", help="output of k2d validate, or a run")
+    _add_model(parser, "--student", help="output of k2d student, or a run: ")
     _add_model(parser, "--teacher")
-    _add_model(parser, "--auxiliary", required=False, help="where auxiliary_weight is not 0: ")
-    _add_folder(parser, "the same chunks with soft targets")
+    _add_model(parser, "--auxiliary", required=False, help="only with auxiliary_weight above 0: ")
+    _add_unvalidated(parser)
+    _add_folder(parser, "folder of the same chunks with soft targets")
     _add_settings(parser, TargetsSettings)
-    group = parser.add_argument_group("settings of the training to come, which k2d distil must be given too")
+    group = parser.add_argument_group("settings of the training to come, the same as for k2d distil")
     add_options(group, DistillationSettings, skip=TRAINING_ALONE)
 
 
@@ -242,26 +221,45 @@ def _add_distil(verbs: Any) -> None:
     from k2d_hf.distillation.settings import DistillationSettings
 
     parser = _verb(verbs, "distil", "Train a student on the chunks that validation kept.")
-    parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
-    _add_model(parser, "--student", help="what k2d student wrote: ")
-    _add_model(parser, "--teacher", required=False, help="not needed where VALIDATED is what k2d targets wrote: ")
-    _add_model(parser, "--auxiliary", required=False, help="where auxiliary_weight is not 0: ")
-    _add_folder(parser, "the student's checkpoint, complete with processor and generation config")
+    parser.add_argument("validated", metavar="VALIDATED", help="output of k2d validate or k2d targets, or a run")
+    _add_model(parser, "--student", help="output of k2d student, or a run: ")
+    _add_model(parser, "--teacher", required=False, help="not needed with soft targets: ")
+    _add_model(parser, "--auxiliary", required=False, help="only with auxiliary_weight above 0: ")
+    _add_unvalidated(parser)
+    _add_folder(parser, "folder of the student's checkpoint, with processor and generation config")
     _add_settings(parser, DistillationSettings)
+    parser.more_options = _add_trainer_options
     parser.epilog = (
-        "Every field of transformers' Seq2SeqTrainingArguments is a setting too, such as --set max_steps=1000 "
-        "--set learning_rate=1e-4 --set per_device_train_batch_size=8; --set peft.r=16 trains adapters (LoRA)."
+        "Every field of transformers' Seq2SeqTrainingArguments is an option too, such as --max-steps 1000 "
+        "--learning-rate 1e-4 --per-device-train-batch-size 8 (underscores will do), and a name for --set; "
+        "--set peft.r=16 trains adapters (LoRA)."
     )
+
+
+def _add_unvalidated(parser: argparse.ArgumentParser) -> None:
+    text = "take chunks that k2d validate never saw, all of them"
+    parser.add_argument("--unvalidated", action="store_true", help=text)
+
+
+def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
+    """The fields of the Trainer's arguments that are not among the parser's options yet; help shows none of them."""
+    from k2d_hf.training_options import add_trainer_options
+
+    add_trainer_options(parser)
 
 
 def _add_evaluate(verbs: Any) -> None:
     from k2d_hf.recipe import EvaluateSettings, EvaluationDataSettings
 
     parser = _verb(verbs, "evaluate", "Measure models side by side on long recordings with references.")
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, Hub id or wheels:...")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, run, Hub id or wheels:...")
     parser.add_argument("--data", required=True, metavar="DATA", help="recordings with references, as for k2d label")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="figures; transcripts go to a file beside it")
-    parser.add_argument("--language", metavar="CODE", help="such as zh, or Chinese; without it each model tells")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.json", help="file of the figures; transcripts go beside it"
+    )
+    parser.add_argument(
+        "--language", metavar="CODE", help="language, such as zh or Chinese (default: each model's guess)"
+    )
     _add_data(parser, EvaluationDataSettings, skip=["streaming"])
     _add_settings(parser, EvaluateSettings)
 
@@ -271,11 +269,12 @@ def _add_calibrate(verbs: Any) -> None:
 
     text = "See what each threshold would keep, and which to take; nothing is transcribed again."
     parser = _verb(verbs, "calibrate", text)
-    parser.add_argument("validated", metavar="VALIDATED", help="what k2d validate wrote")
-    references = "JSONL manifest with audio and segments (start, end, text): tells the recall of bad labels"
+    parser.add_argument("validated", metavar="VALIDATED", help="output of k2d validate, or a run")
+    references = "JSONL manifest with audio and segments (start, end, text), for the recall of bad labels"
     parser.add_argument("--references", type=_place, metavar="FILE", help=references)
-    metric = "the distance to recommend a threshold for (default: composite); all are compared"
-    parser.add_argument("--metric", default="composite", choices=THRESHOLD_METRICS, help=metric)
+    metric = "distance whose threshold is recommended; all are compared (default: composite)"
+    shown = "|".join(THRESHOLD_METRICS)
+    parser.add_argument("--metric", default="composite", choices=THRESHOLD_METRICS, metavar=shown, help=metric)
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of calibration.json, .png and .svg")
 
 
@@ -284,13 +283,13 @@ def _add_compare(verbs: Any) -> None:
     parser = _verb(verbs, "compare", text)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
     recordings = (
-        "count only recordings whose file name matches, such as 'dev-broad*'; repeatable, any may match. RTF and "
-        "speed-up stay those over all"
+        "file names of the recordings that count, such as 'dev-broad*'; repeatable, any may match (RTF and speed-up "
+        "are those of all)"
     )
     parser.add_argument("--recordings", action="append", default=[], metavar="PATTERN", help=recordings)
-    against = "name of a row, such as lab-full: one more column, the change of MER against it, with its interval"
+    against = "row, such as lab-full, for one more column: the change of MER against it, with its interval"
     parser.add_argument("--against", metavar="ROW", help=against)
-    output = "the table too, as FILE.json, with the MER of each run, or FILE.md"
+    output = "file of the same table, FILE.json, with the MER of each run, or FILE.md"
     parser.add_argument("--output", type=Path, metavar="FILE", help=output)
 
 
@@ -302,26 +301,32 @@ def _add_report(verbs: Any) -> None:
     parser = _verb(verbs, "report", text)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
     references = (
-        "JSONL manifest with audio and segments (start, end, text): shown, and tells the recall of bad labels "
+        "JSONL manifest with audio and segments (start, end, text), shown, and for the recall of bad labels "
         "(default: references of the run's recipe)"
     )
     parser.add_argument("--references", type=_place, metavar="FILE", help=references)
-    parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page (default: report.html in RUN)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.html", help="file of the page (default: report.html in RUN)"
+    )
     add_options(parser.add_argument_group("settings"), ReportSettings, skip=["enabled"])
 
 
 def _add_push(verbs: Any) -> None:
     text = "Publish a student on the Hub, or the chunks it learned from: private, unless told otherwise."
     parser = _verb(verbs, "push", text)
-    parser.add_argument("student", nargs="?", type=Path, metavar="PATH", help="the student, such as runs/mine/student")
-    parser.add_argument("--repo-id", required=True, metavar="USER/NAME", help="made where it is not there")
+    parser.add_argument(
+        "student", nargs="?", type=Path, metavar="PATH", help="student, such as runs/mine/student, or a run"
+    )
+    parser.add_argument("--repo-id", required=True, metavar="USER/NAME", help="repository, made where it is missing")
     seen = parser.add_mutually_exclusive_group()
-    seen.add_argument("--private", dest="private", action="store_true", default=True, help="only you see it (default)")
-    seen.add_argument("--public", dest="private", action="store_false", help="all the world sees it")
-    parser.add_argument("--revision", metavar="BRANCH", help="made where it is not there (default: the main one)")
-    parser.add_argument("--data", type=Path, metavar="CHUNKS", help="what k2d validate wrote, as a data set")
-    parser.add_argument("--data-repo-id", metavar="USER/NAME", help="of the data set (default: as --repo-id)")
-    parser.add_argument("--ctranslate2", action="store_true", help="add a folder with the student for faster-whisper")
+    seen.add_argument(
+        "--private", dest="private", action="store_true", default=True, help="visible to its owner alone (default)"
+    )
+    seen.add_argument("--public", dest="private", action="store_false", help="visible to all the world")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch, made where it is missing (default: main)")
+    parser.add_argument("--data", type=Path, metavar="CHUNKS", help="output of k2d validate, or a run, as a data set")
+    parser.add_argument("--data-repo-id", metavar="USER/NAME", help="repository of the data set (default: --repo-id)")
+    parser.add_argument("--ctranslate2", action="store_true", help="one more folder, the student for faster-whisper")
     parser.add_argument("--message", metavar="TEXT", help="first line of the commit")
     parser.epilog = (
         "Uploads weights, settings, processor and card, nothing else of the folder; nothing that is there already. "
@@ -332,19 +337,21 @@ def _add_push(verbs: Any) -> None:
 def _add_export(verbs: Any) -> None:
     text = "Turn a student into the format of another engine: CTranslate2, which faster-whisper reads."
     parser = _verb(verbs, "export", text)
-    parser.add_argument("student", metavar="STUDENT", help="folder, Hub id or wheels:...; any Whisper will do")
-    parser.add_argument("--to", required=True, choices=["ctranslate2"], help="the format")
-    _add_folder(parser, "faster_whisper.WhisperModel(DIR) loads it")
-    types = "int8, int8_float16, int16, float16, bfloat16, float32 (default: as the student's weights)"
-    parser.add_argument("--quantization", metavar="TYPE", help=f"of the written weights: {types}")
+    parser.add_argument("student", metavar="STUDENT", help="folder, run, Hub id or wheels:...; any Whisper will do")
+    parser.add_argument("--to", required=True, choices=["ctranslate2"], metavar="ctranslate2", help="the format")
+    _add_folder(parser, "folder for faster_whisper.WhisperModel(DIR)")
+    types = "int8, int8_float16, int16, float16, bfloat16, float32 (default: that of the student)"
+    parser.add_argument("--quantization", metavar="FORMAT", help=f"number format of the weights: {types}")
 
 
 def _add_import(verbs: Any) -> None:
     text = "Turn a CTranslate2 (faster-whisper) Whisper into a transformers checkpoint."
     parser = _verb(verbs, "import-ctranslate2", text)
     parser.add_argument("source", type=Path, metavar="DIR", help="folder with model.bin, tokenizer.json, config.json")
-    _add_folder(parser, "the checkpoint")
-    parser.add_argument("--dtype", default="float32", help="float32, float16 or bfloat16 (default: float32)")
+    _add_folder(parser, "folder of the checkpoint")
+    dtypes = ["float32", "float16", "bfloat16"]
+    text = "number format of the weights (default: float32)"
+    parser.add_argument("--dtype", default="float32", metavar="|".join(dtypes), help=text)
 
 
 if __name__ == "__main__":

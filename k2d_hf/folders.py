@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,28 @@ def check_free(target: str | Path) -> None:
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise K2DError(f"{target}: already there and not empty; choose another output folder or remove it")
+
+
+def check_writable(target: str | Path | None, *, file: bool = False) -> None:
+    """Raise K2DError if a file or folder `target` could not be written: to be asked before the work, not after.
+
+    Nothing is made, and nothing that is there is touched. None and addresses pass.
+    """
+    if target is None or isinstance(target, str):
+        return
+    other = "output file" if file else "output folder"
+    if target.exists() and target.is_dir() == file:
+        raise K2DError(f"{target}: {'a folder' if file else 'not a folder'}; choose another {other}")
+    try:
+        if file and target.exists():
+            with target.open("ab"):
+                return
+        above = target.absolute()
+        around = next(one for one in ((above, *above.parents) if not file else above.parents) if os.path.lexists(one))
+        with tempfile.TemporaryFile(dir=around):
+            return
+    except OSError as error:
+        raise K2DError(f"{target}: cannot be written ({error.strerror}); choose another {other}") from None
 
 
 def clear_left_behind(folder: Path, name: str = "") -> None:

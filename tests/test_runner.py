@@ -324,7 +324,7 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
         (["teacher=no/where"], r"^teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked .*; give the path of a local checkpoint folder$"),
         (["auxiliary=no/where"], r"^auxiliary: model no/where: not a folder here"),
         (["auxiliary=wide", "distil.auxiliary_weight=0.5"], r"^auxiliary has 51866 tokens, student 51865"),
-        (["hub.repo_id=me"], r"^push: 'me' is no name of a repository; write USER/NAME"),
+        (["hub.repo_id=me"], r"^hub\.repo_id: 'me' is no name of a repository; write USER/NAME"),
         (["hub.repo_id=me/x"], r"^push to me/x: offline by HF_HUB_OFFLINE; unset it$"),
     ],
 )  # fmt: skip
@@ -350,8 +350,10 @@ def test_without_a_small_model_the_teacher_checks_itself_and_the_output_says_wha
 
 
 def test_an_error_of_a_library_leaves_its_traceback_in_the_log(again, workplace):
-    with pytest.raises(ValueError) as raised:
-        run(workplace, again, "distil.peft={target_modules: [nowhere]}")
+    config = json.loads((again / "student-before" / "config.json").read_text(encoding="utf-8"))
+    (again / "student-before" / "config.json").write_text(json.dumps({**config, "d_model": 2 * config["d_model"]}))
+    with pytest.raises(RuntimeError) as raised:
+        run(workplace, again, "distil.seed=5")
     assert not isinstance(raised.value, K2DError)
     assert "Traceback" in (again / "log.txt").read_text(encoding="utf-8")
 

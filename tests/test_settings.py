@@ -152,6 +152,6 @@ def test_help_shows_what_it_does_with_choices_and_default():
     parser = argparse.ArgumentParser(prog="x")
     add_options(parser, Inner)
     text = " ".join(parser.format_help().split())
-    assert "--rate VALUE A rate. (default: 0.5)" in text
-    assert "--kind VALUE A kind. (one, two; default: one)" in text
-    assert "--on VALUE On or off. (default: true)" in text
+    assert "--rate NUMBER A rate. (default: 0.5)" in text
+    assert "--kind one|two A kind. (default: one)" in text
+    assert "--on true|false On or off. (default: true)" in text

@@ -21,6 +21,7 @@ from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.generation import complete_generation_config, generation_fields, load_tokenizer
 from k2d_hf.checkpoints.student_folder import rewrite_config, write_processor
 from k2d_hf.errors import K2DError
+from k2d_hf.extras import install_hint
 from k2d_hf.folders import cached_folder, write_folder
 from k2d_hf.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens
 from k2d_hf.wording import message_of, named
@@ -116,7 +117,7 @@ def _fill_ctranslate2(checkpoint: Path, folder: Path, *, quantization: str | Non
         from ctranslate2.converters import TransformersConverter
         from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
     except ImportError:
-        raise K2DError("the CTranslate2 format needs ctranslate2: pip install 'k2d_hf[fast]'") from None
+        raise K2DError(f"the CTranslate2 format needs ctranslate2: {install_hint('fast')}") from None
     from transformers import WhisperFeatureExtractor, WhisperTokenizer
 
     if quantization not in (None, *ACCEPTED_MODEL_TYPES):

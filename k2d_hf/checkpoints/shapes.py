@@ -33,6 +33,11 @@ class WhisperShape:
         return self.encoder_ffn_dim or 4 * self.d_model
 
     @property
+    def decoder_neurons(self) -> int:
+        """Of the feed-forward network of a decoder layer."""
+        return self.decoder_ffn_dim or 4 * self.d_model
+
+    @property
     def encoder_parameters(self) -> int:
         """Of convolutions, positions and layers."""
         d, ffn = self.d_model, self.encoder_neurons
@@ -43,7 +48,7 @@ class WhisperShape:
     @property
     def decoder_parameters(self) -> int:
         """Of the embedding, which is the output layer too, positions and layers."""
-        d, ffn = self.d_model, self.decoder_ffn_dim or 4 * self.d_model
+        d, ffn = self.d_model, self.decoder_neurons
         layer = 2 * (4 * d * d + 3 * d) + 2 * d * ffn + ffn + d + 6 * d
         return (self.vocab_size + self.positions) * d + self.decoder_layers * layer + 2 * d
 

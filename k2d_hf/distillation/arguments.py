@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
 from k2d_hf.distillation.measures import GREATER_IS_BETTER, known_metric
-from k2d_hf.distillation.settings import DistillationSettings
+from k2d_hf.distillation.ranges import check_ranges
+from k2d_hf.distillation.settings import CHUNK_WEIGHTINGS, TASKS, DistillationSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.languages import checked_language
-
-CHUNK_WEIGHTINGS = ("hard", "soft")
-TASKS = ("transcribe", "translate")
+from k2d_hf.settings import documented
 
 
+@partial(documented, besides=Seq2SeqTrainingArguments)
 @dataclass
 class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
     """Training arguments whose defaults are the paper's loss.
 
-    Everything else is `Seq2SeqTrainingArguments`; only `remove_unused_columns` differs, as the collator needs the
-    columns of the chunks.
+    Everything else is `Seq2SeqTrainingArguments`; of that only `remove_unused_columns` differs, as the collator needs
+    the columns of the chunks.
     """
 
     remove_unused_columns: bool = field(
@@ -58,6 +59,7 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         if self.greater_is_better is None and (metric := known_metric(self.metric_for_best_model or "")):
             self.greater_is_better = GREATER_IS_BETTER[metric]  # transformers takes all but losses for the greater
         super().__post_init__()
+        check_ranges(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments into every folder that it saves, and pushes them."""

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from k2d_hf.settings import documented
 
+CHUNK_WEIGHTINGS = ("hard", "soft")
+TASKS = ("transcribe", "translate")
+
+
+@documented
 @dataclass
 class DistillationSettings:
     """What `K2DTrainingArguments` adds to the Trainer's arguments; the defaults are the paper's loss."""
@@ -19,56 +25,65 @@ class DistillationSettings:
     encoder_weight: float = field(
         default=0.0,
         metadata={
-            "help": "Weight of the mean squared distance between the encoder states of student and teacher: for a "
-            "student whose encoder has lost layers and is trained (freeze_encoder false)."
+            "help": "Weight of the mean squared distance between the encoder states of student and teacher, for a "
+            "trained encoder with fewer layers (freeze_encoder false)."
         },
     )
-    freeze_encoder: bool = field(default=True, metadata={"help": "Train the decoder alone, as the paper does."})
+    freeze_encoder: bool = field(
+        default=True, metadata={"help": "Frozen encoder: the decoder alone is trained, as in the paper."}
+    )
     freeze_embeddings: bool = field(
         default=False,
         metadata={
-            "help": "Leave the token embedding, which is also the output layer, as it is: the largest gradient of a "
-            "small student is not formed."
+            "help": "Frozen token embedding, which is also the output layer: without the largest gradient of a small "
+            "student."
         },
     )
     timestamp_probability: float = field(
-        default=0.5, metadata={"help": "How often a label carries timestamps; drawn anew each epoch."}
+        default=0.5, metadata={"help": "Probability of timestamps in a label; drawn anew each epoch."}
     )
     previous_text_probability: float = field(
-        default=0.2, metadata={"help": "How often the text of the chunk before is given as prompt, where there is one."}
+        default=0.2, metadata={"help": "Probability of the text of the chunk before as prompt, where there is one."}
     )
     full_windows: bool = field(
         default=False,
         metadata={
-            "help": "With timestamps, hear the whole 30 s from a chunk's start, as in long-form decoding; the label "
-            "then ends with the start of the segment that is cut off, as Whisper's own do."
+            "help": "Windows of 30 s from a chunk's start where there are timestamps, as in long-form decoding; the "
+            "label then ends with the start of the segment that is cut off, as Whisper's own do."
         },
     )
     keep_encoder_states: bool = field(
         default=True,
         metadata={
-            "help": "Run a frozen encoder that teacher and student share only once, and keep its states on disk "
-            "(float16), where there are several epochs, no auxiliary, and the disk has room."
+            "help": "One pass of a frozen encoder shared with the teacher, its states kept on disk (float16), where "
+            "there are several epochs, no auxiliary, and room on the disk."
         },
     )
     encoder_states_dir: str | None = field(
-        default=None, metadata={"help": "Folder of these states; OUTPUT_DIR/_encoder_states if null."}
+        default=None, metadata={"help": "Folder of these states; null is one beside the checkpoints."}
     )
     group_by_label_length: bool = field(
         default=True,
-        metadata={"help": "Put labels of like length into a batch, as drawn for the epoch; else batches are random."},
+        metadata={"help": "Batches of labels of like length, as drawn for the epoch; else random ones."},
     )
     shuffle_buffer: int = field(
         default=1000,
         metadata={
-            "help": "Chunks of a stream that are held, and from which the next is drawn; 0: in the order of the stream."
+            "help": "Chunks of a stream held in memory, from which the next is drawn; 0 is the stream's own order."
         },
     )
     chunk_weighting: str = field(
         default="hard",
-        metadata={"help": "Weight of a chunk in the loss: 'hard' (1) or 'soft' (1 - distance, at least 0)."},
+        metadata={
+            "help": "Weight of a chunk in the loss: hard is 1, soft is 1 - distance, at least 0.",
+            "choices": CHUNK_WEIGHTINGS,
+        },
     )
     language: str | None = field(
-        default=None, metadata={"help": "Language of chunks that carry none, and of the student by default: 'zh', ..."}
+        default=None,
+        metadata={
+            "help": "Language of chunks that carry none, such as zh, and the student's default.",
+            "metavar": "CODE",
+        },
     )
-    task: str = field(default="transcribe", metadata={"help": "Whisper's task: 'transcribe' or 'translate'."})
+    task: str = field(default="transcribe", metadata={"help": "Whisper's task.", "choices": TASKS})

@@ -61,7 +61,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
     from peft import PeftConfig
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class K2DTrainer(EvaluatingTrainer):
         model_init: Callable[..., WhisperForConditionalGeneration] | None = None,
         teacher_model: WhisperForConditionalGeneration | str | Path | None = None,
         auxiliary_model: WhisperForConditionalGeneration | str | Path | None = None,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: WhisperProcessor | None = None,
         data_collator: Callable[[Any], dict[str, Tensor]] | None = None,

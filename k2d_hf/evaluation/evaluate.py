@@ -15,10 +15,10 @@ import numpy as np
 
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.measurable import nothing_to_measure
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import Segment, join_texts
 from k2d_hf.labelling.recording_rows import span_fields, span_of
-from k2d_hf.labelling.recordings import advice_on_references
 from k2d_hf.labelling.teacher import UNKNOWN_LANGUAGE
 from k2d_hf.labelling.transcribers import (
     FALLBACK_TEMPERATURES,
@@ -220,10 +220,7 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
         known = {"reference": reference, "language": language, "seconds": seconds}
         rows.append({**_named(row), **known})
     if not rows:
-        raise K2DError(
-            f"none of {len(skipped)} recordings can be evaluated: each needs readable audio and a reference; "
-            f"{advice_on_references(recordings)}"
-        )
+        raise nothing_to_measure(len(skipped), recordings)
     if skipped:
         counts = Counter(entry["reason"] for entry in skipped).most_common()
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts)

@@ -72,7 +72,7 @@ def _connect(options: WorkersOptions) -> bool:
     if options.address is None:
         quiet["include_dashboard"] = False
     try:
-        _knock(options.address)
+        knock(options.address)
         with _hushed():
             ray.init(address=options.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -101,7 +101,7 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _knock(address: str | None) -> None:
+def knock(address: str | None) -> None:
     """Raise OSError if nobody answers at an address of the form HOST:PORT, which Ray would ask for many minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():

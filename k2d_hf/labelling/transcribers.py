@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
+from k2d_hf.extras import install_hint
 from k2d_hf.labelling.chunking import Segment
 from k2d_hf.languages import checked_language
 
@@ -154,10 +155,10 @@ def check_engine(engine: str) -> str:
         raise K2DError(f"engine {engine!r}: choose one of {', '.join(SPREAD_ENGINES)}")
     if on_ray(engine):
         if importlib.util.find_spec("ray") is None:
-            raise K2DError("engine ray is not installed: pip install 'k2d_hf[ray]', or leave ray out of the engine")
+            raise K2DError(f"engine ray is not installed: {install_hint('ray')}, or leave ray out of the engine")
         engine = engine.partition("+")[2] or "auto"
     if engine == "faster-whisper" and default_engine() != engine:
-        raise K2DError("engine faster-whisper is not installed: pip install 'k2d_hf[fast]', or set engine transformers")
+        raise K2DError(f"engine faster-whisper is not installed: {install_hint('fast')}, or set engine transformers")
     return default_engine() if engine == "auto" else engine
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.labelling.audio import AUDIO_EXTENSIONS, AudioError, audio_duration, span_within
 from k2d_hf.labelling.audio_folders import has_audio
 from k2d_hf.labelling.manifests import CSV_MANIFESTS, JSON_MANIFESTS
 from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.recordings import load_recordings
-from k2d_hf.recipe import DataSettings
+from k2d_hf.recipe import DataSettings, Recipe
 from k2d_hf.storage import is_address
+from k2d_hf.validation.references import references_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 MOST_HEADERS = 1000  # files that are looked at; of more, evenly spaced ones stand for the rest
 
@@ -43,9 +48,7 @@ def look_at_data(data: DataSettings) -> DataFacts:
         return DataFacts(source, note=where or "not here")
     if not _is_listed(source):
         return DataFacts(source, note="a data set, not unpacked for a plan")
-    rows = load_recordings(
-        source, audio_column=data.audio_column, reference_column=data.reference_column, group_by=join_by
-    )
+    rows = _listed(data, group_by=join_by)
     step = -(-len(rows) // MOST_HEADERS)
     looked_at = range(0, len(rows), step)
     seconds, unreadable = 0.0, 0
@@ -60,6 +63,11 @@ def look_at_data(data: DataSettings) -> DataFacts:
     return DataFacts(source, count, seconds * len(rows) / len(looked_at), ", ".join(notes))
 
 
+def _listed(data: DataSettings, *, group_by: str | None = None) -> Dataset:
+    columns = {"audio_column": data.audio_column, "reference_column": data.reference_column}
+    return load_recordings(data.source, **columns, group_by=group_by)
+
+
 def _seconds_of(row: Mapping[str, Any]) -> float:
     """Seconds of a recording, or of the span of it that the row is.
 
@@ -69,6 +77,24 @@ def _seconds_of(row: Mapping[str, Any]) -> float:
     start, duration = span_of(row)
     seconds = audio_duration(row["recording"])
     return seconds if not span_fields(start, duration) else span_within(row["recording"], start, duration, seconds)
+
+
+def check_references(recipe: Recipe) -> None:
+    """Look for references where they are said to be, as far as their files are here and can be listed.
+
+    Raises:
+        K2DError: if no recording of the evaluation has one or can be read, or none of `references` is of a recording.
+    """
+    data = recipe.evaluation
+    if data is not None and os.path.exists(data.source) and _is_listed(data.source):
+        try:
+            check_measurable(_listed(data, group_by=data.join_by))
+        except K2DError as error:
+            raise K2DError(f"evaluation: {error}") from None
+    source = recipe.recordings.source
+    here = recipe.references is not None and os.path.exists(recipe.references) and os.path.exists(source)
+    if here and _is_listed(source):
+        references_of(str(recipe.references), _listed(recipe.recordings)["recording"])
 
 
 def _is_listed(source: str) -> bool:

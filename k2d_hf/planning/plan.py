@@ -12,9 +12,9 @@ from typing import Any
 
 from k2d_hf.checkpoints.looking import KnownModel, look_at
 from k2d_hf.checkpoints.shapes import WhisperShape
-from k2d_hf.distillation.student import layer_indices
+from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.errors import K2DError
-from k2d_hf.planning.data_facts import DataFacts, look_at_data
+from k2d_hf.planning.data_facts import DataFacts, check_references, look_at_data
 from k2d_hf.planning.throughput import (
     CHUNK_SPEECH,
     GPU,
@@ -27,6 +27,7 @@ from k2d_hf.planning.throughput import (
     encoder_operations,
     training_operations,
 )
+from k2d_hf.preflight import check_adapters, check_languages, check_models, recipe_lacks, student_shape, training_lacks
 from k2d_hf.recipe import TEACHER, Recipe
 from k2d_hf.runner import finished_stages, planned_stages
 from k2d_hf.stages.distillation import training_arguments
@@ -70,6 +71,7 @@ class Plan:
     covered: tuple[float, float] | None = None  # seconds of recordings in chunks, and in all, where that was counted
     machines: tuple[Throughput, ...] = ()
     stages: tuple[PlannedStage, ...] = ()
+    lacks: tuple[str, ...] = ()  # what the settings need and this machine does not have
 
 
 def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
@@ -81,9 +83,11 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
 
     Raises:
         K2DError: for a stage that the recipe does not have, models of which nothing is known, layers that the teacher
-            does not have, or a broken manifest.
+            does not have, settings that no machine can run, or data that will not do.
     """
     planned = planned_stages(recipe, from_stage)
+    lacks = [*recipe_lacks(recipe), *training_lacks(recipe.distil, "distil.")]
+    check_references(recipe)
     teacher = _party("teacher", recipe.teacher)
     auxiliary = _auxiliary(recipe, teacher)
     recordings = look_at_data(recipe.recordings)
@@ -94,17 +98,20 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     for name in planned[planned.index(from_stage) :] if from_stage else ():
         finished.pop(name, None)
     chunks, kept = _chunks(recipe, recordings, finished)
-    on_any = {"use_cpu": True, **recipe.distil}  # bf16 would ask for a GPU that this machine may not have
-    arguments = training_arguments(on_any, Path("unused"), resume=Path("unused"), language=None)
+    arguments = training_arguments(on_any_machine(recipe.distil), Path("unused"), resume=Path("unused"), language=None)
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
     steps, epochs = _steps(arguments, batch, kept)
-    student = _student(recipe, teacher.shape)
+    student = student_shape(teacher.shape, recipe)
+    check_adapters(recipe.distil, student, "distil.")
+    if teacher.checkpoint and auxiliary.checkpoint:
+        check_models(recipe, teacher.checkpoint, auxiliary.checkpoint)
+        check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint)
     plan = Plan(
         recipe, recordings, evaluation, teacher, auxiliary, student, _trained(arguments, recipe, student),
         chunks, kept, "validate" in finished, batch, steps, epochs,
         covered=_covered(recipe.directory) if "label" in finished else None,
         free=float(shutil.disk_usage(_existing(recipe.directory)).free),
-        machines=(cores(os.cpu_count() or 1), GPU),
+        machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
     )  # fmt: skip
     plan = replace(plan, disk=_disk(plan, arguments))
     return replace(plan, stages=_stages(plan, arguments, finished))
@@ -159,17 +166,6 @@ def _steps(arguments: Any, batch: int, kept: int | None) -> tuple[int | None, fl
     return math.ceil(arguments.num_train_epochs * math.ceil(kept / batch)), arguments.num_train_epochs
 
 
-def _student(recipe: Recipe, teacher: WhisperShape | None) -> WhisperShape | None:
-    if teacher is None:
-        return None
-    settings = recipe.student
-    decoder = layer_indices(settings.decoder_layers, teacher.decoder_layers, what="student.decoder_layers")
-    encoder = teacher.encoder_layers
-    if settings.encoder_layers is not None:
-        encoder = len(layer_indices(settings.encoder_layers, encoder, what="student.encoder_layers"))
-    return replace(teacher, encoder_layers=encoder, decoder_layers=len(decoder))
-
-
 def _trained(arguments: Any, recipe: Recipe, student: WhisperShape | None) -> int | None:
     if student is None or recipe.distil.get("peft"):
         return None
@@ -180,6 +176,7 @@ def _trained(arguments: Any, recipe: Recipe, student: WhisperShape | None) -> in
 def _has_targets(plan: Plan, arguments: Any) -> bool:
     enabled = plan.recipe.targets.enabled
     worth = bool(arguments.kl_weight or arguments.auxiliary_weight) and (plan.epochs or 0) > 1
+    worth = worth and not arguments.encoder_weight
     return worth if enabled is None else enabled
 
 

@@ -35,6 +35,7 @@ def render_plan(plan: Plan) -> str:
             aligned(_stages(plan)),
             "",
             f"- takes no time to speak of, or cannot be told from here. Estimates: {CAVEAT}.",
+            *(f"Not on this machine: {lack}" for lack in plan.lacks),
         ]
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from k2d_hf.checkpoints.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
 from k2d_hf.errors import K2DError
+from k2d_hf.extras import install_hint
 from k2d_hf.publishing import patience
 from k2d_hf.publishing.commits import Destination, PushResult, push_files
 from k2d_hf.publishing.patience import limited_waiting, patiently, status_of, told
@@ -23,6 +24,7 @@ from k2d_hf.version import __version__
 logger = logging.getLogger(__name__)
 
 _REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_NO_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{")
 _WRITERS = ("write", "contributor", "admin")  # parts in an organisation that may push
 
 
@@ -183,6 +185,16 @@ def check_repo_id(repo_id: str, *, where: str = "push") -> None:
         ) from None
 
 
+def check_revision(revision: str | None, *, where: str = "push") -> None:
+    """Raise K2DError for what git takes for no branch (`git check-ref-format`)."""
+    if revision is None:
+        return
+    parts = revision.split("/")
+    wrong = _NO_BRANCH.search(revision) or any(p.startswith(".") or p.endswith((".", ".lock")) or not p for p in parts)
+    if wrong or revision in ("@", "HEAD") or revision.startswith("-"):
+        raise K2DError(f"{where}: {revision!r} is no name of a branch; write letters, digits, dots and single slashes")
+
+
 def _check_rights(login: Mapping[str, Any], repo_id: str) -> None:
     """Whether the token may write there, as far as the Hub tells; what it does not tell, the push will show."""
     access = login.get("auth", {}).get("accessToken", {})
@@ -204,4 +216,4 @@ def check_ctranslate2() -> None:
     from importlib.util import find_spec
 
     if find_spec("ctranslate2") is None:
-        raise K2DError("the CTranslate2 format needs ctranslate2: pip install 'k2d_hf[fast]'")
+        raise K2DError(f"the CTranslate2 format needs ctranslate2: {install_hint('fast')}")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
+from k2d_hf.extras import install_hint
 from k2d_hf.reporting.facts import RunFacts
 
 SIZE = (4.7, 2.9)  # inches: small, so that text is readable where the page is as wide as a phone
@@ -49,7 +50,7 @@ def draw_plots(facts: RunFacts) -> dict[str, list[Plot]]:
         import matplotlib
         from matplotlib.figure import Figure  # never pyplot, which looks for a screen and keeps every figure
     except ImportError:
-        raise K2DError("no plots: they take matplotlib; pip install 'k2d_hf[report]'") from None
+        raise K2DError(f"no plots: they take matplotlib; {install_hint('report')}") from None
     style: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "k2d",  # the same data gives the same page

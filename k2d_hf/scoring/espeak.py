@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.extras import install_hint
 from k2d_hf.scoring.text import is_han
 
 _HAN_VOICE = "cmn"
@@ -56,7 +57,7 @@ def _backend(language: str) -> tuple[Any, Any]:
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
         from phonemizer.separator import Separator
     except ImportError as error:
-        raise K2DError("phonemes in IPA need espeak-ng: pip install 'k2d_hf[espeak]'") from error
+        raise K2DError(f"phonemes in IPA need espeak-ng: {install_hint('espeak')}") from error
     with _lock:
         EspeakWrapper.set_library(espeakng_loader.get_library_path())
         EspeakWrapper.set_data_path(espeakng_loader.get_data_path())

@@ -7,7 +7,7 @@ from k2d_hf.stages.calibration import calibrate
 from k2d_hf.stages.comparison import compare
 from k2d_hf.stages.distillation import distil, student, targets, worth_targets
 from k2d_hf.stages.evaluation import evaluate
-from k2d_hf.stages.files import load_chunks, local_checkpoint
+from k2d_hf.stages.files import check_chunks, load_chunks, local_checkpoint
 from k2d_hf.stages.labelling import label
 from k2d_hf.stages.publishing import check_push, push
 from k2d_hf.stages.reporting import report, report_run
@@ -15,6 +15,7 @@ from k2d_hf.stages.validation import validate
 
 __all__ = [
     "calibrate",
+    "check_chunks",
     "check_push",
     "compare",
     "distil",

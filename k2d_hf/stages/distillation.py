@@ -112,6 +112,8 @@ def worth_targets(validated: Path, training: Mapping[str, Any], *, resume: Path)
     arguments = training_arguments(training, resume / "unused", resume=resume, language=None)
     if not arguments.kl_weight and not arguments.auxiliary_weight:
         return "the loss has no KL"
+    if arguments.encoder_weight:
+        return "encoder_weight keeps the teacher in memory"
     kept, _ = kept_of(load_chunks(validated))
     return None if epochs_of(arguments, kept) > 1 else "no chunk is seen twice"
 
@@ -160,7 +162,7 @@ def distil(
         auxiliary_model=str(auxiliary.path) if auxiliary is not None and arguments.auxiliary_weight else None,
         train_dataset=chunks,
         processing_class=processor,
-        peft_config=_peft_config(settings.get("peft")),
+        peft_config=peft_config(settings.get("peft")),
         callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)  # the bar and the log of training show what it prints
@@ -204,7 +206,8 @@ def training_arguments(
     return K2DTrainingArguments(output_dir=str(checkpoints), **{**defaults, "language": language, **given})
 
 
-def _peft_config(settings: Mapping[str, Any] | None) -> Any:
+def peft_config(settings: Mapping[str, Any] | None) -> Any:
+    """The adapters that a recipe's `distil.peft` asks for; None without."""
     if not settings:
         return None
     from peft import LoraConfig

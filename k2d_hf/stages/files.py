@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -28,6 +30,7 @@ NOT_HEARD = (
     *(judge.setting for judge in JUDGES),
     *("engine", "address", "workers", "worker_cpus", "worker_gpus", "time_limit", "shard_size"),
 )
+NEEDED = ("text", "recording or audio")  # columns of every chunk
 COUNTED_AT_ONCE = 10_000  # rows; a whole column may have millions
 
 
@@ -58,12 +61,12 @@ def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | Itera
     path = str(path)
     try:
         saved = is_folder(path) and any(exists(joined(path, name)) for name in ("state.json", "dataset_dict.json"))
-        found = load_from_disk(path) if saved or not exists(path) else load_parquet(path, streaming=streaming)
+        with _without_schemas():
+            found = load_from_disk(path) if saved or not exists(path) else load_parquet(path, streaming=streaming)
     except K2DError:
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        reason = str(error).strip() or type(error).__name__
-        raise K2DError(f"{path}: no data set of chunks: {reason.splitlines()[0]}; `k2d label` writes one") from None
+        raise K2DError(f"{path}: no data set of chunks: {_reason(error)}; `k2d label` writes one") from None
     if isinstance(found, dict):
         if len(found) > 1:
             raise K2DError(f"{path}: several data sets of chunks, {', '.join(map(str, found))}; give the path of one")
@@ -76,6 +79,36 @@ def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | Itera
     if not len(found):
         raise K2DError(f"{path}: there are no chunks in it; `k2d label` writes some")
     return found.to_iterable_dataset()
+
+
+def check_chunks(chunks: Dataset | IterableDataset, path: str | Path) -> None:
+    """Raise K2DError for rows that are no chunks, whoever reads them; `path` is where they are from."""
+    columns = chunks.column_names  # None of a stream that does not know them
+    lacking = [names for names in NEEDED if not set(names.split(" or ")) & set(columns or ())]
+    if columns and lacking:
+        raise K2DError(f"{path}: no data set of chunks: no column {', '.join(lacking)}; `k2d label` writes one")
+
+
+@contextmanager
+def _without_schemas() -> Iterator[None]:
+    """Have `datasets` raise what is wrong, and not log it too, with the whole Arrow schema of each file."""
+    import datasets
+
+    before = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(before)
+
+
+def _reason(error: Exception) -> str:
+    """Why files are no data set, in a few words."""
+    from datasets.exceptions import DatasetGenerationError
+
+    if isinstance(error, DatasetGenerationError):
+        return "its Parquet files cannot be read, or have different columns"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def kept_of(validated: Dataset) -> tuple[int, float]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.extras import install_hint
 from k2d_hf.validation.calibration import THRESHOLD_METRICS
 from k2d_hf.validation.calibration_report import Calibration
 
@@ -21,7 +22,7 @@ def plot_calibration(calibration: Calibration, png: Path, svg: Path) -> None:
     try:
         from matplotlib.figure import Figure  # never pyplot, which looks for a screen and keeps every figure
     except ImportError:
-        raise K2DError("no plot: it takes matplotlib; pip install 'k2d_hf[report]'") from None
+        raise K2DError(f"no plot: it takes matplotlib; {install_hint('report')}") from None
     known = calibration.references is not None
     figure = Figure(figsize=(10.0 if known else 5.5, 4.0), layout="constrained")
     axes: Any = figure.subplots(1, 2 if known else 1, squeeze=False)[0]

@@ -2,8 +2,11 @@
 
 import math
 import pickle
+import re
+from dataclasses import fields
 
 import pytest
+from transformers import Seq2SeqTrainingArguments
 
 from k2d_hf import K2DTrainingArguments
 from k2d_hf.errors import K2DError
@@ -35,6 +38,12 @@ def test_the_defaults_are_the_papers_loss(tmp_path):
         ({"chunk_weighting": "firm"}, "chunk_weighting 'firm': choose one of hard, soft"),
         ({"task": "write"}, "task 'write': choose one of transcribe, translate"),
         ({"remove_unused_columns": True}, "remove_unused_columns must be False"),
+        ({"learning_rate": -1.0}, "learning_rate -1.0: must be finite, and at least 0"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size 0: must be finite, and at least 1"),
+        ({"adam_beta1": 1.0}, "adam_beta1 1.0: must be below 1"),
+        ({"seed": 2**40}, "seed 1099511627776: must be at most 4294967295"),
+        ({"max_steps": 0}, "max_steps 0: give at least 1 step, or -1"),
+        ({"log_level": "loud"}, "log_level 'loud': choose one of"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor must be 0"),
     ],
 )
@@ -68,3 +77,10 @@ def test_what_is_saved_holds_no_token(tmp_path):
     assert b"hf_secret" not in saved
     assert pickle.loads(saved).ce_weight == 0.5
     assert arguments.hub_token == "hf_secret"
+
+
+def test_every_field_of_ours_is_in_the_docstring():
+    ours = {field.name for field in fields(K2DTrainingArguments)} - {f.name for f in fields(Seq2SeqTrainingArguments)}
+    described = re.findall(r"^    (\w+): .+", K2DTrainingArguments.__doc__, re.MULTILINE)
+    assert set(described) == ours
+    assert len(described) == len(ours) > 15

@@ -206,7 +206,7 @@ def test_a_page_grows_no_larger_than_it_may(finished, tmp_path):
 def test_without_matplotlib_there_is_a_page_without_plots(finished, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     written = write_report(finished[0], output=tmp_path / "plain.html", megabytes=0)
-    assert "no plots: they take matplotlib; pip install 'k2d_hf[report]'" in written.notes
+    assert "no plots: they take matplotlib; pip install 'matplotlib>=3.9'" in written.notes
     assert "<svg" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
 
 

@@ -193,5 +193,5 @@ def test_an_unknown_alphabet_or_voice_is_a_clear_error():
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     espeak._backend.cache_clear()
-    with pytest.raises(K2DError, match=r"pip install 'k2d_hf\[espeak\]'"):
+    with pytest.raises(K2DError, match=r"pip install 'phonemizer>=3.3' 'espeakng-loader>=0.2.4'"):
         phonemes("unheard", alphabet="ipa", language="en-gb")

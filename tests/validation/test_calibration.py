@@ -203,7 +203,7 @@ def test_without_references_and_without_matplotlib(validated, tmp_path, capsys, 
     assert main(["calibrate", str(validated), "--metric", "per", "--output", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
     assert "whether a label is bad is not known" in said.out
-    assert "pip install 'k2d_hf[report]'" in said.err
+    assert "pip install 'matplotlib>=3.9'" in said.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["calibration.json"]
 
 

@@ -1,0 +1,28 @@
+"""What is optional in an installation, and the line that installs it: by the packages themselves, from any folder."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+
+DISTRIBUTION = "k2d_hf"
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([\w-]+)['"]""")
+
+
+def packages_of(extra: str) -> list[str]:
+    """The requirements of an extra, such as `faster-whisper>=1.2`; none where the package is not installed."""
+    try:
+        required = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # it runs from its source alone
+        return []
+    split = [line.partition(";") for line in required]
+    return [name.strip() for name, _, marker in split if extra in _EXTRA.findall(marker)]
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs what the extra `extra` needs, wherever this package itself came from.
+
+    It names the packages of the extra: `k2d_hf` is on no package index, and where its checkout lies is not known here.
+    """
+    packages = " ".join(f"'{package}'" for package in packages_of(extra))
+    return f"pip install {packages}" if packages else f"pip install '.[{extra}]' in the checkout of {DISTRIBUTION}"
