@@ -3,6 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Where torch comes from. For Linux the package index has a CUDA build, gigabytes that serve an NVIDIA driver alone; where
+# none is at work, torch's own index of CPU builds comes first, if it answers within seconds. TORCH_INDEX=URL names
+# another of torch's indexes; TORCH_INDEX= leaves the choice to pip.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(shell nvidia-smi -L > /dev/null 2>&1 || echo $(CPU_INDEX)))
+ASK := import signal, sys, urllib.request as web; signal.alarm(10); web.urlopen(sys.argv[1], timeout=5); print("yes")
+answers = $(shell $(PYTHON) -c '$(ASK)' '$(TORCH_INDEX)/torch/' 2> /dev/null)
+pip_chooses = what pip chooses, on Linux x86-64 a CUDA build: 2.7 GB to fetch where no wheel is at hand
+from_index = $(if $(filter $(CPU_INDEX),$(TORCH_INDEX)),the CPU build: 0.2 GB to fetch,the newest build) from $(TORCH_INDEX)
+no_answer = $(if $(filter file,$(origin TORCH_INDEX)),$(TORCH_INDEX) does not answer; $(pip_chooses),$(error \
+	TORCH_INDEX=$(TORCH_INDEX) does not answer; try again, or `make install TORCH_INDEX=` for $(pip_chooses)))
+torch_index = $(and $(TORCH_INDEX),$(answers),--extra-index-url $(TORCH_INDEX))
+torch_said = $(if $(TORCH_INDEX),$(if $(torch_from),$(from_index),$(no_answer)),$(pip_chooses))
+
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-faults test-compat fuzz check format clean
 
@@ -12,9 +26,12 @@ help: ## this list
 install: $(VENV)/installed ## the virtual environment, with everything that the other targets need
 
 $(VENV)/installed: setup.cfg constraints.txt
+	$(eval torch_from := $(torch_index))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@echo "torch: $(torch_said)"
+	$(BIN)/python -m pip install -c constraints.txt torch $(torch_from)
+	@echo "all else: 0.5 GB to fetch"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[fast,quickstart,test]"
 	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || echo "The tests need Chromium too: apt-get install chromium"
 	@touch $@

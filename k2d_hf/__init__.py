@@ -3,10 +3,9 @@
 The public names load on first use, so that importing the package costs next to nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from k2d_hf.version import __version__
+
+TYPE_CHECKING = False  # type checkers know the name; `typing` would be the most of what the package costs
 
 if TYPE_CHECKING:
     from k2d_hf.checkpoints.conversion import export_ctranslate2, import_ctranslate2
@@ -84,10 +83,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

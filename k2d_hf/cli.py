@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from k2d_hf import interrupts
 from k2d_hf.command_parser import MISTYPED, CommandParser
 from k2d_hf.errors import K2DError
+from k2d_hf.interrupts import INTERRUPTED
 from k2d_hf.version import __version__
 
-INTERRUPTED = 130
 TRAINING_ALONE = ("ce_weight", "kl_weight", "freeze_embeddings", "group_by_label_length", "chunk_weighting")
 EXIT_STATUS = "Exit status: 0 done, 1 failed with a line that says why, 2 mistyped, 130 stopped by Ctrl-C."
 
@@ -45,15 +46,19 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         from k2d_hf import verbs
 
-        getattr(verbs, arguments.work)(arguments)
+        with interrupts.Raised():
+            getattr(verbs, arguments.work)(arguments)
     except KeyboardInterrupt:
-        print("\nk2d: stopped; what is done stays, and the same command goes on from here", file=sys.stderr)
+        interrupts.tell()
         return INTERRUPTED
     except BrokenPipeError:
         return 1
     except Exception as error:
         if debug:
             raise
+        if interrupts.asked():  # an import or a library made something else of it
+            interrupts.tell()
+            return INTERRUPTED
         print(f"k2d: {_one_line(error)}", file=sys.stderr)
         return 1
     return 0

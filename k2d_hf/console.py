@@ -13,6 +13,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from k2d_hf.screen import Screen, encoding_of, printable
 from k2d_hf.status_lines import StatusLines
 
 BAR_WIDTH = 16
@@ -48,17 +49,22 @@ class Console:
         self.quiet = quiet or silent
         self.stream = stream or sys.stdout
 
+    @property
+    def screen(self) -> Screen:
+        """What tables are laid out for."""
+        return Screen.of(self.stream)
+
     def line(self, text: str = "") -> None:
         """Print a line of result, and note it in the log."""
         if not self.quiet:
-            tqdm.write(text, file=self.stream)
+            tqdm.write(printable(text, encoding_of(self.stream)), file=self.stream)
             self.stream.flush()
         self.note(text)
 
     def warn(self, text: str) -> None:
         """Print a warning, apart from the results, and note it in the log."""
         if not self.silent:
-            tqdm.write(f"k2d: {text}", file=sys.stderr)
+            tqdm.write(printable(f"k2d: {text}", encoding_of(sys.stderr)), file=sys.stderr)
         self.note(f"k2d: {text}")
 
     @property
@@ -77,7 +83,7 @@ class Console:
         """Write to the log alone."""
         if self.log is not None:
             with self.log.open("a", encoding="utf-8") as file:
-                for part in text.splitlines():
+                for part in printable(text).splitlines():  # a name that is no UTF-8 stops nothing
                     file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {part}\n")
 
     @contextmanager

@@ -339,7 +339,8 @@ class _Run:
             output=self.directory / "evaluation.json",
             resume=self.resume,
         )
-        return f"MER {100 * figures['teacher']['mer']:.1f}% -> {100 * figures['student']['mer']:.1f}%"
+        over = stages.measured_over(len(models), len(self.evaluation))
+        return f"{over}  MER {100 * figures['teacher']['mer']:.1f}% -> {100 * figures['student']['mer']:.1f}%"
 
     def _card(self, stage: Stage) -> str:
         from k2d_hf.publishing.model_card import write_card
@@ -381,7 +382,7 @@ class _Run:
         figures: dict[str, Any] = {}
         if self.evaluation is not None:
             figures = json.loads((self.directory / "evaluation.json").read_text(encoding="utf-8"))
-            self.console.line("\n" + render_table(figures))
+            self.console.line("\n" + render_table(figures, self.console.screen))
         self.console.line(
             "\nLoad it:   from transformers import pipeline\n"
             f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")'

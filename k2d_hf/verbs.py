@@ -55,7 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
         from k2d_hf.planning.plan import plan_run
         from k2d_hf.planning.plan_text import render_plan
 
-        print(render_plan(plan_run(recipe, from_stage=arguments.from_stage)))
+        console = Console()
+        console.line(render_plan(plan_run(recipe, from_stage=arguments.from_stage), console.screen))
         return
     run_recipe(recipe, from_stage=arguments.from_stage, console=Console(quiet=arguments.quiet))
 
@@ -179,15 +180,20 @@ def evaluate(arguments: argparse.Namespace) -> None:
     data = read_settings(EvaluationDataSettings, given, where=arguments.verb)
     recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
     check_measurable(recordings)
-    models = {name: _model([name]) for name in arguments.models}
+    models: dict[str, Checkpoint] = {}
+    for source in dict.fromkeys(arguments.models):
+        checkpoint = _model([source])
+        models[source if checkpoint.name in models else checkpoint.name] = checkpoint
     figures: dict[str, Any] = {}
 
     def work(stage: Stage) -> str:
         figures.update(stages.evaluate(models, recordings, settings, stage, language=language, output=arguments.output))
-        return str(arguments.output or "")
+        over = stages.measured_over(len(models), len(recordings))
+        return f"{over} -> {arguments.output}" if arguments.output else over
 
     _stage(arguments, work, lock=False)
-    print("\n" + render_table(figures))
+    console = Console()
+    console.line("\n" + render_table(figures, console.screen))
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
@@ -202,7 +208,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
         calibration = stages.calibrate(
             validated, arguments.references, metric=arguments.metric, output=arguments.output
         )
-    console.line(render_calibration(calibration))
+    console.line(render_calibration(calibration, console.screen))
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -215,7 +221,8 @@ def compare(arguments: argparse.Namespace) -> None:
     check_writable(arguments.output, file=True)
     runs = [run_around(folder) for folder in arguments.runs]
     comparison = stages.compare(runs, patterns=arguments.recordings, against=arguments.against)
-    print(write_comparison(comparison, arguments.output))
+    console = Console()
+    console.line(write_comparison(comparison, arguments.output, console.screen))
 
 
 def report(arguments: argparse.Namespace) -> None:

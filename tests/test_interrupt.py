@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 import soundfile
 from conftest import RECIPE, WRITTEN
 from datasets import load_from_disk
@@ -61,3 +62,88 @@ def heed_interrupts():
 
 def finished(output):
     return len(list((output / "resume").glob("label-*/*.parquet")))
+
+
+PROGRAM = "import sys; from k2d_hf.__main__ import main; print('up', flush=True)\n"  # as the script `k2d` begins
+LINE = "\nk2d: stopped; what is done stays, and the same command goes on from here\n"
+
+
+def interrupted(code, *arguments, after=0.0, mark="up"):
+    """Exit status, output and messages of a program in Python that gets a Ctrl-C, some seconds after a line of it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+    assert any(line.strip() == mark for line in process.stdout)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    return process.returncode, out, errors
+
+
+@pytest.mark.parametrize("after", [0, 0.01, 0.03, 0.08, 0.15, 0.3, 0.6, 1.2])
+def test_ctrl_c_while_the_program_starts_is_one_line(tiny_whisper_dir, noise_file, tmp_path, after):
+    """While arguments are read, libraries imported, models loaded, or at work."""
+    label = ["label", noise_file.parent, "--teacher", tiny_whisper_dir, "--output", tmp_path / "chunks"]
+    command = [*label, "--language", "zh", "--engine", "transformers", "--beam-size", "5"]
+    assert interrupted(PROGRAM + "sys.exit(main())", *command, after=after) == (INTERRUPTED, "", LINE)
+    assert not (tmp_path / "chunks").exists()
+
+
+def test_ctrl_c_while_the_program_ends_is_one_line_and_nothing_printed_is_lost():
+    code = "import atexit, time\natexit.register(lambda: (print('ending', flush=True), time.sleep(99)))\n"
+    code = f"{PROGRAM}{code}sys.exit(main())"
+    assert interrupted(code, "--version", mark="ending") == (INTERRUPTED, "", LINE)
+
+
+def test_ctrl_c_in_the_very_last_moment_changes_nothing():
+    """When modules are cleared away there is nobody to answer, and all is done."""
+    code = f"""{PROGRAM}import os, time
+class Last:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"last\\n")
+        sleep(0.5)
+last = Last()
+sys.exit(main())"""
+    assert interrupted(code, "--version", mark="last") == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "swallowed",
+    [
+        "class Gone:\n  def __del__(self): signal.raise_signal(signal.SIGINT)\nGone()\ntime.sleep(99)",
+        "try:\n  signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt: raise ImportError('half a library')",
+    ],
+)
+def test_ctrl_c_where_no_exception_leaves_is_heeded_all_the_same(swallowed):
+    """In a destructor, Python prints it and goes on; libraries in C make an error of their own of it."""
+    code = f"""{PROGRAM}import signal, time
+from k2d_hf import verbs
+def work(arguments):
+    exec({swallowed!r}, globals())
+verbs.export = work
+sys.exit(main())"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "export", "x", "--to", "ctranslate2", "--output", "y"],
+        capture_output=True, text=True, timeout=60, preexec_fn=heed_interrupts,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (INTERRUPTED, "up\n", LINE)
+
+
+def test_where_interrupts_are_ignored_they_stay_so():
+    """As under nohup, or in the background of a shell without job control."""
+    code = "import signal, sys; from k2d_hf import __main__; print(signal.getsignal(signal.SIGINT) == signal.SIG_IGN)"
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=ignore)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_a_reader_that_goes_is_no_error():
+    code = f"{PROGRAM}sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "run", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "up\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait(60)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.comparison import ComparedRow, Comparison
+from k2d_hf.screen import Screen, aligned
 
 HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "speed-up", "MER, relative")
 
@@ -33,12 +34,9 @@ def comparison_cells(row: ComparedRow) -> list[str]:
     ]
 
 
-def render_comparison(comparison: Comparison) -> str:
-    """Aligned text, with notes below."""
-    rows = _table(comparison)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([*lines, "", *_notes(comparison)])
+def render_comparison(comparison: Comparison, screen: Screen = Screen()) -> str:
+    """The table as text, with notes below."""
+    return "\n".join([aligned(_table(comparison), screen), "", *_notes(comparison)])
 
 
 def comparison_markdown(comparison: Comparison) -> str:
@@ -50,7 +48,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
-def write_comparison(comparison: Comparison, output: Path | None) -> str:
+def write_comparison(comparison: Comparison, output: Path | None, screen: Screen = Screen()) -> str:
     """The text for the terminal; with `output`, the file too, by its ending.
 
     Raises:
@@ -63,7 +61,7 @@ def write_comparison(comparison: Comparison, output: Path | None) -> str:
             text = json.dumps(asdict(comparison), ensure_ascii=False, indent=2) + "\n"
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
-    return render_comparison(comparison)
+    return render_comparison(comparison, screen)
 
 
 def check_ending(output: Path) -> None:

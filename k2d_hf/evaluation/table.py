@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from k2d_hf.screen import Screen, aligned, columns_of, wrapped
+
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
 COLUMNS = ("MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "params")
 
@@ -14,16 +16,19 @@ def table_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return [[TITLES.get(name, name), *_cells(figures)] for name, figures in evaluations.items()]
 
 
-def render_table(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table as aligned text; the last row says how much faster it is than the first."""
+def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = Screen()) -> str:
+    """The table as text; at its end, how much faster the last row is than the first."""
     rows = [["", *COLUMNS], *table_rows(evaluations)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = aligned(rows, screen)
     figures = list(evaluations.values())
-    if len(figures) > 1 and figures[-1]["rtf"] > 0:
-        ratio = speed_up(figures[0], figures[-1])
-        lines[-1] += f"   {ratio:.1f}x faster" if ratio >= 1 else f"   {1 / ratio:.1f}x slower"
-    return "\n".join(lines)
+    if len(figures) < 2 or figures[-1]["rtf"] <= 0:
+        return table
+    ratio = speed_up(figures[0], figures[-1])
+    said = f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x slower"
+    last = table.splitlines()[-1]
+    if screen.width is None or columns_of(last) + 3 + len(said) <= screen.width:
+        return f"{table}   {said}"
+    return "\n".join([table, *wrapped(f"{rows[-1][0]} against {rows[1][0]}: {said}", screen.width)])
 
 
 def speed_up(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> float:

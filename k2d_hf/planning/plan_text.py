@@ -9,30 +9,30 @@ from k2d_hf.evaluation.table import millions
 from k2d_hf.planning.data_facts import DataFacts
 from k2d_hf.planning.plan import Plan, PlannedStage
 from k2d_hf.planning.throughput import CAVEAT
-from k2d_hf.validation.calibration_report import aligned
+from k2d_hf.screen import Screen, aligned, listed
 from k2d_hf.validation.kept_share import PAPER_KEPT
 
 
-def render_plan(plan: Plan) -> str:
+def render_plan(plan: Plan, screen: Screen = Screen()) -> str:
     """The plan, ready to be printed."""
     facts = [
-        ["recordings", _data(plan.recordings)],
-        ["evaluation", "none" if plan.evaluation is None else _data(plan.evaluation)],
-        ["teacher", _model(plan.teacher)],
-        ["auxiliary", "the teacher itself" if plan.auxiliary is plan.teacher else _model(plan.auxiliary)],
-        ["student", _student(plan)],
-        ["chunks", _chunks(plan)],
-        ["training", _training(plan)],
-        ["disk", _disk(plan)],
+        ("recordings", _data(plan.recordings)),
+        ("evaluation", "none" if plan.evaluation is None else _data(plan.evaluation)),
+        ("teacher", _model(plan.teacher)),
+        ("auxiliary", "the teacher itself" if plan.auxiliary is plan.teacher else _model(plan.auxiliary)),
+        ("student", _student(plan)),
+        ("chunks", _chunks(plan)),
+        ("training", _training(plan)),
+        ("disk", _disk(plan)),
     ]
     head = f"Plan of {plan.recipe.name}, results in {plan.recipe.directory}; nothing is run, nothing is written"
     return "\n".join(
         [
             head,
             "",
-            aligned(facts),
+            listed(facts, screen),
             "",
-            aligned(_stages(plan)),
+            aligned(_stages(plan), screen),
             "",
             f"- takes no time to speak of, or cannot be told from here. Estimates: {CAVEAT}.",
             *(f"Not on this machine: {lack}" for lack in plan.lacks),

@@ -11,6 +11,7 @@ from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.console import Stage
 from k2d_hf.recipe import EvaluateSettings
+from k2d_hf.reporting.names import counted
 from k2d_hf.resuming import files_key, key_of
 from k2d_hf.stages.files import write_json, write_lines
 from k2d_hf.storage import write_whole
@@ -47,7 +48,7 @@ def evaluate(
     """
     from k2d_hf.evaluation.evaluate import evaluate_model
 
-    stage.start(len(models) * settings.passes(len(recordings)), "recordings")
+    stage.start(len(models) * settings.passes(len(recordings)), "transcripts")
     options = {name: value for name, value in vars(settings).items() if name != "before"}
     figures: dict[str, dict[str, Any]] = {}
     transcripts: list[dict[str, Any]] = []
@@ -80,6 +81,11 @@ def evaluate(
         write_json(output, figures)
         write_lines(output.with_name(output.stem + "_transcripts.jsonl"), transcripts)
     return figures
+
+
+def measured_over(models: int, recordings: int) -> str:
+    """What the transcripts of an evaluation are of: `3 models, 1 recording`."""
+    return f"{counted(models, 'model')}, {counted(recordings, 'recording')}"
 
 
 def _place(resume: Path, key: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from k2d_hf.screen import Screen, aligned
 from k2d_hf.validation.calibration import (
     BAD_MER,
     COARSE_ALPHAS,
@@ -90,15 +91,15 @@ def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:
     return ReferenceCounts(len(rates), int((rates > BAD_MER).sum()), float(rates.mean()), float(capped.mean()))
 
 
-def render_calibration(calibration: Calibration) -> str:
+def render_calibration(calibration: Calibration, screen: Screen = Screen()) -> str:
     """The calibration as text: what it was counted over, alpha by alpha, metric by metric, and the recommendation."""
     chosen = calibration.recommendation
     curve = calibration.curves[chosen.metric]
     alphas = sorted({*COARSE_ALPHAS, chosen.alpha})
     parts = [
         _summary(calibration),
-        _alphas_table(curve, alphas, chosen.alpha, calibration.references is not None),
-        _metrics_table(calibration),
+        aligned(_alphas_table(curve, alphas, chosen.alpha, calibration.references is not None), screen),
+        aligned(_metrics_table(calibration), screen),
         *_measures(calibration),
         f"Recommended: {chosen.metric} with alpha {chosen.alpha:.2f}: {chosen.why}.",
     ]
@@ -130,7 +131,9 @@ def _measures(calibration: Calibration) -> list[str]:
     ]
 
 
-def _alphas_table(curve: MetricCurve, alphas: Sequence[float], recommended: float, with_references: bool) -> str:
+def _alphas_table(
+    curve: MetricCurve, alphas: Sequence[float], recommended: float, with_references: bool
+) -> list[list[str]]:
     head = [curve.metric, "kept", "hours"]
     head += ["recall of bad", "good dropped", "true MER", "capped"] if with_references else []
     rows = [head]
@@ -141,10 +144,10 @@ def _alphas_table(curve: MetricCurve, alphas: Sequence[float], recommended: floa
             row += [percent(point.recall), percent(point.good_dropped), _rate(point.true_mer)]
             row.append(_rate(point.capped_true_mer))
         rows.append(row)
-    return aligned(rows)
+    return rows
 
 
-def _metrics_table(calibration: Calibration) -> str:
+def _metrics_table(calibration: Calibration) -> list[list[str]]:
     paper = f"at {PAPER_ALPHA}"
     head = ["metric", f"kept {paper}", f"hours {paper}"]
     head += (
@@ -162,13 +165,7 @@ def _metrics_table(calibration: Calibration) -> str:
             where = "" if curve.max_recall_alpha is None else f" (at {curve.max_recall_alpha:.2f})"
             row += [percent(point.recall), percent(curve.max_recall) + where, percent(curve.mean_recall)]
         rows.append(row)
-    return aligned(rows)
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Cells as text in columns, two blanks between them."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return rows
 
 
 def percent(share: float | None) -> str:

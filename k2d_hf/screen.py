@@ -1,0 +1,187 @@
+"""Text for a terminal: tables that fit its columns, and what its encoding cannot show written so that it can."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+GAP = "  "
+_NAMES = 0.4  # most of the screen that the first column of a table may take
+_PLAIN = {"±": "+/-", "→": "->", "×": "x", "…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"'}
+_PLAINLY = str.maketrans(_PLAIN)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What text is laid out for: columns, None for no end of them, and an encoding."""
+
+    width: int | None = None
+    encoding: str = "utf-8"
+
+    @classmethod
+    def of(cls, stream: TextIO) -> Screen:
+        """The terminal's, or the 80 columns that a file or a pipe is read in."""
+        return cls(max(40, shutil.get_terminal_size((80, 24)).columns), encoding_of(stream))
+
+
+def encoding_of(stream: TextIO) -> str:
+    """The encoding of a stream; UTF-8 of one that holds text."""
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    r"""The text as an encoding can hold it: `±` as `+/-`, and what has no such form as `\u4eca`.
+
+    >>> printable("今天 ± 1 → a", "latin-1")
+    '\\u4eca\\u5929 +/- 1 -> a'
+    >>> printable("今天 ± 1")
+    '今天 ± 1'
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_PLAINLY).encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes.
+
+    >>> columns_of("a今é")
+    4
+    """
+    return sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def aligned(rows: Sequence[Sequence[str]], screen: Screen = Screen()) -> str:
+    """Cells as text in columns. The first row is the head, the first column names the rows.
+
+    Where that is wider than the screen, heads take several lines and long names lose their middle; what is still too
+    wide goes on below, with the names again.
+    """
+    rows = [[printable(cell, screen.encoding) for cell in row] for row in rows]
+    widths = _widths(rows)
+    if screen.width is None or _width(widths) <= screen.width:
+        return _lines(rows, widths)
+    names = shortened([row[0] for row in rows], round(screen.width * _NAMES))
+    rows = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
+    narrow = _narrow_heads(rows)
+    if _width(_widths(narrow)) <= screen.width:
+        rows = narrow
+    widths = _widths(rows)
+    return "\n\n".join(
+        _lines([[row[column] for column in block] for row in rows], [widths[column] for column in block])
+        for block in _blocks(widths, screen.width)
+    )
+
+
+def _narrow_heads(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The rows with heads that are no wider than their longest word or what stands below them."""
+    head, *body = rows
+    below = _widths(body) if body else [0] * len(head)
+    widths = [max([width, *map(columns_of, name.split())]) for name, width in zip(head, below, strict=True)]
+    heads = [wrapped(name, width) for name, width in zip(head, widths, strict=True)]
+    tall = max(map(len, heads))
+    lines = zip(*([*[""] * (tall - len(head)), *head] for head in heads), strict=True)  # the lowest lines are full
+    return [*map(list, lines), *map(list, body)]
+
+
+def _blocks(widths: Sequence[int], most: int) -> list[list[int]]:
+    """Indices of columns that go side by side, the first column in front of each; blocks are about as wide."""
+    blocks = _packed(widths, most)
+    while most > 1 and len(_packed(widths, most - 1)) == len(blocks):
+        most -= 1
+    return _packed(widths, most)
+
+
+def _packed(widths: Sequence[int], most: int) -> list[list[int]]:
+    blocks = [[0]]
+    for column in range(1, len(widths)):
+        if len(blocks[-1]) > 1 and _width([widths[index] for index in (*blocks[-1], column)]) > most:
+            blocks.append([0])
+        blocks[-1].append(column)
+    return blocks
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
+
+
+def _width(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _lines(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
+    padded = ([cell + " " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    lines = [GAP.join(row).rstrip() for row in padded]
+    return "\n".join(line for index, line in enumerate(lines) if line or index)
+
+
+def shortened(names: Sequence[str], most: int) -> list[str]:
+    """Names of at most `most` columns, a long one without its middle; names that differ go on differing.
+
+    >>> shortened(["student", "/home/me/runs/of/last/winter/student"], 20)
+    ['student', '/hom...inter/student']
+    """
+    short: list[str] = []
+    for name in names:
+        if columns_of(name) > most:
+            head, tail = (most - 3) // 4, most - 3 - (most - 3) // 4
+            name = _cut(name, head) + "..." + _cut(name[::-1], tail)[::-1]
+            alike = sum(other.partition("#")[0] == name for other in short)
+            name = name if not alike else f"{_cut(name, most - 3)}#{alike + 1}"
+        short.append(name)
+    return short
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text that fits `most` columns."""
+    taken = 0
+    for index, character in enumerate(text):
+        taken += _columns(character)
+        if taken > most:
+            return text[:index]
+    return text
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` columns, broken between words, and within those that are longer.
+
+    >>> wrapped("max. recall, over half kept", 12)
+    ['max. recall,', 'over half', 'kept']
+    """
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and columns_of(lines[-1]) + 1 + columns_of(word) <= width:
+            lines[-1] += " " + word
+            continue
+        if lines[-1]:
+            lines.append("")
+        while columns_of(word) > width:
+            start = _cut(word, max(width, 2))
+            lines[-1], word = start, word[len(start) :]
+            lines.append("")
+        lines[-1] = word
+    return lines
+
+
+def listed(pairs: Sequence[tuple[str, str]], screen: Screen = Screen()) -> str:
+    """Names and texts side by side, a text of several lines below itself."""
+    pairs = [(name, printable(text, screen.encoding)) for name, text in pairs]
+    indent = max(columns_of(name) for name, _ in pairs) + len(GAP)
+    lines = []
+    for name, text in pairs:
+        parts = [text] if screen.width is None else wrapped(text, screen.width - indent)
+        for part in parts:
+            lines.append(f"{name}{' ' * (indent - columns_of(name))}{part}".rstrip())
+            name = ""
+    return "\n".join(lines)
