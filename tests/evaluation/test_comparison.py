@@ -312,7 +312,8 @@ def test_the_verb_reads_folders_and_writes_the_table(tmp_path, capsys):
     assert (tmp_path / "table.md").read_text(encoding="utf-8").startswith("|  | runs |")
 
 
-def test_the_verb_takes_patterns_and_a_row(tmp_path, capsys):
+def test_the_verb_takes_patterns_and_a_row(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # of the terminal
     runs = [write_run(tmp_path / m, in_two_domains(f"lab-{m}", 3, 1, metric=m)) for m in ("full", "per")]
     table = tmp_path / "table.json"
     given = ["--recordings", "dev_*", "--recordings", "dev-broad_1*", "--against", "lab-full", "--output", str(table)]
