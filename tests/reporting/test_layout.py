@@ -52,6 +52,7 @@ def browser(tmp_path_factory):
     page = tmp_path_factory.mktemp("page") / "report.html"
     page.write_text(render_page(Page(crowded())), encoding="utf-8")
     with Chromium() as browser:
+        browser.ask("Emulation.setScrollbarsHidden", hidden=True)  # as they are in a picture
         browser.open(page)
         yield browser
 
