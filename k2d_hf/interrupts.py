@@ -48,7 +48,7 @@ def asked() -> bool:
 
 
 class Raised:
-    """While in this context, a Ctrl-C raises `KeyboardInterrupt`; where `end_at_once` was not called, nothing changes."""
+    """While in this context, a Ctrl-C raises `KeyboardInterrupt`; without `end_at_once` before, nothing changes."""
 
     def __enter__(self) -> None:
         self.ours = signal.getsignal(signal.SIGINT) is _end

@@ -27,6 +27,9 @@ class Screen:
         return cls(max(40, shutil.get_terminal_size((80, 24)).columns), encoding_of(stream))
 
 
+ENDLESS = Screen()
+
+
 def encoding_of(stream: TextIO) -> str:
     """The encoding of a stream; UTF-8 of one that holds text."""
     return getattr(stream, "encoding", None) or "utf-8"
@@ -62,7 +65,7 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def aligned(rows: Sequence[Sequence[str]], screen: Screen = Screen()) -> str:
+def aligned(rows: Sequence[Sequence[str]], screen: Screen = ENDLESS) -> str:
     """Cells as text in columns. The first row is the head, the first column names the rows.
 
     Where that is wider than the screen, heads take several lines and long names lose their middle; what is still too
@@ -121,7 +124,9 @@ def _width(widths: Sequence[int]) -> int:
 
 
 def _lines(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
-    padded = ([cell + " " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    padded = (
+        [cell + " " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)] for row in rows
+    )
     lines = [GAP.join(row).rstrip() for row in padded]
     return "\n".join(line for index, line in enumerate(lines) if line or index)
 
@@ -174,7 +179,7 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def listed(pairs: Sequence[tuple[str, str]], screen: Screen = Screen()) -> str:
+def listed(pairs: Sequence[tuple[str, str]], screen: Screen = ENDLESS) -> str:
     """Names and texts side by side, a text of several lines below itself."""
     pairs = [(name, printable(text, screen.encoding)) for name, text in pairs]
     indent = max(columns_of(name) for name, _ in pairs) + len(GAP)

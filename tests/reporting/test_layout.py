@@ -110,5 +110,9 @@ def test_a_table_that_is_cut_shows_that_there_is_more(browser, tmp_path, dark):
 def test_at_a_desk_tables_are_tables(browser):
     browser.resize(1280, 900)
     assert browser.evaluate(f"[...document.querySelectorAll('.scroll')].filter({OVERFLOWING}).length") == 0
-    assert browser.evaluate("[...document.querySelectorAll('table')].every(one => getComputedStyle(one).display == 'table')")
-    assert browser.evaluate("[...document.querySelectorAll('td')].every(one => getComputedStyle(one, '::before').content == 'none')")
+    assert browser.evaluate(
+        "[...document.querySelectorAll('table')].every(one => getComputedStyle(one).display == 'table')"
+    )
+    assert browser.evaluate(
+        "[...document.querySelectorAll('td')].every(one => getComputedStyle(one, '::before').content == 'none')"
+    )

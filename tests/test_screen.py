@@ -1,0 +1,207 @@
+"""Text for terminals: tables that fit 80 columns, and terminals that cannot show what is in the data."""
+
+import io
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from conftest import RECIPE
+
+from k2d_hf.cli import _parser, main
+from k2d_hf.evaluation.table import render_table
+from k2d_hf.screen import Screen, aligned, columns_of, listed, printable, shortened, wrapped
+
+LONG = "/home/somebody/" + "a-long-way/" * 12
+TEACHER = {
+    "mer": 0.2251, "zh_cer": 0.2, "en_wer": 0.305, "substitutions": 108, "deletions": 563, "insertions": 12,
+    "looping_outputs": 0, "rtf": 0.1204, "parameters": 72_593_920,
+}  # fmt: skip
+NARROW = Screen(80)
+ENCODINGS = "latin-1", "cp1252", "ascii"
+
+
+def fits(text, width=80):
+    """Whether every line fits, for the eye of whoever reads a failure."""
+    return [line for line in text.splitlines() if columns_of(line) > width] == []
+
+
+def test_text_is_written_as_the_encoding_allows():
+    assert printable("今天 é ±", "utf-8") == "今天 é ±"
+    assert printable("今天 é ±", "latin-1") == "\\u4eca\\u5929 é +/-"
+    assert printable("é → ± …", "ascii") == "\\xe9 -> +/- ..."
+    assert printable("caf\udce9.wav") == "caf\\udce9.wav"  # a name that is no UTF-8
+    for encoding in ENCODINGS:
+        printable("".join(map(chr, range(0x3000))), encoding).encode(encoding)
+
+
+def test_a_table_that_fits_is_one_and_a_wide_one_goes_on_below():
+    rows = [["", "long head, of words", "MER %"], ["teacher", "1", "2"], ["講課", "3", "4"]]
+    assert aligned(rows, Screen(40)).splitlines() == [
+        "         long head, of words  MER %",
+        "teacher  1                    2",
+        "講課     3                    4",  # two columns a character
+    ]
+    assert aligned(rows, Screen(24)).splitlines() == [
+        "         long",
+        "         head,",
+        "         of     MER",
+        "         words  %",
+        "teacher  1      2",
+        "講課     3      4",
+    ]
+    wide = [["", *(f"column{index}" for index in range(20))], ["teacher", *map(str, range(20))]]
+    blocks = aligned(wide, NARROW).split("\n\n")
+    assert len(blocks) > 1
+    assert [cell for block in blocks for cell in block.splitlines()[0].split()] == wide[0][1:]
+    assert all(block.splitlines()[1].startswith("teacher  ") for block in blocks)
+    assert fits("\n".join(blocks))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["teacher", "student, before", "student"], [LONG + "one", LONG + "two"], ["https://host/" + "x/" * 99] * 2],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_the_table_of_an_evaluation_fits(names, encoding):
+    names = [f"{name}{' 講課' * index}" for index, name in enumerate(names)]
+    table = render_table(
+        {name: TEACHER | {"rtf": 0.1204 / (1 + index)} for index, name in enumerate(names)},
+        replace(NARROW, encoding=encoding),
+    )
+    assert fits(table)
+    assert table.endswith(f"{len(names)}.0x faster")
+    assert "108/563/12" in table
+    table.encode(encoding)
+
+
+def test_names_that_differ_go_on_differing():
+    names = [LONG + "one", LONG + "two", "x" * 40 + LONG, "x" * 40 + LONG + LONG, "short"]
+    short = shortened(names, 24)
+    assert len(set(short)) == len(names)
+    assert all(columns_of(name) <= 24 for name in short)
+    assert short[0].endswith("one")
+    assert short[-1] == "short"
+
+
+def test_texts_are_broken_between_words():
+    assert wrapped("a bc " + "x" * 25 + " d", 10) == ["a bc", "x" * 10, "x" * 10, "xxxxx d"]
+    assert all(columns_of(line) <= 10 for line in wrapped("今天我們要介紹 business model 的基本概念", 10))
+    assert listed([("data", "some words here"), ("disk", "1 GB")], Screen(16)).splitlines() == [
+        "data  some words",
+        "      here",
+        "disk  1 GB",
+    ]
+
+
+# The verbs
+
+
+@pytest.fixture(scope="module")
+def chinese(workplace, tmp_path_factory):
+    """The workplace again, in folders and under names that Latin-1 does not have."""
+    folder = tmp_path_factory.mktemp("講課") / "錄音"
+    shutil.copytree(workplace, folder)
+    (folder / "recordings" / "one.flac").rename(folder / "recordings" / "第一講.flac")
+    (folder / "recordings" / "broken.wav").rename(folder / "recordings" / "壞掉.wav")
+    text = RECIPE.replace("name: tiny", "name: 講課").replace("report: {enabled: false}", "report: {student: false}")
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def on_terminal(command, **environment):
+    """Exit status of a command on a terminal of its own, and all bytes that it shows."""
+    here, there = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "k2d_hf", *map(str, command)],
+        stdin=there, stdout=there, stderr=there, env=os.environ | environment,
+    )  # fmt: skip
+    os.close(there)
+    shown = b""
+    while True:
+        try:
+            part = os.read(here, 1 << 16)
+        except OSError:  # nobody writes there any more
+            part = b""
+        if not part:
+            break
+        shown += part
+    os.close(here)
+    return process.wait(60), shown
+
+
+@pytest.fixture(scope="module")
+def run(chinese):
+    """A run of a whole recipe on a terminal that knows Latin-1 and has 80 columns, and what it showed."""
+    size = {"PYTHONIOENCODING": "latin-1", "COLUMNS": "80"}
+    return chinese / "結果", *on_terminal(["run", chinese / "recipe.yaml", "--output", chinese / "結果"], **size)
+
+
+def test_a_run_on_a_latin_1_terminal_shows_bars_and_names_in_ascii(run):
+    output, status, shown = run
+    assert status == 0, shown.decode("latin-1")
+    assert max(shown) < 0x80
+    assert b"\\u8b1b\\u8ab2" in shown  # the recipe's name
+    assert rb"\u7d50\u679c/report.html" in shown
+    assert b"################ 6/6 transcripts" in shown or b"3 models, 1 recording" in shown
+    assert "講課" in (output / "log.txt").read_text(encoding="utf-8")
+    table = shown.decode().replace("\r", "").split("MER %")[1].split("Load it")[0]
+    assert fits(table)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_no_verb_stumbles_over_what_the_terminal_cannot_show(run, chinese, encoding, tmp_path, monkeypatch):
+    """What makes no model work; label, validate and so on print through the same lines as the run above."""
+    output, here = run[0], tmp_path / "輸出"
+    other = shutil.copytree(output, tmp_path / "另一")
+    said = chinese / "說的.jsonl"
+    rows = [
+        {"audio": f"recordings/{name}", "segments": [{"start": 0, "end": 25, "text": "今天"}]}
+        for name in ("第一講.flac", "two.flac")
+    ]
+    said.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    commands = [
+        ["calibrate", output / "validated", "--references", said, "--output", here / "calibration"],
+        ["compare", output, other],
+        ["report", output, "--references", said, "--output", here / "報告.html", "--megabytes", "0"],
+        ["run", "--dry-run", chinese / "recipe.yaml", "--output", output],
+        ["student", chinese / "teacher", "--output", here / "學生", "--decoder-layers", "2"],
+        ["export", output / "student", "--to", "ctranslate2", "--output", here / "匯出"],
+        ["import-ctranslate2", here / "匯出", "--output", here / "匯入"],
+        ["evaluate", chinese / "teacher", here / "學生", "--data", chinese / "dev.jsonl", "--language", "zh"],
+        ["evaluate", chinese / "沒有", "--data", chinese / "dev.jsonl"],
+        ["label", chinese / "沒有", "--teacher", chinese / "teacher", "--output", here / "x"],
+        ["push", here / "沒有", "--repo-id", "me/x"],
+    ]
+    for command in commands:
+        wrong = "沒有" in str(command)
+        streams = {
+            name: io.TextIOWrapper(io.BytesIO(), encoding, errors)
+            for name, errors in (("stdout", "strict"), ("stderr", "strict"))
+        }
+        for name, stream in streams.items():
+            monkeypatch.setattr(sys, name, stream)
+        status = main([str(part) for part in command])
+        monkeypatch.undo()
+        shown = {}
+        for name, stream in streams.items():
+            stream.flush()
+            shown[name] = stream.buffer.getvalue().decode(encoding)
+        assert status == wrong, (command[0], shown)
+        assert "\\u" in shown["stderr" if wrong else "stdout"], (command, shown)
+        assert "?" not in shown["stdout"]
+        if command[0] in ("calibrate", "compare", "evaluate") or "--dry-run" in command:
+            tables = [part for part in shown["stdout"].split("\n\n") if "  " in part]
+            assert tables or wrong
+            assert all(fits(part) for part in tables if "\n" in part), (command, shown)
+
+
+def test_help_is_ascii():
+    """So that any terminal shows it."""
+    (verbs,) = (action for action in _parser()._actions if action.dest == "verb")
+    for parser in (_parser(), *verbs.choices.values()):
+        parser.format_help().encode("ascii")
