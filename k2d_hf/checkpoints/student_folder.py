@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
-TOKENIZER += ("merges.txt", "normalizer.json")
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "normalizer.json"),
+)
 FEATURES = "preprocessor_config.json"
 # transformers 5 puts the feature extractor in here, over which 4.49 fails to build a processor; 5 reads FEATURES too.
 NESTED = "processor_config.json"

@@ -191,7 +191,7 @@ def create_student(
     student.load_state_dict(weights, assign=True)
     student.tie_weights()
     student.generation_config = copy.deepcopy(teacher.generation_config)
-    _complete(student, teacher.config.name_or_path, tokenizer)
+    _complete(student, teacher.config.name_or_path or "", tokenizer)
     student.generation_config = student_generation_config(
         student.generation_config,
         decoder,

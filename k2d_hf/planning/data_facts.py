@@ -64,8 +64,9 @@ def look_at_data(data: DataSettings) -> DataFacts:
 
 
 def _listed(data: DataSettings, *, group_by: str | None = None) -> Dataset:
-    columns = {"audio_column": data.audio_column, "reference_column": data.reference_column}
-    return load_recordings(data.source, **columns, group_by=group_by)
+    return load_recordings(
+        data.source, audio_column=data.audio_column, reference_column=data.reference_column, group_by=group_by
+    )
 
 
 def _seconds_of(row: Mapping[str, Any]) -> float:
