@@ -12,7 +12,7 @@ from typing import Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.extras import install_hint
-from k2d_hf.scoring.text import is_han
+from k2d_hf.scoring.text import is_han, is_unspaced
 
 _HAN_VOICE = "cmn"
 # espeak-ng writes Mandarin tones after the vowel as digits, the digit 3 in the shape of U+025C.
@@ -24,17 +24,16 @@ def ipa_phones(tokens: Iterable[str], *, language: str) -> list[str]:
     """IPA phones of the output of `mixed_tokens`, without stress and tone, every token at least one phone.
 
     `language` is an espeak-ng voice (`en-us`, `hi`, `es`, ...). Han characters are read by the Mandarin voice in whole
-    runs: any other voice reads each of them as "Chinese letter", and so makes all of them equal.
+    runs: any other voice reads each of them as "Chinese letter", and so makes all of them equal. Characters of scripts
+    without blanks, such as Thai, are read in whole runs too, for their letters are no words.
 
     Raises K2DError for an unknown voice, or where the extra `espeak` is not installed.
     """
     phones: list[str] = []
-    for han, group in groupby(tokens, is_han):
-        if han:
-            phones.extend(_read("".join(group), _HAN_VOICE))
-        else:
-            for token in group:
-                phones.extend(_read(token, language))
+    for voice, group in groupby(tokens, lambda token: _HAN_VOICE if is_han(token) else language):
+        for unspaced, spoken in groupby(group, lambda token: is_han(token) or is_unspaced(token)):
+            for part in ["".join(spoken)] if unspaced else spoken:
+                phones.extend(_read(part, voice))
     return phones
 
 

@@ -38,6 +38,8 @@ _PHONES: dict[str, str] = {}
 _codes_lock = threading.Lock()
 # Canonical combining classes from here on are accents, tones and vowel points; below are nuktas and kana voicing.
 _FIRST_ACCENT_CLASS = 9
+# But for the vowels of Thai and Lao (u and uu) and of Tibetan, which are no less spoken than the others of their scripts.
+_VOWEL_CLASSES = frozenset({103, 118, 129, 130, 132})
 
 
 def phonemes(text: str, *, alphabet: str = "arpabet", language: str = "en-us") -> list[str]:
@@ -111,7 +113,10 @@ def _word_phones(token: str) -> tuple[str, ...]:
     return tuple(
         character
         for character in decomposed
-        if unicodedata.combining(character) < _FIRST_ACCENT_CLASS and character != "'"
+        if character != "'"
+        and (
+            unicodedata.combining(character) < _FIRST_ACCENT_CLASS or unicodedata.combining(character) in _VOWEL_CLASSES
+        )
     )
 
 

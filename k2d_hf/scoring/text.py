@@ -1,6 +1,7 @@
 """Mixed tokens: the one tokenisation that every error rate, table and filter of this package is counted over.
 
-One token per Han, kana or Hangul character, one per word of any other script: the N of the mixed error rate (Eq. 3).
+One token per Han, kana or Hangul character, one per character of a script that is written without blanks (Thai, Lao,
+Khmer, Burmese), one per word of any other: the N of the mixed error rate (Eq. 3).
 """
 
 import re
@@ -12,10 +13,20 @@ from typing import Any
 
 import regex
 
+from k2d_hf.scoring.variants import fold_variants
+
 # U+3006, U+3031-3035 and U+30FC belong to no single script in Unicode, yet are written as kana.
 _CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\u3006\u3031-\u3035\u30fc"
-_LETTER = rf"[\p{{L}}--[{_CHARACTERS}]]"
-_INNER = rf"[[\p{{L}}\p{{M}}]--[{_CHARACTERS}]]"
+# Scripts of South East Asia that put no blank between words, where only a dictionary finds them: those of the line
+# breaking class SA (Unicode, UAX 14), and their neighbours Javanese and Balinese. Tibetan parts its syllables by a mark.
+_UNSPACED = (
+    r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Ahom}"
+    r"\p{Javanese}\p{Balinese}"
+)
+# A character of theirs is an extended grapheme cluster (UAX 29). NFKC takes SARA AM (Thai, Lao) apart: it stays one.
+_CLUSTER = rf"(?=[[{_UNSPACED}]&&[\p{{L}}\p{{Mc}}]])\X(?:(?<=\u0e4d)\u0e32|(?<=\u0ecd)\u0eb2)?+"
+_LETTER = rf"[\p{{L}}--[{_CHARACTERS}{_UNSPACED}]]"
+_INNER = rf"[[\p{{L}}\p{{M}}]--[{_CHARACTERS}{_UNSPACED}]]"
 _DIGIT = r"[\p{N}--\p{Han}]"
 
 # Marks belong to the word, or every Indic word would break at its vowel signs. Possessive quantifiers keep it linear.
@@ -25,6 +36,7 @@ _RUN = regex.compile(
     rf"(?V1)[\u4e00-\u9fff]++|[a-z]++(?!{_INNER}|')"
     rf"|[[{_CHARACTERS}]&&[\p{{L}}\p{{N}}]]"
     rf"|{_LETTER}{_INNER}*+(?:'{_LETTER}{_INNER}*+)*+"
+    rf"|{_CLUSTER}"
     rf"|{_DIGIT}++(?:[.,]{_DIGIT}++)*+"
 )
 # Single letters only, from the first to the last: "u.s.a." is an acronym, "study.so" and "v.so" are sloppy full stops.
@@ -32,6 +44,9 @@ _ACRONYM = regex.compile(
     rf"(?V1)(?<![{_INNER}'])(?<!{_INNER}\.){_LETTER}\p{{M}}*+(?:\.{_LETTER}\p{{M}}*+)++\.?+(?!{_INNER})"
 )
 _HAN = regex.compile(r"(?V1)[\p{Han}&&[\p{L}\p{N}]]")
+_UNSPACED_LETTER = regex.compile(rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{Mc}}]]")
+# The tone mark comes before the rest of SARA AM in what NFKC makes of one, behind it where it was typed in two pieces.
+_SARA_AM = re.compile("\u0e4d([\u0e48-\u0e4b])(?=\u0e32)|\u0ecd([\u0ec8-\u0ecb])(?=\u0eb2)")
 # What code-switched Mandarin consists of once it is folded: ASCII without capitals, the main block of Han, punctuation.
 # A text of nothing else has the same runs by `re`, in less than half the time.
 _UNUSUAL = re.compile("[^\x00-@\\[-\x7f\u4e00-\u9fff\u3000-\u3002\u3008-\u3011\u2014\u201c\u201d]")
@@ -59,9 +74,11 @@ def mixed_tokens(text: str) -> list[str]:
     """Tokens of `text` for the mixed error rate, in order.
 
     Special tokens `<|...|>` are dropped; curly apostrophes, compatibility forms (NFKC), case and dotted acronyms are
-    folded; Traditional becomes Simplified over the whole string. Then one token per Han, kana or Hangul character, one
-    per digit run (inner `.` and `,` stay) and one per run of letters and marks of any other script (inner apostrophes
-    stay). Letters and digits part: `GPT-4` and `gpt4` are both `gpt`, `4`. Numbers are not spelled out.
+    folded; Traditional becomes Simplified over the whole string, and variants of one character become one. Then one
+    token per Han, kana or Hangul character, one per character (grapheme cluster) of Thai, Lao, Khmer, Burmese and the
+    scripts like them, one per digit run (inner `.` and `,` stay) and one per run of letters and marks of any other
+    script (inner apostrophes stay). Letters and digits part: `GPT-4` and `gpt4` are both `gpt`, `4`. Numbers are not
+    spelled out.
     """
     return split_runs(mixed_runs(text))
 
@@ -83,6 +100,8 @@ def mixed_runs(text: str) -> list[str]:
             text = _MANY_MARKS.sub(r"\1", text)
         # Lower-casing can open a composition that did not exist before (J + caron), hence the second normalisation.
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+        if "\u0e4d" in text or "\u0ecd" in text:
+            text = _SARA_AM.sub(lambda match: match.group()[::-1], text)
     if "." in text:
         text = _ACRONYM.sub(lambda match: match.group().replace(".", ""), text)
     text = to_simplified(text)
@@ -106,17 +125,27 @@ def drop_special_tokens(text: str) -> str:
 
 
 def to_simplified(text: str) -> str:
-    """`text` with Traditional Chinese as Simplified (OpenCC `t2s`): characters only, vocabulary is left as it is.
+    """`text` with Traditional Chinese as Simplified: OpenCC's `t2s`, then the variants that it leaves (`fold_variants`).
 
-    Give whole strings: the reading of some characters depends on their neighbours (乾燥, 乾隆).
+    Characters only: vocabulary is left as it is. Give whole strings: the reading of some characters depends on their
+    neighbours (乾燥, 乾隆).
     """
-    return text if text.isascii() else _converter().convert(_SURROGATE.sub(" ", text))
+    if text.isascii():
+        return text
+    # 着 first: `t2s` knows phrases with it (藉着), and none of those in which Taiwan writes 著 for it.
+    return fold_variants(_converter().convert(_SURROGATE.sub(" ", text).replace("著", "着")))
 
 
 @lru_cache(maxsize=1 << 16)
 def is_han(token: str) -> bool:
     """Whether a token of `mixed_tokens` is a Han character (Mandarin CER) or not (English WER)."""
     return _HAN.match(token) is not None
+
+
+@lru_cache(maxsize=1 << 12)
+def is_unspaced(token: str) -> bool:
+    """Whether a token of `mixed_tokens` is a character of a script that is written without blanks, such as Thai."""
+    return _UNSPACED_LETTER.match(token) is not None
 
 
 def _converter() -> Any:

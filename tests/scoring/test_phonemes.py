@@ -51,6 +51,11 @@ def pinyin(parts):
         ("2023 3.5 1,000", list("2023351000")),
         ("Москва", list("москва")),
         ("नमस्ते", words("न म स त े")),
+        ("ใช้ GPU", [*"ใช", *words("JH UW")]),
+        ("ครู คร", list("ครูคร")),
+        ("ນຸ ນ", list("ນຸນ")),
+        ("မြန်", list("မြန")),
+        ("ខ្មែរ", list("ខមែរ")),
         ("한국", ["\u1112", "\u1161", "\u11ab", "\u1100", "\u116e", "\u11a8"]),
         ("か が", ["か", "か", "\u3099"]),
     ],
@@ -172,6 +177,7 @@ def test_the_dictionary_carries_its_licence_and_no_time_stamp():
         ("machine", "en-us", "m ə ʃ iː n"),
         ("मशीन machine", "hi", "m ə ʃ iː n m ə ʃ iː n"),
         ("學習", "en-us", "ɕ yɛ ɕ i"),
+        ("မြန်မာ GPU", "my", "m r n m t s dʒ iː p iː j uː"),  # as one word: alone each is told by its letter's name
         ("GPT", "en-us", "dʒ iː p iː t iː"),
     ],
 )

@@ -3,10 +3,19 @@ import threading
 import unicodedata
 
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2d_hf.scoring.text import drop_special_tokens, is_han, mixed_runs, mixed_tokens, split_runs, to_simplified
+from k2d_hf.scoring.text import (
+    drop_special_tokens,
+    is_han,
+    is_unspaced,
+    mixed_runs,
+    mixed_tokens,
+    split_runs,
+    to_simplified,
+)
 
 # Pieces of usual and unusual text, and what folds into either.
 MIXED_TEXT = st.lists(
@@ -50,7 +59,18 @@ def words(text):
         ("かが", ["か", "が"]),
         ("가나 한", words("가 나 한")),
         ("नमस्ते क्षेत्र में", words("नमस्ते क्षेत्र में")),
-        ("தமிழ் বাংলা ไทยนี้", words("தமிழ் বাংলা ไทยนี้")),
+        ("தமிழ் বাংলা ไทยนี้", words("தமிழ் বাংলা ไ ท ย นี้")),
+        ("ใช้ GPU train โมเดล", words("ใ ช้ gpu train โ ม เ ด ล")),
+        ("ใช้GPU4ตัว", words("ใ ช้ gpu 4 ตั ว")),
+        ("๓๖๐ องศา ๑๒.๕", words("๓๖๐ อ ง ศ า ๑๒.๕")),
+        ("น้ำ กำลัง", words("น้ำ กำ ลั ง")),
+        ("คนๆ ก.พ. ฯลฯ", words("ค น ๆ ก พ ฯ ล ฯ")),
+        ("ພາສາ ນ້ຳ", words("ພ າ ສ າ ນ້ຳ")),
+        ("ខ្ញុំ\u200bភាសា។", regex.findall(r"\X", "ខ្ញុំភាសា")),
+        ("ကျွန်တော် ၁၂ ခု၊", [*regex.findall(r"\X", "ကျွန်တော်"), "၁၂", *regex.findall(r"\X", "ခု")]),
+        ("ꦗꦮ ᦟᦹ", words("ꦗ ꦮ ᦟ ᦹ")),
+        ("བོད་ཡིག", words("བོད ཡིག")),
+        ("我用ไทย們", words("我 用 ไ ท ย 们")),
         ("مرحبا Привет γειά", words("مرحبا привет γειά")),
         ("می\u200cخواهم co\u00adop", ["میخواهم", "coop"]),
         ("१२ हिन्दी٣", words("१२ हिन्दी ٣")),
@@ -81,6 +101,30 @@ def test_to_simplified_changes_characters_and_no_vocabulary(traditional, simplif
 )
 def test_is_han(token, han):
     assert is_han(token) is han
+
+
+UNSPACED = st.text(alphabet="กนชใัี้ำิุๆ๑ພານ້ໍຳកខ្ញុំាမြန်ာေး္ကa3我 .")
+
+
+@given(UNSPACED)
+def test_scripts_without_blanks_come_by_character_and_no_accent_alone(text):
+    for token in mixed_tokens(text):
+        if not is_unspaced(token):
+            continue
+        assert unicodedata.category(token[0]) != "Mn"
+        clusters = regex.findall(r"\X", token.replace("\u0e4d\u0e32", "\u0e33").replace("\u0ecd\u0eb2", "\u0eb3"))
+        assert len(clusters) == 1
+
+
+@given(UNSPACED)
+def test_blanks_between_their_words_do_not_matter(text):
+    letters = mixed_tokens("".join(token for token in mixed_tokens(text) if is_unspaced(token)))
+    assert mixed_tokens(" ".join(letters)) == letters
+
+
+def test_sara_am_is_one_character_however_it_was_typed():
+    assert mixed_tokens("น้ำ") == mixed_tokens("นํ้า") == mixed_tokens("น้ํา")
+    assert len(mixed_tokens("ນ້ຳ")) == len(mixed_tokens("ນໍ້າ")) == 1
 
 
 def test_special_tokens_leave_what_they_part_apart():
