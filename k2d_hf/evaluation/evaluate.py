@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ class Evaluation:
     engine: str
     language: str | None
     beam_size: int
+    insertions_by_script: dict[str, int] = field(default_factory=dict)  # tokens; and marks, where they loop
     skipped: list[dict[str, Any]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -169,6 +171,7 @@ def evaluate_model(
         engine=transcriber.engine,
         language=options.language,
         beam_size=options.beam_size,
+        insertions_by_script=dict(errors.insertions_by_script),
         skipped=skipped,
         transcripts=[
             {**_named(row), "reference": row["reference"], "hypothesis": text, "looping_windows": count}
@@ -180,12 +183,19 @@ def evaluate_model(
 def looping_windows(segments: Sequence[Segment]) -> int:
     """How many windows of 30 s hold looping text; a segment counts where it starts.
 
-    h(T) of Eq. 1 is made for chunks: in the text of an hour, phrases that the speaker likes occur often enough.
+    h(T) of Eq. 1 is made for chunks: in the text of an hour, phrases that the speaker likes occur often enough. But
+    nobody says marks: windows that hold nothing else are looked at together, for as long as they follow each other.
     """
     windows: dict[int, list[str]] = {}
     for segment in segments:
         windows.setdefault(int(segment.start // CHUNK_SECONDS), []).append(segment.text)
-    return sum(is_looping(join_texts(texts)) for texts in windows.values())
+    texts = [join_texts(windows[window]) for window in sorted(windows)]
+    loops = sum(map(is_looping, texts))
+    for marks, group in groupby(texts, lambda text: not mixed_tokens(text) and not is_looping(text)):
+        together = list(group)
+        if marks and is_looping(join_texts(together)):
+            loops += len(together)
+    return loops
 
 
 def _named(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "deletions": errors.mixed.deletions,
         "insertions": errors.mixed.insertions,
         "looping_outputs": None if None in loops else sum(loops),
+        "insertions_by_script": dict(errors.insertions_by_script),
     }
 
 

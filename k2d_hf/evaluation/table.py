@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
+from k2d_hf.scoring.insertions import insertions_text
 from k2d_hf.screen import ENDLESS, Screen, aligned, columns_of, wrapped
 
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
+WIDTH = 80  # of a terminal, where none is known
 COLUMNS = ("MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "params")
 
 
@@ -17,18 +20,34 @@ def table_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
-    """The table as text; at its end, how much faster the last row is than the first."""
+    """The table as text; at its end, how much faster the last row is than the first.
+
+    Below it what models wrote that nobody said, by script; nothing where there is none.
+    """
     rows = [["", *COLUMNS], *table_rows(evaluations)]
     table = aligned(rows, screen)
     figures = list(evaluations.values())
-    if len(figures) < 2 or figures[-1]["rtf"] <= 0:
+    if len(figures) > 1 and figures[-1]["rtf"] > 0:
+        ratio = speed_up(figures[0], figures[-1])
+        compared = f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x slower"
+        if screen.width is None or columns_of(table.splitlines()[-1]) + 3 + len(compared) <= screen.width:
+            table += f"   {compared}"
+        else:
+            table = "\n".join([table, *wrapped(f"{rows[-1][0]} against {rows[1][0]}: {compared}", screen.width)])
+    inserted = "; ".join(f"{name} {text}" for name, text in inserted_rows(evaluations))
+    if not inserted:
         return table
-    ratio = speed_up(figures[0], figures[-1])
-    said = f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x slower"
-    last = table.splitlines()[-1]
-    if screen.width is None or columns_of(last) + 3 + len(said) <= screen.width:
-        return f"{table}   {said}"
-    return "\n".join([table, *wrapped(f"{rows[-1][0]} against {rows[1][0]}: {said}", screen.width)])
+    indent = " " * len("inserted: ")
+    return "\n".join([table, *wrap(f"inserted: {inserted}", screen.width or WIDTH, subsequent_indent=indent)])
+
+
+def inserted_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Name of each model that wrote more than was said, and what, by script: `12 Han, 3 Latin, 223 marks`."""
+    rows = [
+        (TITLES.get(name, name), insertions_text(figures.get("insertions_by_script") or {}))
+        for name, figures in evaluations.items()
+    ]
+    return [row for row in rows if row[1]]
 
 
 def speed_up(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> float:

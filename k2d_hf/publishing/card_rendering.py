@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from k2d_hf.console import minutes
-from k2d_hf.evaluation.table import COLUMNS, millions, speed_up, table_rows
+from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, speed_up, table_rows
 from k2d_hf.publishing.card_names import escaped, hub_id, one_line
 from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.publishing.opened_with import opened_with
@@ -161,7 +161,9 @@ def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
     if "teacher" in figures and "student" in figures and min(row["rtf"] for row in figures.values()) > 0:
         ratio = speed_up(figures["teacher"], figures["student"])
         speed = f"The student is {ratio:.1f} times as fast as its teacher."
-    return {"how": Markdown(how), "table": _table(["model", *COLUMNS], table_rows(figures)), "speed": speed}
+    table = _table(["model", *COLUMNS], table_rows(figures))
+    inserted = "; ".join(f"{title}: {text}" for title, text in inserted_rows(figures))
+    return {"how": Markdown(how), "table": table, "inserted": inserted, "speed": speed}
 
 
 def _log_table(log: Sequence[Mapping[str, Any]]) -> Markdown | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from k2d_hf.evaluation.table import COLUMNS, TITLES, millions, speed_up, table_rows
+from k2d_hf.evaluation.table import COLUMNS, TITLES, inserted_rows, millions, speed_up, table_rows
 from k2d_hf.reporting.chunks import KEPT
 from k2d_hf.reporting.clips import Clip
 from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts
@@ -104,7 +104,14 @@ def _evaluation(facts: RunFacts) -> dict[str, Any]:
             f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}, long-form by "
             f"{first['engine']}, beam {first['beam_size']}."
         )
-    return {"columns": COLUMNS, "rows": rows, "how": how, "intervals": bool(facts.intervals)}
+    inserted = "; ".join(f"{title}: {text}" for title, text in inserted_rows(facts.evaluation))
+    return {
+        "columns": COLUMNS,
+        "rows": rows,
+        "how": how,
+        "inserted": inserted,
+        "intervals": bool(facts.intervals),
+    }
 
 
 def _shares(facts: RunFacts) -> list[dict[str, Any]]:

@@ -3,11 +3,12 @@
 Counts, not rates, are what adds up: a corpus is the sum of its examples, and its rate the rate of that sum.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rapidfuzz.distance import Levenshtein
 
+from k2d_hf.scoring.insertions import MARKS, added, by_script, marks_in_rows
 from k2d_hf.scoring.text import is_han, mixed_tokens
 
 
@@ -47,11 +48,12 @@ class ErrorCounts:
 
 @dataclass(frozen=True)
 class MixedErrors:
-    """Counts over all mixed tokens, over Han characters alone and over all other tokens alone."""
+    """Counts over all mixed tokens, over Han characters alone and over all other tokens alone; insertions by script."""
 
     mixed: ErrorCounts = ErrorCounts()
     mandarin: ErrorCounts = ErrorCounts()
     english: ErrorCounts = ErrorCounts()
+    insertions_by_script: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def mer(self) -> float:
@@ -65,11 +67,19 @@ class MixedErrors:
 
     @property
     def en_wer(self) -> float | None:
-        """Word error rate of everything that is not Han; None where the references hold no such token."""
+        """Error rate of everything that is not Han; None where the references hold no such token.
+
+        By word, and by character where `mixed_tokens` gives characters: kana, Hangul, Thai and the scripts like it.
+        """
         return self.english.rate if self.english.reference_length else None
 
     def __add__(self, other: "MixedErrors") -> "MixedErrors":
-        return MixedErrors(self.mixed + other.mixed, self.mandarin + other.mandarin, self.english + other.english)
+        return MixedErrors(
+            self.mixed + other.mixed,
+            self.mandarin + other.mandarin,
+            self.english + other.english,
+            added(self.insertions_by_script, other.insertions_by_script),
+        )
 
 
 def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCounts:
@@ -106,13 +116,29 @@ def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
     The split counts align the Han characters of both texts alone, and all other tokens alone. A word that one side
     wrote in the other language is thus a deletion in one part and an insertion in the other, so the parts do not sum
     to the whole.
+
+    Insertions by script align the tokens of one script alone in the same way: what was written in another script than
+    it was said counts in full, so they do not sum to those of the whole either. `marks` are no tokens: of them those
+    count that stand in a row more often than the reference's, as they do where a model loops.
     """
     reference_tokens, hypothesis_tokens = mixed_tokens(reference), mixed_tokens(hypothesis)
     return MixedErrors(
         mixed=count_errors(reference_tokens, hypothesis_tokens),
         mandarin=count_errors(_only(reference_tokens, han=True), _only(hypothesis_tokens, han=True)),
         english=count_errors(_only(reference_tokens, han=False), _only(hypothesis_tokens, han=False)),
+        insertions_by_script=_insertions(reference_tokens, hypothesis_tokens) | _inserted_marks(reference, hypothesis),
     )
+
+
+def _insertions(reference: list[str], hypothesis: list[str]) -> dict[str, int]:
+    said, written = by_script(reference), by_script(hypothesis)
+    counts = {script: count_errors(said.get(script, []), tokens).insertions for script, tokens in written.items()}
+    return {script: count for script, count in counts.items() if count}
+
+
+def _inserted_marks(reference: str, hypothesis: str) -> dict[str, int]:
+    count = marks_in_rows(hypothesis) - marks_in_rows(reference)
+    return {MARKS: count} if count > 0 else {}
 
 
 def _as_integers(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[list[int], list[int]]:

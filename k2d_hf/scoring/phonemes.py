@@ -38,7 +38,7 @@ _PHONES: dict[str, str] = {}
 _codes_lock = threading.Lock()
 # Canonical combining classes from here on are accents, tones and vowel points; below are nuktas and kana voicing.
 _FIRST_ACCENT_CLASS = 9
-# But for the vowels of Thai and Lao (u and uu) and of Tibetan, which are no less spoken than the others of their scripts.
+# But for the vowels u of Thai and Lao, and those of Tibetan, which are no less spoken than others of their scripts.
 _VOWEL_CLASSES = frozenset({103, 118, 129, 130, 132})
 
 
@@ -110,14 +110,12 @@ def _word_phones(token: str) -> tuple[str, ...]:
     word = "".join(character for character in decomposed if not unicodedata.combining(character))
     if word.isascii():
         return _english_phones(word)
-    return tuple(
-        character
-        for character in decomposed
-        if character != "'"
-        and (
-            unicodedata.combining(character) < _FIRST_ACCENT_CLASS or unicodedata.combining(character) in _VOWEL_CLASSES
-        )
-    )
+    return tuple(character for character in decomposed if character != "'" and not _is_accent(character))
+
+
+def _is_accent(character: str) -> bool:
+    position = unicodedata.combining(character)
+    return position >= _FIRST_ACCENT_CLASS and position not in _VOWEL_CLASSES
 
 
 @lru_cache(maxsize=1 << 12)

@@ -17,8 +17,8 @@ from k2d_hf.scoring.variants import fold_variants
 
 # U+3006, U+3031-3035 and U+30FC belong to no single script in Unicode, yet are written as kana.
 _CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\u3006\u3031-\u3035\u30fc"
-# Scripts of South East Asia that put no blank between words, where only a dictionary finds them: those of the line
-# breaking class SA (Unicode, UAX 14), and their neighbours Javanese and Balinese. Tibetan parts its syllables by a mark.
+# Scripts of South East Asia that put no blank between words, so that only a dictionary finds them: those of the line
+# breaking class SA (Unicode, UAX 14), and their kin Javanese and Balinese. Tibetan parts its syllables by a mark.
 _UNSPACED = (
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Ahom}"
     r"\p{Javanese}\p{Balinese}"
@@ -125,7 +125,7 @@ def drop_special_tokens(text: str) -> str:
 
 
 def to_simplified(text: str) -> str:
-    """`text` with Traditional Chinese as Simplified: OpenCC's `t2s`, then the variants that it leaves (`fold_variants`).
+    """`text` with Traditional Chinese as Simplified: OpenCC's `t2s`, then `fold_variants` for what that leaves.
 
     Characters only: vocabulary is left as it is. Give whole strings: the reading of some characters depends on their
     neighbours (乾燥, 乾隆).

@@ -149,6 +149,11 @@ LOOP = "謝謝大家收看" * 6
             [(30 * i, 30 * i + 5, "machine learning is fun") for i in range(20)],
             0,
         ),  # a favourite phrase in a long lecture
+        ([(0, 30, "《" * 223)], 1),
+        ([(0, 30, "《 " * 30), (30, 60, "♪" * 20), (60, 90, "-" * 5)], 2),
+        ([(30 * i, 30 * i + 30, "《《《") for i in range(9)], 9),  # a few at a time, and nothing else
+        ([(30 * i, 30 * i + 30, "《《《" + ("", "好")[i % 2]) for i in range(9)], 0),  # something was said in between
+        ([(0, 9, "好。"), (30, 39, "……"), (60, 69, "。。。"), (90, 99, "好！！！")], 0),
     ],
 )
 def test_loops_are_counted_in_windows_of_30_s(segments, loops):
@@ -159,6 +164,16 @@ def test_loops_are_told_of_each_recording(recordings):
     result = evaluate_model(ScriptedTranscriber({**SCRIPT, 4.0: [(0.0, 4.0, LOOP)]}), recordings)
     assert [row["looping_windows"] for row in result.transcripts] == [0, 1]
     assert result.looping_outputs == 1
+
+
+def test_what_an_error_rate_hides_is_told(tmp_path):
+    """Han in an English set has no rate of its own, and marks are no tokens."""
+    said = "we train a model"
+    recordings = Dataset.from_list([{"recording": make(tmp_path, 3.0), "reference": said}])
+    written = [(0, 1, said), (1, 2, "謝謝觀看"), (2, 3, "《" * 223)]
+    result = evaluate_model(ScriptedTranscriber({3.0: written}), recordings)
+    assert (result.zh_cer, result.en_wer, result.looping_outputs) == (None, 0.0, 1)
+    assert result.figures()["insertions_by_script"] == {"Han": 4, "marks": 223}
 
 
 # Real models

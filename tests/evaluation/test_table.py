@@ -42,6 +42,19 @@ def test_cells_follow_the_columns():
     }
 
 
+def test_what_was_inserted_stands_below_where_there_is_any():
+    inserted = {"insertions_by_script": {"Latin": 3, "marks": 223, "Han": 1200}}
+    models = {
+        "teacher": TEACHER | {"insertions_by_script": {}},
+        "student_before": STUDENT | inserted,
+        "student": STUDENT,
+    }
+    assert render_table(models).splitlines()[4:] == ["inserted: student, before 1,200 Han, 3 Latin, 223 marks"]
+    many = render_table({f"a model of a long name {n}": TEACHER | inserted for n in range(5)}).splitlines()
+    assert all(len(line) <= 80 for line in many[6:])
+    assert " ".join(" ".join(many[6:]).split()).count("1,200 Han, 3 Latin, 223 marks") == 5
+
+
 def test_numbers():
     assert millions(72_593_920) == "72.6 M"
     assert speed_up({"rtf": 0.2}, {"rtf": 0.05}) == pytest.approx(4.0)

@@ -17,6 +17,8 @@ TOKENS = st.lists(st.sampled_from(["我", "们", "a", "model", "3"]), max_size=8
         ("U.S. 的 GPT-4", "US的GPT4", ErrorCounts(0, 0, 0, 4)),
         ("謝謝 everyone", "", ErrorCounts(0, 3, 0, 3)),
         ("2023年有3個GPU", "二零二三年有三個GPU", ErrorCounts(2, 0, 3, 6)),
+        ("ใช้ GPU เทรน", "ใช GPU เทรนด์", ErrorCounts(1, 0, 1, 7)),
+        ("ภาษาไทย", "ภาษา ไทย", ErrorCounts(0, 0, 0, 7)),
         ("", "", ErrorCounts(0, 0, 0, 0)),
         ("", "hello 你好", ErrorCounts(0, 0, 3, 0)),
     ],
@@ -54,12 +56,40 @@ def test_one_wrong_character_is_not_a_wholly_wrong_sentence():
         ("今天講 machine learning", "今天講機器學習", 4 / 3, 1.0),
         ("hello there", "你好", None, 1.0),
         ("你好", "hello", 1.0, None),
+        ("ใช้ GPU", "ใช้ CPU", None, 1 / 3),
+        ("我ใช้", "我ใช", 0.0, 1 / 2),
         ("", "", None, None),
     ],
 )
 def test_mandarin_and_english_are_counted_apart(reference, hypothesis, zh_cer, en_wer):
     errors = mixed_errors(reference, hypothesis)
     assert (errors.zh_cer, errors.en_wer) == (pytest.approx(zh_cer), pytest.approx(en_wer))
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "insertions"),
+    [
+        ("we train a model", "we train a model 謝謝觀看", {"Han": 4}),
+        ("we use machine learning", "we use 機器學習", {"Han": 4}),  # all of it, whichever of it replaced a word
+        ("今天講 machine learning", "今天講 machine learning 3 times", {"digits": 1, "Latin": 1}),
+        ("ใช้ GPU", "ใช้ GPU มาก спасибо ありがと 감", {"Thai": 3, "Cyrillic": 1, "kana": 4, "Hangul": 1}),
+        ("我們用 GPU", "我们用 GPU，《好》……", {"Han": 1}),
+        ("我們", "《" * 223 + "我們", {"marks": 223}),
+        ("我們", "我們" + " 《 》" * 20, {"marks": 40}),
+        ("......! ... --- ***", "我", {"Han": 1}),
+        ("-" * 20, "-" * 25, {"marks": 5}),
+        ("<|0.00|>" * 9, "<|0.02|>" * 20, {}),
+        ("a b", "a", {}),
+        ("", "", {}),
+    ],
+)
+def test_insertions_are_told_by_script(reference, hypothesis, insertions):
+    assert mixed_errors(reference, hypothesis).insertions_by_script == insertions
+
+
+def test_insertions_by_script_add_up():
+    total = mixed_errors("a", "a 我") + mixed_errors("b", "b 我 c") + MixedErrors()
+    assert total.insertions_by_script == {"Han": 2, "Latin": 1}
 
 
 def test_a_corpus_is_the_sum_of_its_examples_and_not_the_mean_of_their_rates():

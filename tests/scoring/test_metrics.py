@@ -30,6 +30,15 @@ def test_mixed_error_rate():
     }
 
 
+def test_insertions_by_script_are_told_where_asked_for():
+    metric, pair = MixedErrorRate(), {"predictions": ["we train 謝謝觀看" + "《" * 223], "references": ["we train"]}
+    plain = metric.compute(**pair)
+    assert (plain["mer"], plain["zh_cer"], plain["en_wer"]) == (2.0, None, 0.0)
+    told = metric.compute(**pair, insertions_by_script=True)
+    assert told == {**plain, "insertions_by_script": {"Han": 4, "marks": 223}}
+    assert "insertions_by_script" not in plain
+
+
 def test_phoneme_error_rate():
     assert PhonemeErrorRate().compute(predictions=["他用 there 到"], references=["她用 their 道路"]) == {
         "per": pytest.approx(2 / 10),
