@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from k2d_hf.errors import K2DError
+
+JOINED = "long-form"
+"""Folder of recordings that were joined of utterances."""
+
+_DIGITS = 32  # of a hash, hexadecimal
+_LONGEST_NAME = 180  # bytes, beside the hash; file systems allow 255, and what is written aside needs some
+_KEPT = re.compile(rf"[0-9a-f]{{{_DIGITS}}}(-(?P<name>.+?))?(?P<extension>\.[^.%]*)?", re.DOTALL)
+# In the name of a file, on one system or another; and what has no bytes.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f%/\\:*?"<>|\ud800-\udfff]')
 
 
 def cache_root() -> Path:
@@ -25,18 +36,53 @@ def cache_root() -> Path:
     return (Path(shared).expanduser().absolute() if shared else Path.home() / ".cache") / "k2d_hf"
 
 
-def keep_in_cache(content: bytes | Callable[[], bytes], folder: str, extension: str, *, identity: bytes) -> Path:
+def keep_in_cache(
+    content: bytes | Callable[[], bytes], folder: str, extension: str, *, identity: bytes, name: str = ""
+) -> Path:
     """Return a file below the cache root that holds `content`, named by the hash of `identity`; written once.
 
-    Content that takes work to make is given as a function, which is called only where the file is not there.
+    Args:
+        content: what takes work to make is given as a function, which is called only where the file is not there.
+        folder: below the cache root.
+        extension: of the file.
+        identity: what the content depends on.
+        name: what it is called, any text: it comes behind the hash, and `name_of_kept` tells it.
     """
-    target = cache_root() / folder / (hashlib.sha256(identity).hexdigest()[:32] + extension)
+    called = "-" + _file_name(name, _LONGEST_NAME - len(extension)) if name else ""
+    target = cache_root() / folder / (hashlib.sha256(identity).hexdigest()[:_DIGITS] + called + extension)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         partial.write_bytes(content() if callable(content) else content)
         os.replace(partial, target)  # whole or not there, also when the run is killed
     return target
+
+
+def name_of_kept(path: str) -> str | None:
+    """The name that `keep_in_cache` was given for a file, "" if none; None of files that are not of the cache.
+
+    It ends as the file does, but for joined recordings, which are named after no file.
+    """
+    folder, file = os.path.split(path)
+    kept = _KEPT.fullmatch(file)
+    if kept is None or os.path.dirname(folder) != str(cache_root()):
+        return None
+    if not kept["name"]:
+        return ""
+    extension = "" if os.path.basename(folder) == JOINED else kept["extension"] or ""
+    return unquote(kept["name"]) + extension
+
+
+def _file_name(name: str, longest: int) -> str:
+    """A name that every file system takes, from which `unquote` makes the name again; cut where it is too long."""
+    quoted = ""
+    for character in name:
+        unsafe = _UNSAFE.match(character)
+        safe = "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass")) if unsafe else character
+        if len((quoted + safe).encode()) > longest:
+            break
+        quoted += safe
+    return quoted
 
 
 @contextmanager

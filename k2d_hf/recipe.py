@@ -57,7 +57,7 @@ class EvaluationDataSettings(DataSettings):
     streaming: bool = setting(False, "Always false: evaluation holds its recordings.")
     join_by: str | None = setting(
         None,
-        "Column such as session_id; utterances of equal value become one recording, in order.",
+        "Column such as session_id; utterances of equal value become one recording of that name, in order.",
         metavar="COLUMN",
     )
     join_pause: float = setting(

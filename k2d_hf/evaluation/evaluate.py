@@ -17,6 +17,7 @@ import numpy as np
 from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import nothing_to_measure
+from k2d_hf.evaluation.names import recording_names
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import Segment, join_texts
 from k2d_hf.labelling.recording_rows import span_fields, span_of
@@ -174,7 +175,7 @@ def evaluate_model(
         insertions_by_script=dict(errors.insertions_by_script),
         skipped=skipped,
         transcripts=[
-            {**_named(row), "reference": row["reference"], "hypothesis": text, "looping_windows": count}
+            {**_named(row, row["name"]), "reference": row["reference"], "hypothesis": text, "looping_windows": count}
             for row, text, count in zip(rows, texts, loops, strict=True)
         ],
     )
@@ -198,9 +199,9 @@ def looping_windows(segments: Sequence[Segment]) -> int:
     return loops
 
 
-def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+def _named(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Which recording a row is, in lists of them."""
-    return {"recording": row["recording"], **span_fields(*span_of(row))}
+    return {"recording": name, **span_fields(*span_of(row))}
 
 
 def _audio_of(row: Mapping[str, Any]) -> np.ndarray:
@@ -211,24 +212,25 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
     """Recordings with a reference and audio that can be read, and those left out with the reason."""
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    for row in recordings:
+    listed = list(recordings)
+    for row, called in zip(listed, recording_names([row.get("recording") or "" for row in listed]), strict=True):
         name, reference, language = row.get("recording"), row.get("reference"), None if given else language_of_row(row)
         if name is None:
             raise K2DError(f"no column recording among {', '.join(row)}: load_recordings makes one")
         if not mixed_tokens(reference or ""):
-            skipped.append({**_named(row), "reason": "no reference"})
+            skipped.append({**_named(row, called), "reason": "no reference"})
             continue
         if language is not None and not is_language(language):
-            skipped.append({**_named(row), "reason": UNKNOWN_LANGUAGE})
+            skipped.append({**_named(row, called), "reason": UNKNOWN_LANGUAGE})
             continue
         try:
             seconds = len(_audio_of(row)) / SAMPLE_RATE
         except AudioError as error:
             logger.warning("%s", error)
-            skipped.append({**_named(row), "reason": error.reason})
+            skipped.append({**_named(row, called), "reason": error.reason})
             continue
-        known = {"reference": reference, "language": language, "seconds": seconds}
-        rows.append({**_named(row), **known})
+        known = {"name": called, "reference": reference, "language": language, "seconds": seconds}
+        rows.append({**_named(row, name), **known})
     if not rows:
         raise nothing_to_measure(len(skipped), recordings)
     if skipped:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.cache import keep_in_cache
+from k2d_hf.cache import JOINED, keep_in_cache
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import join_texts
@@ -21,9 +22,14 @@ from k2d_hf.labelling.recordings import COLUMNS, advice_on_references, load_reco
 from k2d_hf.languages import language_of_row
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.storage import file_key
+from k2d_hf.wording import named
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+_TOLD = 20  # groups that a warning names
 
 
 def load_long_form(source: Any, *, join_by: str | None = None, join_pause: float = 0.0, **options: Any) -> Dataset:
@@ -42,18 +48,19 @@ def load_long_form(source: Any, *, join_by: str | None = None, join_pause: float
 
 
 def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
-    """One recording for each value of the column `group`, in the order in which the values come.
+    """One recording for each value of the column `group`, in the order in which the values come, and called by it.
 
     Audio is joined as it comes, with `pause` seconds of silence in between, and kept in the cache as 16-bit FLAC at
     16 kHz; references are joined likewise. The language is that of all utterances, or null where they differ.
-    Utterances without a reference are left out, sound and all: what is said in them could not be counted.
+    Utterances without a reference are left out, sound and all: what is said in them could not be counted. A group of
+    which an utterance cannot be read is left out whole. Both are counted in a warning, the groups by name.
 
     Args:
         utterances: columns `recording`, `reference`, `language` and `group`, and of spans `start` and `duration` (s).
         pause: seconds.
 
     Raises:
-        K2DError: if no utterance has a reference, or the audio of one cannot be read.
+        K2DError: if no utterance has a reference, or of every group one cannot be read.
     """
     from datasets import Dataset
 
@@ -66,19 +73,34 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
             f"none of {len(utterances)} utterances has a reference, so there is nothing to measure; "
             f"{advice_on_references(utterances)}"
         )
-    joined = [_joined(rows, pause) for rows in groups.values()]
+    count = sum(map(len, groups.values()))
+    if count < len(utterances):
+        logger.warning("left out %d of %d utterances: no reference", len(utterances) - count, len(utterances))
+    joined: list[dict[str, Any]] = []
+    lost: list[str] = []
+    for group, rows in groups.items():
+        try:
+            joined.append(_joined(group, rows, pause))
+        except AudioError as error:
+            lost.append(f"{named(group)} (utterance {error})")
+    if lost:
+        told = f"{len(lost)} of {len(groups)}: {'; '.join(lost[:_TOLD])}{'; ...' if lost[_TOLD:] else ''}"
+        if not joined:
+            raise K2DError(f"no recording can be joined, {told}; to join utterances every one is needed")
+        logger.warning("left out recordings that cannot be joined, %s", told)
     return Dataset.from_list(joined, features=utterances.select_columns(list(COLUMNS)).features)
 
 
-def _joined(rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
+def _joined(group: str, rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
     parts = [(row["recording"], *span_of(row)) for row in rows]
     languages = {language_of_row(row) for row in rows}
     spans = [
         [index, start, duration] for index, (_, start, duration) in enumerate(parts) if span_fields(start, duration)
     ]
     identity = json.dumps([[file_key(path) for path, _, _ in parts], pause, *spans]).encode()
+    kept = keep_in_cache(lambda: _flac(parts, pause), JOINED, ".flac", identity=identity, name=group)
     return {
-        "recording": str(keep_in_cache(lambda: _flac(parts, pause), "long-form", ".flac", identity=identity)),
+        "recording": str(kept),
         "reference": join_texts(row["reference"] for row in rows),
         "language": languages.pop() if len(languages) == 1 else None,
     }
@@ -90,10 +112,7 @@ def _flac(spans: Sequence[tuple[str, float, float | None]], pause: float) -> byt
     silence = np.zeros(round(pause * SAMPLE_RATE), dtype=np.float32)
     parts: list[np.ndarray] = []
     for path, start, duration in spans:
-        try:
-            parts += [read_audio(path, start, duration, within=True), silence]
-        except AudioError as error:
-            raise K2DError(f"utterance {error}; to join utterances every one is needed") from error
+        parts += [read_audio(path, start, duration, within=True), silence]
     file = io.BytesIO()
     soundfile.write(file, np.clip(np.concatenate(parts[:-1]), -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return file.getvalue()

@@ -151,6 +151,8 @@ def _hertz(rate: Any, where: str) -> int:
 def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
     """Return the path of one audio value of a data set; what is embedded is written to the cache first.
 
+    There it keeps the file name that the data set has for it, if any.
+
     Args:
         value: of the column with the audio.
         base: what relative paths are from.
@@ -162,6 +164,7 @@ def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None
         if value is not None and not isinstance(value, str):
             raise K2DError(f"{where}: {type(value).__name__} is no audio; give a path, or the bytes of a file")
         return absolute(value, base) if value else None
+    name, extension = os.path.splitext(os.path.basename((value.get("path") or "").partition("::")[0]))
     if value.get("array") is not None:
         import soundfile
 
@@ -170,12 +173,12 @@ def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None
         wav = io.BytesIO()
         soundfile.write(wav, samples, rate, format="WAV", subtype="FLOAT")
         # The name comes from the samples: libsndfile stamps the time into the header of a float WAV.
-        return str(keep_in_cache(wav.getvalue(), "recordings", ".wav", identity=samples.tobytes() + str(rate).encode()))
+        identity = samples.tobytes() + str(rate).encode()
+        return str(keep_in_cache(wav.getvalue(), "recordings", ".wav", identity=identity, name=name))
     content, path = value.get("bytes"), value.get("path")
     if content is None:
         return absolute(path, base) if path else None
-    extension = os.path.splitext(path or "")[1].lower()
-    if extension not in AUDIO_EXTENSIONS and extension not in MEDIA_EXTENSIONS:
+    if extension.lower() not in AUDIO_EXTENSIONS and extension.lower() not in MEDIA_EXTENSIONS:
         extension = next((ending for magic, ending in _SIGNATURES.items() if content.startswith(magic)), "")
         extension = ".mp4" if content[4:8] == _BRAND else extension
-    return str(keep_in_cache(content, "recordings", extension, identity=content))
+    return str(keep_in_cache(content, "recordings", extension, identity=content, name=name))

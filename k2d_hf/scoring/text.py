@@ -23,8 +23,9 @@ _UNSPACED = (
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Ahom}"
     r"\p{Javanese}\p{Balinese}"
 )
-# A character of theirs is an extended grapheme cluster (UAX 29). NFKC takes SARA AM (Thai, Lao) apart: it stays one.
-_CLUSTER = rf"(?=[[{_UNSPACED}]&&[\p{{L}}\p{{Mc}}]])\X(?:(?<=\u0e4d)\u0e32|(?<=\u0ecd)\u0eb2)?+"
+# A character of theirs is an extended grapheme cluster (UAX 29), with the spacing marks of Burmese that those leave
+# apart: a token has a letter. And NFKC takes SARA AM (Thai, Lao) in two, of which the second is one.
+_CLUSTER = rf"(?=[[{_UNSPACED}]&&\p{{L}}])\X(?:[[{_UNSPACED}]&&\p{{M}}]|(?<=\u0e4d)\u0e32|(?<=\u0ecd)\u0eb2)*+"
 _LETTER = rf"[\p{{L}}--[{_CHARACTERS}{_UNSPACED}]]"
 _INNER = rf"[[\p{{L}}\p{{M}}]--[{_CHARACTERS}{_UNSPACED}]]"
 _DIGIT = r"[\p{N}--\p{Han}]"
@@ -44,7 +45,7 @@ _ACRONYM = regex.compile(
     rf"(?V1)(?<![{_INNER}'])(?<!{_INNER}\.){_LETTER}\p{{M}}*+(?:\.{_LETTER}\p{{M}}*+)++\.?+(?!{_INNER})"
 )
 _HAN = regex.compile(r"(?V1)[\p{Han}&&[\p{L}\p{N}]]")
-_UNSPACED_LETTER = regex.compile(rf"(?V1)[[{_UNSPACED}]&&[\p{{L}}\p{{Mc}}]]")
+_UNSPACED_LETTER = regex.compile(rf"(?V1)[[{_UNSPACED}]&&\p{{L}}]")
 # The tone mark comes before the rest of SARA AM in what NFKC makes of one, behind it where it was typed in two pieces.
 _SARA_AM = re.compile("\u0e4d([\u0e48-\u0e4b])(?=\u0e32)|\u0ecd([\u0ec8-\u0ecb])(?=\u0eb2)")
 # What code-switched Mandarin consists of once it is folded: ASCII without capitals, the main block of Han, punctuation.

@@ -49,12 +49,17 @@ def _table() -> _Table:
     odd = {character for variant, target in targets.items() for character in set(variant) - set(target)}
     zhu = sections["zhu"].replace("著", "着").split()
     return _Table(
-        gate=re.compile(f"[着{''.join(map(chr, characters))}{''.join(odd)}]"),
+        # What lies beyond the Basic Plane comes as one range: each alone would be compared with every character.
+        gate=re.compile(f"[着{''.join(filter(_is_basic, [*map(chr, characters), *odd]))}\U00020000-\U0003ffff]"),
         characters=characters,
         words=re.compile(_any_of(targets)),
         targets=targets,
         zhu=re.compile(f"{_any_of(sections['zhe'].split())}|({_any_of(zhu)})"),
     )
+
+
+def _is_basic(character: str) -> bool:
+    return character <= "\uffff"
 
 
 def _any_of(words: Iterable[str]) -> str:

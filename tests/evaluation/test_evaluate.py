@@ -1,6 +1,7 @@
 """Evaluation: figures that can be checked by hand, and every recording counted or named."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scripted_whisper import write_scripted_whisper
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model, looping_windows
 from k2d_hf.labelling.chunking import Segment
+from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.recipe import EvaluateSettings
 
 # 9 + 6 tokens; two substitutions (個, model), one insertion (attention), one deletion (要)
@@ -174,6 +176,21 @@ def test_what_an_error_rate_hides_is_told(tmp_path):
     result = evaluate_model(ScriptedTranscriber({3.0: written}), recordings)
     assert (result.zh_cer, result.en_wer, result.looping_outputs) == (None, 0.0, 1)
     assert result.figures()["insertions_by_script"] == {"Han": 4, "marks": 223}
+
+
+def test_transcripts_name_what_a_data_set_calls_its_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))
+    sounds = [Path(make(tmp_path, seconds)).read_bytes() for seconds in (3.0, 4.0, 5.0)] + [b"no sound"]
+    for paths, told in [
+        (["a.wav", "clips/b.wav", None, "c.wav"], ["a.wav", "b.wav", "row 2", "c.wav"]),
+        ([None] * 4, [f"row {n}" for n in range(4)]),
+        (["same.wav"] * 4, [f"same.wav (row {n})" for n in range(4)]),
+    ]:
+        audio = [{"bytes": content, "path": path} for content, path in zip(sounds, paths, strict=True)]
+        recordings = load_recordings(Dataset.from_dict({"audio": audio, "text": ["a"] * 4}))
+        result = evaluate_model(ScriptedTranscriber({}), recordings)
+        assert [row["recording"] for row in result.transcripts] == told[:3]
+        assert result.skipped == [{"recording": told[3], "reason": "not audio"}]
 
 
 # Real models

@@ -1,15 +1,19 @@
 """Utterances joined to long recordings: order, audio, references, and the cache."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from datasets import Audio, Dataset
+from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf import load_recipe
+from k2d_hf.cache import name_of_kept
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 
@@ -55,6 +59,55 @@ def test_utterances_of_a_session_are_joined_in_order(utterances):
     assert joined["reference"][:] == ["今天講 machine learning", "你好everyone"]
     assert joined["language"][:] == ["mixed", "zh"]
     assert [levels(path) for path in joined["recording"]] == [[(0.1, 1.0), (0.3, 2.0)], [(0.2, 0.5), (0.4, 0.5)]]
+
+
+def test_transcripts_name_the_session(utterances):
+    recordings = load_long_form(str(utterances), join_by="session_id")
+    seconds = (3.0, 1.0)
+    heard = {one: [(0, one, text)] for one, text in zip(seconds, recordings["reference"][:], strict=True)}
+    result = evaluate_model(ScriptedTranscriber(heard), recordings)
+    assert [row["recording"] for row in result.transcripts] == ["7", "3"]
+    assert result.mer == 0.0
+
+
+@pytest.mark.parametrize("session", ["CS 101/3", "../up", ".hidden", "演講 1.5", "50%2F", "a" * 400, "x\x00y"])
+def test_a_session_may_be_called_anything(tmp_path, utterances, session):
+    line = json.dumps({"audio": "0.wav", "text": "a", "session": session})
+    (tmp_path / "dev.jsonl").write_text(line, encoding="utf-8")
+    (recording,) = load_long_form(tmp_path / "dev.jsonl", join_by="session")["recording"]
+    assert recording.startswith(str(tmp_path / "cache" / "long-form"))
+    assert len(Path(recording).relative_to(tmp_path / "cache").parts) == 2
+    assert len(read_audio(recording)) == SAMPLE_RATE
+    assert name_of_kept(recording) == session[: len(name_of_kept(recording))]
+    assert len(name_of_kept(recording)) >= min(len(session), 170)
+
+
+@pytest.mark.parametrize("why", ["no such file", "not audio", "empty file", "not a file"])
+def test_a_session_with_a_file_that_cannot_be_read_is_left_out_by_name(tmp_path, utterances, why, caplog):
+    names = ("a", 0), ("b", 1), ("a", 2), ("c", 3)
+    lines = [{"audio": f"{n}.wav", "text": "word", "session": session} for session, n in names]
+    lines.append({"audio": "0.wav", "text": " ", "session": "silent"})
+    (tmp_path / "dev.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    broken = tmp_path / "2.wav"
+    broken.unlink()
+    if why in ("not audio", "empty file"):
+        broken.write_bytes(b"" if why == "empty file" else b"no sound")
+    if why == "not a file":
+        broken.mkdir()
+    joined = load_long_form(tmp_path / "dev.jsonl", join_by="session")
+    assert [name_of_kept(path) for path in joined["recording"]] == ["b", "c"]
+    assert "left out 1 of 5 utterances: no reference" in caplog.text
+    assert f"left out recordings that cannot be joined, 1 of 3: a (utterance {broken}: {why}" in caplog.text
+    both = [name_of_kept(path) for path in load_long_form(tmp_path / "dev.jsonl", join_by="session")["recording"]]
+    assert both == ["b", "c"], "what was kept does not hide what is missing"
+
+
+def test_where_no_session_is_left_one_line_says_so(tmp_path, utterances):
+    lines = [{"audio": f"gone{n}.wav", "text": "word", "session": n} for n in range(30)]
+    (tmp_path / "dev.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    with pytest.raises(K2DError, match="no recording can be joined, 30 of 30: 0 .*no such file") as error:
+        load_long_form(tmp_path / "dev.jsonl", join_by="session")
+    assert "\n" not in str(error.value)
 
 
 def test_a_pause_comes_between_them(utterances):

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from datasets import Audio, ClassLabel, Dataset, DatasetDict
 
+from k2d_hf.cache import name_of_kept
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import read_audio
 from k2d_hf.labelling.recording_rows import PATH_COLUMNS
@@ -166,6 +167,24 @@ def test_embedded_audio_without_a_name_gets_the_extension_of_its_content(tmp_pat
     data = Dataset.from_dict({"audio": [{"bytes": content, "path": None}]})
     assert load_recordings(data)["recording"][0].endswith(f".{extension}")
     assert load_recordings(Dataset.from_dict({"audio": [content]}))["recording"][0].endswith(f".{extension}")
+
+
+def test_embedded_audio_keeps_the_name_that_the_data_set_has_for_it(tmp_path):
+    contents = [make_audio(tmp_path / f"{level}.wav", level).read_bytes() for level in (1, 2, 3)]
+    paths = [
+        "clips/talk 1.5.wav",
+        "/home/me/演講.wav",
+        "zip://b.WAV::https://x.org/a.zip",
+        "talk 1.5.wav",
+        "c%2F.d",
+        None,
+    ]
+    rows = [{"bytes": contents[n], "path": path} for n, path in zip((0, 1, 2, 1, 0, 2), paths, strict=True)]
+    recordings = load_recordings(Dataset.from_list([{"audio": row} for row in rows]))["recording"][:]
+    names = ["talk 1.5.wav", "演講.wav", "b.WAV", "talk 1.5.wav", "c%2F.wav", ""]
+    assert list(map(name_of_kept, recordings)) == names
+    assert len(set(recordings)) == 6
+    assert name_of_kept(str(tmp_path / "1.wav")) is None
 
 
 @pytest.mark.parametrize("shape", [(4000,), (2, 4000)])

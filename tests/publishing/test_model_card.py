@@ -80,6 +80,14 @@ def test_every_evaluated_set_is_in_table_and_model_index():
     assert index["results"][1]["dataset"] == {"name": "me/dev", "type": "me/dev", "config": "zh", "split": "dev"}
 
 
+def test_what_models_wrote_that_nobody_said_stands_below_their_table():
+    inserted = {**FIGURES, "insertions_by_script": {"Han": 4, "marks": 223}}
+    text = card(evaluations=[EvaluatedSet({"teacher": FIGURES, "student_before": inserted, "student": inserted})])
+    assert text.count("Inserted, by script") == 1
+    assert "(marks: those in a row): student, before: 4 Han, 223 marks; student: 4 Han, 223 marks." in text
+    assert "Inserted" not in card(evaluations=[evaluated()])
+
+
 def test_how_it_was_made():
     text = card(decoder_layers="2 of 6 (0, 5)", parameters=64_200_000, teacher_parameters=72_600_000, beam_size=5)
     assert rows(text) == {

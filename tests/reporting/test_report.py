@@ -80,6 +80,7 @@ def hostile(finished, tmp_path_factory):
     (run / "evaluation_transcripts.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     figures = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
     figures["teacher"]["model"] = IMAGE
+    figures["student"]["insertions_by_script"] = {"Han": 4, "marks": 223}
     (run / "evaluation.json").write_text(json.dumps(figures), encoding="utf-8")
     record = json.loads((run / "stages.json").read_text(encoding="utf-8"))
     record["label"]["line"] = SCRIPT
@@ -179,6 +180,7 @@ def test_the_page_tells_what_the_run_did(browser):
     assert "4 recordings, skipped 1 not audio; 80 s read" in shown
     assert "; 20 s passed over" in shown
     assert "3 chunks" in shown
+    assert "student: 4 Han, 223 marks" in shown
     assert re.search(r"\d of the kept chunks, drawn at random", shown)
     assert "the audio is not at hand: no such file" in shown
 
