@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import yaml
 
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.decoding import NOT_EVALUATED
 from k2d_hf.labelling.teacher import TIME_LIMIT
-from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES
+from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES, DecodingOptions, temperatures
 from k2d_hf.plain_yaml import load_yaml
 from k2d_hf.settings import assign, check_names, hints_of, read_settings, read_value, setting
 from k2d_hf.storage import is_address
@@ -160,6 +161,18 @@ class EvaluateSettings:
         None, "Recordings that those runs are about, the first ones; null is all. Errors are those of all.", least=1
     )
 
+    def decoding(self, language: str | None) -> DecodingOptions:
+        """How a model is decoded with these settings."""
+        return DecodingOptions(
+            language=language,
+            beam_size=self.beam_size,
+            condition_on_previous_text=self.condition_on_previous_text,
+            temperatures=temperatures(fallback=self.temperature_fallback),
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
     def passes(self, recordings: int) -> int:
         """How often a model transcribes a recording, where there are so many."""
         timed = min(recordings, self.speed_recordings or recordings)
@@ -171,6 +184,11 @@ class RecipeEvaluateSettings(EvaluateSettings):
     """The same in a recipe, where the student exists twice."""
 
     before: bool = setting(True, "Measure the student before distillation too.")
+    way_recordings: int | None = setting(
+        1,
+        "Number of recordings, the first ones, for a figure of each way of use on the card; 0 is none, null is all.",
+        least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +200,11 @@ class HubSettings:
     revision: str | None = setting(None, "Branch, made where there is none; null is the main one.")
     data_repo_id: str | None = setting(None, "Repository of the kept chunks as a data set, USER/NAME; null is none.")
     ctranslate2: bool = setting(False, "Add a folder with the student for faster-whisper.")
+
+    @property
+    def adds_ctranslate2(self) -> bool:
+        """Whether there will be such a folder: there is none without a repository."""
+        return self.ctranslate2 and self.repo_id is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +243,11 @@ class Recipe:
     evaluate: RecipeEvaluateSettings = setting(RecipeEvaluateSettings)
     hub: HubSettings = setting(HubSettings)
     report: ReportSettings = setting(ReportSettings)
+
+    @property
+    def decoding(self) -> DecodingOptions:
+        """How the student decodes for whoever loads it: as it was evaluated, where it was."""
+        return NOT_EVALUATED if self.evaluation is None else self.evaluate.decoding(self.language)
 
     @property
     def directory(self) -> Path:

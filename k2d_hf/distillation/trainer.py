@@ -46,6 +46,7 @@ from k2d_hf.distillation.streams import ChunkStream, chunk_stream, described, is
 from k2d_hf.distillation.student import set_language
 from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of, targets_for_loss
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
 from k2d_hf.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -222,6 +223,8 @@ class K2DTrainer(EvaluatingTrainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save and hasattr(self.model, "peft_config"):  # it saves its adapters, and no more
             base_whisper(self.model).generation_config.save_pretrained(str(output_dir or self.args.output_dir))
+        if self.args.should_save:
+            carry_decoding(output_dir or self.args.output_dir, NOT_EVALUATED, replace=False)
 
     def _check_pushes(self) -> None:
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""

@@ -18,11 +18,12 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import Segment, join_texts
 from k2d_hf.labelling.transcribers import (
-    FALLBACK_TEMPERATURES,
     DecodingOptions,
+    Runtime,
     Transcriber,
     Transcript,
     open_transcriber,
+    temperatures,
 )
 from k2d_hf.labelling.transformers_engine import TransformersTranscriber
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
@@ -58,6 +59,11 @@ class Evaluation:
     engine: str
     language: str | None
     beam_size: int
+    condition_on_previous_text: bool
+    temperature_fallback: bool
+    device: str | None = None  # where it was computed, in which number format, and on a CPU with how many threads
+    dtype: str | None = None
+    threads: int | None = None
     skipped: list[dict[str, str]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -122,7 +128,7 @@ def evaluate_model(
         language=language,
         beam_size=beam_size,
         condition_on_previous_text=condition_on_previous_text,
-        temperatures=FALLBACK_TEMPERATURES if temperature_fallback else FALLBACK_TEMPERATURES[:1],
+        temperatures=temperatures(fallback=temperature_fallback),
         batch_size=batch_size,
         device=device,
         dtype=dtype,
@@ -160,6 +166,9 @@ def evaluate_model(
         engine=transcriber.engine,
         language=options.language,
         beam_size=options.beam_size,
+        condition_on_previous_text=options.condition_on_previous_text,
+        temperature_fallback=len(options.temperatures) > 1,
+        **vars(getattr(transcriber, "runtime", Runtime())),
         skipped=skipped,
         transcripts=[
             {"recording": row["recording"], "reference": row["reference"], "hypothesis": text, "looping_windows": count}

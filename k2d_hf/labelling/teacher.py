@@ -16,7 +16,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments, sound_segments
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
-from k2d_hf.labelling.transcribers import FALLBACK_TEMPERATURES, DecodingOptions, OnDemand, Transcriber
+from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber, temperatures
 from k2d_hf.labelling.worker import Work
 from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
 from k2d_hf.storage import file_key
@@ -142,7 +142,7 @@ def label_recordings(
         language=language,
         beam_size=beam_size,
         condition_on_previous_text=condition_on_previous_text,
-        temperatures=FALLBACK_TEMPERATURES if temperature_fallback else FALLBACK_TEMPERATURES[:1],
+        temperatures=temperatures(fallback=temperature_fallback),
         batch_size=batch_size,
         device=device,
         dtype=dtype,

@@ -14,6 +14,7 @@ from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.console import Stage
 from k2d_hf.evaluation.table import millions
 from k2d_hf.folders import write_folder
+from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
 from k2d_hf.processes import is_main_process
 from k2d_hf.recipe import StudentSettings, TargetsSettings
 from k2d_hf.resuming import folder_key, key_of, unfinished
@@ -178,6 +179,7 @@ def distil(
         whole = trained.merge_and_unload() if settings.get("peft") else trained
         whole.save_pretrained(folder)
         processor.save_pretrained(folder)
+        carry_decoding(folder, NOT_EVALUATED, replace=False)
         write_json(folder / "training_log.json", trainer.state.log_history)
         write_json(folder / "training_facts.json", asdict(card.training))
         render_card(card).save(folder / "README.md")
