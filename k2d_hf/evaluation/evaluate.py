@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -29,7 +30,7 @@ from k2d_hf.labelling.transformers_engine import TransformersTranscriber
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.validation.distance import is_looping
-from k2d_hf.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.whisper_tokens import CHUNK_SECONDS, language_code
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,7 +100,7 @@ def evaluate_model(
         processor: of a model that is given loaded.
         name: what to call the model; by default its checkpoint.
         language: code such as `zh`, of all recordings; None takes that of the column `language`, and where there is
-            none the model tells.
+            none the one in the model's generation config, as `pipeline` does, and without that the model tells.
         engine: of a checkpoint: `transformers`, `faster-whisper` or `auto`.
         beam_size: beams of the search; 1 is greedy, 5 what `pipeline` takes.
         condition_on_previous_text: whether the model sees what it wrote before.
@@ -133,7 +134,9 @@ def evaluate_model(
         device=device,
         dtype=dtype,
     )
-    transcriber, known_as = _open(model, processor, options, engine)
+    transcriber, known_as, own_language = _open(model, processor, options, engine)
+    for row in rows:
+        row["language"] = row["language"] or own_language
     options = transcriber.options
     transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
     transcripts: list[Transcript] = []
@@ -220,19 +223,27 @@ def _readable(recordings: Dataset) -> tuple[list[dict[str, Any]], list[dict[str,
 
 def _open(
     model: Any, processor: WhisperProcessor | None, options: DecodingOptions, engine: str
-) -> tuple[Transcriber, str]:
-    """The transcriber, and what its model is called."""
+) -> tuple[Transcriber, str, str | None]:
+    """The transcriber, what its model is called, and the language that it transcribes by default."""
     from torch.nn import Module
 
     if isinstance(model, Module):
         if processor is None:
             raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
         loaded: Any = model
-        return TransformersTranscriber(loaded, processor, options), loaded.config.name_or_path or type(model).__name__
+        name = loaded.config.name_or_path or type(model).__name__
+        return TransformersTranscriber(loaded, processor, options), name, _language(vars(loaded.generation_config))
     if isinstance(model, (str, Path, Sequence)):
         checkpoint = resolve_checkpoint(model)
-        return open_transcriber(checkpoint.path, options, engine=engine), checkpoint.name
-    return model, type(model).__name__
+        config = checkpoint.path / "generation_config.json"
+        carried = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        return open_transcriber(checkpoint.path, options, engine=engine), checkpoint.name, _language(carried)
+    return model, type(model).__name__, None
+
+
+def _language(generation_config: Mapping[str, Any]) -> str | None:
+    known = generation_config.get("is_multilingual", True)
+    return language_code(generation_config.get("language")) if known else None
 
 
 def _transcribe(
