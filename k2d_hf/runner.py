@@ -274,7 +274,7 @@ class _Run:
         if name == "evaluate":
             assert self.evaluation is not None
             rows = [list(self.evaluation), files_key(self.evaluation["recording"])]
-            return [vars(recipe.evaluate), recipe.language, rows, self._ways(), ran("distil")]
+            return [vars(recipe.evaluate), recipe.language, rows, ran("distil")]
         if name == "push":
             return [vars(recipe.hub), ran("validate"), ran("distil"), ran("card")]
         if name == "report":
@@ -370,7 +370,7 @@ class _Run:
         return f"MER {100 * figures['teacher']['mer']:.1f}% -> {100 * figures['student']['mer']:.1f}%"
 
     def _ways(self) -> list[str]:
-        """The ways of use that the student's card will show."""
+        """The ways of use that the student's card will show; one that comes later is not measured, and it says so."""
         return [PIPELINE, FASTER_WHISPER] if self.recipe.hub.adds_ctranslate2 else [PIPELINE]
 
     def _card(self, stage: Stage) -> str:
@@ -417,7 +417,8 @@ class _Run:
             self.console.line("\n" + render_table(figures))
         self.console.line(
             "\nLoad it:   from transformers import pipeline\n"
-            f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")'
+            f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")\n'
+            f"           # with all arguments, and what was measured with them: {self._output('card')}"
         )
         return figures
 
