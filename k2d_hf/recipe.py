@@ -277,6 +277,9 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         raise K2DError(f"{path}: name: {quoted(recipe.name)} names a folder: {_NAME_CHARACTERS}")
     if recipe.hub.data_repo_id and not recipe.hub.repo_id:
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
+    for name in ("ctranslate2", "revision"):
+        if getattr(recipe.hub, name) and not recipe.hub.repo_id:
+            raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
     return dataclasses.replace(
         recipe,
         recordings=_data(recipe.recordings, path, "recordings", may_lack=elsewhere),
