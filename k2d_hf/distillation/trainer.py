@@ -224,7 +224,7 @@ class K2DTrainer(EvaluatingTrainer):
         if self.args.should_save and hasattr(self.model, "peft_config"):  # it saves its adapters, and no more
             base_whisper(self.model).generation_config.save_pretrained(str(output_dir or self.args.output_dir))
         if self.args.should_save:
-            carry_decoding(output_dir or self.args.output_dir, NOT_EVALUATED, replace=False)
+            carry_decoding(str(output_dir or self.args.output_dir), NOT_EVALUATED, replace=False)
 
     def _check_pushes(self) -> None:
         """Raise the error of a push that ran in the background, which the Trainer leaves there."""

@@ -95,15 +95,17 @@ def faster_whisper_section(
     """
     given = [f"{name}={_literal(value)}" for name, value in arguments_of_faster_whisper(options, language).items()]
     call = ", ".join(['"lecture.flac"', *given])
-    model = f'WhisperModel(folder, compute_type="{measured["dtype"]}")' if _dtype(measured) else "WhisperModel(folder)"
+    dtype = _dtype(measured or {})
+    model = f'WhisperModel(folder, compute_type="{dtype}")' if dtype else "WhisperModel(folder)"
     code = f"from faster_whisper import WhisperModel\n{place.folder}model = {model}\n"
     code += f"segments, info = model.transcribe({call})\n"
     line = measured_line(measured) if measured or evaluated else None
     return f"### faster-whisper\n\n```python\n{code}```" + (f"\n\n{line}" if line else "")
 
 
-def _dtype(measured: Mapping[str, Any] | None) -> bool:
-    return bool(measured and re.fullmatch(r"\w+", str(measured.get("dtype") or "")))
+def _dtype(measured: Mapping[str, Any]) -> str | None:
+    match = re.fullmatch(r"\w+", str(measured.get("dtype")), re.ASCII)
+    return match[0] if match and measured.get("dtype") else None
 
 
 def measured_line(figures: Mapping[str, Any] | None) -> str:
