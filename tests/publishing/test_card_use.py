@@ -1,17 +1,21 @@
 """What a card says of using a student: code as it was evaluated, figures of each way, and the name it goes up under."""
 
 import re
+from ast import literal_eval
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from k2d_hf import load_recipe
 from k2d_hf.evaluation.ways import TOLD
-from k2d_hf.labelling.decoding import NOT_EVALUATED
+from k2d_hf.labelling.decoding import NOT_EVALUATED, arguments_of_pipeline
 from k2d_hf.labelling.transcribers import DecodingOptions
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.card_use import Place, turned_to
 from publishing.card_parts import FIGURES, code, evaluated, facts, headings
 
+ROOT = Path(__file__).parents[2]
 CONFIG = {"language": "zh", "num_beams": 3, "condition_on_prev_tokens": False}
 HUB, BRANCH = Place("me/lectures"), Place("me/lectures", "v1/try", ctranslate2=True)
 ONCE = DecodingOptions(beam_size=1, condition_on_previous_text=False, temperatures=(0.0,))
@@ -147,3 +151,9 @@ def test_a_branch_s_name_stays_a_name(revision):
         calls = compile(block, "card", "exec")
         assert "system" not in calls.co_names
         assert "os" not in calls.co_names
+
+
+def test_the_readme_decodes_as_the_quickstart_is_evaluated():
+    given = re.findall(r"^whole = (\{.*\})$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    options = load_recipe(ROOT / "recipes" / "quickstart" / "quickstart.yaml").decoding
+    assert [literal_eval(one) for one in given] == [arguments_of_pipeline(options)] * 2
