@@ -23,7 +23,7 @@ from faster_whisper import WhisperModel
 from k2d_hf import label_recordings
 from k2d_hf.checkpoints.conversion import to_ctranslate2
 from k2d_hf.labelling.audio import audio_duration
-from k2d_hf.labelling.faster_whisper_engine import COMPRESSION_RATIO_THRESHOLD
+from k2d_hf.labelling.decoding import COMPRESSION_RATIO_OF_TEXT
 from k2d_hf.labelling.transcribers import LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD, DecodingOptions, open_transcriber
 
 BEAMS = 5
@@ -50,7 +50,7 @@ class Sides:
                 beam_size=BEAMS,
                 temperature=0.0,
                 condition_on_previous_text=True,
-                compression_ratio_threshold=COMPRESSION_RATIO_THRESHOLD,
+                compression_ratio_threshold=COMPRESSION_RATIO_OF_TEXT,
                 log_prob_threshold=LOGPROB_THRESHOLD,
                 no_speech_threshold=NO_SPEECH_THRESHOLD,
             )

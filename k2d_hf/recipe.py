@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.decoding import NOT_EVALUATED
 from k2d_hf.labelling.teacher import TIME_LIMIT
-from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES
+from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES, DecodingOptions, temperatures
 from k2d_hf.languages import checked_language
 from k2d_hf.plain_yaml import load_yaml
 from k2d_hf.recipe_paths import data_of, file_of, models_of
@@ -179,6 +180,18 @@ class EvaluateSettings:
         None, "Number of recordings, the first ones, for the real-time factor; null is all.", least=1
     )
 
+    def decoding(self, language: str | None) -> DecodingOptions:
+        """How a model is decoded with these settings."""
+        return DecodingOptions(
+            language=language,
+            beam_size=self.beam_size,
+            condition_on_previous_text=self.condition_on_previous_text,
+            temperatures=temperatures(fallback=self.temperature_fallback),
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
     def passes(self, recordings: int) -> int:
         """How often a model transcribes a recording, where there are so many."""
         timed = min(recordings, self.speed_recordings or recordings)
@@ -190,6 +203,11 @@ class RecipeEvaluateSettings(EvaluateSettings):
     """The same in a recipe, where the student exists twice."""
 
     before: bool = setting(True, "Row for the student before distillation.")
+    way_recordings: int | None = setting(
+        1,
+        "Number of recordings, the first ones, for a figure of each way of use on the card; 0 is none, null is all.",
+        least=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,6 +221,11 @@ class HubSettings:
         None, "Repository of the kept chunks as a data set, USER/NAME; null is none.", metavar="USER/NAME"
     )
     ctranslate2: bool = setting(False, "Folder with the student for faster-whisper.")
+
+    @property
+    def adds_ctranslate2(self) -> bool:
+        """Whether there will be such a folder: there is none without a repository."""
+        return self.ctranslate2 and self.repo_id is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,6 +272,11 @@ class Recipe:
     report: ReportSettings = setting(ReportSettings)
 
     @property
+    def decoding(self) -> DecodingOptions:
+        """How the student decodes for whoever loads it: as it was evaluated, where it was."""
+        return NOT_EVALUATED if self.evaluation is None else self.evaluate.decoding(self.language)
+
+    @property
     def directory(self) -> Path:
         """Where the results go."""
         return Path(self.output or f"runs/{self.name}")
@@ -278,6 +306,9 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     if recipe.evaluation is not None and recipe.evaluation.streaming:
         raise K2DError(f"{path}: evaluation.streaming: evaluation holds its recordings; leave it out")
+    for name in ("ctranslate2", "revision"):
+        if getattr(recipe.hub, name) and not recipe.hub.repo_id:
+            raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
     return dataclasses.replace(
         recipe,
         language=_language(recipe.language, where=f"{path}: language"),

@@ -17,7 +17,9 @@ from k2d_hf.checkpoints.hub import ensure_hub_state
 from k2d_hf.console import Console, Stage, minutes, peak_memory
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.table import render_table
+from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
 from k2d_hf.folders import check_writable
+from k2d_hf.labelling.decoding import carry_decoding
 from k2d_hf.lock import locked
 from k2d_hf.recipe import TEACHER, Recipe
 from k2d_hf.resuming import StageRecord, discard, files_key, key_of
@@ -152,6 +154,8 @@ class _Run:
                 discard(self.resume, name)
         for position, name in enumerate(self.planned, start=1):
             self._stage(name, f"[{position}/{len(self.planned)}]")
+            if name == "distil":
+                self._carry_decoding()
         figures = self._show()
         self._report()
         took = time.perf_counter() - started
@@ -206,6 +210,10 @@ class _Run:
             discard(self.resume, name)  # checkpoints, which were good for a crash until here
         stage.finish(line)
 
+    def _carry_decoding(self) -> None:
+        """Have the student decode as this recipe evaluates it: settings that training does not depend on."""
+        carry_decoding(self.directory / "student", self.recipe.decoding)
+
     def _line(self, name: str) -> str | None:
         """The result of a stage that is done and has not changed; None where there is something to do."""
         line = self.record.line_of(name, key_of(__version__, name, self._depends(name)))
@@ -253,7 +261,7 @@ class _Run:
         if name == "report":
             said = None if recipe.references is None else file_key(recipe.references)
             return [vars(recipe.report), said, [ran(stage) for stage in self.planned]]
-        named = [recipe.name, self.teacher.name, self.auxiliary.name, recipe.hub.repo_id, recipe.hub.ctranslate2]
+        named = [recipe.name, self.teacher.name, self.auxiliary.name, vars(recipe.hub), vars(recipe.decoding)]
         return [*named, ran("distil"), ran("evaluate")]
 
     def _label(self, stage: Stage) -> str:
@@ -338,9 +346,15 @@ class _Run:
             language=self.recipe.language,
             output=self.directory / "evaluation.json",
             resume=self.resume,
+            ways=self._ways(),
+            way_recordings=self.recipe.evaluate.way_recordings,
         )
         over = stages.measured_over(len(models), len(self.evaluation))
         return f"{over}  MER {100 * figures['teacher']['mer']:.1f}% -> {100 * figures['student']['mer']:.1f}%"
+
+    def _ways(self) -> list[str]:
+        """The ways of use that the student's card will show; one that comes later is not measured, and it says so."""
+        return [PIPELINE, FASTER_WHISPER] if self.recipe.hub.adds_ctranslate2 else [PIPELINE]
 
     def _card(self, stage: Stage) -> str:
         from k2d_hf.publishing.model_card import write_card
@@ -385,7 +399,8 @@ class _Run:
             self.console.line("\n" + render_table(figures, self.console.screen))
         self.console.line(
             "\nLoad it:   from transformers import pipeline\n"
-            f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")'
+            f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")\n'
+            f"           # with all arguments, and what was measured with them: {self._output('card')}"
         )
         return figures
 

@@ -246,6 +246,10 @@ def push(arguments: argparse.Namespace) -> None:
 
     if arguments.student is None and arguments.data is None:
         raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
+    if arguments.student is None and arguments.ctranslate2:
+        raise K2DError("push: --ctranslate2 goes with a student; give its folder, or leave the option out")
+    if arguments.data is None and arguments.data_repo_id is not None:
+        raise K2DError("push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out")
     data_repo_id = arguments.data_repo_id or arguments.repo_id
     folder = None if arguments.student is None else part_of_run(arguments.student, "student")
     chunks = None if arguments.data is None else part_of_run(arguments.data, "validated")

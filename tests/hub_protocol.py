@@ -12,7 +12,7 @@ from hub_repositories import PLURAL, Repository, front_matter, is_large
 from hub_requests import LOGINS, MEMBERS
 
 SINGULAR = {plural: kind for kind, plural in PLURAL.items()}
-WRITES = ("preupload", "commit", "branch", "lfs-batch", "lfs-verify")
+WRITES = ("preupload", "commit", "branch", "settings", "lfs-batch", "lfs-verify")
 
 
 class Refusal(Exception):
@@ -253,6 +253,11 @@ class LocalHub:
             "commitOid": commit.sha,
             "commitUrl": f"{self.address}/{found.name}/commit/{commit.sha}",
         }
+
+    def _settings(self, request):
+        found, asked = self._found(request), request.json
+        found.private = asked["visibility"] == "private" if "visibility" in asked else asked["private"]
+        return {"private": found.private}
 
     def _refs(self, request):
         branches = self._found(request).branches.items()

@@ -23,6 +23,7 @@ ROUTES = [
     ("paths-info", "POST", r"/api/(?P<kind>\w+)/(?P<name>[^/]+/[^/]+)/paths-info/(?P<revision>[^/]+)"),
     ("preupload", "POST", r"/api/(?P<kind>\w+)/(?P<name>[^/]+/[^/]+)/preupload/(?P<revision>[^/]+)"),
     ("commit", "POST", r"/api/(?P<kind>\w+)/(?P<name>[^/]+/[^/]+)/commit/(?P<revision>[^/]+)"),
+    ("settings", "PUT", r"/api/(?P<kind>\w+)/(?P<name>[^/]+/[^/]+)/settings"),
     ("refs", "GET", r"/api/(?P<kind>\w+)/(?P<name>[^/]+/[^/]+)/refs"),
     ("branch", "POST", r"/api/(?P<kind>\w+)/(?P<name>[^/]+/[^/]+)/branch/(?P<revision>[^/]+)"),
     ("lfs-batch", "POST", r"/((?P<kind>datasets)/)?(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch"),

@@ -160,6 +160,8 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("push teacher --repo-id me/x", 1, "k2d: push to me/x: offline by HF_HUB_OFFLINE; unset it"),
         ("push teacher --repo-id me/x --public --private", 2, "k2d: argument --private: not allowed with argument --public"),
         ("push --repo-id me/x --data recordings", 1, "k2d: recordings: no data set of chunks:"),
+        ("push --repo-id me/x --data chunks --ctranslate2", 1, "k2d: push: --ctranslate2 goes with a student; give its folder, or leave the option out"),
+        ("push teacher --repo-id me/x --data-repo-id me/y", 1, "k2d: push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out"),
         ("import-ctranslate2 teacher --output out", 1, "k2d: "),
         ("import-ctranslate2 teacher --output out --dtype int3", 1, "k2d: dtype 'int3': not one of float32, float16, bfloat16"),
     ],

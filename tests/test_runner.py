@@ -74,6 +74,51 @@ def test_a_new_student_does_not_have_its_teacher_measured_again(workplace, again
     assert measured["teacher"]["rtf"] != before["teacher"]["rtf"]
 
 
+def config_of(student):
+    return json.loads((student / "generation_config.json").read_text(encoding="utf-8"))
+
+
+def test_a_student_decodes_as_it_was_evaluated_and_other_settings_of_that_train_nothing(workplace, again):
+    student = again / "student"
+    before, weights = config_of(student), (student / "model.safetensors").stat().st_mtime_ns
+    carried = {"num_beams": 5, "compression_ratio_threshold": 1.35, "condition_on_prev_tokens": False}
+    assert before | carried | {"language": "zh", "task": "transcribe"} == before
+    assert '"temperature": 0.0,' in (student / "README.md").read_text(encoding="utf-8")
+    changed = "evaluate.beam_size=2", "evaluate.temperature_fallback=true", "evaluate.condition_on_previous_text=true"
+    ran, _ = run(workplace, again, *changed)
+    assert ran == ["evaluate", "card"]
+    assert config_of(student) == before | {"num_beams": 2, "condition_on_prev_tokens": True}
+    assert (student / "model.safetensors").stat().st_mtime_ns == weights
+    card = (student / "README.md").read_text(encoding="utf-8")
+    assert '"num_beams": 2,\n        "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),' in card
+    figures = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))["student"]
+    assert [figures[name] for name in ("beam_size", "temperature_fallback", "dtype")] == [2, True, "float32"]
+    told = f"beam 2, float32, windows that look wrong again by sampling, {figures['threads']} thread"
+    assert f"Measured like this ({told}" in card
+    assert f"long-form by transformers, {told}" in card
+    assert run(workplace, again, *changed)[0] == []
+
+
+def test_what_a_crash_left_between_training_and_its_decoding_is_made_good(workplace, again):
+    path = again / "student" / "generation_config.json"
+    whole = config_of(again / "student")
+    path.write_text(json.dumps({name: value for name, value in whole.items() if name != "num_beams"}), encoding="utf-8")
+    run(workplace, again)
+    assert config_of(again / "student") == whole
+
+
+def test_without_evaluation_the_student_has_openai_whisper_s_settings(own):
+    recipe = (own / "recipe.yaml").read_text(encoding="utf-8").replace("evaluation: dev.jsonl\n", "")
+    (own / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    ran, _ = run(own, own / "out", "evaluate.beam_size=1")
+    assert "evaluate" not in ran
+    assert config_of(own / "out" / "student")["num_beams"] == 5
+    card = (own / "out" / "student" / "README.md").read_text(encoding="utf-8")
+    assert '"temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),' in card
+    assert "No recordings with references were evaluated" in card
+    assert "Measured like this" not in card
+
+
 def test_a_run_leaves_all_that_it_promises(first, workplace):
     output, shown = first
     assert (

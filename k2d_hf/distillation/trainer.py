@@ -58,6 +58,7 @@ from k2d_hf.distillation.streams import ChunkStream, chunk_stream, described, is
 from k2d_hf.distillation.student import set_language
 from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of
 from k2d_hf.errors import K2DError
+from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
 from k2d_hf.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ class K2DTrainer(EvaluatingTrainer):
             base_whisper(self.model).generation_config.save_pretrained(str(folder))  # PEFT saves adapters, and no more
             self._adapter_base.write(self.model)
             self._adapter_base.describe(folder)
+        carry_decoding(str(folder), NOT_EVALUATED, replace=False)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         with saving_whole_processor(self):

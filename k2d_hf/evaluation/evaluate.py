@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
@@ -23,11 +24,12 @@ from k2d_hf.labelling.chunking import Segment, join_texts
 from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.teacher import UNKNOWN_LANGUAGE
 from k2d_hf.labelling.transcribers import (
-    FALLBACK_TEMPERATURES,
     DecodingOptions,
+    Runtime,
     Transcriber,
     Transcript,
     open_transcriber,
+    temperatures,
 )
 from k2d_hf.labelling.transformers_engine import TransformersTranscriber
 from k2d_hf.languages import is_language, language_of_row
@@ -35,7 +37,7 @@ from k2d_hf.progress import Progress, progress_bar
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.validation.distance import is_looping
-from k2d_hf.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.whisper_tokens import CHUNK_SECONDS, language_code
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,6 +67,11 @@ class Evaluation:
     engine: str
     language: str | None
     beam_size: int
+    condition_on_previous_text: bool
+    temperature_fallback: bool
+    device: str | None = None  # where it was computed, in which number format, and on a CPU with how many threads
+    dtype: str | None = None
+    threads: int | None = None
     insertions_by_script: dict[str, int] = field(default_factory=dict)  # tokens; and marks, where they loop
     skipped: list[dict[str, Any]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -102,7 +109,8 @@ def evaluate_model(
         processor: of a model that is given loaded.
         name: what to call the model; by default its checkpoint.
         language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
-            there is none the model tells.
+            there is none the one in the model's generation config, as `pipeline` does, and without that the model
+            tells.
         engine: of a checkpoint: `transformers`, `faster-whisper` or `auto`.
         beam_size: beams of the search; 1 is greedy, 5 what `pipeline` takes.
         condition_on_previous_text: whether the model sees what it wrote before.
@@ -130,14 +138,16 @@ def evaluate_model(
         language=language,
         beam_size=beam_size,
         condition_on_previous_text=condition_on_previous_text,
-        temperatures=FALLBACK_TEMPERATURES if temperature_fallback else FALLBACK_TEMPERATURES[:1],
+        temperatures=temperatures(fallback=temperature_fallback),
         batch_size=batch_size,
         device=device,
         dtype=dtype,
     )
     rows, skipped = _readable(recordings, given=options.language or getattr(model, "options", options).language)
     timed = rows[:speed_recordings]
-    transcriber, known_as = _open(model, processor, options, engine)
+    transcriber, known_as, own_language = _open(model, processor, options, engine)
+    for row in rows:
+        row["language"] = row["language"] or own_language
     options = transcriber.options
     transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
     transcripts: list[Transcript] = []
@@ -173,6 +183,9 @@ def evaluate_model(
         language=options.language,
         beam_size=options.beam_size,
         insertions_by_script=dict(errors.insertions_by_script),
+        condition_on_previous_text=options.condition_on_previous_text,
+        temperature_fallback=len(options.temperatures) > 1,
+        **vars(getattr(transcriber, "runtime", Runtime())),
         skipped=skipped,
         transcripts=[
             {**_named(row, row["name"]), "reference": row["reference"], "hypothesis": text, "looping_windows": count}
@@ -242,19 +255,27 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
 
 def _open(
     model: Any, processor: WhisperProcessor | None, options: DecodingOptions, engine: str
-) -> tuple[Transcriber, str]:
-    """The transcriber, and what its model is called."""
+) -> tuple[Transcriber, str, str | None]:
+    """The transcriber, what its model is called, and the language that it transcribes by default."""
     from torch.nn import Module
 
     if isinstance(model, Module):
         if processor is None:
             raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
         loaded: Any = model
-        return TransformersTranscriber(loaded, processor, options), loaded.config.name_or_path or type(model).__name__
+        name = loaded.config.name_or_path or type(model).__name__
+        return TransformersTranscriber(loaded, processor, options), name, _language(vars(loaded.generation_config))
     if isinstance(model, (str, Path, Sequence)):
         checkpoint = resolve_checkpoint(model)
-        return open_transcriber(checkpoint.path, options, engine=engine), checkpoint.name
-    return model, type(model).__name__
+        config = checkpoint.path / "generation_config.json"
+        carried = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        return open_transcriber(checkpoint.path, options, engine=engine), checkpoint.name, _language(carried)
+    return model, type(model).__name__, None
+
+
+def _language(generation_config: Mapping[str, Any]) -> str | None:
+    known = generation_config.get("is_multilingual", True)
+    return language_code(generation_config.get("language")) if known else None
 
 
 def _transcribe(

@@ -17,17 +17,11 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.chunking import Segment
-from k2d_hf.labelling.transcribers import (
-    LOGPROB_THRESHOLD,
-    NO_SPEECH_THRESHOLD,
-    DecodingOptions,
-    Transcript,
-    resolve_device,
-)
+from k2d_hf.labelling.decoding import faster_whisper_arguments
+from k2d_hf.labelling.transcribers import DecodingOptions, Runtime, Transcript, resolve_device
 from k2d_hf.processes import available_cores
 from k2d_hf.whisper_tokens import LabelEncoder
 
-COMPRESSION_RATIO_THRESHOLD = 2.4  # of the text's UTF-8 bytes, as in openai/whisper
 THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
 
 
@@ -76,6 +70,7 @@ class FasterWhisperTranscriber:
                 f"device {device!r} with dtype {options.dtype!r} in engine faster-whisper: {error}; "
                 "auto is safe for both"
             ) from error
+        self.runtime = Runtime(device, self.model.model.compute_type, threads if device == "cpu" else None)
         sampler = partial(_loaded, ctranslate2.models.Whisper, str(converted), intra_threads=threads, **where)
         self.model.model = _Reproducible(self.model.model, sampler)
 
@@ -100,14 +95,7 @@ class FasterWhisperTranscriber:
         segments, info = self.model.transcribe(
             samples,
             language=language,
-            task=self.options.task,
-            beam_size=self.options.beam_size,
-            best_of=self.options.beam_size,
-            temperature=list(self.options.temperatures),
-            condition_on_previous_text=self.options.condition_on_previous_text,
-            compression_ratio_threshold=COMPRESSION_RATIO_THRESHOLD,
-            log_prob_threshold=LOGPROB_THRESHOLD,
-            no_speech_threshold=NO_SPEECH_THRESHOLD,
+            **faster_whisper_arguments(self.options),
         )
         with self.model.model.one_recording():
             heard = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]

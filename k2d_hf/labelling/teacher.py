@@ -28,7 +28,7 @@ from k2d_hf.labelling.chunking import (
 )
 from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
-from k2d_hf.labelling.transcribers import FALLBACK_TEMPERATURES, DecodingOptions, OnDemand, Transcriber
+from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber, temperatures
 from k2d_hf.labelling.worker import Work
 from k2d_hf.languages import checked_language, language_of_row
 from k2d_hf.progress import length_of, progress_bar
@@ -184,7 +184,7 @@ def label_recordings(
         language=language,
         beam_size=beam_size,
         condition_on_previous_text=condition_on_previous_text,
-        temperatures=FALLBACK_TEMPERATURES if temperature_fallback else FALLBACK_TEMPERATURES[:1],
+        temperatures=temperatures(fallback=temperature_fallback),
         batch_size=batch_size,
         device=device,
         dtype=dtype,

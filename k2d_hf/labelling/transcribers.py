@@ -58,6 +58,20 @@ class DecodingOptions:
             raise K2DError("temperatures: give at least one, 0.0 for no sampling")
 
 
+def temperatures(*, fallback: bool) -> tuple[float, ...]:
+    """Temperatures at which a window is decoded, one after the other until it looks right; without fallback once."""
+    return FALLBACK_TEMPERATURES if fallback else FALLBACK_TEMPERATURES[:1]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a loaded model computes: device, number format, and on a CPU threads; None is not known."""
+
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+
+
 @dataclass(frozen=True)
 class Transcript:
     """What a model heard in one recording: segments in seconds from its start, and the language it was told or took."""
@@ -70,7 +84,8 @@ class Transcriber(Protocol):
     """A loaded model that turns audio (float32, mono, 16 kHz, shape [samples]) into text.
 
     `languages` are codes such as `zh`, one for each item of `audio`. Where there is none, `options.language` holds,
-    and where that is None too, the model tells. A code that the model does not know raises K2DError.
+    and where that is None too, the model tells. A code that the model does not know raises K2DError. One that can say
+    where it computes has a `runtime` too, for what an evaluation tells.
     """
 
     @property

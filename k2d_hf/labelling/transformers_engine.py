@@ -11,20 +11,13 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.chunking import Segment
-from k2d_hf.labelling.transcribers import (
-    LOGPROB_THRESHOLD,
-    NO_SPEECH_THRESHOLD,
-    DecodingOptions,
-    Transcript,
-    resolve_device,
-)
+from k2d_hf.labelling.decoding import transformers_arguments
+from k2d_hf.labelling.transcribers import DecodingOptions, Runtime, Transcript, resolve_device
 from k2d_hf.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
-
-COMPRESSION_RATIO_THRESHOLD = 1.35  # of token ids, which is what `generate` measures
 
 
 class TransformersTranscriber:
@@ -48,6 +41,14 @@ class TransformersTranscriber:
         self.encoder = LabelEncoder(processor.tokenizer, task=options.task)
         if options.language:
             self.encoder.start_ids(options.language)
+
+    @property
+    def runtime(self) -> Runtime:
+        """As the model is now: it may be moved."""
+        import torch
+
+        threads = torch.get_num_threads() if self.model.device.type == "cpu" else None
+        return Runtime(str(self.model.device), str(self.model.dtype).removeprefix("torch."), threads)
 
     @classmethod
     def from_checkpoint(
@@ -93,6 +94,9 @@ class TransformersTranscriber:
 
         features, mask = self._features(audio)
         languages = self._languages(features, given_languages)
+        arguments = transformers_arguments(self.options)
+        if len(audio) > 1:  # generate mixes up the batch's rows when it skips silence and falls back in one pass
+            arguments["no_speech_threshold"] = None
         # Sampling (in the fallback) is seeded by the batch, so that an interrupted run goes on as it would have gone.
         with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(0)
@@ -101,14 +105,8 @@ class TransformersTranscriber:
                 attention_mask=mask,
                 return_timestamps=True,
                 return_segments=True,
-                num_beams=self.options.beam_size,
-                temperature=self.options.temperatures,
-                logprob_threshold=LOGPROB_THRESHOLD,
-                compression_ratio_threshold=COMPRESSION_RATIO_THRESHOLD,
-                # generate mixes up the batch's rows when it skips silence and falls back in one pass
-                no_speech_threshold=NO_SPEECH_THRESHOLD if len(audio) == 1 else None,
-                condition_on_prev_tokens=self.options.condition_on_previous_text,
                 stopping_criteria=[_stop_if_asked],
+                **arguments,
                 **self._language_arguments(languages),
             )
         return [

@@ -16,6 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 from k2d_hf.distillation.parties import base_whisper
+from k2d_hf.labelling.decoding import carried_decoding
 from k2d_hf.publishing.card_facts import LOSS, data_facts, library_versions, told_arguments
 from k2d_hf.publishing.card_names import hub_id, names_of, read_licence
 from k2d_hf.publishing.card_rendering import render_card
@@ -127,6 +128,8 @@ class ModelCardCallback(TrainerCallback):
         known = {
             "model_name": model_id.split("/")[1] if model_id else "Whisper student",
             "model_id": model_id,
+            "revision": getattr(trainer.args, "hub_revision", None),
+            "decoding": carried_decoding(student.generation_config.to_dict()),
             **(read_licence(helps.config.name_or_path) if helps is not None and helps.config.name_or_path else {}),
             "teacher": self.teacher,
             "base_model": self.base_model,

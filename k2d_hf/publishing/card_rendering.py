@@ -14,7 +14,18 @@ from huggingface_hub import ModelCard
 
 from k2d_hf.console import minutes
 from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, speed_up, table_rows
+from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
 from k2d_hf.publishing.card_names import escaped, hub_id, one_line
+from k2d_hf.publishing.card_use import (
+    AS_EVALUATED,
+    OF_WHISPER,
+    Place,
+    decoded,
+    faster_whisper_section,
+    measured_line,
+    pipeline_arguments,
+    ways_of,
+)
 from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.publishing.opened_with import opened_with
 
@@ -42,22 +53,14 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    template = resources.files("k2d_hf.publishing") / "model_card_template.md"
-    model_id, base_model = hub_id(data.model_id), hub_id(data.base_model)
-    training = data.training
-    text = environment.from_string(template.read_text(encoding="utf-8")).render(
+    base_model, training = hub_id(data.base_model), data.training
+    text = environment.from_string(_template("model_card_template.md")).render(
         metadata=Markdown(data.to_yaml()),
         title=one_line(data.model_name),
         languages=", ".join(data.languages),
-        language=data.languages[0] if len(data.languages) == 1 else None,
         teacher=data.teacher,
         base_model=Markdown(base_model) if base_model else None,
-        model_id=model_id,
-        source=Markdown(f'"{model_id or "."}"'),
-        adapters_alone=data.adapters_alone,
-        opened_with=Markdown(opened_with()),
-        assists=bool(base_model and training and training.shares_encoder and not data.adapters_alone),
-        ctranslate2=data.ctranslate2,
+        use=Markdown(environment.from_string(_template("model_card_use_template.md")).render(**_use(data)).rstrip()),
         machine=data.machine,
         evaluations=[_evaluation(measured) for measured in data.evaluations],
         facts=_facts(data),
@@ -67,6 +70,35 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         learned_from=_learned_from(data),
     )
     return ModelCard(text)
+
+
+def _template(name: str) -> str:
+    return (resources.files("k2d_hf.publishing") / name).read_text(encoding="utf-8")
+
+
+def _use(data: K2DModelCardData) -> dict[str, Any]:
+    """What the section `Use` is made of."""
+    base_model, ways, evaluated = hub_id(data.base_model), ways_of(data.evaluations), bool(data.evaluations)
+    place = Place(hub_id(data.model_id), data.revision, data.ctranslate2)
+    language = data.languages[0] if len(data.languages) == 1 else None
+    shared = data.training is not None and data.training.shares_encoder
+    faster_whisper = None
+    if (data.ctranslate2 or FASTER_WHISPER in ways) and not data.adapters_alone:
+        measured = ways.get(FASTER_WHISPER)
+        faster_whisper = faster_whisper_section(place, data.decoding, language, measured, evaluated=evaluated)
+    return {
+        "adapters_alone": data.adapters_alone,
+        "assists": bool(base_model and shared and not data.adapters_alone),
+        "base_model": Markdown(base_model) if base_model else None,
+        "faster_whisper": faster_whisper and Markdown(faster_whisper),
+        "language": language,
+        "model_id": place.repo_id,
+        "opened_with": Markdown(opened_with()),
+        "pipeline_arguments": [(Markdown(name), Markdown(value)) for name, value in pipeline_arguments(data.decoding)],
+        "pipeline_measured": Markdown(measured_line(ways.get(PIPELINE))) if evaluated else None,
+        "settings": AS_EVALUATED if evaluated else OF_WHISPER,
+        "source": Markdown(place.source),
+    }
 
 
 def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
@@ -155,7 +187,7 @@ def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
     part = ", ".join(escaped(value) for value in (measured.config, measured.split) if value)
     how = (
         f"{name}{f' ({part})' if part else ''}: {_count(student['recordings'], 'recording')}, "
-        f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, beam {student['beam_size']}."
+        f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, {escaped(decoded(student))}."
     )
     speed = None
     if "teacher" in figures and "student" in figures and min(row["rtf"] for row in figures.values()) > 0:

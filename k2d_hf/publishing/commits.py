@@ -35,6 +35,7 @@ class Destination:
         exists: whether it is there already.
         revision: the branch; None is the main one.
         token: what lets us in.
+        opens: whether it is there, and private, and the push is to make it public.
     """
 
     repo_id: str
@@ -43,6 +44,7 @@ class Destination:
     exists: bool
     revision: str | None
     token: str = field(repr=False)
+    opens: bool = False
 
     @property
     def api(self) -> HfApi:
@@ -77,6 +79,7 @@ class PushResult:
         uploaded: files that were new or had changed; empty where there was nothing to do and no commit was made.
         deleted: files of an earlier push that took their leave.
         unchanged: how many files were there already.
+        opened: whether it was private before, and the push made it public.
     """
 
     repo_id: str
@@ -87,9 +90,10 @@ class PushResult:
     uploaded: tuple[str, ...]
     deleted: tuple[str, ...]
     unchanged: int
+    opened: bool = False
 
     def __str__(self) -> str:
-        seen = "private" if self.private else "public"
+        seen = "private" if self.private else f"public{', which it was not before' if self.opened else ''}"
         if not self.uploaded and not self.deleted:
             return f"{self.url} ({seen}) is up to date"
         gone = f", {len(self.deleted)} taken away" if self.deleted else ""
@@ -118,10 +122,45 @@ def push_files(
     Raises:
         K2DError: if the Hub refuses, does not answer after several tries, or somebody else changed one of the files.
     """
-    _check_for_token(files, destination.token)
+    check_for_token(files, destination.token)
     with told(f"push to {destination.name}", destination.token), limited_waiting():
         _make(destination)
-        return _Push(destination, files, message, stale).go()
+        result = _Push(destination, files, message, stale).go()
+        if destination.opens:  # last, so that nobody sees what is there before
+            patiently(
+                lambda: destination.api.update_repo_settings(
+                    destination.repo_id, private=False, repo_type=destination.kind
+                ),
+                destination.token,
+            )
+        return result
+
+
+def will_hold(
+    destination: Destination, files: Mapping[str, Path], folder: str, *, stale: Callable[[str, Iterable[str]], bool]
+) -> bool:
+    """Whether a push of `files` leaves files in a folder of the repository: of these, or of an earlier push.
+
+    Args:
+        destination: where to.
+        files: as for `push_files`.
+        folder: path in the repository, with a slash at its end.
+        stale: as for `push_files`.
+    """
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    if any(path.startswith(folder) for path in files):
+        return True
+    if not destination.exists:
+        return False
+    push = _Push(destination, files, "", stale)
+    with told(f"push to {destination.name}", destination.token), limited_waiting():
+        try:
+            _, seen = patiently(push.look, destination.token)
+        except RevisionNotFoundError:
+            return False
+    _, gone = push.differences(seen)
+    return any(path.startswith(folder) and path not in gone for path in seen)
 
 
 class _Push:
@@ -138,13 +177,13 @@ class _Push:
 
     def go(self) -> PushResult:
         token = self.destination.token
-        head, seen = patiently(self._look, token)
-        uploaded, deleted = self._differences(seen)
+        head, seen = patiently(self.look, token)
+        uploaded, deleted = self.differences(seen)
         first = {path: seen.get(path) for path in (*self.files, *deleted)}
 
         def attempt() -> str:
-            head, seen = self._look()
-            changed, gone = self._differences(seen)
+            head, seen = self.look()
+            changed, gone = self.differences(seen)
             for path in (*changed, *gone):
                 if seen.get(path) != first.get(path):
                     raise K2DError(
@@ -166,9 +205,10 @@ class _Push:
             uploaded=tuple(uploaded),
             deleted=tuple(deleted),
             unchanged=len(self.files) - len(uploaded),
+            opened=where.opens,
         )
 
-    def _look(self, revision: str | None = None) -> tuple[str, dict[str, tuple[str, bool]]]:
+    def look(self, revision: str | None = None) -> tuple[str, dict[str, tuple[str, bool]]]:
         """Commit, and each file's hash in it with whether that is a SHA-256 (of a large file) or git's own."""
         from huggingface_hub.hf_api import RepoFile
 
@@ -182,7 +222,7 @@ class _Push:
         entries = [entry for entry in tree if isinstance(entry, RepoFile)]
         return revision, {e.path: (e.lfs.sha256, True) if e.lfs else (e.blob_id, False) for e in entries}
 
-    def _differences(self, seen: Mapping[str, tuple[str, bool]]) -> tuple[list[str], list[str]]:
+    def differences(self, seen: Mapping[str, tuple[str, bool]]) -> tuple[list[str], list[str]]:
         """Files to upload and files to delete."""
         changed = [path for path in self.files if path not in seen or not self._is(path, *seen[path])]
         gone = [path for path in seen if path not in self.files and self.stale(path, changed)]
@@ -211,7 +251,7 @@ class _Push:
 
     def _check_arrived(self, commit: str) -> None:
         """The Hub leaves out, without a word, what a `.gitignore` in the repository names."""
-        _, seen = patiently(lambda: self._look(commit), self.destination.token)
+        _, seen = patiently(lambda: self.look(commit), self.destination.token)
         if missing := [path for path in self.files if path not in seen]:
             raise K2DError(
                 f"{self.destination.name}: the Hub did not take {', '.join(missing)}; is there a .gitignore in the "
@@ -236,7 +276,8 @@ def _make(destination: Destination) -> None:
         patiently(lambda: api.create_branch(**repository, branch=branch, exist_ok=True), token)
 
 
-def _check_for_token(files: Mapping[str, Path], token: str) -> None:
+def check_for_token(files: Mapping[str, Path], token: str) -> None:
+    """Raise K2DError for a text file that holds the token."""
     for path, file in files.items():
         if path.endswith(_TEXT) and token.encode() in file.read_bytes():
             raise K2DError(f"{file}: holds your access token; take it out, and get a new one if others have seen it")

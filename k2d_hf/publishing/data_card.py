@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from k2d_hf.publishing.card_names import escaped, hub_languages
+from k2d_hf.publishing.card_use import Place
 from k2d_hf.validation.judges import JUDGES
 
 TAGS = ["k2d", "pseudo-labels", "code-switching", "whisper"]
@@ -40,6 +41,7 @@ def render_data_card(
     languages: Sequence[str],
     kept_only: bool,
     facts: Mapping[str, str],
+    revision: str | None = None,
 ) -> str:
     """The card as text. A licence is not in it: nobody has said which.
 
@@ -50,6 +52,7 @@ def render_data_card(
         languages: codes of the languages in it.
         kept_only: whether chunks that validation dropped are left out.
         facts: lines of the table; those without a value are left out.
+        revision: the branch that it is in; None is the main one.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -67,6 +70,7 @@ def render_data_card(
         data,
         template_str=template.read_text(encoding="utf-8"),
         repo_id=repo_id,
+        source=Place(repo_id, revision).source,
         facts=[(key, escaped(value)) for key, value in table.items() if value],
         columns=[(column, COLUMNS[column]) for column in columns],
         kept_only=kept_only,

@@ -99,6 +99,7 @@ def write_data_set(
     *,
     repo_id: str,
     facts: Mapping[str, str],
+    revision: str | None = None,
     on_progress: Callable[[int], Any] | None = None,
 ) -> dict[str, Path]:
     """Write Parquet files and card into `folder`; chunks whose audio cannot be read any more are left out, and counted.
@@ -108,6 +109,7 @@ def write_data_set(
         folder: an empty folder.
         repo_id: `user/name` of the data set, for its card.
         facts: further lines of the card's table.
+        revision: the branch that it goes to, for its card; None is the main one.
         on_progress: called with the number of chunks done since.
 
     Returns:
@@ -135,6 +137,7 @@ def write_data_set(
     files["README.md"] = folder / "README.md"
     card = render_data_card(
         repo_id,
+        revision=revision,
         columns=list(features),
         count=chunks.count - len(lost),
         languages=chunks.languages,

@@ -5,6 +5,7 @@ The last step of the method's use: from here on a student lives without this rep
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import tempfile
@@ -16,7 +17,8 @@ from k2d_hf.checkpoints.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_
 from k2d_hf.errors import K2DError
 from k2d_hf.extras import install_hint
 from k2d_hf.publishing import patience
-from k2d_hf.publishing.commits import Destination, PushResult, push_files
+from k2d_hf.publishing.card_use import Place, is_ours, turned_to
+from k2d_hf.publishing.commits import Destination, PushResult, check_for_token, push_files, will_hold
 from k2d_hf.publishing.patience import limited_waiting, patiently, status_of, told
 from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, completed, is_stale, student_files
 from k2d_hf.version import __version__
@@ -41,12 +43,14 @@ def push_student(
     """Publish a student on the Hub: its weights, settings, processor and card, and nothing else of its folder.
 
     Where the Hub has it all already there is no commit. Files of an earlier student that this one does not have are
-    deleted from the repository; files that are not a student's are left alone.
+    deleted from the repository; files that are not a student's are left alone. The card goes up with the repository's
+    name in its code, and with faster-whisper's where its folder is there; the one in `folder` stays as it is.
 
     Args:
         folder: a complete checkpoint, as `k2d distil` and `k2d run` write it.
         repo_id: `user/name`; the repository is made where there is none.
-        private: whether only its owner may see it. A repository that is public already is then refused.
+        private: whether only its owner may see it. A repository that is public already is then refused; one that is
+            private becomes public where this is False, once the student is there.
         revision: the branch, made where there is none; None is the main one.
         ctranslate2: whether a folder `ctranslate2` with the same student for faster-whisper goes with it.
         message: first line of the commit.
@@ -70,7 +74,20 @@ def push_student(
 
             exported = export_ctranslate2(folder, Path(temporary) / "ctranslate2")
             files |= {f"{CTRANSLATE2}{file.name}": file for file in sorted(exported.iterdir())}
+        files |= _card(destination, files, Path(temporary))
         return push_files(destination, files, message=message, stale=is_stale)
+
+
+def _card(destination: Destination, files: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
+    """The card as it has to be in that repository, where it shows how to use the student; `scratch` takes it."""
+    text = files[CARD].read_text(encoding="utf-8") if CARD in files else ""
+    if not is_ours(text):
+        return {}
+    check_for_token({CARD: files[CARD]}, destination.token)
+    config = json.loads(files["generation_config.json"].read_text(encoding="utf-8"))
+    place = Place(destination.repo_id, destination.revision, will_hold(destination, files, CTRANSLATE2, stale=is_stale))
+    (scratch / CARD).write_text(turned_to(text, place, config), encoding="utf-8")
+    return {CARD: scratch / CARD}
 
 
 def push_data(
@@ -112,7 +129,9 @@ def push_data(
     if on_start is not None:
         on_start(chunks.count)
     with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
-        files = write_data_set(chunks, Path(temporary), repo_id=repo_id, facts=facts or {}, on_progress=on_progress)
+        files = write_data_set(
+            chunks, Path(temporary), repo_id=repo_id, revision=revision, facts=facts or {}, on_progress=on_progress
+        )
         message = message or f"Validated chunks, by k2d_hf {__version__}"
         return push_files(destination, files, message=message, stale=is_stale_data)
 
@@ -166,7 +185,9 @@ def open_destination(
             f"push to {repo_id}: it is public already, and private was asked for; say --public (private=False) to push "
             "there all the same, or choose another name"
         )
-    return Destination(repo_id, kind, bool(info.private), exists=True, revision=revision, token=token)
+    return Destination(
+        repo_id, kind, private, exists=True, revision=revision, token=token, opens=bool(info.private) and not private
+    )
 
 
 def check_repo_id(repo_id: str, *, where: str = "push") -> None:

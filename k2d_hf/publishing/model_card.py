@@ -48,7 +48,9 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         model_name=recipe.name,
         model_id=recipe.hub.repo_id,
         **licence,
-        ctranslate2=recipe.hub.ctranslate2 and recipe.hub.repo_id is not None,
+        revision=recipe.hub.revision,
+        ctranslate2=recipe.hub.adds_ctranslate2,
+        decoding=recipe.decoding,
         # the recipe and labelling
         teacher=public_name(teacher),
         base_model=teacher.name if has_id(teacher) else None,

@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from k2d_hf.labelling.decoding import NOT_EVALUATED
+from k2d_hf.labelling.transcribers import DecodingOptions
 from k2d_hf.publishing.card_names import hub_id, hub_languages, licence_fields, one_line
 
 TAGS = ("k2d", "knowledge-distillation", "code-switching", "whisper")
@@ -89,7 +91,8 @@ class EvaluatedSet:
     """What models did on recordings with references.
 
     Attributes:
-        figures: of each model, as `Evaluation.figures` gives them; that of the student is called `student`.
+        figures: of each model, as `Evaluation.figures` gives them; that of the student is called `student`, and has the
+            figures of its ways of use under `ways`.
         name: of the set, as people know it.
         dataset: its id on the Hub, where it has one.
         config: its configuration there.
@@ -119,7 +122,9 @@ class K2DModelCardData(ModelCardData):
     license_link: str | None = None
     tags: list[str] = field(default_factory=list)  # besides our own
     datasets: list[str] = field(default_factory=list)  # ids on the Hub
+    revision: str | None = None  # branch of the student's repository; None is the main one
     ctranslate2: bool = False  # whether an export for faster-whisper lies beside the student
+    decoding: DecodingOptions = NOT_EVALUATED  # how it decodes, for whoever loads it
     # the recipe and labelling
     teacher: str | None = None
     base_model: str | None = None  # the teacher's id on the Hub

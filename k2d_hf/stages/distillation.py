@@ -15,6 +15,7 @@ from k2d_hf.checkpoints.student_folder import save_student
 from k2d_hf.console import Stage
 from k2d_hf.evaluation.table import millions
 from k2d_hf.folders import write_folder
+from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
 from k2d_hf.processes import is_main_process
 from k2d_hf.recipe import StudentSettings, TargetsSettings
 from k2d_hf.resuming import folder_key, key_of, unfinished
@@ -176,6 +177,7 @@ def distil(
     def write(folder: Path) -> None:
         whole = trained.merge_and_unload() if settings.get("peft") else trained
         save_student(whole, processor, folder)
+        carry_decoding(folder, NOT_EVALUATED, replace=False)
         write_json(folder / "training_log.json", trainer.state.log_history)
         write_json(folder / "training_facts.json", asdict(card.training))
         render_card(card).save(folder / "README.md")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.console import Stage
+from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.names import recording_names
+from k2d_hf.evaluation.ways import SETTINGS, is_measured, text_difference, way_figures
+from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.recipe import EvaluateSettings
 from k2d_hf.reporting.names import counted
 from k2d_hf.resuming import files_key, key_of
@@ -19,6 +25,10 @@ from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+STUDENT = "student"  # as a model's name: the one whose card shows ways of use
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -30,6 +40,8 @@ def evaluate(
     language: str | None,
     output: Path | None,
     resume: Path | None = None,
+    ways: Sequence[str] = (),
+    way_recordings: int | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Evaluate models one after the other; figures go to `output`, transcripts to a file beside it.
 
@@ -42,45 +54,114 @@ def evaluate(
         output: file of the figures.
         resume: folder that keeps what each model gave, so that the same weights on the same recordings, decoded alike,
             are not measured again: after a crash, or where only the student is new. Their speed is that of then.
+        ways: ways of use (`k2d_hf.evaluation.ways`) in which the student is measured, too, unless that is how all
+            models are. Its figures have them under `ways`.
+        way_recordings: how many recordings, the first that were evaluated, that is done on; None is all.
 
     Returns:
         Figures by name, in the order given.
     """
-    from k2d_hf.evaluation.evaluate import evaluate_model
-
+    work = _Evaluation(recordings, stage, language, resume)
+    options = {field.name: getattr(settings, field.name) for field in fields(EvaluateSettings)}
     stage.start(len(models) * settings.passes(len(recordings)), "transcripts")
-    options = {name: value for name, value in vars(settings).items() if name != "before"}
     figures: dict[str, dict[str, Any]] = {}
     transcripts: list[dict[str, Any]] = []
-    keys: list[str] = []
-    heard = [list(recordings), files_key(recordings["recording"])]
     for name, checkpoint in models.items():
-        key = key_of(__version__, checkpoint_fingerprint(checkpoint.path), language, options, heard)
-        keys.append(key)
-        measured = _measured(resume, key)
-        if measured is None:
-            result = evaluate_model(
-                str(checkpoint.path),
-                recordings,
-                name=checkpoint.name,
-                language=language,
-                on_progress=lambda count, name=name: stage.advance(count, name),  # type: ignore[misc]
-                **options,
-            )
-            measured = {"figures": result.figures(), "transcripts": result.transcripts}
-            if resume is not None:
-                write_whole(str(_place(resume, key)), json.dumps(measured).encode())
-        else:
-            stage.advance(settings.passes(len(recordings)), name)
+        measured = work.measure(name, checkpoint, options)
         figures[name] = {**measured["figures"], "model": checkpoint.name}
         transcripts += [{"model": name, **transcript} for transcript in measured["transcripts"]]
-    if resume is not None:
-        for left in set(resume.glob("evaluate-*.json")) - {_place(resume, key) for key in keys}:
-            left.unlink(missing_ok=True)
+        if name == STUDENT:
+            figures[name]["ways"] = _ways(work, checkpoint, options, measured, ways, way_recordings)
+    work.forget_others()
     if output is not None:
         write_json(output, figures)
         write_lines(output.with_name(output.stem + "_transcripts.jsonl"), transcripts)
     return figures
+
+
+def _ways(
+    work: _Evaluation,
+    student: Checkpoint,
+    options: Mapping[str, Any],
+    proper: Mapping[str, Any],
+    ways: Sequence[str],
+    most: int | None,
+) -> dict[str, dict[str, Any]]:
+    """Figures of the ways of use of the student; a way that this machine has no engine for is left out, and named."""
+    found: dict[str, dict[str, Any]] = {}
+    recordings = [_identity(row) for row in proper["transcripts"]][:most]
+    once = {**options, "batch_size": 1, "speed_runs": 1, "speed_recordings": None}
+    for way in SETTINGS:
+        if is_measured(way, proper["figures"], batch_size=options["batch_size"]):
+            found[way] = way_figures(proper["figures"])
+        if way in found or way not in ways or most == 0:
+            continue
+        try:
+            measured = work.measure(way, student, {**once, "dtype": "auto", **SETTINGS[way]}, recordings)
+        except K2DError as error:
+            logger.warning("the student was not measured with %s: %s", way, error)
+            continue
+        differs = text_difference(measured["transcripts"], proper["transcripts"])
+        found[way] = way_figures(measured["figures"], differs=differs)
+    return found
+
+
+def _identity(transcript: Mapping[str, Any]) -> dict[str, Any]:
+    """Which recording, or span of one, a transcript is of."""
+    return {name: transcript[name] for name in ("recording", "start", "duration") if name in transcript}
+
+
+class _Evaluation:
+    """Measures models on recordings, what was measured before not again."""
+
+    def __init__(self, recordings: Dataset, stage: Stage, language: str | None, resume: Path | None) -> None:
+        self.recordings = recordings
+        self.stage = stage
+        self.language = language
+        self.resume = resume
+        self.input = [list(recordings), files_key(recordings["recording"])]
+        self.keys: list[str] = []
+
+    def measure(
+        self,
+        name: str,
+        checkpoint: Checkpoint,
+        options: Mapping[str, Any],
+        only: Sequence[Mapping[str, Any]] | None = None,
+    ) -> dict[str, Any]:
+        """Figures and transcripts of a model, on all recordings, or uncounted on those that `only` names."""
+        from k2d_hf.evaluation.evaluate import evaluate_model
+
+        parts = [] if only is None else [list(only)]
+        key = key_of(__version__, checkpoint_fingerprint(checkpoint.path), self.language, options, self.input, *parts)
+        self.keys.append(key)
+        chosen = self.recordings
+        if only is not None:
+            names = recording_names(chosen["recording"])
+            rows = [{"recording": name, **span_fields(*span_of(row))} for name, row in zip(names, chosen, strict=True)]
+            chosen = chosen.select([at for at, row in enumerate(rows) if row in only])
+        measured = _measured(self.resume, key)
+        if measured is not None:
+            self.stage.advance(0 if only else EvaluateSettings(**options).passes(len(chosen)), name)
+            return measured
+        result = evaluate_model(
+            str(checkpoint.path),
+            chosen,
+            name=checkpoint.name,
+            language=self.language,
+            on_progress=lambda count: self.stage.advance(0 if only else count, name),
+            **options,
+        )
+        measured = {"figures": result.figures(), "transcripts": result.transcripts}
+        if self.resume is not None:
+            write_whole(str(_place(self.resume, key)), json.dumps(measured).encode())
+        return measured
+
+    def forget_others(self) -> None:
+        """Take away what earlier evaluations left and this one had no use for."""
+        if self.resume is not None:
+            for left in set(self.resume.glob("evaluate-*.json")) - {_place(self.resume, key) for key in self.keys}:
+                left.unlink(missing_ok=True)
 
 
 def measured_over(models: int, recordings: int) -> str:

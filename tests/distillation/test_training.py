@@ -1,5 +1,8 @@
 """Whole training runs: accumulation, logs, evaluation, resuming, adapters, workers, and what a checkpoint holds."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -222,6 +225,20 @@ def test_adapters_train_in_the_decoder_alone_and_merge_into_a_plain_whisper(trai
     changed = {name for name, value in loaded.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all(name.endswith(("q_proj.weight", "v_proj.weight")) and ".decoder." in name for name in changed)
+
+
+@pytest.mark.parametrize(("chosen", "beams"), [(None, 5), (2, 2)])
+def test_what_is_saved_decodes_as_openai_whisper_or_as_the_user_said(train, tmp_path, chosen, beams):
+    trainer = train(max_steps=1)
+    trainer.model.generation_config.num_beams = chosen
+    trainer.save_model(str(tmp_path / "saved"))
+    config = json.loads((tmp_path / "saved" / "generation_config.json").read_text(encoding="utf-8"))
+    carried = {"num_beams": beams, "compression_ratio_threshold": 1.35, "condition_on_prev_tokens": False}
+    assert config | carried == config
+    assert trainer.model.generation_config.num_beams == chosen  # evaluation while it trains is as it was
+    trainer.create_model_card()
+    card = (Path(str(trainer.args.output_dir)) / "README.md").read_text(encoding="utf-8")
+    assert f'"num_beams": {beams},' in card
 
 
 def test_a_checkpoint_is_a_student_that_a_pipeline_loads(train, tmp_path, noise_file):

@@ -7,6 +7,7 @@ from tiny_whisper import make_tiny_whisper
 from transformers import WhisperForCausalLM, WhisperForConditionalGeneration, pipeline
 
 from k2d_hf import create_student
+from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
 
 LANGUAGE = {"language": "zh", "task": "transcribe"}
 
@@ -27,6 +28,7 @@ def assistant(teacher, tmp_path_factory):
         for parameter in student.model.decoder.layers.parameters():
             parameter += 0.02 * torch.randn(parameter.shape, generator=noise)
     student.save_pretrained(folder)
+    carry_decoding(folder, NOT_EVALUATED)  # as a trained student does; five beams are no way to draft
     return WhisperForCausalLM.from_pretrained(folder, dtype=torch.float64, use_safetensors=True)
 
 
@@ -66,6 +68,7 @@ def test_several_recordings_at_once_are_refused_and_not_mixed_up(teacher, assist
 
 def test_a_pipeline_with_an_assistant_writes_what_it_writes_without(workplace, tmp_path):
     create_student(WhisperForConditionalGeneration.from_pretrained(workplace / "teacher")).save_pretrained(tmp_path)
+    carry_decoding(tmp_path, NOT_EVALUATED)
     assistant = WhisperForCausalLM.from_pretrained(tmp_path, use_safetensors=True)
     asr = pipeline("automatic-speech-recognition", model=str(workplace / "teacher"), device="cpu")
     noise = np.random.default_rng(0).normal(0, 0.05, 55 * 16000).astype(np.float32)

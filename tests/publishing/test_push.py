@@ -7,7 +7,11 @@ import pytest
 from fresh_process import PythonProcess, start_python
 from hub_repositories import Repository
 from hub_server import FINE_READER, FINE_WRITER, READER, STRANGER, WRITER, LocalHub, serving
+from safetensors.torch import load_file, save_file
 from student_layout import check_layout
+
+from k2d_hf.publishing.card_rendering import render_card
+from publishing.card_parts import facts
 
 CARD = "---\nlanguage: zh\n---\n\n# A student\n"
 CLUTTER = (
@@ -266,6 +270,74 @@ def test_a_public_repository_takes_no_private_student(hub, push, original, files
     assert {request.method for request in hub.asked} <= {"GET", "HEAD"}
 
 
+def test_a_private_repository_becomes_public_where_that_is_asked_for_and_says_so(hub, push, original, files):
+    push(original, "me/opened")
+    hub.forget()
+    hub.fail("settings", 500)
+    done = push(original, "me/opened", private=False)
+    assert not hub.repository("me/opened").private
+    assert (done.result["private"], done.result["opened"], done.result["uploaded"]) == (False, True, [])
+    assert len(hub.repository("me/opened").titles()) == 1
+    hub.forget()
+    assert push(original, "me/opened", private=False).result["opened"] is False
+    assert "settings" not in hub.kinds()
+
+
+def test_a_repository_is_opened_last(hub, push, student):
+    push(student, "me/late")
+    (student / "README.md").write_text("# Another\n", encoding="utf-8")
+    seen = []
+    hub.before["commit"] = lambda: seen.append(hub.repository("me/late").private)
+    push(student, "me/late", private=False)
+    assert seen == [True]
+    assert not hub.repository("me/late").private
+
+
+@pytest.fixture(scope="module")
+def carded(original, tmp_path_factory):
+    """A student with a card as a training writes it, which knows no repository."""
+    folder = shutil.copytree(original, tmp_path_factory.mktemp("carded") / "student")
+    render_card(facts()).save(folder / "README.md")
+    return folder
+
+
+def test_the_card_goes_up_with_the_name_of_its_repository(hub, push, carded):
+    local = (carded / "README.md").read_text(encoding="utf-8")
+    push(carded, "me/named")
+    held = hub.repository("me/named").contents()["README.md"].decode()
+    assert 'model="."' in local
+    assert held == render_card(facts(model_id="me/named")).content
+    assert (carded / "README.md").read_text(encoding="utf-8") == local
+    assert push(carded, "me/named").result["uploaded"] == []
+    push(carded, "me/named", revision="v2")
+    branch = hub.repository("me/named").contents("v2")["README.md"].decode()
+    assert branch == render_card(facts(model_id="me/named", revision="v2")).content
+
+
+def test_the_card_shows_faster_whisper_for_as_long_as_its_folder_is_there(hub, push, carded, tmp_path):
+    push(carded, "me/both")
+    done = push(carded, "me/both", ctranslate2=True).result
+    first = hub.repository("me/both").contents()["README.md"].decode()
+    assert {"README.md", "ctranslate2/model.bin"} <= set(done["uploaded"])
+    assert 'snapshot_download("me/both", allow_patterns="ctranslate2/*")' in first
+    assert push(carded, "me/both").result["uploaded"] == []  # the folder stays, and so does what is said of it
+    other = shutil.copytree(carded, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    weights["model.decoder.layer_norm.bias"] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    push(other, "me/both")
+    held = hub.repository("me/both").contents()
+    assert not any(path.startswith("ctranslate2/") for path in held)
+    assert held["README.md"].decode() == render_card(facts(model_id="me/both")).content
+
+
+def test_a_token_in_a_card_of_ours_is_found_where_the_user_has_it(push, carded, tmp_path):
+    folder = shutil.copytree(carded, tmp_path / "student")
+    with (folder / "README.md").open("a", encoding="utf-8") as card:
+        card.write(WRITER)
+    assert f"{folder / 'README.md'}: holds your access token" in push(folder, "me/told").error
+
+
 @pytest.mark.parametrize(("name", "token"), [("lab/student", WRITER), ("me/fine", FINE_WRITER)])
 def test_a_member_of_an_organisation_and_a_token_for_this_alone_may_write(hub, push, original, files, name, token):
     assert push(original, name, token=token).error is None
@@ -330,6 +402,9 @@ def test_the_command_line_says_what_it_did(hub, student, files, tmp_path):
     assert [one.stderr for one in done] == ["", ""]
     assert done[0].stdout == f"push      {len(files)} of {len(files)} files to {url} (public, commit {commit})\n"
     assert done[1].stdout == f"push      {url} (public) is up to date\n"
+    hub.repository("me/line").private = True
+    opened = start_python(command, tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN=WRITER)
+    assert opened.stdout == f"push      {url} (public, which it was not before) is up to date\n"
 
 
 def test_the_token_is_nowhere(hub, python):

@@ -129,6 +129,17 @@ def test_pushed_again_it_makes_no_commit(pushed, python, chunks):
     assert len(pushed[0].titles()) == 1
 
 
+def test_on_a_branch_the_card_loads_the_branch_and_what_is_private_becomes_public_where_asked(pushed, python, chunks):
+    code = (
+        f"result = main(['push', '--data', {str(chunks)!r}, '--repo-id', 'me/talks', '--revision', 'v2', '--public'])"
+    )
+    said = python.run(code).said
+    assert "/datasets/me/talks (public, which it was not before, commit" in said
+    assert not pushed[0].private
+    assert 'load_dataset("me/talks", revision="v2", split="train")' in pushed[0].contents("v2")["README.md"].decode()
+    pushed[0].private = True
+
+
 def test_fewer_files_than_before_leave_none_of_the_old(pushed, python, hub, chunks):
     old = {
         "data/train-00000-of-00002.parquet": b"old",

@@ -1,0 +1,54 @@
+"""The ways of use that a student's card shows, each with what it did: the card claims of none what another measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
+
+PIPELINE = "pipeline"  # of transformers: float32, which is what a student is stored in, whatever the device
+FASTER_WHISPER = "faster-whisper"
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    PIPELINE: {"engine": "transformers", "dtype": "float32"},
+    FASTER_WHISPER: {"engine": "faster-whisper"},
+}
+# Of an evaluation's figures those that a card tells of a way; of older runs some are not known.
+TOLD = (
+    *("engine", "dtype", "device", "threads", "beam_size", "temperature_fallback", "recordings", "audio_seconds"),
+    *("mer", "looping_outputs", "rtf"),
+)
+
+
+def is_measured(way: str, figures: Mapping[str, Any], *, batch_size: int) -> bool:
+    """Whether an evaluation with these figures was of this way: same engine and number format, a recording at a time.
+
+    Args:
+        way: one of `SETTINGS`.
+        figures: as `Evaluation.figures` gives them.
+        batch_size: recordings in one pass; faster-whisper takes them one after the other, whatever it is.
+    """
+    alone = batch_size == 1 or way == FASTER_WHISPER
+    return alone and all(figures.get(name) == value for name, value in SETTINGS[way].items())
+
+
+def way_figures(figures: Mapping[str, Any], *, differs: float | None = None) -> dict[str, Any]:
+    """What a card tells of a way.
+
+    Args:
+        figures: of the evaluation of that way, as `Evaluation.figures` gives them.
+        differs: share of mixed tokens by which its text differs from that of the evaluation proper; None where it is
+            that evaluation.
+    """
+    return {**{name: figures.get(name) for name in TOLD}, "differs": differs}
+
+
+def text_difference(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
+    """Mixed error rate of the transcripts of a way against those of the same recordings in the evaluation proper.
+
+    Args:
+        one: transcripts of the way, with `recording` and `hypothesis`.
+        other: those of the evaluation, of these recordings and others.
+    """
+    proper = {row["recording"]: row["hypothesis"] for row in other}
+    return sum((mixed_errors(proper[row["recording"]], row["hypothesis"]) for row in one), MixedErrors()).mer

@@ -1,0 +1,176 @@
+"""A card's section `Use`: code that decodes as the student was evaluated, and what was measured of each way of use.
+
+It is written with the card, and turned to the repository by a push, which is when the student's name is known.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from ast import literal_eval
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.console import minutes
+from k2d_hf.labelling.decoding import arguments_of_faster_whisper, arguments_of_pipeline, carried_decoding
+
+if TYPE_CHECKING:
+    from k2d_hf.labelling.transcribers import DecodingOptions
+
+HERE = "  # this folder, or the model's id on the Hub"
+AS_EVALUATED = (
+    "This decodes as the student was evaluated. Its generation config carries beams, language and what else "
+    "transformers reads there; what it takes as an argument alone is passed."
+)
+OF_WHISPER = (
+    "No recordings with references were evaluated; this decodes with the settings of openai/whisper, each window "
+    "without the text before it."
+)
+NOT_MEASURED = "Not measured like this."
+_SECTION = re.compile(r"(?<=\n## Use\n).*?(?=\n## |\Z)", re.DOTALL)
+_MODEL = re.compile(r'\bpipeline\(\s*"automatic-speech-recognition",\s*model=("[^"\n]*")')
+_REVISION = r'(, revision="[^"\n]*")?'
+_FOLDER = re.compile(r"(?<=from faster_whisper import WhisperModel\n).*?^folder = [^\n]*\n", re.DOTALL | re.MULTILINE)
+_TEMPERATURE = re.compile(r'"temperature": ([\d., ()]+),\n')
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where whoever reads the card finds the student.
+
+    Attributes:
+        repo_id: `user/name` on the Hub; None is the card's own folder.
+        revision: the branch there; None is the main one.
+        ctranslate2: whether the folder for faster-whisper lies there too.
+    """
+
+    repo_id: str | None = None
+    revision: str | None = None
+    ctranslate2: bool = False
+
+    @property
+    def source(self) -> str:
+        """The first arguments of whatever loads the student, as code."""
+        if self.repo_id is None:
+            return '"."'
+        branch = f", revision={json.dumps(self.revision)}" if self.revision else ""
+        return f"{json.dumps(self.repo_id)}{branch}"
+
+    @property
+    def folder(self) -> str:
+        """Code that says where the folder for faster-whisper is."""
+        if not self.ctranslate2:
+            made = f"k2d export {self.repo_id or '.'} --to ctranslate2 --output student-ct2"
+            return f'\nfolder = "student-ct2"  # as `{made}` writes it\n'
+        if self.repo_id is None:
+            return '\nfolder = "ctranslate2"  # in this folder\n'
+        download = f'snapshot_download({self.source}, allow_patterns="ctranslate2/*")'
+        return f'from huggingface_hub import snapshot_download\n\nfolder = {download} + "/ctranslate2"\n'
+
+
+def pipeline_arguments(options: DecodingOptions) -> list[tuple[str, str]]:
+    """Names and values of `generate_kwargs`, as code."""
+    arguments = arguments_of_pipeline(options)
+    if len(options.temperatures) == 1:
+        arguments["temperature"] = options.temperatures[0]
+    return [(json.dumps(name), _literal(value)) for name, value in arguments.items()]
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def faster_whisper_section(
+    place: Place, options: DecodingOptions, language: str | None, measured: Mapping[str, Any] | None, *, evaluated: bool
+) -> str:
+    """The section of that way of use, without a line break at its end.
+
+    Args:
+        place: where the student is.
+        options: how it decodes.
+        language: of the student; CTranslate2 has no place for it.
+        measured: figures of this way, as `way_figures` gives them; None where it was not measured.
+        evaluated: whether anything was.
+    """
+    given = [f"{name}={_literal(value)}" for name, value in arguments_of_faster_whisper(options, language).items()]
+    call = ", ".join(['"lecture.flac"', *given])
+    dtype = _dtype(measured or {})
+    model = f'WhisperModel(folder, compute_type="{dtype}")' if dtype else "WhisperModel(folder)"
+    code = f"from faster_whisper import WhisperModel\n{place.folder}model = {model}\n"
+    code += f"segments, info = model.transcribe({call})\n"
+    line = measured_line(measured) if measured or evaluated else None
+    return f"### faster-whisper\n\n```python\n{code}```" + (f"\n\n{line}" if line else "")
+
+
+def _dtype(measured: Mapping[str, Any]) -> str | None:
+    match = re.fullmatch(r"\w+", str(measured.get("dtype")), re.ASCII)
+    return match[0] if match and measured.get("dtype") else None
+
+
+def measured_line(figures: Mapping[str, Any] | None) -> str:
+    """What was measured of a way of use, in a line; that nothing was, where there are no figures."""
+    if figures is None:
+        return NOT_MEASURED
+    loops, count = figures["looping_outputs"], figures["recordings"]
+    looped = "no loops" if not loops else f"{loops} loop{'s' if loops > 1 else ''}"
+    heard = f"{count} recording{'s' if count > 1 else ''}, {minutes(figures['audio_seconds'])}"
+    line = f"Measured like this ({decoded(figures)}; {heard}): "
+    line += f"MER {figures['mer']:.1%}, {looped}, RTF {figures['rtf']:.3f}."
+    if figures.get("differs") is not None:
+        line += f" {figures['differs']:.1%} of its tokens differ from the text that the table is about."
+    return line
+
+
+def decoded(figures: Mapping[str, Any]) -> str:
+    """How a model was decoded, as far as its figures tell: beams, number format, fallback, threads or device."""
+    said = {True: "windows that look wrong again by sampling", False: "each window once", None: None}
+    threads = figures.get("threads")
+    parts = [
+        f"beam {figures['beam_size']}",
+        figures.get("dtype"),
+        said[figures.get("temperature_fallback")],
+        f"{threads} thread{'s' if threads > 1 else ''}" if threads else figures.get("device"),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def ways_of(evaluations: Any) -> dict[str, Mapping[str, Any]]:
+    """Figures of the student's ways of use, of the first evaluation that has some."""
+    found = (measured.figures.get("student", {}).get("ways") for measured in evaluations)
+    return dict(next(filter(None, found), {}))
+
+
+def turned_to(text: str, place: Place, config: Mapping[str, Any]) -> str:
+    """A card whose section `Use` loads the student from `place`; what is not of our making stays as it is.
+
+    Args:
+        text: the card.
+        place: where the student will be.
+        config: the student's generation config.
+    """
+    section = _SECTION.search(text)
+    if section is None:
+        return text
+    use = section[0]
+    if model := _MODEL.search(use):
+        use = re.sub(re.escape(model[1]) + _REVISION, lambda _: place.source, use).replace(HERE, "")
+    if _FOLDER.search(use):
+        use = _FOLDER.sub(lambda _: place.folder, use)
+    elif place.ctranslate2:
+        use = f"{use.rstrip()}\n\n{_unmeasured(place, config, use)}\n"
+    return text[: section.start()] + use + text[section.end() :]
+
+
+def is_ours(text: str) -> bool:
+    """Whether a card has a section that `turned_to` would look at."""
+    return _SECTION.search(text) is not None
+
+
+def _unmeasured(place: Place, config: Mapping[str, Any], use: str) -> str:
+    options = carried_decoding(config)
+    if given := _TEMPERATURE.search(use):
+        ladder = literal_eval(given[1])
+        options = replace(options, temperatures=ladder if isinstance(ladder, tuple) else (ladder,))
+    language = re.fullmatch(r"(<\|)?([a-z]{2,3})(\|>)?", str(config.get("language")))
+    return faster_whisper_section(place, options, language and language[2], None, evaluated=AS_EVALUATED in use)
