@@ -211,6 +211,8 @@ def _complete(student: WhisperForConditionalGeneration, teacher: str, tokenizer:
     lacking = generation_gaps(student.generation_config)
     if lacking and tokenizer is None:
         try:
+            if not teacher:  # the empty path is that of the working folder
+                raise K2DError("a model that was made in memory")
             tokenizer = load_tokenizer(resolve_checkpoint(teacher).path)
         except (K2DError, OSError, ValueError):
             logger.warning(
