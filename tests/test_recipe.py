@@ -181,7 +181,7 @@ def keyword_defaults(function):
     [
         (LabelSettings, "label_recordings", {"language", "shards_dir", "report", "on_progress"}),
         (ValidateSettings, "validate_labels", {"language", "shards_dir", "report", "on_progress"}),
-        (StudentSettings, "create_student", {"language", "task"}),
+        (StudentSettings, "create_student", {"language", "task", "tokenizer"}),
         (EvaluateSettings, "evaluate_model", {"processor", "name", "language", "on_progress"}),
         (DataSettings, "load_recordings", {"group_by"}),
     ],
