@@ -107,3 +107,14 @@ def test_a_report_tells_what_became_of_every_second(lectures):
     )
     assert (report.seconds_passed_over, report.seconds_without_text) == (74, 5)
     assert Counter(entry.get("seconds") for entry in report.skipped) == {7.0: 1, 3.0: 1, None: 1}
+
+
+def test_spans_of_one_file_are_told_in_the_file_s_own_time(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(60 * 16000)
+    soundfile.write(tmp_path / "a.wav", noise, 16000)
+    spans = {"recording": [str(tmp_path / "a.wav")] * 2, "start": [8.0, 40.0], "duration": [20.0, 7.0]}
+    report = LabellingReport()
+    label_recordings(Dataset.from_dict(spans), ScriptedTranscriber(SCRIPT | {7.0: [(0.0, 4.0, "三")]}), report=report)
+    assert [(span["start"], span["end"]) for span in report.passed_over] == [(12.0, 17.0), (44.0, 47.0)]
+    seconds = (report.seconds_in_chunks, report.seconds_listed, report.seconds_unlisted)
+    assert seconds == pytest.approx((18.5 + 4, 3, 1.5))
