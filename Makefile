@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 # another of torch's indexes; TORCH_INDEX= leaves the choice to pip.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(if $(filter Linux,$(shell uname -s)),$(shell nvidia-smi -L > /dev/null 2>&1 || echo $(CPU_INDEX)))
-ASK := import signal, sys, urllib.request as web; signal.alarm(10); web.urlopen(sys.argv[1], timeout=5); print("yes")
+PATIENCE := 5
+ASK := import signal, sys, urllib.request as web; signal.alarm(2 * $(PATIENCE)); web.urlopen(sys.argv[1], timeout=$(PATIENCE)); print("yes")
 answers = $(shell $(PYTHON) -c '$(ASK)' '$(TORCH_INDEX)/torch/' 2> /dev/null)
 pip_chooses = what pip chooses, on Linux x86-64 a CUDA build: 2.7 GB to fetch where no wheel is at hand
 from_index = $(if $(filter $(CPU_INDEX),$(TORCH_INDEX)),the CPU build: 0.2 GB to fetch,the newest build) from $(TORCH_INDEX)
