@@ -61,7 +61,8 @@ _COUNTRIES = {
     "gr": "el",
     "ua": "uk",
 }
-_UNDETERMINED = ("", "auto", "und")  # ISO 639's own code for a language that is not known
+# What leaves the language to the model: ISO 639's own codes for one that is not known (und) and for several (mul).
+_UNDETERMINED = ("", "auto", "und", "mul", "mixed", "multilingual")
 
 
 def language_code(language: str | None) -> str | None:
@@ -70,7 +71,7 @@ def language_code(language: str | None) -> str | None:
     What is no language is given back, in small letters.
     """
     name = (language or "").strip().strip("<|>").lower()
-    return _found(name) or (None if name in _UNDETERMINED else name)
+    return None if name in _UNDETERMINED else _found(name) or name
 
 
 def is_language(language: str) -> bool:

@@ -60,7 +60,11 @@ def tools(tmp_path):
         @staticmethod
         def plan(*variables, **environment):
             """Exit status of `make -n install`, the commands that it would run, and its complaint."""
-            kept = {name: value for name, value in os.environ.items() if name not in ("TORCH_INDEX", "MAKEFLAGS", "MAKELEVEL")}
+            kept = {
+                name: value
+                for name, value in os.environ.items()
+                if name not in ("TORCH_INDEX", "MAKEFLAGS", "MAKELEVEL")
+            }
             done = subprocess.run(
                 ["make", "-n", "install", f"VENV={tmp_path / 'venv'}", f"PYTHON={sys.executable}", *variables],
                 cwd=ROOT, env=kept | {"PATH": str(tmp_path)} | environment, capture_output=True, text=True,

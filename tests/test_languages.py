@@ -35,10 +35,10 @@ WRITTEN = {
     "tl": ("fil", "tl", "Filipino"),
     "ht": ("Haitian Creole", "haitian", "haitian creole"),
     "haw": ("haw",),
-    None: (None, "", "  ", "auto", "und"),
+    None: (None, "", "  ", "auto", "und", "mul", "mixed"),
 }
 PAIRS = [(written, code) for code, several in WRITTEN.items() for written in several]
-NONE = ["Chinglish", "zz", "xx", "chines", "cn", "mixed", "Mandarin-English", "no-way", "not English", "1.00", "\ud800"]
+NONE = ["Chinglish", "zz", "xx", "chines", "cn", "Mandarin-English", "no-way", "not English", "1.00", "\ud800"]
 
 
 @pytest.mark.parametrize(("written", "code"), PAIRS)
@@ -154,7 +154,7 @@ def test_a_verb_finds_it_before_anything_else(tmp_path, monkeypatch, capsys, com
 @pytest.fixture
 def manifest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    languages = ["Chinese", "zh-TW", "<|en|>", "Klingon", None, "mixed"]
+    languages = ["Chinese", "zh-TW", "<|en|>", "Klingon", None, "unclear"]
     for number in range(len(languages)):
         soundfile.write(f"{number}.wav", 0.1 * np.random.default_rng(number).standard_normal(16000), 16000)
     rows = [{"audio": f"{n}.wav", "language": language, "text": "好"} for n, language in enumerate(languages)]
@@ -168,7 +168,7 @@ SCRIPT = {1.0: [(0.0, 1.0, "好")]}
 @pytest.mark.parametrize("streaming", [False, True])
 def test_rows_are_heard_in_their_languages_and_a_row_of_none_is_skipped_by_name(manifest, streaming):
     recordings = load_recordings(manifest, streaming=streaming)
-    assert [row["language"] for row in recordings] == ["Chinese", "zh-TW", "<|en|>", "Klingon", None, "mixed"]
+    assert [row["language"] for row in recordings] == ["Chinese", "zh-TW", "<|en|>", "Klingon", None, "unclear"]
     teacher, report = ScriptedTranscriber(SCRIPT), LabellingReport()
     chunks = label_recordings(recordings, teacher, report=report)
     assert teacher.languages == ["zh", "zh", "en", None]

@@ -40,6 +40,7 @@ def test_two_processes_distil_one_student(tmp_path, tiny_whisper_dir, noise_file
             "text": "今天講 machine learning",
             "previous_text": None,
             "language": "zh",
+            "keep": True,
         }
         for index in range(4)
     ]

@@ -182,7 +182,7 @@ def test_what_the_teacher_passes_over_is_listed_and_both_figures_are_shown(first
         ("validate", r"\d/3 chunks"),
         ("targets", r"\d/3 chunks"),
         ("distil", r"[12]/2 steps"),
-        ("evaluate", r"[123]/3 recordings"),
+        ("evaluate", r"[123]/3 transcripts"),
     ],
 )
 def test_a_stage_tells_the_log_how_it_goes(first, stage, counted):
