@@ -93,7 +93,7 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
 
 def _joined(group: str, rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
     parts = [(row["recording"], *span_of(row)) for row in rows]
-    languages = {language_of_row(row) for row in rows}
+    languages = {language_of_row(row) or row["language"] for row in rows}
     spans = [
         [index, start, duration] for index, (_, start, duration) in enumerate(parts) if span_fields(start, duration)
     ]
