@@ -10,7 +10,6 @@ tokens, `decoder` the same less one pass of the encoder, which both have alike.
 from __future__ import annotations
 
 import argparse
-import copy
 from typing import Any
 
 import measure
@@ -23,8 +22,8 @@ from k2d_hf import create_student
 def sides(settings: argparse.Namespace) -> dict[str, Any]:
     """Teacher and student, ready to write."""
     torch.manual_seed(0)
-    teacher = whisper(settings.geometry)
-    student = create_student(copy.deepcopy(teacher), settings.decoder_layers)
+    teacher = whisper(settings.geometry, settings.device)
+    student = create_student(teacher, settings.decoder_layers)
     dtype = getattr(torch, settings.dtype)
     return {
         name: model.to(settings.device, dtype).eval() for name, model in (("teacher", teacher), ("student", student))

@@ -53,12 +53,12 @@ WIDTH = 64
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "1"}  # glibc's
 
 
-def write_sound(folder: Path) -> tuple[str, ...]:
+def write_sound(folder: Path, minutes: float = MINUTES) -> tuple[str, ...]:
     """A few recordings of seeded noise over a tone."""
     import soundfile
 
     random = np.random.default_rng(0)
-    time = np.arange(MINUTES * 60 * SAMPLE_RATE) / SAMPLE_RATE
+    time = np.arange(round(minutes * 60 * SAMPLE_RATE)) / SAMPLE_RATE
     paths = [folder / f"recording{index}.wav" for index in range(RECORDINGS)]
     for index, path in enumerate(paths):
         tone = 0.1 * np.sin(2 * np.pi * 220 * (index + 1) * time)
@@ -66,18 +66,20 @@ def write_sound(folder: Path) -> tuple[str, ...]:
     return tuple(str(path) for path in paths)
 
 
-def chunk_rows(recordings: tuple[str, ...], count: int) -> Iterator[dict[str, Any]]:
-    """Chunks as validation leaves them; one in eight was dropped, so that training selects."""
+def chunk_rows(
+    recordings: tuple[str, ...], count: int, words: int = WORDS_A_SEGMENT, minutes: float = MINUTES
+) -> Iterator[dict[str, Any]]:
+    """Chunks as validation leaves them, of so many words a segment; one in eight was dropped, so training selects."""
     random = np.random.default_rng(1)
     previous = None
     for index in range(count):
-        texts = [" ".join(random.choice(WORDS, WORDS_A_SEGMENT)) for _ in range(SEGMENTS)]
+        texts = [" ".join(random.choice(WORDS, words)) for _ in range(SEGMENTS)]
         length = CHUNK_SECONDS / SEGMENTS
         segments = [{"start": i * length, "end": (i + 1) * length, "text": f" {text}"} for i, text in enumerate(texts)]
         text = " ".join(texts)
         yield {
             "recording": recordings[index % RECORDINGS],
-            "start": float(random.uniform(0, MINUTES * 60 - CHUNK_SECONDS)),
+            "start": float(random.uniform(0, minutes * 60 - CHUNK_SECONDS)),
             "duration": CHUNK_SECONDS,
             "segments": segments,
             "text": text,

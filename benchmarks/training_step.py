@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import measure
+import synthetic
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -31,19 +32,20 @@ from k2d_hf.distillation.target_columns import embedding_digest
 from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS
 
 GEOMETRIES = {  # width, layers of encoder and of decoder, heads
+    "smallest": (64, 2, 2, 2),  # of no Whisper: to see that a benchmark runs
     "tiny": (384, 4, 4, 6),
     "base": (512, 6, 6, 8),
     "small": (768, 12, 12, 12),
     "large-v2": (1280, 32, 32, 20),
 }
-VOCABULARY = 51865
+VOCABULARY = synthetic.VOCABULARY
 MEL_BINS, FRAMES = 80, 3000
 SIDES = ("reference", "exact", "exact_cached", "hidden", "hidden_cached", "top", "top_cached")
 CE_WEIGHT, KL_WEIGHT, TEMPERATURE = 0.8, 1.0, 2.0  # the paper's; T: Distil-Whisper's
 
 
-def whisper(geometry: str) -> WhisperForConditionalGeneration:
-    """A Whisper of a named geometry with random weights, in float32 on the CPU."""
+def whisper(geometry: str, device: str = "cpu") -> WhisperForConditionalGeneration:
+    """A Whisper of a named geometry with random weights, in float32, drawn on the device where it is to be."""
     width, encoder_layers, decoder_layers, heads = GEOMETRIES[geometry]
     config = WhisperConfig(
         vocab_size=VOCABULARY, num_mel_bins=MEL_BINS, d_model=width,
@@ -51,7 +53,8 @@ def whisper(geometry: str) -> WhisperForConditionalGeneration:
         encoder_attention_heads=heads, decoder_attention_heads=heads,
         encoder_ffn_dim=4 * width, decoder_ffn_dim=4 * width,
     )  # fmt: skip
-    return WhisperForConditionalGeneration(config)
+    with torch.device(device):
+        return WhisperForConditionalGeneration(config)
 
 
 def batch_of(batch: int, tokens: int, width: int) -> dict[str, Tensor]:
@@ -144,31 +147,23 @@ class Ours:
                 arguments,
                 teacher_model=teacher,
                 train_dataset=told_of_targets(kind, student),
-                processing_class=_NoProcessor(),
+                processing_class=synthetic.processor(),  # no text passes through it
                 data_collator=lambda rows: rows,
             )
-        self.student = student
+        self.student: Any = torch.compile(student, backend=settings.compile) if settings.compile else student
 
     def loss(self) -> Tensor:
         """The trainer's own."""
         return self.trainer.compute_loss(self.student, self.batch)
 
 
-class _NoProcessor:
-    """In place of a processor, as no text passes through."""
-
-    def save_pretrained(self, *_: Any) -> None: ...
-
-
 def step_of(side: str, settings: argparse.Namespace) -> Callable[[], None]:
     """A whole step of one side: loss, gradients, clipping, optimizer."""
     torch.manual_seed(0)
     needs_teacher = side.startswith(("reference", "exact"))
-    teacher = whisper(settings.geometry)
+    teacher: Any = whisper(settings.geometry, settings.device)
     student = create_student(teacher, settings.decoder_layers)
-    if needs_teacher:
-        teacher.to(settings.device)
-    else:
+    if not needs_teacher:
         teacher = None
     student.to(settings.device)
     width = GEOMETRIES[settings.geometry][0]
@@ -180,6 +175,8 @@ def step_of(side: str, settings: argparse.Namespace) -> Callable[[], None]:
         work = Ours(side, student, teacher, batch, settings)
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    if settings.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # what made the models is no part of a step
 
     def step() -> None:
         work.loss().backward()
@@ -229,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--freeze-embeddings", action="store_true")
+    parser.add_argument("--compile", metavar="BACKEND", help="compile the student of our sides, as with inductor")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of speed")
     parser.add_argument("--peak-of", choices=SIDES, help=argparse.SUPPRESS)
     settings = parser.parse_args()
