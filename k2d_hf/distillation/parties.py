@@ -20,6 +20,8 @@ from k2d_hf.errors import K2DError
 if TYPE_CHECKING:
     from peft import PeftConfig
 
+Positions = tuple[Tensor, ...]  # rows and columns of some elements, [N] each, as `nonzero(as_tuple=True)` gives them
+
 
 def base_whisper(model: Any) -> WhisperForConditionalGeneration:
     """The Whisper inside a peft model, a compiled one, or the model itself.
@@ -212,7 +214,7 @@ def encode(
 def helping_head(
     party: WhisperForConditionalGeneration,
     batch: dict[str, Any],
-    supervised: Tensor,
+    supervised: Positions,
     encoder_states: Tensor | None = None,
 ) -> Head:
     """Teacher's or auxiliary's part in the loss, for the same decoder inputs as the student's.
@@ -220,7 +222,7 @@ def helping_head(
     Args:
         party: teacher or auxiliary.
         batch: `input_features` and `decoder_input_ids`.
-        supervised: positions that count, [B, L] bool.
+        supervised: positions that count, of [B, L].
         encoder_states: [B, frames, d] if its encoder has run already.
     """
     if encoder_states is None:

@@ -40,6 +40,7 @@ from k2d_hf.distillation.losses import (
 )
 from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
 from k2d_hf.distillation.parties import (
+    Positions,
     base_whisper,
     check_encoders,
     encode,
@@ -363,7 +364,7 @@ class K2DTrainer(EvaluatingTrainer):
     ) -> LossSums:
         """The sums, from the student's last hidden states [B, L, d] and those of the teacher's encoder, if it ran."""
         labels = inputs["labels"]
-        supervised = labels != IGNORED
+        supervised = (labels != IGNORED).nonzero(as_tuple=True)  # once: a GPU is waited for each time
         with self.accelerator.autocast():
             teacher = helping_head(self.teacher, inputs, supervised, heard) if self.teacher else None
             auxiliary = helping_head(self.auxiliary, inputs, supervised) if self.auxiliary else None
@@ -381,7 +382,7 @@ class K2DTrainer(EvaluatingTrainer):
                 projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
             )
 
-    def _stored_party(self, name: str, inputs: dict[str, Tensor], supervised: Tensor) -> Head | SoftTargets:
+    def _stored_party(self, name: str, inputs: dict[str, Tensor], supervised: Positions) -> Head | SoftTargets:
         if f"{name}_hidden" in inputs:
             assert self.stored_embedding is not None
             return Head(inputs[f"{name}_hidden"][supervised].to(self.stored_embedding.dtype), self.stored_embedding)
