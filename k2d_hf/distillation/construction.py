@@ -36,7 +36,29 @@ def check_arguments(args: Any) -> K2DTrainingArguments:
         plain = isinstance(args, TrainingArguments)
         has = ", which has the same fields and those of the loss" if plain else ""
         raise K2DError(f"args is a {type(args).__name__}: give a K2DTrainingArguments{has}")
+    use_one_gpu(args)
     return args
+
+
+def use_one_gpu(args: K2DTrainingArguments) -> None:
+    """Take the first of several GPUs where one process sees them, and say so.
+
+    The Trainer would split each batch over them by DataParallel, which copies the model in every step, multiplies the
+    batch in silence, and is of no use to a loss that is formed outside the model.
+    """
+    if args.n_gpu > 1:
+        logger.warning(
+            "one process sees %d GPUs and trains on the first: start it by `torchrun --nproc_per_node %d` to train on "
+            "all, or set CUDA_VISIBLE_DEVICES",
+            args.n_gpu,
+            args.n_gpu,
+        )
+        args._n_gpu = 1
+
+
+def number_format(args: K2DTrainingArguments) -> torch.dtype | None:
+    """Number format of models that only help: that of training's products; None leaves a model as it is stored here."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 def check_processor(processor: Any) -> WhisperProcessor:

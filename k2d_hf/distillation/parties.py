@@ -54,8 +54,21 @@ def find_processor(*models: Any) -> WhisperProcessor:
     raise K2DError(f"no processor{''.join(reasons)}: give processing_class, or a model loaded from a checkpoint")
 
 
-def helper(name: str, model: Any, student: WhisperForConditionalGeneration, *, weight: float) -> Any:
+def helper(
+    name: str,
+    model: Any,
+    student: WhisperForConditionalGeneration,
+    weight: float,
+    dtype: torch.dtype | None = None,
+) -> Any:
     """Teacher or auxiliary, ready to help: loaded if it is a checkpoint, checked against the student, frozen.
+
+    Args:
+        name: of the party.
+        model: itself, or its checkpoint.
+        student: whom it helps.
+        weight: of its part in the loss.
+        dtype: number format of one that is loaded here; float32 if None.
 
     Returns:
         A `WhisperForConditionalGeneration`, or None if its weight in the loss is 0.
@@ -68,23 +81,28 @@ def helper(name: str, model: Any, student: WhisperForConditionalGeneration, *, w
     if model is None:
         setting = "kl_weight" if name == "teacher" else f"{name}_weight"
         raise K2DError(f"{setting} is {weight}: give {name}_model, or set {setting} to 0")
-    party = load_party(name, model, mel_bins=student.config.num_mel_bins, whose="student")
+    party = load_party(name, model, mel_bins=student.config.num_mel_bins, whose="student", dtype=dtype)
     check_vocabulary(name, party.config.vocab_size, student.config.vocab_size)
     return party
 
 
-def load_party(name: str, model: Any, *, mel_bins: int, whose: str) -> WhisperForConditionalGeneration:
+def load_party(
+    name: str, model: Any, *, mel_bins: int, whose: str, dtype: torch.dtype | None = None
+) -> WhisperForConditionalGeneration:
     """A model that only helps: loaded if it is a checkpoint, frozen, and known to hear the same features.
 
     Raises:
         K2DError: if its mel bins are not those of `whose`.
     """
-    party = load_whisper(model) if isinstance(model, (str, Path)) else model
+    loaded = isinstance(model, (str, Path))
+    party: Any = load_whisper(model) if loaded else model
     if party.config.num_mel_bins != mel_bins:
         raise K2DError(
             f"{name} hears {party.config.num_mel_bins} mel bins, {whose} {mel_bins}: "
             "large-v3 and the others cannot be mixed; create the student from the teacher"
         )
+    if loaded and dtype is not None:
+        party = party.to(dtype)  # it learns nothing, so that float32 would only take twice the memory
     return party.eval().requires_grad_(False)
 
 

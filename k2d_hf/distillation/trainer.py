@@ -26,6 +26,7 @@ from k2d_hf.distillation.construction import (
     check_sampling,
     check_untied,
     load_student,
+    number_format,
     warn_of_slow_bf16,
 )
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
@@ -40,7 +41,6 @@ from k2d_hf.distillation.losses import (
 )
 from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
 from k2d_hf.distillation.parties import (
-    Positions,
     base_whisper,
     check_encoders,
     encode,
@@ -144,12 +144,12 @@ class K2DTrainer(EvaluatingTrainer):
             self.stored_embedding = output_embedding(base).detach().clone()  # the student's will change
             if not is_stream(train_dataset):
                 check_embedding(train_dataset, self.stored_embedding)
+        dtype = number_format(args)
         with loading_whole():
-            helpers: list[Any] = [
-                None if name in self.stored else helper(name, party, base, weight=weight or needed.get(name, 0.0))
+            self.teacher, self.auxiliary = (
+                None if name in self.stored else helper(name, party, base, weight or needed.get(name, 0.0), dtype)
                 for name, (party, weight) in given.items()
-            ]
-        self.teacher, self.auxiliary = helpers
+            )
         check_loaded(student=base, teacher=self.teacher, auxiliary=self.auxiliary)
         chunks = train_dataset
         own_collator = data_collator is None
@@ -382,7 +382,7 @@ class K2DTrainer(EvaluatingTrainer):
                 projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
             )
 
-    def _stored_party(self, name: str, inputs: dict[str, Tensor], supervised: Positions) -> Head | SoftTargets:
+    def _stored_party(self, name: str, inputs: dict[str, Tensor], supervised: tuple[Tensor, ...]) -> Head | SoftTargets:
         if f"{name}_hidden" in inputs:
             assert self.stored_embedding is not None
             return Head(inputs[f"{name}_hidden"][supervised].to(self.stored_embedding.dtype), self.stored_embedding)

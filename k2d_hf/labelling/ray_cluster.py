@@ -126,6 +126,12 @@ def room(options: WorkersOptions) -> int:
             f"the Ray cluster has {told}: no room for {options.workers or 1} workers of {asked}; "
             "set workers, worker_cpus or worker_gpus to what it has"
         )
+    if (unused := has.get("GPU", 0)) and not options.worker_gpus:
+        logger.warning(
+            "the Ray cluster has %g GPU, and the workers ask for none: they compute on CPUs; set worker_gpus (1: one "
+            "for each worker) to use them",
+            unused,
+        )
     return options.workers or fits
 
 

@@ -100,3 +100,14 @@ def test_a_cluster_without_room_is_an_error(cluster, settings, message):
 
     with pytest.raises(K2DError, match=message):
         room(WorkersOptions("ray", **settings))
+
+
+@pytest.mark.parametrize(("gpus", "asked", "said"), [(2, 0.0, 1), (2, 1.0, 0), (0, 0.0, 0)])
+def test_gpus_that_no_worker_asks_for_are_spoken_of(monkeypatch, caplog, gpus, asked, said):
+    from k2d_hf.labelling.ray_cluster import room
+
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
+    room(WorkersOptions("ray", worker_gpus=asked))
+    told = [record.getMessage() for record in caplog.records if "GPU" in record.getMessage()]
+    assert len(told) == said
+    assert all("the Ray cluster has 2 GPU" in line and "set worker_gpus" in line for line in told)
