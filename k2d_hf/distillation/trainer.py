@@ -147,7 +147,7 @@ class K2DTrainer(EvaluatingTrainer):
         dtype = number_format(args)
         with loading_whole():
             self.teacher, self.auxiliary = (
-                None if name in self.stored else helper(name, party, base, weight or needed.get(name, 0.0), dtype)
+                helper(name, party, base, 0.0 if name in self.stored else weight or needed.get(name, 0.0), dtype)
                 for name, (party, weight) in given.items()
             )
         check_loaded(student=base, teacher=self.teacher, auxiliary=self.auxiliary)
