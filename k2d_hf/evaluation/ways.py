@@ -43,12 +43,16 @@ def way_figures(figures: Mapping[str, Any], *, differs: float | None = None) -> 
     return {**{name: figures.get(name) for name in TOLD}, "differs": differs}
 
 
-def text_difference(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> float:
-    """Mixed error rate of the transcripts of a way against those of the same recordings in the evaluation proper.
+def text_difference(way: Sequence[Mapping[str, Any]], proper: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mixed error rate of what a way wrote against what the evaluation proper did; None if not of as many recordings.
+
+    They are compared by position, as a recording that has no name is called by its row, which a part of a set changes.
 
     Args:
-        one: transcripts of the way, with `recording` and `hypothesis`.
-        other: those of the evaluation, of these recordings and others.
+        way: transcripts with `hypothesis`.
+        proper: those of the evaluation, of the same recordings in the same order.
     """
-    proper = {row["recording"]: row["hypothesis"] for row in other}
-    return sum((mixed_errors(proper[row["recording"]], row["hypothesis"]) for row in one), MixedErrors()).mer
+    if len(way) != len(proper):
+        return None
+    pairs = zip(proper, way, strict=True)
+    return sum((mixed_errors(one["hypothesis"], other["hypothesis"]) for one, other in pairs), MixedErrors()).mer

@@ -89,7 +89,8 @@ def _ways(
 ) -> dict[str, dict[str, Any]]:
     """Figures of the ways of use of the student; a way that this machine has no engine for is left out, and named."""
     found: dict[str, dict[str, Any]] = {}
-    recordings = [_identity(row) for row in proper["transcripts"]][:most]
+    transcripts = proper["transcripts"][:most]
+    recordings = [_identity(row) for row in transcripts]
     once = {**options, "batch_size": 1, "speed_runs": 1, "speed_recordings": None}
     for way in SETTINGS:
         if is_measured(way, proper["figures"], batch_size=options["batch_size"]):
@@ -101,7 +102,7 @@ def _ways(
         except K2DError as error:
             logger.warning("the student was not measured with %s: %s", way, error)
             continue
-        differs = text_difference(measured["transcripts"], proper["transcripts"])
+        differs = text_difference(measured["transcripts"], transcripts)
         found[way] = way_figures(measured["figures"], differs=differs)
     return found
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 from conftest import WRITTEN
 from datasets import Dataset
 
+from k2d_hf.cache import keep_in_cache
 from k2d_hf.console import Console
 from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, text_difference
@@ -34,11 +36,11 @@ def recordings(tmp_path):
 def measure(workplace, recordings, tmp_path):
     """Figures of the student, and those by which its speed was measured in each way."""
 
-    def measure(*, ways=BOTH, most=1, resume=None, **settings):
+    def measure(*, ways=BOTH, most=1, resume=None, of=recordings, **settings):
         stage = Console(silent=True).stage("evaluate")
         figures = evaluate(
             {"student": local_checkpoint(workplace / "teacher")},
-            recordings,
+            of,
             EvaluateSettings(**{"beam_size": 1, **settings}),
             stage,
             language="zh",
@@ -47,7 +49,7 @@ def measure(workplace, recordings, tmp_path):
             ways=ways,
             way_recordings=most,
         )["student"]
-        assert stage.done in (2, 3)  # recordings evaluated, or found measured; the ways are none
+        assert stage.done <= len(of)  # recordings evaluated, or found measured; the ways are none
         return figures, figures["ways"]
 
     return measure
@@ -86,11 +88,27 @@ def test_a_way_that_this_machine_lacks_is_named_and_has_no_figures(measure, monk
     assert "the student was not measured with faster-whisper: engine faster-whisper is not installed" in caplog.text
 
 
-def test_texts_are_compared_by_recording():
-    proper = [{"recording": name, "hypothesis": text} for name, text in (("a", "一 two"), ("b", "三"), ("c", ""))]
-    assert text_difference([{"recording": "b", "hypothesis": "四"}], proper) == 1.0
-    assert text_difference([{"recording": "a", "hypothesis": "一 too"}, proper[1]], proper) == pytest.approx(1 / 3)
-    assert text_difference([{"recording": "c", "hypothesis": ""}], proper) == 0.0
+def test_texts_are_compared_recording_by_recording():
+    proper = [{"recording": name, "hypothesis": text} for name, text in (("row 1", "一 two"), ("row 2", ""))]
+    way = [{"recording": "row 0", "hypothesis": "一 too"}, {"recording": "row 1", "hypothesis": ""}]
+    assert text_difference(way, proper) == pytest.approx(1 / 2)
+    assert text_difference(way[1:], proper[1:]) == 0.0
+    assert text_difference(way, proper[:1]) is None
+
+
+def test_spans_of_a_file_and_sounds_without_a_name_are_told_apart(measure, recordings, tmp_path):
+    """The first is left out, so that rows of the whole and of the part have other numbers."""
+    path = recordings["recording"][2]
+    sounds = [
+        keep_in_cache(lambda at=at: Path(recordings["recording"][at]).read_bytes(), "audio", ".wav") for at in (0, 1)
+    ]
+    rows = [
+        {"recording": str(sound), "reference": text} for sound, text in zip(sounds, (None, WRITTEN[0]), strict=True)
+    ]
+    rows += [{"recording": path, "reference": WRITTEN[1], "start": start, "duration": 1.0} for start in (0.0, 2.0)]
+    rows = [{"start": 0.0, "duration": None, "language": None, **row} for row in rows]
+    _, ways = measure(ways=[PIPELINE], batch_size=2, most=2, of=Dataset.from_list(rows))
+    assert (ways[PIPELINE]["recordings"], ways[PIPELINE]["differs"]) == (2, 0.0)
 
 
 def test_the_language_is_the_one_in_the_generation_config(tiny_whisper_dir, recordings, tmp_path):
