@@ -74,10 +74,10 @@ class Console:
 
     def status(self, text: str) -> None:
         """Tell how a stage goes: in the log, and where no bar shows it."""
-        if not self.quiet and not self.shows_bars:
-            tqdm.write(text, file=sys.stderr)
-            sys.stderr.flush()
         self.note(text)
+        if not self.quiet and not self.shows_bars:
+            tqdm.write(printable(text, encoding_of(sys.stderr)), file=sys.stderr)
+            sys.stderr.flush()
 
     def note(self, text: str) -> None:
         """Write to the log alone."""

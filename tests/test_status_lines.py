@@ -107,6 +107,20 @@ def test_lines_go_to_the_log_and_where_there_is_no_bar(tmp_path, monkeypatch, cl
     assert line not in console.stream.getvalue()  # where results are
 
 
+def test_a_word_that_the_encoding_lacks_stops_no_line(tmp_path, monkeypatch, clock):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding="latin-1"))
+    console = Console(tmp_path / "log.txt", io.StringIO(), clock=clock)
+    stage = console.stage("evaluate")
+    stage.start(6, "recordings")
+    clock.now += EVERY
+    stage.advance(3, "學生")
+    stage.close()
+    line = "evaluate: 3/6 recordings, 6.0 a minute, 00:30 left, "
+    assert line.encode() in written.getvalue()
+    assert f"{line}學生" in console.log.read_text(encoding="utf-8")
+
+
 def test_a_log_that_cannot_be_written_stops_no_work(tmp_path, clock):
     stage = Console(tmp_path / "gone" / "log.txt", io.StringIO(), clock=clock).stage("label")
     clock.now += EVERY
