@@ -99,9 +99,9 @@ def test_texts_are_compared_recording_by_recording():
 def test_spans_of_a_file_and_sounds_without_a_name_are_told_apart(measure, recordings, tmp_path):
     """The first is left out, so that rows of the whole and of the part have other numbers."""
     path = recordings["recording"][2]
-    sounds = [
-        keep_in_cache(lambda at=at: Path(recordings["recording"][at]).read_bytes(), "audio", ".wav") for at in (0, 1)
-    ]
+    kept = {"folder": "data-set-audio", "extension": ".wav"}
+    files = [Path(recordings["recording"][at]) for at in (0, 1)]
+    sounds = [keep_in_cache(file.read_bytes(), identity=str(file).encode(), **kept) for file in files]
     rows = [
         {"recording": str(sound), "reference": text} for sound, text in zip(sounds, (None, WRITTEN[0]), strict=True)
     ]
