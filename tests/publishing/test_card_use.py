@@ -154,6 +154,6 @@ def test_a_branch_s_name_stays_a_name(revision):
 
 
 def test_the_readme_decodes_as_the_quickstart_is_evaluated():
-    given = re.findall(r"^whole = (\{.*\})$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    given = re.findall(r"^whole = (\{.*?\})$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     options = load_recipe(ROOT / "recipes" / "quickstart" / "quickstart.yaml").decoding
     assert [literal_eval(one) for one in given] == [arguments_of_pipeline(options)] * 2
