@@ -41,7 +41,7 @@ quickstart: $(VENV)/installed ## from 16 minutes of unlabelled lectures to a mea
 	$(BIN)/k2d run recipes/quickstart/quickstart.yaml
 
 test: $(VENV)/installed ## the tests; no network is needed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 SECONDS ?= 3600
 SEED ?= 0

@@ -14,6 +14,17 @@ import pytest
 import soundfile
 from tiny_whisper import BASE_SHAPES, WHEEL_WITH_TOKENIZER, make_tiny_whisper
 
+LONG = (  # files of tests that take minutes: begun first, so that no core idles at the end while one of them runs
+    "test_end_to_end.py", "distillation/test_processes.py", "labelling/test_ray.py", "test_runner.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; `make test` has pytest-xdist keep this order."""
+    here = Path(__file__).parent
+    turn = {here / name: at for at, name in enumerate(LONG)}
+    items.sort(key=lambda item: turn.get(item.path, len(turn)))
+
 
 @pytest.fixture(scope="session")
 def processor(tmp_path_factory):

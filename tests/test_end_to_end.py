@@ -42,13 +42,13 @@ def run(tmp_path_factory):
         "validate": {"threshold": 0.9},
         "student": {"decoder_layers": [0, 1, 2, 3, 5]},
         "distil": {
-            "max_steps": 24,
+            "max_steps": 12,
             "per_device_train_batch_size": 2,
-            "learning_rate": 1e-4,
-            "warmup_steps": 4,
+            "learning_rate": 3e-4,
+            "warmup_steps": 2,
             "save_strategy": "no",
         },
-        "evaluate": {"engine": "faster-whisper"},
+        "evaluate": {"engine": "faster-whisper", "way_recordings": 0},
     }
     (folder / "minute.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     assert main(["run", str(folder / "minute.yaml")]) == 0
@@ -106,7 +106,7 @@ def test_student_is_a_complete_checkpoint(run):
 
 
 @pytest.mark.parametrize("timestamps", [False, True])
-@pytest.mark.parametrize("seconds", [5, SECONDS])
+@pytest.mark.parametrize("seconds", [5, 33])  # a window, and more than one
 def test_pipeline_loads_the_student(run, seconds, timestamps):
     from transformers import pipeline
 

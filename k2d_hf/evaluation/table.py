@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from k2d_hf.scoring.insertions import insertions_text
-from k2d_hf.screen import ENDLESS, Screen, aligned, columns_of, wrapped
+from k2d_hf.screen import ENDLESS, Screen, aligned, columns_of
 
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
 WIDTH = 80  # of a terminal, where none is known
@@ -33,12 +33,18 @@ def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = 
         if screen.width is None or columns_of(table.splitlines()[-1]) + 3 + len(compared) <= screen.width:
             table += f"   {compared}"
         else:
-            table = "\n".join([table, *wrapped(f"{rows[-1][0]} against {rows[1][0]}: {compared}", screen.width)])
+            table += f"\n{_named_pair(rows[1][0], rows[-1][0], screen.width - columns_of(f': {compared}'))}: {compared}"
     inserted = "; ".join(f"{name} {text}" for name, text in inserted_rows(evaluations))
     if not inserted:
         return table
     indent = " " * len("inserted: ")
     return "\n".join([table, *wrap(f"inserted: {inserted}", screen.width or WIDTH, subsequent_indent=indent)])
+
+
+def _named_pair(first: str, last: str, width: int) -> str:
+    """Which two rows are compared: by name where the names fit, as paths of folders may not."""
+    by_name = f"{last} against {first}"
+    return by_name if columns_of(by_name) <= width else "the last against the first"
 
 
 def inserted_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:

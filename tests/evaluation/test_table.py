@@ -3,6 +3,7 @@
 import pytest
 
 from k2d_hf.evaluation.table import COLUMNS, millions, render_table, speed_up, table_rows
+from k2d_hf.screen import Screen
 
 TEACHER = {
     "mer": 0.2251, "zh_cer": 0.2, "en_wer": 0.305, "substitutions": 12, "deletions": 3, "insertions": 4,
@@ -58,3 +59,11 @@ def test_what_was_inserted_stands_below_where_there_is_any():
 def test_numbers():
     assert millions(72_593_920) == "72.6 M"
     assert speed_up({"rtf": 0.2}, {"rtf": 0.05}) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("length", [4, 30, 300])
+def test_folders_however_deep_leave_the_table_in_its_terminal(length):
+    names = [f"/{'x' * length}/teacher", f"/{'x' * length}/student"]
+    table = render_table(dict(zip(names, (TEACHER, STUDENT), strict=True)), Screen(80))
+    assert all(len(line) <= 80 for line in table.splitlines())
+    assert "x faster" in table
