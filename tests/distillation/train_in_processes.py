@@ -47,7 +47,9 @@ def build(folder, output, scenario, world, **changes):
     chunks = load_from_disk(folder / data)
     share = ROWS_OF_A_STEP // world
     defaults = {"num_train_epochs": EPOCHS, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
-    defaults |= {"save_strategy": "steps", "save_steps": 1}
+    steps = EPOCHS * len(chunks) // ROWS_OF_A_STEP // settings.get("gradient_accumulation_steps", 1)
+    if world > 1:
+        defaults |= {"save_strategy": "steps", "save_steps": steps - 1}  # and at the end
     settings = {
         **defaults,
         **settings,
