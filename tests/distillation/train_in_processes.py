@@ -6,6 +6,7 @@ Usage: train_in_processes.py FOLDER OUTPUT SCENARIO [SCENARIO ...]
 import json
 import os
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -41,6 +42,12 @@ SCENARIOS = {
 }
 
 
+@lru_cache(maxsize=1)
+def processor_of(folder):
+    """The teacher's, read once."""
+    return WhisperProcessor.from_pretrained(folder / "teacher")
+
+
 def build(folder, output, scenario, world, **changes):
     """The trainer of a scenario, for a step of so many rows over all processes."""
     data, settings = SCENARIOS[scenario]
@@ -65,7 +72,7 @@ def build(folder, output, scenario, world, **changes):
     return trainer_for(
         student,
         chunks.to_iterable_dataset() if scenario == "stream" else chunks,
-        WhisperProcessor.from_pretrained(folder / "teacher"),
+        processor_of(folder),
         output,
         teacher_model=str(folder / "teacher") if data == "chunks" else None,
         eval_dataset=chunks.select(range(7)),  # which no two processes share evenly
