@@ -64,10 +64,15 @@ def _tables(batches: Iterable[Sequence[Mapping[str, Any]]], features: Features) 
 
 def table_of(columns: Mapping[str, Sequence[Any]], features: Features) -> Any:
     """Columns as an Arrow table, those of the features and no others."""
-    from datasets import Dataset
+    import pyarrow
+    from datasets import Audio, Dataset
 
-    rows = Dataset.from_dict({name: columns[name] for name in features}, features=features)
-    return rows.with_format("arrow")[:]
+    sounds = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    plain = type(features)({name: feature for name, feature in features.items() if name not in sounds})
+    table = Dataset.from_dict({name: columns[name] for name in plain}, features=plain).with_format("arrow")[:]
+    for name in sounds:  # `datasets` asks for torchcodec to store even the bytes of a file
+        table = table.append_column(name, pyarrow.array(columns[name], features[name].pa_type))
+    return table.select(list(features)).cast(features.arrow_schema)
 
 
 def write_rows(rows: Dataset, output: str | Path) -> None:

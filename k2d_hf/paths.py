@@ -6,6 +6,7 @@ import logging
 import os
 import posixpath
 from collections.abc import Iterator
+from urllib.parse import unquote
 
 from k2d_hf.storage import as_os_errors, filesystem, is_address
 
@@ -111,8 +112,13 @@ def folder_of(path: str) -> str:
 
 
 def name_of(path: str) -> str:
-    """The name of a file, whichever slash is before it; of one in an archive, its own."""
+    """The name of a file, whichever slash is before it; of one in an archive, its own; of one on the web, as it reads.
+
+    So a recording has the same name wherever it is kept, and the question of an address, which may hold a key, is none.
+    """
     link = path.partition("::")[0] if is_address(path) else path
+    if link.startswith(("http://", "https://")):
+        link = unquote(link.partition("?")[0].partition("#")[0])
     return link.replace("\\", "/").rpartition("/")[2]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from k2d_hf.content_keys import content_key
 from k2d_hf.storage import file_key
 
 
@@ -24,13 +25,13 @@ def key_of(*parts: Any) -> str:
 
 
 def files_key(paths: Iterable[str]) -> str:
-    """Key of files by path, size and age: one that changes, comes or goes makes another key."""
-    return key_of(sorted(file_key(path) for path in set(paths)))
+    """Key of recordings by path and content: one that changes, comes or goes makes another key."""
+    return key_of(sorted(content_key(path) for path in set(paths)))
 
 
 def folder_key(folder: Path) -> str:
-    """Key of a folder by the files in it."""
-    return files_key(str(path) for path in folder.rglob("*") if path.is_file())
+    """Key of a folder that a stage wrote, by path, size and age of the files in it."""
+    return key_of(sorted(file_key(str(path)) for path in folder.rglob("*") if path.is_file()))
 
 
 def unfinished(folder: Path, stage: str, key: str) -> Path:

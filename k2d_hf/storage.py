@@ -26,6 +26,13 @@ def is_address(path: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(path)
 
 
+def without_file_scheme(path: str | os.PathLike[str]) -> str:
+    """The path of a file on this machine that is given as an address, `file:///a/b`; any other path stays."""
+    path = os.fspath(path)
+    kind, separator, inside = path.partition("://")
+    return inside if separator and kind in ("file", "local") and inside.startswith("/") and "::" not in inside else path
+
+
 def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
     """The fsspec file system of a path, and the path in it.
 
@@ -93,7 +100,7 @@ def file_key(path: str | os.PathLike[str]) -> str:
         about = system.info(inside)
     except (OSError, ValueError):
         return path
-    stamps = ("ETag", "etag", "mtime", "LastModified", "created")
+    stamps = ("ETag", "etag", "mtime", "LastModified", "Last-Modified", "created")
     changed = next((about[name] for name in stamps if about.get(name)), "")
     return f"{path} {about.get('size', '')} {changed}".rstrip()
 

@@ -14,6 +14,7 @@ from k2d_hf import stages
 from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
 from k2d_hf.checkpoints.looking import look_at
 from k2d_hf.console import Console, Stage
+from k2d_hf.data.utterances import are_utterances
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.measurable import check_measurable
@@ -330,7 +331,8 @@ def _training_chunks(arguments: argparse.Namespace, *parts: str) -> Path:
     folder = part_of_run(Path(arguments.validated), *parts)
     chunks = stages.load_chunks(folder)
     stages.check_chunks(chunks, folder)
-    if "keep" not in chunks.column_names and not arguments.unvalidated:
+    names = chunks.column_names
+    if "keep" not in names and not arguments.unvalidated and not are_utterances(names):
         raise K2DError(
             f"{folder}: nobody validated these {len(chunks)} chunks (no column keep): give what `k2d validate` makes "
             "of them, or say --unvalidated to take all"

@@ -141,7 +141,7 @@ class LabelEncoder:
     def label_ids(
         self,
         text: str,
-        segments: Sequence[Mapping[str, Any]],
+        segments: Sequence[Mapping[str, Any]] | None,
         *,
         language: str | None,
         timestamps: bool,
@@ -151,14 +151,15 @@ class LabelEncoder:
 
         Args:
             text: the chunk's text, used without timestamps.
-            segments: mappings with `start`, `end` (s from the chunk's start) and `text` as the teacher wrote it.
+            segments: mappings with `start`, `end` (s from the chunk's start) and `text` as the teacher wrote it; None
+                where nobody knows when what was said, and the label has no timestamps.
             language: language code, such as `zh`.
             timestamps: which of the two forms.
             next_start: where a segment begins that the window cuts off, in seconds from its start: with timestamps the
                 label ends with that start alone, as Whisper's own do (arXiv 2212.04356, section 2.3).
         """
         ids = self.start_ids(language)
-        if timestamps:
+        if timestamps and segments is not None:
             for segment in segments:
                 ids.append(self.special.timestamp(segment["start"]))
                 ids.extend(self.text_ids(segment["text"]))

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, WhisperForConditionalGeneration, WhisperProcessor
 
+from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound, read_chunk, recording_name
 from k2d_hf.distillation.target_columns import Example, stored_targets
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_chunk
+from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.languages import checked_language, language_code
-from k2d_hf.paths import name_of
 from k2d_hf.whisper_tokens import CHUNK_SECONDS, IGNORED, MAX_TARGET_TOKENS, LabelEncoder
 
 if TYPE_CHECKING:
@@ -98,13 +98,17 @@ class K2DDataCollator:
 
     def fits(self, chunk: Mapping[str, Any]) -> bool:
         """Whether the decoder has room for the chunk's label in every form that a draw can give, without prompt."""
-        forms = _possible(self.timestamp_probability)
+        forms = self._possible_timestamps(chunk)
         return all(len(self._label(chunk, timestamps)) - 1 <= self.max_tokens for timestamps in forms)
+
+    def _possible_timestamps(self, chunk: Mapping[str, Any]) -> list[bool]:
+        """Whether a label of the chunk has timestamps, as draws can give it; none where nobody knows the times."""
+        return [False] if chunk.get("segments") is None else _possible(self.timestamp_probability)
 
     def draws(self, chunk: Mapping[str, Any], *, epoch: int | None = None) -> tuple[bool, bool]:
         """Whether the chunk has timestamps, and whether it has a prompt, in this epoch, or in another."""
         epoch = chunk.get(EPOCH, self.epoch) if epoch is None else epoch
-        generator = random.Random(f"{self.seed} {epoch} {name_of(chunk['recording'])} {chunk['start']}")
+        generator = random.Random(f"{self.seed} {epoch} {recording_name(chunk)} {chunk.get('start')}")
         timestamps = generator.random() < self.timestamp_probability
         prompt = generator.random() < self.previous_text_probability
         return timestamps, prompt
@@ -124,7 +128,7 @@ class K2DDataCollator:
             K2DError: if the label alone is longer than the decoder.
         """
         examples = {}
-        for timestamps in _possible(self.timestamp_probability):
+        for timestamps in self._possible_timestamps(chunk):
             for prompted in _possible(self.previous_text_probability):
                 inputs, labels = self._example(chunk, timestamps, prompted)
                 has_prompt = inputs[0] == self.encoder.special.start_of_previous  # there may be no text before
@@ -136,7 +140,7 @@ class K2DDataCollator:
         room = self.max_tokens - (len(label) - 1)
         if room < 0:
             raise K2DError(
-                f"{chunk['recording']} at {chunk['start']:.1f} s: its label has {len(label) - 1} tokens, the decoder "
+                f"{chunk_name(chunk)}: its label has {len(label) - 1} tokens, the decoder "
                 f"{self.max_tokens}; leave the chunk out"
             )
         prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
@@ -152,7 +156,7 @@ class K2DDataCollator:
 
     def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """All that the student may hear of a chunk, whatever is drawn."""
-        forms = _possible(self.timestamp_probability)
+        forms = _possible(self.timestamp_probability)  # of which a chunk has the first, where both sound alike
         if not self._goes_on(chunk):
             forms = forms[:1]
         return [self.span(chunk, timestamps=timestamps) for timestamps in forms]
@@ -164,7 +168,7 @@ class K2DDataCollator:
 
     def _goes_on(self, chunk: Mapping[str, Any]) -> bool:
         """Whether there is more to hear after a chunk; one that carries its own audio ends there."""
-        return self.full_windows and chunk.get("next_start") is not None and chunk.get("audio") is None
+        return self.full_windows and chunk.get("next_start") is not None and not ends_with_its_sound(chunk)
 
     def features(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         """Log-mel features of the chunks' audio, [B, mel bins, frames] float32.
@@ -221,7 +225,7 @@ class K2DDataCollator:
         language = language_code(chunk.get("language")) or self.language
         return self.encoder.label_ids(
             chunk["text"],
-            chunk["segments"],
+            chunk.get("segments"),
             language=language,
             timestamps=timestamps,
             next_start=self.cut_segment(chunk) if timestamps else None,

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from k2d_hf.content_keys import content_key
+from k2d_hf.data.chunk_audio import chunk_key
+from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.distillation.target_columns import DESCRIBED, DTYPES, is_target, without_targets
-from k2d_hf.storage import file_key
 from k2d_hf.validation.auxiliary import validation_features
 
 if TYPE_CHECKING:
@@ -66,19 +68,20 @@ class EarlierTargets:
             has = [bool(forms) for forms in rows["target_forms"]]
             numbers = [name for name in rows.column_names if is_target(name) and name not in DESCRIBED]
             rows = rows.with_format("numpy", columns=numbers, output_all_columns=True)
-            names = list(plain)
-            for index, values in enumerate(zip(*plain.values(), strict=True)):
+            for index, chunk in enumerate(rows_of(plain)):
                 if has[index]:
-                    places[_identity(dict(zip(names, values, strict=True)))] = rows, index
+                    places[_identity(chunk)] = rows, index
         return places
 
 
 def shard_key(rows: Mapping[str, list[Any]]) -> str:
-    """Short hash of some chunks and of the files that they lie in."""
+    """Short hash of some chunks and of their sound."""
+    look = cache(content_key)
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps(rows, sort_keys=True, default=str).encode(errors="surrogatepass"))
-    for recording in sorted(set(rows["recording"])):
-        digest.update(file_key(recording).encode(errors="surrogatepass"))
+    for chunk in rows_of(rows):
+        told = {name: value for name, value in chunk.items() if name != "audio"}
+        digest.update(json.dumps(told, sort_keys=True, default=str).encode(errors="surrogatepass"))
+        digest.update(chunk_key(chunk, file_key=look).encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
@@ -89,6 +92,7 @@ def _verdict() -> frozenset[str]:
 
 def _identity(chunk: Mapping[str, Any]) -> str:
     """Short hash of all that decides a chunk's targets: what validation says of it is left out."""
-    told = {name: value for name, value in chunk.items() if name not in _verdict()}
-    text = json.dumps(told, sort_keys=True, default=str)
+    told = {name: value for name, value in chunk.items() if name not in _verdict() and name != "audio"}
+    sound = chunk_key(chunk, file_key=str) if chunk.get("audio") is not None else None  # a shard knows its recordings
+    text = json.dumps([told, sound], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

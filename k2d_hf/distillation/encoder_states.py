@@ -16,7 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from k2d_hf.content_keys import content_key
+from k2d_hf.data.chunk_audio import chunk_key
 from k2d_hf.distillation.checkpoints import room_for
+from k2d_hf.storage import is_address
 
 SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
 BYTES = 2  # float16
@@ -32,13 +35,20 @@ class EncoderStates:
 
     def __init__(self, folder: str | Path, encoder: nn.Module) -> None:
         self.folder = Path(folder) / weights_digest(encoder)
+        self._far: dict[str, str] = {}  # keys of recordings that are far away, which are asked for once
 
     def path(self, chunk: Mapping[str, Any]) -> Path:
-        """The file of a chunk, by its recording (with size and age), start and duration."""
-        stat = os.stat(chunk["recording"])
-        span = f"{chunk['recording']} {stat.st_size} {stat.st_mtime_ns} {chunk['start']!r} {chunk['duration']!r}"
-        name = hashlib.sha256(span.encode()).hexdigest()[:32]
+        """The file of a chunk, by its sound alone."""
+        key = chunk_key(chunk, file_key=self._file_key)
+        name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.npy"
+
+    def _file_key(self, recording: str) -> str:
+        if not is_address(recording):
+            return content_key(recording)
+        if recording not in self._far:
+            self._far[recording] = content_key(recording)
+        return self._far[recording]
 
     def missing(self, chunks: Iterable[Mapping[str, Any]]) -> list[int]:
         """Positions of the chunks that have no file yet."""

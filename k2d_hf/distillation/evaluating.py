@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from k2d_hf.data.utterances import as_chunks
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.distillation.loading import LoadingTrainer
 from k2d_hf.distillation.measures import RunningSums
 from k2d_hf.distillation.parties import base_whisper
-from k2d_hf.distillation.rows import training_rows
+from k2d_hf.distillation.rows import check_prepared, check_usable, training_rows
+from k2d_hf.distillation.streams import evaluation_stream, is_stream
 from k2d_hf.distillation.target_columns import targets_for_loss
 from k2d_hf.whisper_tokens import IGNORED
 
@@ -22,11 +24,15 @@ class EvaluatingTrainer(LoadingTrainer):
 
     _components: list[str]
     stored: list[str]
+    stored_embedding: Tensor | None
 
     def _rows_for_loss(self, rows: Any, collator: Any, args: K2DTrainingArguments, *, what: str) -> Any:
         """Chunks that the loss can use, with the soft targets that it needs and no others."""
         if isinstance(collator, K2DDataCollator):
+            if is_stream(rows):
+                return evaluation_stream(rows, collator, args, self.stored, self.stored_embedding, what=what)
             rows = training_rows(rows, collator, what=what)
+            check_prepared(rows, what=what)
         return targets_for_loss(rows, self.stored, args.temperature, what=what)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
@@ -37,8 +43,17 @@ class EvaluatingTrainer(LoadingTrainer):
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """As the Trainer's, likewise; no row is left out, so that predictions are those of the rows, in order."""
+        rows, collator = as_chunks(test_dataset), self.data_collator
+        if isinstance(collator, K2DDataCollator):
+            if is_stream(rows):
+                rows = evaluation_stream(
+                    rows, collator, self.args, self.stored, self.stored_embedding, what="prediction", keep_all=True
+                )
+                return super().get_test_dataloader(rows)
+            check_prepared(rows, what="prediction")
+            check_usable(rows, what="prediction")
         return super().get_test_dataloader(
-            targets_for_loss(test_dataset, self.stored, self.args.temperature, what="prediction")
+            targets_for_loss(rows, self.stored, self.args.temperature, what="prediction")
         )
 
     def prediction_step(

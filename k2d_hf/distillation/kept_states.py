@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.distillation.encoder_states import EncoderStates, lack_of_disk
 from k2d_hf.distillation.parties import base_whisper, encode
@@ -34,9 +36,7 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
     folder = Path(args.encoder_states_dir or f"{args.output_dir}/{ENCODER_STATES}")
     states = EncoderStates(folder, student.model.encoder)
     rows: Any = trainer.train_dataset
-    needed = [name for name in ("recording", "start", "duration", "next_start") if name in rows.column_names]
-    chunks = rows.select_columns(needed)
-    spans = [span for chunk in chunks for span in collator.spans(chunk)]
+    spans = _Spans(rows, collator)
     missing = states.missing(spans) if trainer.is_world_process_zero() else []
     # one process decides, as the others may look at the disk when files are there already
     lack, missing = broadcast_object_list([lack_of_disk(len(missing), student.config, folder), missing])
@@ -49,7 +49,7 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
         with trainer.accelerator.autocast():
             return encode(student, features)
 
-    mine = [dict(spans[index]) for index in missing[args.process_index :: args.world_size]]
+    mine = spans.select(missing[args.process_index :: args.world_size])
     encoder: Any = student.model.encoder
     placed = next(encoder.parameters()).device  # not yet where it trains, if it is to be sharded
     encoder.to(args.device)
@@ -57,6 +57,36 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
     encoder.to(placed)
     trainer.accelerator.wait_for_everyone()
     collator.encoder_states = states
+
+
+class _Spans(Sequence[dict[str, Any]]):
+    """All that the student may hear of some chunks, each read when it is asked for: it may carry its own sound.
+
+    Args:
+        rows: the chunks.
+        collator: which tells the spans of each.
+        places: row of each span, and which one of the row's it is; all if None.
+    """
+
+    def __init__(self, rows: Any, collator: K2DDataCollator, places: Sequence[tuple[int, int]] | None = None) -> None:
+        self.rows = rows.select_columns(columns_for(SOUND, among=rows.column_names)).with_format(None)
+        self.collator = collator
+        if places is None:
+            times = self.rows.select_columns([name for name in self.rows.column_names if name != "audio"])
+            counts = (len(collator.spans(chunk)) for chunk in (times if times.column_names else [{}] * len(rows)))
+            places = [(row, at) for row, count in enumerate(counts) for at in range(count)]
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        row, at = self.places[index]
+        return dict(self.collator.spans(self.rows[row])[at])
+
+    def select(self, indices: Sequence[int]) -> _Spans:
+        """Some of them."""
+        return _Spans(self.rows, self.collator, [self.places[index] for index in indices])
 
 
 def against_encoder_states(trainer: K2DTrainer) -> str | None:

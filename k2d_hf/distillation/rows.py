@@ -6,11 +6,15 @@ Rows are looked at in batches, so that memory does not grow with their number.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound
+from k2d_hf.data.chunk_schema import DRAW, LABEL, SOUND, VERDICT, columns_for, rows_of
+from k2d_hf.data.utterances import as_chunks, unusable
 from k2d_hf.distillation.collator import K2DDataCollator
 from k2d_hf.errors import K2DError
 from k2d_hf.languages import language_code
@@ -18,59 +22,141 @@ from k2d_hf.whisper_tokens import LabelEncoder, strip_special
 
 logger = logging.getLogger(__name__)
 
-NAMED = 3  # chunks named in the warning about labels that are too long
+NAMED = 3  # chunks named in a warning
+DROPPED = "that validation dropped"
 BATCH_ROWS = 256  # looked at together
 
 
 def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
-    """Leave out chunks that were dropped by validation and those whose label is too long, with a warning that counts.
+    """Leave out chunks that cannot be trained on, with warnings that count and name them.
+
+    They are those that validation dropped, those whose label is too long for the decoder, and of labelled utterances
+    those without text, without sound that can be read, or of more than 30 s.
 
     Args:
-        rows: a `datasets.Dataset` of chunks, or a dictionary of them; anything else is returned as it is.
+        rows: a `datasets.Dataset` of chunks or of labelled utterances, or a dictionary of them; anything else is
+            returned as it is.
         collator: whose labels are measured.
         what: name of the rows, for messages.
 
     Raises:
-        K2DError: if nothing is left.
+        K2DError: if nothing is left, or `full_windows` asks for what cannot be heard.
     """
     from datasets import Dataset
 
     if isinstance(rows, dict):
         return {name: training_rows(part, collator, what=f"{what} {name}") for name, part in rows.items()}
+    rows = as_chunks(rows)
     if not isinstance(rows, Dataset) or "text" not in rows.column_names:
         return rows
-    if collator.full_windows and "next_start" not in rows.column_names:
-        raise K2DError(f"full_windows needs the column next_start ({what}): label again, or set it to false")
-    kept = np.zeros(len(rows), dtype=bool)
-    fits = np.zeros(len(rows), dtype=bool)
-    for at, batch in _batches(rows, "text", "segments", "language", "keep", "next_start"):
-        here = slice(at, at + len(batch))
-        kept[here] = [bool(chunk.get("keep", True)) for chunk in batch]
-        fits[here][kept[here]] = labels_fit(
-            [chunk for chunk, keep in zip(batch, kept[here], strict=True) if keep], collator
-        )
-    dropped = len(rows) - int(kept.sum())
-    too_long = np.flatnonzero(kept & ~fits)
-    if len(too_long):
-        named = (rows[int(index)] for index in too_long[:NAMED])
-        names = ", ".join(f"{row['recording']} at {row['start']:.1f} s" for row in named)
-        more = f" and {len(too_long) - NAMED} more" if len(too_long) > NAMED else ""
-        logger.warning(
-            "%s: left out %d chunks whose label exceeds %d tokens: %s%s",
-            what,
-            len(too_long),
-            collator.max_tokens,
-            names,
-            more,
-        )
-    if dropped:
-        logger.info("%s: left out %d chunks that validation dropped", what, dropped)
-    if not fits.any():
+    check_windows(rows.column_names, collator, what=what)
+    found: list[str | None] = []
+    names: dict[str, list[str]] = {}
+    for batch in _batches(rows, *looked_at(rows.column_names, collator)):
+        reasons = reasons_to_leave_out(batch, collator)
+        for chunk, reason in zip(batch, reasons, strict=True):
+            some = names.setdefault(reason or "", [])
+            if len(some) < NAMED:
+                some.append(chunk_name(chunk))
+        found += reasons
+    counts = Counter(filter(None, found))
+    for reason, count in counts.items():
+        level = logging.INFO if reason == DROPPED else logging.WARNING
+        logger.log(level, "%s: left out %d chunks %s: %s", what, count, reason, _few(names[reason], count))
+    if counts.total() == len(found):
+        told = " and ".join(f"{counts.pop(reason, 0)} {short}" for reason, short in _short(collator).items())
+        told += "".join(f", {count} {reason}" for reason, count in counts.items())
         raise K2DError(
-            f"nothing to train on: of {len(rows)} chunks ({what}) {dropped} were dropped by validation and "
-            f"{len(too_long)} have too long a label; raise validate.threshold, or look at the distances"
+            f"nothing to train on: of {len(rows)} chunks ({what}) {told}; raise validate.threshold, or look at the "
+            "distances"
         )
-    return rows if fits.all() else rows.select(np.flatnonzero(fits))
+    return rows.select(np.flatnonzero([reason is None for reason in found])) if counts else rows
+
+
+def check_prepared(rows: Any, *, what: str) -> None:
+    """Raise K2DError for rows that the collator can make nothing of, such as those made ready for another one."""
+    from datasets import Dataset
+
+    if isinstance(rows, dict):
+        for name, part in rows.items():
+            check_prepared(part, what=f"{what} {name}")
+    if not isinstance(rows, Dataset):
+        return
+    names = set(rows.column_names)
+    if "text" in names and names & {"audio", "recording"}:
+        return
+    if names & {"input_features", "labels"}:
+        raise K2DError(
+            f"{what}: the rows are made ready for another collator ({', '.join(rows.column_names)}): give them as they "
+            "were, with audio and text, or a data_collator of your own"
+        )
+    lacks = "text" if names & {"audio", "recording"} else "audio"
+    raise K2DError(f"{what}: the rows have no column with {lacks} ({', '.join(rows.column_names)}): rename it so")
+
+
+def check_usable(rows: Any, *, what: str) -> None:
+    """Raise K2DError for an utterance that cannot be heard to its end, where no row may be left out."""
+    from datasets import Dataset
+
+    if not isinstance(rows, Dataset) or "duration" in rows.column_names:
+        return
+    for batch in _batches(rows, *columns_for(LABEL, SOUND, among=rows.column_names)):
+        for chunk in batch:
+            if reason := unusable(chunk):
+                told = f"{what}: {chunk_name(chunk)} is an utterance {reason}"
+                raise K2DError(f"{told}: leave it out, as predictions are those of all rows")
+
+
+def reasons_to_leave_out(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> list[str | None]:
+    """Why each chunk is not trained on, as a message goes on after "left out 3 chunks"; None where it is.
+
+    Raises:
+        K2DError: if `full_windows` asks for what a chunk does not hold.
+    """
+    reasons: list[str | None] = []
+    for chunk in chunks:
+        check_window(chunk, collator)
+        reasons.append(unusable(chunk) if chunk.get("keep", True) else DROPPED)
+    left = [index for index, reason in enumerate(reasons) if reason is None]
+    fits = labels_fit([chunks[index] for index in left], collator)
+    for index in (index for index, fit in zip(left, fits, strict=True) if not fit):
+        reasons[index] = label_exceeds(collator)
+    return reasons
+
+
+def label_exceeds(collator: K2DDataCollator) -> str:
+    """The reason of a chunk whose label has no room in the decoder."""
+    return f"whose label exceeds {collator.max_tokens} tokens"
+
+
+def looked_at(columns: Sequence[str], collator: K2DDataCollator) -> list[str]:
+    """The columns by which chunks are left out; their sound only where its length or end is not said beside it."""
+    names = columns_for(LABEL, VERDICT, DRAW, SOUND, among=columns)
+    return [name for name in names if name != "audio" or collator.full_windows or "duration" not in columns]
+
+
+def check_windows(columns: Sequence[str], collator: K2DDataCollator, *, what: str) -> None:
+    """Raise K2DError if the windows that are asked for are not known."""
+    if collator.full_windows and "next_start" not in columns:
+        raise K2DError(f"full_windows needs the column next_start ({what}): label again, or set it to false")
+
+
+def check_window(chunk: Mapping[str, Any], collator: K2DDataCollator) -> None:
+    """Raise K2DError if a window is to be heard beyond the end of a chunk that carries its own sound."""
+    if collator.full_windows and chunk.get("next_start") is not None and ends_with_its_sound(chunk):
+        raise K2DError(
+            f"full_windows: {chunk_name(chunk)} carries its own sound, which ends with it, so nothing can be heard "
+            "after it: give the chunks with the paths of their recordings, or set it to false"
+        )
+
+
+def _short(collator: K2DDataCollator) -> dict[str, str]:
+    """Two reasons as the last message of all puts them."""
+    return {DROPPED: "were dropped by validation", label_exceeds(collator): "have too long a label"}
+
+
+def _few(names: Sequence[str], count: int) -> str:
+    return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
 
 
 def language_of(rows: Any) -> str | None:
@@ -80,21 +166,18 @@ def language_of(rows: Any) -> str | None:
     if not isinstance(rows, Dataset) or "language" not in rows.column_names:
         return None
     languages: set[str | None] = set()
-    for _, batch in _batches(rows, "language"):
+    for batch in _batches(rows, "language"):
         languages |= {language_code(chunk["language"]) for chunk in batch}
         if len(languages) > 1:
             return None
     return next(iter(languages), None)
 
 
-def _batches(rows: Any, *columns: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Some columns of a data set, those that it has, a list of rows at a time, with the position of the first."""
+def _batches(rows: Any, *columns: str) -> Iterator[list[dict[str, Any]]]:
+    """Some columns of a data set, those that it has, a list of rows at a time."""
     present = rows.select_columns([column for column in columns if column in rows.column_names])
-    at = 0
     for batch in present.with_format(None).iter(batch_size=BATCH_ROWS):
-        chunks = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        yield at, chunks
-        at += len(chunks)
+        yield list(rows_of(batch))
 
 
 def labels_fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> np.ndarray:
@@ -122,7 +205,7 @@ def _lengths(
         outline.texts = []
         ids = outline.label_ids(
             chunk["text"],
-            chunk["segments"],
+            chunk.get("segments"),
             language=language,
             timestamps=timestamps,
             next_start=collator.cut_segment(chunk),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from k2d_hf.data.chunk_schema import DRAW, LABEL, PROMPT, columns_for, rows_of
 from k2d_hf.whisper_tokens import MAX_PROMPT_TOKENS
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class LengthGroupedSampler(Sampler[int]):
     """
 
     def __init__(self, rows: Dataset, collator: K2DDataCollator, *, batch_size: int, seed: int = 0) -> None:
-        self.rows = rows.select_columns(["recording", "start"])
+        self.rows = rows.select_columns(columns_for(DRAW, among=rows.column_names))
         self.collator = collator
         self.batch_size = batch_size
         self.seed = seed
@@ -55,8 +56,7 @@ class LengthGroupedSampler(Sampler[int]):
         lengths = self.plain.copy()
         at = 0
         for batch in self.rows.iter(batch_size=READ_ROWS):
-            keys = zip(batch["recording"], batch["start"], strict=True)
-            drawn = [self.collator.draws({"recording": r, "start": s}, epoch=self.epoch) for r, s in keys]
+            drawn = [self.collator.draws(key, epoch=self.epoch) for key in rows_of(batch)]
             timestamps, prompt = np.array(drawn, dtype=bool).T
             part = slice(at, at + len(drawn))
             lengths[part] += timestamps * self.timestamps[part] + prompt * self.prompt[part]
@@ -86,7 +86,7 @@ def label_parts(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Counted from the letters: to tokenise a whole corpus would take long, and only the order needs it.
     """
     plain, timestamps, prompt = (np.zeros(len(rows), dtype=np.int32) for _ in range(3))
-    names = [name for name in ("text", "segments", "previous_text") if name in rows.column_names]
+    names = columns_for(LABEL, PROMPT, among=rows.column_names)
     at = 0
     for batch in rows.select_columns(names).iter(batch_size=READ_ROWS):
         part = slice(at, at + len(batch["text"]))
@@ -108,4 +108,6 @@ def _tokens(text: str | None) -> int:
 
 def _count(segments: Any) -> int:
     """Number of segments, which `datasets` gives as a list of mappings or a mapping of lists."""
+    if segments is None:
+        return 0
     return len(segments["start"]) if isinstance(segments, dict) else len(segments)

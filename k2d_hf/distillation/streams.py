@@ -20,10 +20,20 @@ from datasets import IterableDataset as Stream
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from k2d_hf.data.chunk_audio import chunk_name
+from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.collator import EPOCH, K2DDataCollator
-from k2d_hf.distillation.rows import labels_fit
-from k2d_hf.distillation.target_columns import DTYPES, check_embedding, check_temperature, columns_of, kind_of
+from k2d_hf.distillation.rows import DROPPED, check_windows, label_exceeds, looked_at, reasons_to_leave_out
+from k2d_hf.distillation.target_columns import (
+    DTYPES,
+    check_embedding,
+    check_targets,
+    check_temperature,
+    columns_of,
+    kind_of,
+)
 from k2d_hf.errors import K2DError
+from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
@@ -32,7 +42,8 @@ logger = logging.getLogger(__name__)
 
 # Of several files at once, which threads read, the end takes seconds in every pass
 ONE_FILE = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in signature(Stream.shuffle).parameters else {}
-READ, DROPPED, TOO_LONG = range(3)
+READ, DROPPED_ROWS, TOO_LONG, UNUSABLE = range(4)  # what is counted of the first pass
+NAMED = 3  # chunks of each worker that are named in warnings
 
 
 def is_stream(rows: Any) -> bool:
@@ -42,10 +53,7 @@ def is_stream(rows: Any) -> bool:
 
 def described(rows: Any) -> Any:
     """Something with the `column_names` of rows; those of a stream may only be known when its first row is read."""
-    if not is_stream(rows) or rows.column_names is not None:
-        return rows
-    first = next(iter(rows.with_format("arrow")), None)
-    return SimpleNamespace(column_names=[] if first is None else first.column_names)
+    return SimpleNamespace(column_names=names_of(rows)) if is_stream(rows) and rows.column_names is None else rows
 
 
 class TargetCheck:
@@ -83,6 +91,7 @@ class ChunkStream(IterableDataset[Any]):
         workers: processes that read for the trainer; 0 if it reads itself.
         stored: parties whose soft targets take the model's place, with the kind of each.
         check: of the soft targets of a row.
+        what: name of the rows, for messages.
         shuffle_buffer: rows among which the next is drawn; 0 leaves the order of the stream.
         seed: of the order.
     """
@@ -97,16 +106,19 @@ class ChunkStream(IterableDataset[Any]):
         check: TargetCheck | None = None,
         shuffle_buffer: int = 0,
         seed: int = 0,
+        what: str = "training",
     ) -> None:
-        self.rows = rows.with_format("arrow")  # soft targets need not become lists of numbers
+        self.what = what
+        self.rows = as_chunks(rows).with_format("arrow")  # soft targets need not become lists of numbers
         self.collator = collator
         self.arrays = [name for party, kind in (stored or {}).items() for name in columns_of(party, kind)]
         self.check = check
         self.shuffle_buffer = shuffle_buffer
         self.seed = seed
         self.batches_done, self.rows_of_a_batch = 0, 1
+        self._warned = 0
         # What the first pass held, by worker, in shared memory
-        self.counted = torch.zeros(max(1, workers), 3, dtype=torch.int64).share_memory_()
+        self.counted = torch.zeros(max(1, workers), 4, dtype=torch.int64).share_memory_()
 
     def pass_over(self, batches: int, *, rows_of_a_batch: int) -> None:
         """Give None for the chunks of the first batches, which an interrupted run has seen.
@@ -149,12 +161,17 @@ class ChunkStream(IterableDataset[Any]):
                 yield row
 
     def _verdict(self, row: Any) -> int | None:
-        """Why a row is not trained on."""
-        names = [name for name in ("keep", "text", "segments", "language") if name in row.column_names]
-        chunk = row.select(names).to_pylist()[0]
-        if not chunk.get("keep", True):
-            return DROPPED
-        return None if labels_fit([chunk], self.collator)[0] else TOO_LONG
+        """Why a row is not trained on; of the first of a pass whose sound or text is at fault, a warning names it."""
+        chunk = row.select(looked_at(row.column_names, self.collator)).to_pylist()[0]
+        (reason,) = reasons_to_leave_out([chunk], self.collator)
+        if reason is None:
+            return None
+        if reason in (DROPPED, label_exceeds(self.collator)):
+            return DROPPED_ROWS if reason == DROPPED else TOO_LONG
+        if self._warned < NAMED:
+            self._warned += 1
+            logger.warning("%s: left out a chunk %s: %s", self.what, reason, chunk_name(chunk))
+        return UNUSABLE
 
     def _chunk(self, row: Any) -> dict[str, Any]:
         """A row as the collator wants it, with soft targets that the loss uses as arrays."""
@@ -172,11 +189,30 @@ class ChunkStream(IterableDataset[Any]):
 
     def summary(self) -> str:
         """How many chunks the first pass held so far, and how many were left out."""
-        read, dropped, too_long = self.counted.sum(0).tolist()
+        read, dropped, too_long, unusable = self.counted.sum(0).tolist()
+        others = f", {unusable} have no text, no sound, or more than {CHUNK_SECONDS:g} s of it" if unusable else ""
         return (
             f"of {read} chunks of the stream {dropped} were dropped by validation and {too_long} have a label of more "
-            f"than {self.collator.max_tokens} tokens"
+            f"than {self.collator.max_tokens} tokens{others}"
         )
+
+
+class OnePass(ChunkStream):
+    """The chunks of a stream once and in their order, to evaluate on.
+
+    Args:
+        keep_all: give those too that cannot be trained on, so that predictions are those of the rows.
+    """
+
+    def __init__(self, *args: Any, keep_all: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.keep_all = keep_all
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        index = 0 if (worker := get_worker_info()) is None else worker.id
+        counted = self.counted[min(index, len(self.counted) - 1)].zero_()
+        rows = iter(self.rows) if self.keep_all else self._pass(0, counted)
+        return (self._chunk(row) for row in rows)
 
 
 def chunk_stream(
@@ -203,20 +239,55 @@ def chunk_stream(
     if args.dataloader_num_workers > rows.num_shards:
         logger.info("%d workers read the stream, one for each of its files", rows.num_shards)
         args.dataloader_num_workers = rows.num_shards
-    # else one process reads for all, and cannot join batches of unequal length
-    accelerator: Any = args.accelerator_config
-    accelerator.dispatch_batches = False
-    columns = described(rows)
-    kinds = {party: str(kind_of(columns, party)) for party in stored}
     return ChunkStream(
         rows,
         collator,
         workers=args.dataloader_num_workers,
-        stored=kinds,
-        check=TargetCheck(kinds.values(), args.temperature, embedding) if kinds else None,
         shuffle_buffer=args.shuffle_buffer,
         seed=args.data_seed if args.data_seed is not None else args.seed,
+        **_as_read(rows, collator, args, stored, embedding, what="training"),
     )
+
+
+def evaluation_stream(
+    rows: Stream,
+    collator: K2DDataCollator,
+    args: K2DTrainingArguments,
+    stored: Collection[str],
+    embedding: Tensor | None,
+    *,
+    what: str,
+    keep_all: bool = False,
+) -> OnePass:
+    """A stream as evaluation wants it; arguments as for `chunk_stream` and `OnePass`.
+
+    Raises:
+        K2DError: if it lacks soft targets that the loss needs.
+    """
+    more = _as_read(rows, collator, args, stored, embedding, what=what)
+    return OnePass(rows, collator, workers=args.dataloader_num_workers, keep_all=keep_all, **more)
+
+
+def _as_read(
+    rows: Stream,
+    collator: K2DDataCollator,
+    args: K2DTrainingArguments,
+    stored: Collection[str],
+    embedding: Tensor | None,
+    *,
+    what: str,
+) -> dict[str, Any]:
+    """What every stream is read with."""
+    # else one process reads for all, and cannot join batches of unequal length
+    accelerator: Any = args.accelerator_config
+    accelerator.dispatch_batches = False
+    columns = described(as_chunks(rows))
+    check_windows(columns.column_names, collator, what=what)
+    for party in stored:
+        check_targets(columns, party, what=what)
+    kinds = {party: str(kind_of(columns, party)) for party in stored}
+    check = TargetCheck(kinds.values(), args.temperature, embedding) if kinds else None
+    return {"stored": kinds, "check": check, "what": what}
 
 
 class PassingOver:

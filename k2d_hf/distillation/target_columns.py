@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from k2d_hf.data.chunk_audio import chunk_name
 from k2d_hf.errors import K2DError
 
 if TYPE_CHECKING:
@@ -88,13 +89,16 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
     if not stored:
         return without_targets(rows)
     for party in stored:
-        if not has_targets(rows, party):
-            raise K2DError(
-                f"no soft targets of the {party} ({what}): write them (stage targets), or give {party}_model"
-            )
+        check_targets(rows, party, what=what)
     if any(kind_of(rows, party) == "top" for party in stored):
         check_temperature(rows, "target_temperature", temperature, "distil.temperature")
     return as_arrays(rows, stored)
+
+
+def check_targets(rows: Any, party: str, *, what: str) -> None:
+    """Raise K2DError if rows do not hold the soft targets of a party."""
+    if not has_targets(rows, party):
+        raise K2DError(f"no soft targets of the {party} ({what}): write them (stage targets), or give {party}_model")
 
 
 def as_arrays(rows: Dataset, parties: Iterable[str]) -> Dataset:
@@ -137,7 +141,7 @@ def stored_targets(chunk: Mapping[str, Any], example: Example) -> dict[str, np.n
             }
         at += form["tokens"]
     raise K2DError(
-        f"{chunk['recording']} at {chunk['start']:.1f} s: no soft targets for this form of its label; write them again "
+        f"{chunk_name(chunk)}: no soft targets for this form of its label; write them again "
         "(stage targets) with the same labels, language, task and probabilities of timestamps and prompts"
     )
 

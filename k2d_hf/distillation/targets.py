@@ -20,11 +20,14 @@ from torch import Tensor
 
 from k2d_hf.arrow import opened_files, write_file
 from k2d_hf.cache import scratch_folder
+from k2d_hf.data.chunk_schema import rows_of
+from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.collator import K2DDataCollator, pad_examples
 from k2d_hf.distillation.earlier_targets import EarlierTargets, shard_key
 from k2d_hf.distillation.encoder_states import EncoderStates
 from k2d_hf.distillation.losses import Head, SoftTargets, check_vocabulary
 from k2d_hf.distillation.parties import decode, encode, load_party, output_embedding
+from k2d_hf.distillation.rows import check_windows, reasons_to_leave_out
 from k2d_hf.distillation.target_columns import (
     DTYPES,
     KINDS,
@@ -36,12 +39,14 @@ from k2d_hf.distillation.target_columns import (
     without_targets,
 )
 from k2d_hf.errors import K2DError
-from k2d_hf.progress import progress_bar
+from k2d_hf.labelling.teacher import chunk_features
+from k2d_hf.progress import length_of, progress_bar
 from k2d_hf.shards import RecordedFolder
+from k2d_hf.validation.auxiliary import validation_features
 from k2d_hf.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Dataset, Features, IterableDataset
     from transformers import WhisperForConditionalGeneration
 
 TOP_TOKENS = 32
@@ -50,7 +55,7 @@ BLOCK_TOKENS = 128  # positions whose logits are in memory at once
 
 
 def add_soft_targets(
-    chunks: Dataset,
+    chunks: Dataset | IterableDataset,
     teacher: str | Path | WhisperForConditionalGeneration,
     collator: K2DDataCollator,
     *,
@@ -69,7 +74,9 @@ def add_soft_targets(
     """Store what the teacher says at each supervised token of each chunk, in every form that its label can take.
 
     Args:
-        chunks: what `validate_labels` gave; those with `keep` false and those whose label is too long get nothing.
+        chunks: what `validate_labels` gave, or labelled utterances with `audio` and `text`; a stream is read once, and
+            never held. Those with `keep` false, those whose label is too long, and utterances that cannot be heard or
+            are longer than 30 s get nothing.
         teacher: model or checkpoint.
         collator: that of the training to come: it knows the labels and the forms that draws can give.
         auxiliary: model or checkpoint, where the loss has its KL too; its targets are of kind `top`.
@@ -100,7 +107,7 @@ def add_soft_targets(
     """
     with (
         scratch_folder() if shards_dir is None else nullcontext(Path(shards_dir)) as folder,
-        progress_bar(on_progress, "Soft targets", len(chunks), "chunks") as progress,
+        progress_bar(on_progress, "Soft targets", length_of(chunks), "chunks") as progress,
     ):
         files, features = write_soft_targets(
             chunks, teacher, collator, auxiliary=auxiliary, kind=kind, temperature=temperature, k=k,
@@ -111,7 +118,7 @@ def add_soft_targets(
 
 
 def write_soft_targets(
-    chunks: Dataset,
+    chunks: Dataset | IterableDataset,
     teacher: str | Path | WhisperForConditionalGeneration,
     collator: K2DDataCollator,
     *,
@@ -128,6 +135,8 @@ def write_soft_targets(
     on_progress: Callable[[int], None] | None,
 ) -> tuple[list[Path], Features]:
     """The same as files in `shards_dir`, in order, and their columns; those that are there already stay."""
+    from datasets import Features
+
     if kind not in KINDS:
         raise K2DError(f"kind {kind!r}: choose one of {', '.join(KINDS)}")
     if k < 1 or not 0 < temperature < float("inf"):
@@ -144,8 +153,10 @@ def write_soft_targets(
     kinds = {name: kind if name == "teacher" else "top" for name in models}
     stage = _Targets(models, kinds, collator, k, temperature, kept, embedding, on_progress)
     widths = {name: model.config.d_model if kinds[name] == "hidden" else k for name, model in models.items()}
-    plain = without_targets(chunks)
-    features = type(plain.features)({**plain.features, **target_features(kinds, widths)})
+    plain = as_chunks(without_targets(chunks))
+    check_windows(names_of(plain), collator, what="chunks")
+    known: Any = plain.features or {**chunk_features(), **validation_features()}
+    features = Features({**{name: known[name] for name in names_of(plain)}, **target_features(kinds, widths)})
     settings = {
         "kind": kind, "k": k, "temperature": temperature, "dtype": dtype,
         "encoder states": encoder_states_dir is not None,
@@ -172,7 +183,7 @@ def _shard(
     stage: _Targets, rows: dict[str, list[Any]], earlier: EarlierTargets, batch_size: int
 ) -> dict[str, list[Any]]:
     """Target columns of the chunks of a shard; what is there already is not computed again."""
-    chunks = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+    chunks = list(rows_of(rows))
     targets = [earlier.of(chunk) if stage.wants(chunk) else None for chunk in chunks]
     missing = [index for index, found in enumerate(targets) if found is None]
     if len(missing) < len(chunks):
@@ -232,7 +243,7 @@ class _Targets:
 
     def wants(self, chunk: dict[str, Any]) -> bool:
         """Whether a chunk gets targets: if it is kept, and its label is not too long."""
-        return bool(chunk.get("keep", True)) and self.collator.fits(chunk)
+        return reasons_to_leave_out([chunk], self.collator) == [None]
 
     @torch.no_grad()
     def __call__(self, chunks: list[dict[str, Any]]) -> dict[str, list[Any]]:

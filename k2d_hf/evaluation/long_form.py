@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from k2d_hf.cache import JOINED, keep_in_cache
+from k2d_hf.content_keys import content_key
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import join_texts
@@ -21,7 +22,6 @@ from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.recordings import COLUMNS, advice_on_references, load_recordings
 from k2d_hf.languages import language_of_row
 from k2d_hf.scoring.text import mixed_tokens
-from k2d_hf.storage import file_key
 from k2d_hf.wording import named
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _joined(group: str, rows: Sequence[dict[str, Any]], pause: float) -> dict[st
     spans = [
         [index, start, duration] for index, (_, start, duration) in enumerate(parts) if span_fields(start, duration)
     ]
-    identity = json.dumps([[file_key(path) for path, _, _ in parts], pause, *spans]).encode()
+    identity = json.dumps([[content_key(path) for path, _, _ in parts], pause, *spans]).encode()
     kept = keep_in_cache(lambda: _flac(parts, pause), JOINED, ".flac", identity=identity, name=group)
     return {
         "recording": str(kept),

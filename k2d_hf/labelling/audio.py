@@ -1,15 +1,16 @@
 """Recordings in: the one audio reader, from any file libsndfile reads to 16 kHz mono float32, whole or a span of it.
 
-Labelling reads whole recordings; what comes after it reads the spans of chunks, with the same function.
+Labelling reads whole recordings; what comes after it reads the spans of chunks (`k2d_hf.data.chunk_audio`), with the
+same function.
 """
 
 import io
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -131,29 +132,24 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
     return _decoded(io.BytesIO(content), name, 0.0, None)
 
 
-def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
-    """Audio of a chunk, float32 [samples] at 16 kHz: from its own column `audio` if it is in there, else its span.
-
-    Args:
-        chunk: row with `recording`, `start` and `duration`; in a data set that stands by itself `audio` has the
-            `bytes` of a file that is the chunk alone.
-
-    Raises:
-        AudioError: as `read_audio` does.
-    """
-    embedded = chunk.get("audio")
-    content = embedded.get("bytes") if isinstance(embedded, Mapping) else None
-    if content is not None:
-        return decode_audio(content, f"{chunk['recording']} at {chunk['start']:.1f} s")
-    return read_audio(chunk["recording"], chunk["start"], chunk["duration"])
-
-
 def audio_duration(path: str | os.PathLike[str]) -> float:
     """Return the length of a recording in seconds, from its header where that says it, else by decoding it.
 
     Raises AudioError like `read_audio`, except that truncation and samples that are not finite may go unseen.
     """
-    with _opened(path, SPAN_FETCH) as file, _sound(file, path) as sound:
+    with _opened(path, SPAN_FETCH) as file:
+        return _seconds(file, path)
+
+
+def decoded_duration(content: bytes, name: str) -> float:
+    """Return the length of a recording in memory in seconds, as `audio_duration` does of one in a file."""
+    if not content:
+        raise AudioError(name, "empty file")
+    return _seconds(io.BytesIO(content), name)
+
+
+def _seconds(file: BinaryIO, path: str | os.PathLike[str]) -> float:
+    with _sound(file, path) as sound:
         if sound.frames < UNKNOWN_LENGTH:
             return sound.frames / sound.samplerate
         return sum(len(block) for block in _mono_blocks(sound, file, path, 0, None)) / sound.samplerate

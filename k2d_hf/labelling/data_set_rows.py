@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from k2d_hf.cache import keep_in_cache
+from k2d_hf.data.audio_values import Samples, SoundPath, sound_in
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import AUDIO_EXTENSIONS
 from k2d_hf.labelling.media import MEDIA_EXTENSIONS
@@ -23,8 +22,6 @@ from k2d_hf.labelling.recording_rows import (
     columns_of,
     row_of,
 )
-from k2d_hf.labelling.sample_values import float_samples
-from k2d_hf.wording import quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
@@ -140,14 +137,6 @@ def _kind_of_samples(feature: Any) -> str | None:
     return kind if kind in np.sctypeDict else None
 
 
-def _hertz(rate: Any, where: str) -> int:
-    number = np.asarray(rate)
-    if number.dtype.kind not in "iuf" or number.size != 1 or not 1 <= number.item() < math.inf:
-        told = number.item() if number.size == 1 else rate
-        raise K2DError(f"{where}: an `array` with the `sampling_rate` {quoted(told)}; give it in Hz")
-    return int(number.item())
-
-
 def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
     """Return the path of one audio value of a data set; what is embedded is written to the cache first.
 
@@ -159,25 +148,13 @@ def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None
         where: for errors.
         kind: type of the samples, where it is an array of a type that the data set knows.
     """
-    value = {"bytes": value} if isinstance(value, bytes) else value
-    if not isinstance(value, Mapping):
-        if value is not None and not isinstance(value, str):
-            raise K2DError(f"{where}: {type(value).__name__} is no audio; give a path, or the bytes of a file")
-        return absolute(value, base) if value else None
-    name, extension = os.path.splitext(os.path.basename((value.get("path") or "").partition("::")[0]))
-    if value.get("array") is not None:
-        import soundfile
-
-        rate = _hertz(value.get("sampling_rate"), where)
-        samples = float_samples(value["array"], kind=kind, where=where)
-        wav = io.BytesIO()
-        soundfile.write(wav, samples, rate, format="WAV", subtype="FLOAT")
-        # The name comes from the samples: libsndfile stamps the time into the header of a float WAV.
-        identity = samples.tobytes() + str(rate).encode()
-        return str(keep_in_cache(wav.getvalue(), "recordings", ".wav", identity=identity, name=name))
-    content, path = value.get("bytes"), value.get("path")
-    if content is None:
-        return absolute(path, base) if path else None
+    sound = sound_in(value, where, kind=kind)
+    if sound is None or isinstance(sound, SoundPath):
+        return absolute(sound.path, base) if sound else None
+    name, extension = os.path.splitext(os.path.basename((sound.path or "").partition("::")[0]))
+    if isinstance(sound, Samples):
+        return str(keep_in_cache(sound.wav, "recordings", ".wav", identity=sound.identity, name=name))
+    content = sound.content
     if extension.lower() not in AUDIO_EXTENSIONS and extension.lower() not in MEDIA_EXTENSIONS:
         extension = next((ending for magic, ending in _SIGNATURES.items() if content.startswith(magic)), "")
         extension = ".mp4" if content[4:8] == _BRAND else extension

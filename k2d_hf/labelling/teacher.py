@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.arrow import dataset_of
+from k2d_hf.content_keys import content_key
+from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 from k2d_hf.labelling.chunking import (
@@ -33,7 +35,6 @@ from k2d_hf.labelling.worker import Work
 from k2d_hf.languages import checked_language, language_of_row
 from k2d_hf.progress import length_of, progress_bar
 from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
-from k2d_hf.storage import file_key
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
 
 if TYPE_CHECKING:
@@ -96,20 +97,7 @@ class LabellingReport:
 
 def chunk_features() -> Features:
     """Columns and types of chunks, as the contract between the stages has them."""
-    from datasets import Features, Value
-
-    return Features(
-        {
-            "recording": Value("string"),
-            "start": Value("float64"),
-            "duration": Value("float64"),
-            "segments": [{"start": Value("float64"), "end": Value("float64"), "text": Value("string")}],
-            "text": Value("string"),
-            "previous_text": Value("string"),
-            "next_start": Value("float64"),
-            "language": Value("string"),
-        }
-    )
+    return features_of_writer(LABELLING)
 
 
 def label_recordings(
@@ -248,7 +236,7 @@ def _planned(recordings: Iterable[Any], *, given: str | None) -> Iterator[tuple[
         start, duration = span_of(row)
         span = f" {start!r}+{duration!r}" if span_fields(start, duration) else ""
         digest = hashlib.blake2b(f"{name}{span}".encode(errors="surrogatepass"), digest_size=16).digest()
-        key = f"{file_key(name)}{span} {language or ''}".rstrip()
+        key = f"{content_key(name)}{span} {language or ''}".rstrip()
         yield _Recording(name, key, language, digest in seen, start, duration), None
         seen.add(digest)
 

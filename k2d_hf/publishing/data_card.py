@@ -5,30 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
+from k2d_hf.data import chunk_schema
 from k2d_hf.publishing.card_names import escaped, hub_languages
 from k2d_hf.publishing.card_use import Place
 from k2d_hf.validation.judges import JUDGES
 
 TAGS = ["k2d", "pseudo-labels", "code-switching", "whisper"]
 COLUMNS = {
-    "audio": "FLAC, 16 kHz, mono: the span of the recording",
-    "recording": "file name of the recording",
-    "start": "where the chunk starts in the recording, s",
-    "duration": "its length, s; at most 30",
-    "segments": "what the teacher heard and when: start and end, s from the start of the chunk, and text",
-    "text": "the pseudo-label: what the teacher wrote, without timestamps",
-    "previous_text": "the text of the chunk before it in the same recording",
-    "next_start": "where the next chunk starts, s from the start of this one",
-    "language": "language code that the teacher was given or told",
-    "auxiliary_text": "what the auxiliary model wrote for the same audio, on its own",
-    "teacher_loops": "whether the teacher's text repeats itself",
-    "auxiliary_loops": "likewise for the auxiliary",
-    "mer": "mixed error rate between the two texts",
-    "per": "phoneme error rate between them",
-    "distance": "the distance by which chunks were kept or dropped",
+    **{column.name: column.description for column in chunk_schema.COLUMNS},
     **{judge.column: judge.description for judge in JUDGES},
-    "keep": "whether the chunk was kept",
-    "drop_reason": "why it was not",
 }
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

@@ -17,12 +17,16 @@ from os.path import splitext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import soundfile
 
 from k2d_hf.console import minutes
+from k2d_hf.data.chunk_audio import read_chunk
+from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError
 from k2d_hf.labelling.teacher import chunk_features
+from k2d_hf.paths import name_of
 from k2d_hf.publishing.data_card import render_data_card
 from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks
 from k2d_hf.validation.auxiliary import validation_features
@@ -172,20 +176,21 @@ def _with_audio(
 ) -> Iterator[list[dict[str, Any]]]:
     """The chunks to publish in batches, each row with its audio; what has none any more goes to `lost`."""
     names = _PublicNames()
-    columns = [name for name in columns if name != "audio"]
+    present = chunks.rows.column_names
+    columns = [name for name in present if name in columns or name in columns_for(SOUND, among=present)]
     for batch in chunks.rows.select_columns(columns).iter(batch_size=ROWS_AT_ONCE):
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*(batch[n] for n in columns), strict=True)]
         rows = [row for row in rows if row["keep"] or not chunks.kept_only]
         done = []
         for row in rows:
-            path = row["recording"]
-            row["recording"] = names.of(path)
+            name = names.of(row["recording"])
             try:
-                sound = read_audio(path, row["start"], row["duration"])
+                sound = read_chunk(row)
             except AudioError as error:
                 lost.append((str(error), row["duration"]))
                 continue
-            stem = splitext(row["recording"])[0]
+            stem = splitext(name)[0]
+            row["recording"] = name
             row["audio"] = {"bytes": _flac(sound), "path": f"{stem}_{round(1000 * row['start']):09d}.flac"}
             done.append(row)
         if done:
@@ -195,8 +200,10 @@ def _with_audio(
 
 
 def _flac(sound: Any) -> bytes:
+    # libsndfile would scale by 32767 what it read by 32768: of 16 bits, all are to stay as they are
+    samples = np.clip(np.round(sound * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
     content = io.BytesIO()
-    soundfile.write(content, sound, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(content, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return content.getvalue()
 
 
@@ -209,7 +216,7 @@ class _PublicNames:
 
     def of(self, path: str) -> str:
         if path not in self.names:
-            name = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+            name = name_of(path.rstrip("/\\"))
             stem, ending = splitext(name)
             numbered = (f"{stem}-{number}{ending}" for number in count(2))
             self.names[path] = name if name not in self.taken else next(n for n in numbered if n not in self.taken)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.errors import K2DError
 from k2d_hf.reporting.facts import ChunkFact, Share
 from k2d_hf.reporting.names import short_names
@@ -23,7 +24,6 @@ WORST = 20
 SAMPLE = 10
 SEED = 0  # of the sample: the same run gives the same page
 KEPT = "kept"
-SOURCE = ("recording", "start", "duration", "audio", "language")
 _NUMBERS = ("duration", "distance", "per", "keep", "drop_reason")
 
 
@@ -97,7 +97,7 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
 def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> ChunkFact:
     from k2d_hf.validation.references import label_error_rate
 
-    source: dict[str, Any] = {name: row[name] for name in SOURCE if name in row}
+    source: dict[str, Any] = {name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row}
     reference = said.of(row)
     return ChunkFact(
         recording=names[row["recording"]],

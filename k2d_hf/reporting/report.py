@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_audio import read_chunk
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio, read_chunk
+from k2d_hf.labelling.audio import read_audio
 from k2d_hf.reporting.clips import Clip, ClipMaker
 from k2d_hf.reporting.facts import ChunkFact, RecordingFact
 from k2d_hf.reporting.gathering import gather

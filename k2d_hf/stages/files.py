@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.transcribers import check_engine
 from k2d_hf.parquet_folders import load_parquet
@@ -50,12 +51,13 @@ def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | Itera
         streaming: give a stream of the same rows, which holds no more than it reads ahead.
 
     Returns:
-        The columns of the contract; where the audio is in there, `audio` with the `bytes` of each chunk's own file.
+        The columns of the contract; where the audio is in there, `audio` with the `bytes` of each chunk's own file. Of
+        labelled utterances, as other data sets have them, `audio` and `text`.
 
     Raises:
         K2DError: if there is none, or it has several splits.
     """
-    from datasets import Audio, Dataset, load_from_disk
+    from datasets import Dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
     path = str(path)
@@ -71,9 +73,7 @@ def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | Itera
         if len(found) > 1:
             raise K2DError(f"{path}: several data sets of chunks, {', '.join(map(str, found))}; give the path of one")
         (found,) = found.values()
-    if isinstance((found.features or {}).get("audio"), Audio):
-        # Before a row is touched: a decoding `Audio` needs torchcodec to hand out even its first row.
-        found = found.cast_column("audio", Audio(decode=False))
+    found = as_chunks(found)
     if not streaming or not isinstance(found, Dataset):
         return found
     if not len(found):

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.arrow import dataset_of
+from k2d_hf.content_keys import content_key
+from k2d_hf.data.chunk_audio import chunk_key, read_chunk
+from k2d_hf.data.chunk_schema import SOUND, VALIDATION, VERDICT, columns_for, features_of_writer
+from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_chunk
 from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
 from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
@@ -20,7 +23,6 @@ from k2d_hf.labelling.worker import Work
 from k2d_hf.languages import language_code
 from k2d_hf.progress import length_of, progress_bar
 from k2d_hf.shards import Shard, Values, shards_of
-from k2d_hf.storage import file_key
 from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
 from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
 from k2d_hf.validation.kept_share import ValidationReport
@@ -38,21 +40,12 @@ READ_AHEAD = 2  # batches whose audio is decoded while others are transcribed
 
 def validation_features() -> Features:
     """Columns and types that validation adds."""
-    from datasets import Features, Value
+    from datasets import Value
 
-    return Features(
-        {
-            "auxiliary_text": Value("string"),
-            "teacher_loops": Value("bool"),
-            "auxiliary_loops": Value("bool"),
-            "mer": Value("float64"),
-            "per": Value("float64"),
-            "distance": Value("float64"),
-            **{judge.column: Value("float64") for judge in JUDGES},
-            "keep": Value("bool"),
-            "drop_reason": Value("string"),
-        }
-    )
+    features = features_of_writer(VALIDATION)
+    judged = {judge.column: Value("float64") for judge in JUDGES}
+    verdict = {name: features.pop(name) for name in columns_for(VERDICT, among=list(features))}
+    return type(features)({**features, **judged, **verdict})
 
 
 def validate_labels(
@@ -125,6 +118,7 @@ def validate_labels(
     """
     keeps(label_distance("", "", metric, normalise_by=normalise_by), threshold)  # wrong settings fail before any work
     limits = limits_of({"max_speaking_rate": max_speaking_rate})
+    chunks = as_chunks(chunks)
     columns = chunks.column_names or []
     missing = [name for name in ("recording", "start", "duration", "text") if name not in columns]
     if missing:
@@ -207,26 +201,23 @@ def _verdict(
 
 @dataclass(frozen=True)
 class _Span:
-    """Where a chunk lies, the language it is to be heard in, its key, and the bytes of its label."""
+    """The columns of a chunk that its sound is found by, the language, its key, and the bytes of its label."""
 
-    recording: str
-    start: float
-    duration: float
+    sound: dict[str, Any]
     language: str | None
     key: str
     length: int
     repeated: bool = False  # a chunk that comes twice is judged twice
-    audio: Any = None  # where the chunk carries its own
 
 
 def _planned(chunks: Iterable[Any]) -> Iterator[tuple[_Span, dict[str, Any]]]:
     """What there is to hear, in order, each with its row."""
-    look = lru_cache(maxsize=1024)(file_key)  # one look at a file: changed meanwhile, its chunks would have two keys
+    look = lru_cache(maxsize=1024)(content_key)  # one look at a file: changed meanwhile, its chunks would have two keys
     for row in chunks:
-        recording, start, duration = row["recording"], row["start"], row["duration"]
+        sound = {name: row[name] for name in columns_for(SOUND, among=row)}
         language = language_code(row.get("language"))
-        key = f"{look(recording)} {start:.4f}+{duration:.4f} {language or ''}".rstrip()
-        yield _Span(recording, start, duration, language, key, len(row["text"].encode()), audio=row.get("audio")), row
+        key = f"{chunk_key(sound, file_key=look)} {language or ''}".rstrip()
+        yield _Span(sound, language, key, len(row["text"].encode())), row
 
 
 def _longest_first(span: _Span) -> int:
@@ -242,7 +233,7 @@ def _schema() -> pyarrow.Schema:
 
 
 def _read(span: _Span) -> np.ndarray:
-    return read_chunk(vars(span))
+    return read_chunk(span.sound)
 
 
 def _transcribe(model: Transcriber, spans: Sequence[_Span], audio: Sequence[np.ndarray]) -> list[dict[str, Any]]:

@@ -234,7 +234,7 @@ def test_another_verdict_asks_the_teacher_for_new_chunks_alone(chunks, tiny_whis
 def test_targets_of_a_recording_that_has_changed_are_made_again(chunks, tiny_whisper, make, tmp_path, monkeypatch):
     options = {"kind": "top", "k": 8, "shards_dir": tmp_path / "shards"}
     add_soft_targets(chunks, tiny_whisper, make(), **options)
-    monkeypatch.setattr(earlier_module, "file_key", lambda path: f"{path} of another age")
+    monkeypatch.setattr(earlier_module, "content_key", lambda path: f"{path} of another age")
     encoded = []
     encode = targets_module.encode
     monkeypatch.setattr(targets_module, "encode", lambda model, x: encoded.append(len(x)) or encode(model, x))

@@ -1,0 +1,130 @@
+"""The sound of a chunk, its length, and what tells it from every other: one place, however the chunk is stored.
+
+A chunk is a span of a recording, which is a path or an address; or it carries its own sound, as bytes, samples or the
+path of a file that is the chunk alone. A row with a text and its own sound alone is a chunk too: an utterance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from k2d_hf.content_keys import content_key, digest_of
+from k2d_hf.data.audio_values import Samples, SoundBytes, sound_in
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import AudioError, audio_duration, decode_audio, decoded_duration, read_audio
+from k2d_hf.paths import name_of
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of a file: path or address, start and duration in seconds; None is up to its end."""
+
+    recording: str
+    start: float = 0.0
+    duration: float | None = None
+
+
+def source_of(chunk: Mapping[str, Any]) -> Span | SoundBytes | Samples:
+    """Where the sound of a chunk is.
+
+    Args:
+        chunk: row with `recording`, `start` and `duration` (s), or with `audio`; one that has both carries its own
+            sound in `audio`, unless that names the recording.
+
+    Raises:
+        AudioError: if it has neither.
+        K2DError: for a value of `audio` that is none.
+    """
+    recording = chunk.get("recording")
+    sound = sound_in(chunk.get("audio"), recording or "a chunk")
+    if isinstance(sound, (SoundBytes, Samples)):
+        return sound
+    if sound is not None and recording and sound.path != recording:
+        return Span(sound.path)
+    path = sound.path if sound is not None else recording
+    if not path:
+        raise AudioError(chunk_name(chunk), "no such file", "it has no sound, and names none")
+    return Span(path, float(chunk.get("start") or 0.0), chunk.get("duration"))
+
+
+def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
+    """Audio of a chunk, float32 [samples] at 16 kHz: its own where it carries it, else its span of the recording.
+
+    Raises:
+        AudioError: as `read_audio` does.
+        K2DError: for a value of `audio` that is none.
+    """
+    source = source_of(chunk)
+    if isinstance(source, Span):
+        return read_audio(source.recording, source.start, source.duration)
+    return decode_audio(source.content if isinstance(source, SoundBytes) else source.wav(), chunk_name(chunk))
+
+
+def chunk_seconds(chunk: Mapping[str, Any]) -> float:
+    """Length of a chunk in seconds: what the row says, else what the header of its sound says.
+
+    Raises:
+        AudioError: as `audio_duration` does.
+        K2DError: for a value of `audio` that is none.
+    """
+    if chunk.get("duration") is not None:
+        return float(chunk["duration"])
+    source = source_of(chunk)
+    if isinstance(source, Span):
+        return audio_duration(source.recording) - source.start
+    if isinstance(source, Samples):
+        return len(source.values) / source.rate
+    return decoded_duration(source.content, chunk_name(chunk))
+
+
+def chunk_key(chunk: Mapping[str, Any], *, file_key: Callable[[str], str] = content_key) -> str:
+    """What tells the sound of a chunk from every other: a digest of its own, else its recording's content and its span.
+
+    One that has no sound has its name for a key.
+
+    Args:
+        chunk: as for `source_of`.
+        file_key: key of a recording; to be given where many chunks are of few recordings, as one that remembers.
+    """
+    try:
+        source = source_of(chunk)
+    except K2DError:
+        return chunk_name(chunk)
+    if isinstance(source, Span):
+        return f"{file_key(source.recording)} {source.start!r}+{source.duration!r}"
+    return f"sound {digest_of(source.content if isinstance(source, SoundBytes) else source.identity)}"
+
+
+def ends_with_its_sound(chunk: Mapping[str, Any]) -> bool:
+    """Whether a chunk carries its sound, so that nothing can be heard of what comes after it."""
+    value = chunk.get("audio")
+    if value is None:
+        return False
+    path = value.get("path") if isinstance(value, Mapping) else value
+    embedded = not isinstance(value, str) and not (isinstance(value, Mapping) and _names_a_file(value))
+    return embedded or path != chunk.get("recording")
+
+
+def chunk_name(chunk: Mapping[str, Any]) -> str:
+    """What messages call a chunk: its recording and where it starts, or the file that it is."""
+    name, start = _path_of(chunk) or "an utterance without a name", chunk.get("start")
+    return name if start is None else f"{name} at {start:.1f} s"
+
+
+def recording_name(chunk: Mapping[str, Any]) -> str:
+    """The name of the file that a chunk is of, whatever folder it is in; empty where none is known."""
+    return name_of(_path_of(chunk))
+
+
+def _path_of(chunk: Mapping[str, Any]) -> str:
+    value = chunk.get("audio")
+    path = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str) else None
+    return chunk.get("recording") or path or ""
+
+
+def _names_a_file(value: Mapping[str, Any]) -> bool:
+    return value.get("bytes") is None and value.get("array") is None

@@ -1,0 +1,92 @@
+"""The columns of a chunk, declared once: name, type, what it is for, and who reads it (the contract between stages).
+
+The types of data sets, what is selected of them, what a stream looks at, and the card of a published set follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+LABELLING, VALIDATION = "labelling", "validation"  # who writes a column
+# What a column is read for: the chunk's sound, its label, the prompt before it, the draw of its form, the verdict on it
+SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdict"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of chunks.
+
+    Attributes:
+        name: as rows have it.
+        kind: type of a value as `datasets` calls it; a list of segments has one of its own.
+        writer: the stage that adds it; None of one that only a self-contained data set has.
+        description: for cards.
+        uses: what it is read for.
+    """
+
+    name: str
+    kind: str
+    writer: str | None
+    description: str
+    uses: frozenset[str] = frozenset()
+
+
+def _column(name: str, kind: str, writer: str | None, description: str, *uses: str) -> Column:
+    return Column(name, kind, writer, description, frozenset(uses))
+
+
+COLUMNS = (
+    _column("audio", "audio", None, "FLAC, 16 kHz, mono: the span of the recording", SOUND),
+    _column("recording", "string", LABELLING, "file name of the recording", SOUND, DRAW),
+    _column("start", "float64", LABELLING, "where the chunk starts in the recording, s", SOUND, DRAW),
+    _column("duration", "float64", LABELLING, "its length, s; at most 30", SOUND),
+    _column(
+        "segments", "segments", LABELLING,
+        "what the teacher heard and when: start and end, s from the start of the chunk, and text", LABEL,
+    ),
+    _column("text", "string", LABELLING, "the pseudo-label: what the teacher wrote, without timestamps", LABEL),
+    _column("previous_text", "string", LABELLING, "the text of the chunk before it in the same recording", PROMPT),
+    _column(
+        "next_start", "float64", LABELLING, "where the next chunk starts, s from the start of this one", SOUND, LABEL
+    ),
+    _column("language", "string", LABELLING, "language code that the teacher was given or told", LABEL),
+    _column("auxiliary_text", "string", VALIDATION, "what the auxiliary model wrote for the same audio, on its own"),
+    _column("teacher_loops", "bool", VALIDATION, "whether the teacher's text repeats itself"),
+    _column("auxiliary_loops", "bool", VALIDATION, "likewise for the auxiliary"),
+    _column("mer", "float64", VALIDATION, "mixed error rate between the two texts"),
+    _column("per", "float64", VALIDATION, "phoneme error rate between them"),
+    _column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
+    _column("keep", "bool", VALIDATION, "whether the chunk was kept", VERDICT),
+    _column("drop_reason", "string", VALIDATION, "why it was not", VERDICT),
+)  # fmt: skip
+
+
+def columns_for(*uses: str, among: Iterable[str]) -> list[str]:
+    """Names of the columns that are read for one of these uses, those that are there, in their order there."""
+    wanted = {column.name for column in COLUMNS if column.uses & set(uses)}
+    return [name for name in among if name in wanted]
+
+
+def rows_of(batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of a batch of columns."""
+    return (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+def features_of_writer(writer: str) -> Features:
+    """Columns and types that a stage adds."""
+    from datasets import Features
+
+    return Features({column.name: _feature(column.kind) for column in COLUMNS if column.writer == writer})
+
+
+def _feature(kind: str) -> Any:
+    from datasets import Value
+
+    if kind == "segments":
+        return [{"start": Value("float64"), "end": Value("float64"), "text": Value("string")}]
+    return Value(kind)

@@ -1,0 +1,81 @@
+"""Labelled utterances, as the tutorials of fine-tuning have them: chunks whose text is known, without timestamps.
+
+A row has a column with audio and one with the text. It is called as a chunk calls it; nothing is copied or decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from k2d_hf.data.audio_values import undecoded
+from k2d_hf.data.chunk_audio import chunk_seconds
+from k2d_hf.errors import K2DError
+from k2d_hf.labelling.audio import AudioError
+from k2d_hf.labelling.chunking import exceeds
+from k2d_hf.labelling.recording_rows import (
+    LANGUAGE_COLUMN,
+    MORE_LANGUAGE_COLUMNS,
+    MORE_REFERENCE_COLUMNS,
+    PATH_COLUMNS,
+    REFERENCE_COLUMNS,
+)
+from k2d_hf.whisper_tokens import CHUNK_SECONDS
+
+TEXT_COLUMNS = ("text", *REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS)
+LONGER, NO_TEXT = f"longer than {CHUNK_SECONDS:g} s", "without text"
+
+
+def as_chunks(rows: Any) -> Any:
+    """The same rows under a chunk's names: their sound in `audio` or `recording`, their text in `text`, undecoded.
+
+    Args:
+        rows: a `Dataset` or an `IterableDataset`; those that are chunks already, and anything else, stay as they are.
+    """
+    from datasets import Audio, Dataset, IterableDataset
+
+    if not isinstance(rows, (Dataset, IterableDataset)):
+        return rows
+    features = rows.features or {}
+    names = names_of(rows)
+    sounds = [name for name in names if isinstance(features.get(name), Audio)]
+    rows = undecoded(rows)
+    if not {"audio", "recording"} & set(names):
+        given = (*(sounds if len(sounds) == 1 else ()), *PATH_COLUMNS)
+        if found := next((name for name in given if name in names), None):
+            rows = rows.rename_column(found, "audio")
+    for name, others in (("text", TEXT_COLUMNS), (LANGUAGE_COLUMN, MORE_LANGUAGE_COLUMNS)):
+        found = next((other for other in others if other in names), None)
+        if name not in names and found:
+            rows = rows.rename_column(found, name)
+    return rows
+
+
+def names_of(rows: Any) -> list[str]:
+    """The columns of rows; those of a stream may only be known when its first row is read."""
+    if rows.column_names is not None:
+        return list(rows.column_names)
+    first = next(iter(rows.with_format("arrow")), None)
+    return [] if first is None else first.column_names
+
+
+def are_utterances(names: Any) -> bool:
+    """Whether rows with columns of these names have texts without times: nobody has to validate what people wrote."""
+    return "text" in names and bool({"audio", "recording"} & set(names)) and not {"segments", "start"} & set(names)
+
+
+def unusable(chunk: Mapping[str, Any]) -> str | None:
+    """Why nothing can be learned from a chunk, as a message goes on after its name; None where something can.
+
+    Chunks that labelling wrote have text and a length of at most 30 s; of an utterance the header of its sound is read.
+    """
+    if chunk.get("text") is None:
+        return NO_TEXT
+    if chunk.get("duration") is None and chunk.get("segments") is not None:
+        return None
+    try:
+        return LONGER if exceeds(chunk_seconds(chunk), CHUNK_SECONDS) else None
+    except AudioError as error:
+        return f"that cannot be heard ({error.reason})"
+    except K2DError:
+        return "that cannot be heard (not audio)"
