@@ -92,10 +92,14 @@ def undecoded(rows: Any) -> Any:
     Args:
         rows: a `Dataset` or an `IterableDataset`.
     """
-    from datasets import Audio
+    from datasets import Audio, Dataset, Value
 
     for name, feature in (rows.features or {}).items():
-        if isinstance(feature, Audio) and feature.decode:
+        if not isinstance(feature, Audio):
+            continue
+        if not isinstance(rows, Dataset):  # a stream would ask for torchcodec all the same
+            rows = rows.cast_column(name, {"bytes": Value("binary"), "path": Value("string")})
+        elif feature.decode:
             rows = rows.cast_column(name, Audio(sampling_rate=feature.sampling_rate, decode=False))
     return rows
 

@@ -31,8 +31,8 @@ class EvaluatingTrainer(LoadingTrainer):
         if isinstance(collator, K2DDataCollator):
             if is_stream(rows):
                 return evaluation_stream(rows, collator, args, self.stored, self.stored_embedding, what=what)
-            rows = training_rows(rows, collator, what=what)
             check_prepared(rows, what=what)
+            rows = training_rows(rows, collator, what=what)
         return targets_for_loss(rows, self.stored, args.temperature, what=what)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:

@@ -80,6 +80,7 @@ def check_prepared(rows: Any, *, what: str) -> None:
     if isinstance(rows, dict):
         for name, part in rows.items():
             check_prepared(part, what=f"{what} {name}")
+    rows = as_chunks(rows)
     if not isinstance(rows, Dataset):
         return
     names = set(rows.column_names)

@@ -54,6 +54,8 @@ class LengthGroupedSampler(Sampler[int]):
     def lengths(self) -> np.ndarray:
         """About how many positions each chunk takes in this epoch, [rows] int32."""
         lengths = self.plain.copy()
+        if not self.rows.column_names:
+            return lengths  # utterances, whose labels have one form
         at = 0
         for batch in self.rows.iter(batch_size=READ_ROWS):
             drawn = [self.collator.draws(key, epoch=self.epoch) for key in rows_of(batch)]

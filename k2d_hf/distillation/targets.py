@@ -153,7 +153,7 @@ def write_soft_targets(
     kinds = {name: kind if name == "teacher" else "top" for name in models}
     stage = _Targets(models, kinds, collator, k, temperature, kept, embedding, on_progress)
     widths = {name: model.config.d_model if kinds[name] == "hidden" else k for name, model in models.items()}
-    plain = as_chunks(without_targets(chunks))
+    plain = without_targets(as_chunks(chunks))
     check_windows(names_of(plain), collator, what="chunks")
     known: Any = plain.features or {**chunk_features(), **validation_features()}
     features = Features({**{name: known[name] for name in names_of(plain)}, **target_features(kinds, widths)})
