@@ -1,7 +1,7 @@
 """The sound of a chunk, its length, and what tells it from every other: one place, however the chunk is stored.
 
-A chunk is a span of a recording, which is a path or an address; or it carries its own sound, as bytes, samples or the
-path of a file that is the chunk alone. A row with a text and its own sound alone is a chunk too: an utterance.
+A chunk is a span of a recording, which is a path or an address; or it carries its own sound, as the bytes of a file or
+as samples. A row with a text and sound alone is a chunk too: an utterance.
 """
 
 from __future__ import annotations
@@ -32,23 +32,21 @@ def source_of(chunk: Mapping[str, Any]) -> Span | SoundBytes | Samples:
     """Where the sound of a chunk is.
 
     Args:
-        chunk: row with `recording`, `start` and `duration` (s), or with `audio`; one that has both carries its own
-            sound in `audio`, unless that names the recording.
+        chunk: row with `recording`, `start` and `duration` (s), or with `audio`. What `audio` holds is the chunk alone,
+            and comes first. A file that it only names is one where no span of a recording is given.
 
     Raises:
         AudioError: if it has neither.
         K2DError: for a value of `audio` that is none.
     """
-    recording = chunk.get("recording")
+    recording, start = chunk.get("recording"), chunk.get("start")
     sound = sound_in(chunk.get("audio"), recording or "a chunk")
     if isinstance(sound, (SoundBytes, Samples)):
         return sound
-    if sound is not None and recording and sound.path != recording:
-        return Span(sound.path)
-    path = sound.path if sound is not None else recording
+    path = sound.path if sound is not None and not (recording and start is not None) else recording
     if not path:
         raise AudioError(chunk_name(chunk), "no such file", "it has no sound, and names none")
-    return Span(path, float(chunk.get("start") or 0.0), chunk.get("duration"))
+    return Span(path) if start is None else Span(path, float(start), chunk.get("duration"))
 
 
 def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
@@ -65,13 +63,13 @@ def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
 
 
 def chunk_seconds(chunk: Mapping[str, Any]) -> float:
-    """Length of a chunk in seconds: what the row says, else what the header of its sound says.
+    """Length of a chunk in seconds: what the row says of a span, else what the header of its sound says.
 
     Raises:
         AudioError: as `audio_duration` does.
         K2DError: for a value of `audio` that is none.
     """
-    if chunk.get("duration") is not None:
+    if chunk.get("start") is not None and chunk.get("duration") is not None:
         return float(chunk["duration"])
     source = source_of(chunk)
     if isinstance(source, Span):
@@ -102,11 +100,9 @@ def chunk_key(chunk: Mapping[str, Any], *, file_key: Callable[[str], str] = cont
 def ends_with_its_sound(chunk: Mapping[str, Any]) -> bool:
     """Whether a chunk carries its sound, so that nothing can be heard of what comes after it."""
     value = chunk.get("audio")
-    if value is None:
-        return False
-    path = value.get("path") if isinstance(value, Mapping) else value
-    embedded = not isinstance(value, str) and not (isinstance(value, Mapping) and _names_a_file(value))
-    return embedded or path != chunk.get("recording")
+    if isinstance(value, Mapping):
+        return value.get("bytes") is not None or value.get("array") is not None
+    return value is not None and not isinstance(value, str)
 
 
 def chunk_name(chunk: Mapping[str, Any]) -> str:
@@ -124,7 +120,3 @@ def _path_of(chunk: Mapping[str, Any]) -> str:
     value = chunk.get("audio")
     path = value.get("path") if isinstance(value, Mapping) else value if isinstance(value, str) else None
     return chunk.get("recording") or path or ""
-
-
-def _names_a_file(value: Mapping[str, Any]) -> bool:
-    return value.get("bytes") is None and value.get("array") is None

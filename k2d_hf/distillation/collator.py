@@ -222,6 +222,8 @@ class K2DDataCollator:
         return targets
 
     def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
+        if chunk.get("text") is None:
+            raise K2DError(f"{chunk_name(chunk)}: a chunk without text (it has {', '.join(chunk)}): leave it out")
         language = language_code(chunk.get("language")) or self.language
         return self.encoder.label_ids(
             chunk["text"],

@@ -99,7 +99,7 @@ def check_usable(rows: Any, *, what: str) -> None:
     """Raise K2DError for an utterance that cannot be heard to its end, where no row may be left out."""
     from datasets import Dataset
 
-    if not isinstance(rows, Dataset) or "duration" in rows.column_names:
+    if not isinstance(rows, Dataset) or {"start", "duration"} <= set(rows.column_names):
         return
     for batch in _batches(rows, *columns_for(LABEL, SOUND, among=rows.column_names)):
         for chunk in batch:
@@ -133,7 +133,8 @@ def label_exceeds(collator: K2DDataCollator) -> str:
 def looked_at(columns: Sequence[str], collator: K2DDataCollator) -> list[str]:
     """The columns by which chunks are left out; their sound only where its length or end is not said beside it."""
     names = columns_for(LABEL, VERDICT, DRAW, SOUND, among=columns)
-    return [name for name in names if name != "audio" or collator.full_windows or "duration" not in columns]
+    listens = collator.full_windows or not {"start", "duration"} <= set(columns)
+    return [name for name in names if name != "audio" or listens]
 
 
 def check_windows(columns: Sequence[str], collator: K2DDataCollator, *, what: str) -> None:

@@ -246,3 +246,8 @@ def test_the_command_trains_on_them_though_nobody_validated_them(files, tiny_whi
         options = ["--max_steps", "1", "--language", "zh", "--output", str(tmp_path / f"of {data}")]
         assert main([*command, *options]) == 0, capsys.readouterr().err
         assert (tmp_path / f"of {data}" / "model.safetensors").exists()
+
+
+def test_a_row_of_ones_own_without_text_says_what_it_has(train, files):
+    with pytest.raises(K2DError, match="an utterance without a name: a chunk without text .it has audio, sentence.*"):
+        train(Rows(samples(files, "sentence")))
