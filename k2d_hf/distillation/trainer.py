@@ -86,9 +86,9 @@ class K2DTrainer(EvaluatingTrainer):
         teacher_model: the teacher or its checkpoint; needed where `args.kl_weight` is not 0 and the chunks hold no
             soft targets (`k2d_hf.distillation.targets`). With soft targets and without a teacher, none is in memory.
         auxiliary_model: likewise, where `args.auxiliary_weight` is not 0.
-        train_dataset: chunks as `validate_labels` gives them; those with `keep` false are left out. A stream of them
-            (`datasets.IterableDataset`) needs `args.max_steps`.
-        eval_dataset: chunks likewise.
+        train_dataset: chunks as `validate_labels` gives them, those with `keep` true, or utterances with `audio` and
+            `text`. A stream of them (`datasets.IterableDataset`) needs `args.max_steps`.
+        eval_dataset: likewise.
         processing_class: the student's processor; by default the one saved with student or teacher.
         data_collator: by default a `K2DDataCollator` with the settings of `args`.
         compute_metrics: by default the mixed error rate; it needs `args.predict_with_generate`.
