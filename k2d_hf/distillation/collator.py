@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.encoder_states import EncoderStates
 
+# Of a collator: how labels become batches, and which of their forms is drawn when.
+_NO_LABEL = (
+    *("processor", "encoder", "encoder_states", "_epoch"),
+    *("chunk_weighting", "seed", "pad_to_multiple_of"),
+)
 EPOCH = "_epoch"  # column of chunks from a stream, where an epoch may end within a batch
 
 
@@ -68,6 +73,7 @@ class K2DDataCollator:
     ) -> None:
         self.processor = processor
         self.language = checked_language(language)
+        self.task = task
         self.timestamp_probability = timestamp_probability
         self.previous_text_probability = previous_text_probability
         self.full_windows = full_windows
@@ -142,13 +148,22 @@ class K2DDataCollator:
         prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
         return self.encoder.teacher_forcing(label, prompt)
 
+    def label_settings(self) -> dict[str, Any]:
+        """All that decides which forms a chunk's label can take, and what is heard with each, ready for JSON.
+
+        Not how often each is drawn: whatever is made for every form is good for any probability that can give them.
+        """
+        decides = {name: value for name, value in vars(self).items() if name not in _NO_LABEL}
+        drawn = ("timestamp_probability", "previous_text_probability")
+        return {**decides, **{name: _possible(getattr(self, name)) for name in drawn}}
+
     def span(self, chunk: Mapping[str, Any], *, timestamps: bool) -> Mapping[str, Any]:
         """What the student hears with this form of the label: the chunk, or the window that begins with it.
 
         A chunk ends where speech does, and silence fills its window. In long-form decoding a window is full, and mostly
         ends within a segment; a student that never met one transcribes the half of it, where it is to stop before.
         """
-        return {**chunk, "duration": CHUNK_SECONDS} if timestamps and self._goes_on(chunk) else chunk
+        return {**chunk, "duration": CHUNK_SECONDS} if self.fills_window(chunk, timestamps=timestamps) else chunk
 
     def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """All that the student may hear of a chunk, whatever is drawn."""
@@ -161,6 +176,10 @@ class K2DDataCollator:
         """Where in the window that begins with a chunk a segment begins that it cuts off, s; None where none does."""
         next_start = chunk.get("next_start") if self._goes_on(chunk) else None
         return next_start if next_start is not None and next_start < CHUNK_SECONDS else None
+
+    def fills_window(self, chunk: Mapping[str, Any], *, timestamps: bool) -> bool:
+        """Whether more is heard with this form of the label than the chunk: the window that begins with it."""
+        return timestamps and self._goes_on(chunk)
 
     def _goes_on(self, chunk: Mapping[str, Any]) -> bool:
         """Whether there is more to hear after a chunk; one that carries its own audio ends there."""
@@ -208,7 +227,10 @@ class K2DDataCollator:
     def _targets(
         self, chunks: Sequence[Mapping[str, Any]], examples: Sequence[Example], labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        found = [stored_targets(chunk, example) for chunk, example in zip(chunks, examples, strict=True)]
+        found = [
+            stored_targets(chunk, example, full_window=self.fills_window(chunk, timestamps=self.draws(chunk)[0]))
+            for chunk, example in zip(chunks, examples, strict=True)
+        ]
         supervised = labels != IGNORED
         targets = {}
         for name in found[0]:
