@@ -139,6 +139,8 @@ class _Run(KnownRun):
             self.record.forget(again)
             for name in again:
                 discard(self.resume, name)
+        if "evaluate" not in self.planned:
+            self._forget_evaluation()
         for position, name in enumerate(self.planned, start=1):
             self._stage(name, f"[{position}/{len(self.planned)}]")
             if name == "distil":
@@ -196,6 +198,13 @@ class _Run(KnownRun):
         if name == "distil":
             discard(self.resume, name)  # checkpoints, which were good for a crash until here
         stage.finish(line)
+
+    def _forget_evaluation(self) -> None:
+        """Take away figures that a recipe without evaluation did not give: they are of another run of its stages."""
+        if self.record.run_of("evaluate") is not None:
+            self.record.forget(["evaluate"])
+            for name in ("evaluation.json", "evaluation_transcripts.jsonl"):
+                (self.directory / name).unlink(missing_ok=True)
 
     def _carry_decoding(self) -> None:
         """Have the student decode as this recipe evaluates it: settings that training does not depend on."""

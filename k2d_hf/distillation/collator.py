@@ -190,10 +190,10 @@ class K2DDataCollator:
 
         The audio is read from a chunk's column `audio` where it is embedded there, else from its recording.
         """
-        audio = [read_chunk(chunk) for chunk in chunks]
-        return self.processor.feature_extractor(
-            audio, sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="pt"
-        ).input_features
+        extract = self.processor.feature_extractor
+        given = {"sampling_rate": SAMPLE_RATE, "padding": "max_length", "return_tensors": "pt"}
+        # one by one, as those of a batch differ in their last bits by what else is in it
+        return torch.cat([extract(read_chunk(chunk), **given).input_features for chunk in chunks])
 
     def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.

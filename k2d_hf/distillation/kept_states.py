@@ -63,7 +63,7 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
 
 def states_in_step(trainer: K2DTrainer, student: Any, features: Tensor) -> Tensor:
     """States of the frozen encoder in a step of training or evaluation, [B, frames, d]."""
-    if not (trainer.rounds_states and trainer.model.training):
+    if not (trainer.rounds_states and student.training):
         with trainer.accelerator.autocast():  # the Trainer wraps the student alone
             return encode(student, features)
     with torch.autocast(features.device.type, dtype=torch.float16, enabled=features.device.type != "cpu"):

@@ -46,7 +46,7 @@ TRAINER_WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
     }
 )
 # Those that a card has no use for: they decide nothing of the student, or are known otherwise.
-TRAINER_UNTOLD: Mapping[str, str] = MappingProxyType(
+TRAINER_NOT_ON_CARD: Mapping[str, str] = MappingProxyType(
     {
         **TRAINER_WITHOUT_EFFECT,
         **_each(

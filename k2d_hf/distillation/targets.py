@@ -272,7 +272,7 @@ class _Targets:
                 for form, example in self.collator.forms(chunks[index]).items():
                     by_form.setdefault(form, {})[row] = example
             states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are heard to their end
-            for (timestamps, prompt), examples in by_form.items():
+            for (timestamps, prompt), examples in sorted(by_form.items()):  # whatever else is in the batch
                 to_its_end = timestamps and self.collator.full_windows
                 if to_its_end not in states:
                     spans = [self.collator.span(chunks[index], timestamps=timestamps) for index in wanted]

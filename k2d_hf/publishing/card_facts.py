@@ -11,7 +11,7 @@ from enum import Enum
 from importlib import metadata
 from typing import Any
 
-from k2d_hf.distillation.settings import TRAINER_UNTOLD, DistillationSettings
+from k2d_hf.distillation.settings import TRAINER_NOT_ON_CARD, DistillationSettings
 from k2d_hf.labelling.audio import ADVICE
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
@@ -78,15 +78,15 @@ def told_arguments(args: Any) -> dict[str, Any]:
     """
     ours = {entry.name for entry in dataclasses.fields(DistillationSettings)}
 
-    def may_be_told(name: str) -> bool:
+    def belongs(name: str) -> bool:
         text = isinstance(getattr(args, name), str) and not isinstance(getattr(args, name), Enum)
-        return name not in TRAINER_UNTOLD and (name in ours or name in CHOICES or not text)
+        return name not in TRAINER_NOT_ON_CARD and (name in ours or name in CHOICES or not text)
 
-    found = told_settings(args, besides=LOSS)
-    return {name: value for name, value in found.items() if may_be_told(name)}
+    found = settings_for_card(args, besides=LOSS)
+    return {name: value for name, value in found.items() if belongs(name)}
 
 
-def told_settings(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:
+def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:
     """Settings of a dataclass that are not at their default, the paper's: numbers, switches and one-word choices.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.sources import count_parameters
-from k2d_hf.publishing.card_facts import data_facts, told_settings
+from k2d_hf.publishing.card_facts import data_facts, settings_for_card
 from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
@@ -80,9 +80,9 @@ def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Of each stage before training the settings that are not at the paper's value, less those that have a row."""
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
     return {
-        "labelling": told_settings(recipe.label, besides=("beam_size",)),
-        "validation": told_settings(recipe.validate, besides=judged),
-        "soft targets": told_settings(recipe.targets, besides=("enabled",)),
+        "labelling": settings_for_card(recipe.label, besides=("beam_size",)),
+        "validation": settings_for_card(recipe.validate, besides=judged),
+        "soft targets": settings_for_card(recipe.targets, besides=("enabled",)),
     }
 
 

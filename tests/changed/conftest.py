@@ -29,6 +29,10 @@ distil: {max_steps: 2, learning_rate: 1e-3, per_device_train_batch_size: 4, logg
 evaluate: {beam_size: 1}
 report: {enabled: false}
 """
+BEFORE = {"targets": ("label", "validate", "student")}
+BEFORE["evaluate"] = (*BEFORE["targets"], "targets", "distil")
+LATER = {"evaluate": ("evaluat*", "README.md")}  # what these stages and those after them left
+LATER["targets"] = (*LATER["evaluate"], "targets*", "student", "encoder-states", "distil*")
 WRITTEN = "今天講 machine learning", "我們用 GPU 來 train 一個 model"
 HEARD = "今天講 machine learning", "我們用 GPU 來 train 兩個 models"
 
@@ -58,9 +62,20 @@ class Workplace:
         self._count += 1
         return self.runs / f"{self._count}"
 
-    def fresh(self, *sets):
-        """What a run into a folder of its own leaves."""
+    def fresh(self, *sets, after=None, stage="targets"):
+        """What a run into a folder of its own leaves.
+
+        Args:
+            sets: settings.
+            after: a run of which it may have what came before a stage; nothing else of it.
+            stage: that stage, `targets` or `evaluate`.
+        """
         output = self.new()
+        if after is not None:
+            shutil.copytree(after, output, ignore=shutil.ignore_patterns(*LATER[stage]))
+            record = json.loads((output / "stages.json").read_text(encoding="utf-8"))
+            kept = {name: record[name] for name in record if name in BEFORE[stage]}
+            (output / "stages.json").write_text(json.dumps(kept), encoding="utf-8")
         self.run(output, *sets)
         found = results_of(output)
         shutil.rmtree(output)

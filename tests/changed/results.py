@@ -7,7 +7,16 @@ from pathlib import Path
 
 from datasets import load_from_disk
 
-TIMES = ("rtf", "rtf_runs", "train_runtime", "train_samples_per_second", "train_steps_per_second", "tokens_per_second")
+# Times, and work done, which is less where an encoder need not run.
+TIMES = (
+    "total_flos",
+    "rtf",
+    "rtf_runs",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "tokens_per_second",
+)
 WEIGHTS = ("student-before", "student")
 
 
@@ -18,9 +27,9 @@ def results_of(folder):
     for name in WEIGHTS:
         found[f"{name} weights"] = hashlib.sha256((folder / name / "model.safetensors").read_bytes()).hexdigest()
         for file in ("config.json", "generation_config.json"):
-            found[f"{name} {file}"] = _json(folder / name / file, folder)
+            found[f"{name} {file}"] = _json(folder / name / file)
     for file in ("evaluation.json", "labelling.json", "student/training_log.json"):
-        found[file] = _json(folder / file, folder) if (folder / file).exists() else None
+        found[file] = _json(folder / file) if (folder / file).exists() else None
     transcripts = folder / "evaluation_transcripts.jsonl"
     found["transcripts"] = transcripts.read_text(encoding="utf-8") if transcripts.exists() else None
     found["card"] = _card(folder / "student" / "README.md")
@@ -36,8 +45,8 @@ def _rows(folder):
     return load_from_disk(str(folder)).with_format(None)[:] if (folder / "state.json").exists() else None
 
 
-def _json(path, run):
-    text = path.read_text(encoding="utf-8").replace(str(run), "RUN")
+def _json(path):
+    text = re.sub(r'"[^"]*/(student(-before)?)"', r'"RUN/\1"', path.read_text(encoding="utf-8"))
     return _without_times(json.loads(text))
 
 

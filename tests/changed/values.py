@@ -42,6 +42,7 @@ def fields_of_a_recipe():
 
 
 GPU = "takes a GPU"
+REFUSED = "refused whatever else is set"
 HUB = "takes a Hub"
 RAY = "takes a Ray cluster"
 PROCESSES = "takes several processes"
@@ -83,7 +84,7 @@ TRAINING = {
     "gradient_accumulation_steps": sets("distil.gradient_accumulation_steps=2"),
     "average_tokens_across_devices": sets("distil.average_tokens_across_devices=false"),
     "max_grad_norm": sets("distil.max_grad_norm=0.1"),
-    "label_smoothing_factor": unrun("refused", "distil.label_smoothing_factor=0.1"),
+    "label_smoothing_factor": unrun(REFUSED, "distil.label_smoothing_factor=0.1"),
     "bf16": sets("distil.bf16=true", "distil.use_cpu=true"),
     "fp16": unrun(GPU, "distil.fp16=true"),
     "bf16_full_eval": unrun(EVALUATION, "distil.bf16_full_eval=true", "distil.use_cpu=true"),
@@ -144,7 +145,7 @@ TRAINING = {
     "hub_strategy": sets("distil.hub_strategy=end"),
     "hub_always_push": sets("distil.hub_always_push=true"),
     "hub_revision": sets("distil.hub_revision=other"),
-    "load_best_model_at_end": unrun(EVALUATION, "distil.load_best_model_at_end=true"),
+    "load_best_model_at_end": unrun(REFUSED, "distil.load_best_model_at_end=true"),
     "metric_for_best_model": sets("distil.metric_for_best_model=loss"),
     "greater_is_better": sets("distil.greater_is_better=false"),
     "ignore_data_skip": sets("distil.ignore_data_skip=true"),
@@ -175,7 +176,7 @@ TRAINING = {
     "ddp_bucket_cap_mb": sets("distil.ddp_bucket_cap_mb=5"),
     "ddp_broadcast_buffers": sets("distil.ddp_broadcast_buffers=true"),
     "ddp_static_graph": sets("distil.ddp_static_graph=true"),
-    "ddp_backend": sets("distil.ddp_backend=gloo"),
+    "ddp_backend": unrun(PROCESSES, "distil.ddp_backend=gloo"),
     "ddp_timeout": sets("distil.ddp_timeout=100"),
     "fsdp": unrun(PROCESSES, "distil.fsdp=full_shard"),
     "fsdp_config": unrun(PROCESSES, "distil.fsdp_config={{limit_all_gathers: true}}"),
