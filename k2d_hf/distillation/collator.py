@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.encoder_states import EncoderStates
 
+# Of a collator: how labels become batches, and which of their forms is drawn when.
+_NO_LABEL = (
+    *("processor", "encoder", "encoder_states", "_epoch"),
+    *("chunk_weighting", "seed", "pad_to_multiple_of"),
+)
 EPOCH = "_epoch"  # column of chunks from a stream, where an epoch may end within a batch
 
 
@@ -68,6 +73,7 @@ class K2DDataCollator:
     ) -> None:
         self.processor = processor
         self.language = checked_language(language)
+        self.task = task
         self.timestamp_probability = timestamp_probability
         self.previous_text_probability = previous_text_probability
         self.full_windows = full_windows
@@ -146,13 +152,22 @@ class K2DDataCollator:
         prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
         return self.encoder.teacher_forcing(label, prompt)
 
+    def label_settings(self) -> dict[str, Any]:
+        """All that decides which forms a chunk's label can take, and what is heard with each, ready for JSON.
+
+        Not how often each is drawn: whatever is made for every form is good for any probability that can give them.
+        """
+        decides = {name: value for name, value in vars(self).items() if name not in _NO_LABEL}
+        drawn = ("timestamp_probability", "previous_text_probability")
+        return {**decides, **{name: _possible(getattr(self, name)) for name in drawn}}
+
     def span(self, chunk: Mapping[str, Any], *, timestamps: bool) -> Mapping[str, Any]:
         """What the student hears with this form of the label: the chunk, or the window that begins with it.
 
         A chunk ends where speech does, and silence fills its window. In long-form decoding a window is full, and mostly
         ends within a segment; a student that never met one transcribes the half of it, where it is to stop before.
         """
-        return {**chunk, "duration": CHUNK_SECONDS} if timestamps and self._goes_on(chunk) else chunk
+        return {**chunk, "duration": CHUNK_SECONDS} if self.fills_window(chunk, timestamps=timestamps) else chunk
 
     def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """All that the student may hear of a chunk, whatever is drawn."""
@@ -166,6 +181,10 @@ class K2DDataCollator:
         next_start = chunk.get("next_start") if self._goes_on(chunk) else None
         return next_start if next_start is not None and next_start < CHUNK_SECONDS else None
 
+    def fills_window(self, chunk: Mapping[str, Any], *, timestamps: bool) -> bool:
+        """Whether more is heard with this form of the label than the chunk: the window that begins with it."""
+        return timestamps and self._goes_on(chunk)
+
     def _goes_on(self, chunk: Mapping[str, Any]) -> bool:
         """Whether there is more to hear after a chunk; one that carries its own audio ends there."""
         return self.full_windows and chunk.get("next_start") is not None and not ends_with_its_sound(chunk)
@@ -175,10 +194,10 @@ class K2DDataCollator:
 
         The audio is read from a chunk's column `audio` where it is embedded there, else from its recording.
         """
-        audio = [read_chunk(chunk) for chunk in chunks]
-        return self.processor.feature_extractor(
-            audio, sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="pt"
-        ).input_features
+        extract = self.processor.feature_extractor
+        given = {"sampling_rate": SAMPLE_RATE, "padding": "max_length", "return_tensors": "pt"}
+        # one by one, as those of a batch differ in their last bits by what else is in it
+        return torch.cat([extract(read_chunk(chunk), **given).input_features for chunk in chunks])
 
     def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
@@ -212,7 +231,10 @@ class K2DDataCollator:
     def _targets(
         self, chunks: Sequence[Mapping[str, Any]], examples: Sequence[Example], labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        found = [stored_targets(chunk, example) for chunk, example in zip(chunks, examples, strict=True)]
+        found = [
+            stored_targets(chunk, example, full_window=self.fills_window(chunk, timestamps=self.draws(chunk)[0]))
+            for chunk, example in zip(chunks, examples, strict=True)
+        ]
         supervised = labels != IGNORED
         targets = {}
         for name in found[0]:

@@ -1,6 +1,8 @@
 """The frozen encoder, run once: its states on disk, memory-mapped, for later epochs and other students.
 
-A file a chunk, named by the encoder's weights and the chunk, so that it is found again whatever the run.
+A file a chunk, named by the encoder's weights and the chunk, so that it is found again whatever the run. So the states
+must not depend on its settings: they are computed in one number format, whatever that of targets or training is, and
+where the disk has no room for them, training goes on with the same ones, computed in each step.
 """
 
 from __future__ import annotations
@@ -88,6 +90,11 @@ class EncoderStates:
     def batch(self, chunks: Sequence[Mapping[str, Any]]) -> Tensor:
         """States of some chunks, [B, frames, d] float16."""
         return torch.from_numpy(np.stack([np.load(self.path(chunk), mmap_mode="r") for chunk in chunks]))
+
+
+def number_format_of_states(device: torch.device) -> torch.dtype:
+    """What an encoder computes states in that are kept: float32 on a CPU, else float16."""
+    return torch.float32 if device.type == "cpu" else torch.float16
 
 
 def weights_digest(module: nn.Module) -> str:

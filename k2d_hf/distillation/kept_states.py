@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.distillation.collator import K2DDataCollator
-from k2d_hf.distillation.encoder_states import EncoderStates, lack_of_disk
+from k2d_hf.distillation.encoder_states import EncoderStates, lack_of_disk, number_format_of_states
 from k2d_hf.distillation.parties import base_whisper, encode
 
 if TYPE_CHECKING:
@@ -26,8 +29,10 @@ ENCODER_STATES = "_encoder_states"  # a push leaves out what begins with an unde
 def keep_encoder_states(trainer: K2DTrainer) -> None:
     """Write the encoder states that are not on disk yet, each process its share, and let the collator read them.
 
-    Where they do not pay, or do not fit, a line of the log says why, and the encoder runs in every step.
+    Where they do not pay, or do not fit, a line of the log says why, and the encoder runs in every step. What free disk
+    decides is time alone: states that do not fit are computed as those that do.
     """
+    trainer.rounds_states = False
     if reason := against_encoder_states(trainer):
         logger.info("encoder states are not kept: %s", reason)
         return
@@ -42,19 +47,16 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
     lack, missing = broadcast_object_list([lack_of_disk(len(missing), student.config, folder), missing])
     if lack:
         logger.warning("encoder states are not kept, so the encoder runs in every epoch: %s", lack)
+        trainer.rounds_states = True
         return
-
-    def run_encoder(batch: list[dict[str, Any]]) -> Tensor:
-        features = collator.features(batch).to(args.device)
-        with trainer.accelerator.autocast():
-            return encode(student, features)
-
     mine = spans.select(missing[args.process_index :: args.world_size])
-    encoder: Any = student.model.encoder
-    placed = next(encoder.parameters()).device  # not yet where it trains, if it is to be sharded
-    encoder.to(args.device)
-    states.write_all(mine, run_encoder, batch_size=args.per_device_train_batch_size)
-    encoder.to(placed)
+    if len(mine):
+        encoder = _encoder_for_states(student, args.device)
+        states.write_all(
+            mine,
+            lambda batch: encode(encoder, collator.features(batch).to(args.device)),
+            batch_size=args.per_device_train_batch_size,
+        )
     trainer.accelerator.wait_for_everyone()
     collator.encoder_states = states
 
@@ -87,6 +89,28 @@ class _Spans(Sequence[dict[str, Any]]):
     def select(self, indices: Sequence[int]) -> _Spans:
         """Some of them."""
         return _Spans(self.rows, self.collator, [self.places[index] for index in indices])
+
+
+def states_in_step(trainer: K2DTrainer, student: Any, features: Tensor) -> Tensor:
+    """States of the frozen encoder in a step of training or evaluation, [B, frames, d]."""
+    if not (trainer.rounds_states and student.training):
+        with trainer.accelerator.autocast():  # the Trainer wraps the student alone
+            return encode(student, features)
+    with torch.autocast(features.device.type, dtype=torch.float16, enabled=features.device.type != "cpu"):
+        return encode(student, features).half()
+
+
+def _encoder_for_states(student: Any, device: torch.device) -> Any:
+    """What `encode` takes: the student where it lies, or a copy of its encoder on the device, in float16.
+
+    The student's own encoder stays as it is: it may have to be sharded yet.
+    """
+    number_format, weights = number_format_of_states(device), next(student.model.encoder.parameters())
+    if (weights.device, weights.dtype) == (device, number_format):
+        return student
+    return SimpleNamespace(
+        model=SimpleNamespace(encoder=copy.deepcopy(student.model.encoder).to(device, dtype=number_format))
+    )
 
 
 def against_encoder_states(trainer: K2DTrainer) -> str | None:

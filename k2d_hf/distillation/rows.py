@@ -16,6 +16,7 @@ from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound
 from k2d_hf.data.chunk_schema import DRAW, LABEL, SOUND, VERDICT, columns_for, rows_of
 from k2d_hf.data.utterances import as_chunks, unusable
 from k2d_hf.distillation.collator import K2DDataCollator
+from k2d_hf.distillation.target_columns import stored_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.languages import language_code
 from k2d_hf.whisper_tokens import LabelEncoder, strip_special
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 NAMED = 3  # chunks named in a warning
 DROPPED = "that validation dropped"
 BATCH_ROWS = 256  # looked at together
+CHECKED = 16  # chunks whose soft targets are looked up; other settings than the targets' show at the first, or nearly
 
 
 def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
@@ -159,6 +161,21 @@ def _short(collator: K2DDataCollator) -> dict[str, str]:
 
 def _few(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
+
+
+def check_targets(rows: Any, collator: Any) -> None:
+    """Raise K2DError if soft targets are not those of the labels that the collator makes: before training, not in it.
+
+    Args:
+        rows: a data set of chunks to be trained on, with the soft targets that take a model's place; of anything else
+            nothing is known.
+        collator: whose settings may be others than those that the targets were written for.
+    """
+    if not (isinstance(collator, K2DDataCollator) and hasattr(rows, "select") and "target_forms" in rows.column_names):
+        return
+    for chunk in rows.select(range(min(len(rows), CHECKED))):
+        for (timestamps, _), example in collator.forms(chunk).items():
+            stored_targets(chunk, example, full_window=collator.fills_window(chunk, timestamps=timestamps))
 
 
 def language_of(rows: Any) -> str | None:

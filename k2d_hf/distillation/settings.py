@@ -1,11 +1,15 @@
 """The settings of distillation that are our own: the loss (K2D, stage 3), and what a label looks like to the student.
 
-Apart from the Trainer's, and without torch, so that `k2d distil --help` can show them at once.
+Apart from the Trainer's, and without torch, so that `k2d distil --help` can show them at once. What a change of one
+costs is declared with it: as elsewhere (`k2d_hf.settings.deciding`), one of which nothing is said decides everything.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any
 
 from k2d_hf.settings import documented
 
@@ -13,20 +17,74 @@ CHUNK_WEIGHTINGS = ("hard", "soft")
 TASKS = ("transcribe", "translate")
 
 
+def _each(why: str, names: str) -> dict[str, str]:
+    return dict.fromkeys(names.split(), why)
+
+
+# The Trainer's own settings with which the student is the same, and why; any other trains anew.
+TRAINER_WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
+    {
+        **_each(
+            "who reads the chunks, not which, nor in what order",
+            "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
+            "dataloader_multiprocessing_context",
+        ),
+        **_each(
+            "what others are told of the training",
+            "disable_tqdm log_level log_level_replica log_on_each_node report_to run_name project trackio_space_id "
+            "trackio_bucket_id trackio_static_space_id",
+        ),
+        **_each(
+            "what a training that is interrupted goes on from",
+            "save_strategy save_steps save_total_limit save_on_each_node enable_jit_checkpoint",
+        ),
+        **_each(
+            "training pushes nothing",
+            "hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
+        ),
+        **_each("memory alone", "torch_empty_cache_steps"),
+    }
+)
+# Those that a card has no use for: they decide nothing of the student, or are known otherwise.
+TRAINER_NOT_ON_CARD: Mapping[str, str] = MappingProxyType(
+    {
+        **TRAINER_WITHOUT_EFFECT,
+        **_each(
+            "what is measured and noted while a student learns, not what it learns",
+            "logging_strategy logging_steps logging_first_step logging_nan_inf_filter include_num_input_tokens_seen "
+            "skip_memory_metrics debug save_only_model eval_strategy eval_steps eval_delay eval_on_start "
+            "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps per_device_eval_batch_size "
+            "bf16_full_eval fp16_full_eval prediction_loss_only batch_eval_metrics greater_is_better "
+            "predict_with_generate generation_max_length generation_num_beams",
+        ),
+        **_each(
+            "set by k2d, or told in another row",
+            "do_train do_eval do_predict push_to_hub remove_unused_columns use_cpu local_rank",
+        ),
+    }
+)
+_TRAINING_ALONE = {"training_alone": True}  # decides how the student learns, and no soft target
+
+
 @documented
 @dataclass
 class DistillationSettings:
     """What `K2DTrainingArguments` adds to the Trainer's arguments; the defaults are the paper's loss."""
 
-    ce_weight: float = field(default=0.8, metadata={"help": "Weight of the cross-entropy on the labels (beta)."})
-    kl_weight: float = field(default=1.0, metadata={"help": "Weight of the KL from the teacher (gamma)."})
+    ce_weight: float = field(
+        default=0.8, metadata={"help": "Weight of the cross-entropy on the labels (beta).", **_TRAINING_ALONE}
+    )
+    kl_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the KL from the teacher (gamma).", **_TRAINING_ALONE}
+    )
     auxiliary_weight: float = field(default=0.0, metadata={"help": "Weight of the KL from the auxiliary (lambda)."})
     temperature: float = field(default=2.0, metadata={"help": "Temperature of both KL terms (T)."})
     encoder_weight: float = field(
         default=0.0,
         metadata={
             "help": "Weight of the mean squared distance between the encoder states of student and teacher, for a "
-            "trained encoder with fewer layers (freeze_encoder false)."
+            "trained encoder with fewer layers (freeze_encoder false).",
+            **_TRAINING_ALONE,
         },
     )
     freeze_encoder: bool = field(
@@ -36,7 +94,8 @@ class DistillationSettings:
         default=False,
         metadata={
             "help": "Frozen token embedding, which is also the output layer: without the largest gradient of a small "
-            "student."
+            "student.",
+            **_TRAINING_ALONE,
         },
     )
     timestamp_probability: float = field(
@@ -60,16 +119,21 @@ class DistillationSettings:
         },
     )
     encoder_states_dir: str | None = field(
-        default=None, metadata={"help": "Folder of these states; null is one beside the checkpoints."}
+        default=None,
+        metadata={"help": "Folder of these states; null is one beside the checkpoints.", "no_effect": "a place"},
     )
     group_by_label_length: bool = field(
         default=True,
-        metadata={"help": "Batches of labels of like length, as drawn for the epoch; else random ones."},
+        metadata={
+            "help": "Batches of labels of like length, as drawn for the epoch; else random ones.",
+            **_TRAINING_ALONE,
+        },
     )
     shuffle_buffer: int = field(
         default=1000,
         metadata={
-            "help": "Chunks of a stream held in memory, from which the next is drawn; 0 is the stream's own order."
+            "help": "Chunks of a stream held in memory, from which the next is drawn; 0 is the stream's own order.",
+            **_TRAINING_ALONE,
         },
     )
     chunk_weighting: str = field(
@@ -77,6 +141,7 @@ class DistillationSettings:
         metadata={
             "help": "Weight of a chunk in the loss: hard is 1, soft is 1 - distance, at least 0.",
             "choices": CHUNK_WEIGHTINGS,
+            **_TRAINING_ALONE,
         },
     )
     language: str | None = field(
@@ -87,3 +152,23 @@ class DistillationSettings:
         },
     )
     task: str = field(default="transcribe", metadata={"help": "Whisper's task.", "choices": TASKS})
+
+
+def deciding_training(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the settings of distillation that a recipe gives, those that decide what the student becomes."""
+    ours = {name for name, about in _declared().items() if about.get("no_effect")}
+    return {name: value for name, value in given.items() if name not in ours and name not in TRAINER_WITHOUT_EFFECT}
+
+
+def deciding_targets(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Likewise those that decide what the soft targets are: of our own, as the Trainer's say how to learn from them.
+
+    Whether targets are written at all depends on others, too.
+    """
+    declared = _declared()
+    alone = {name for name, about in declared.items() if about.get("training_alone")}
+    return {name: value for name, value in deciding_training(given).items() if name in declared and name not in alone}
+
+
+def _declared() -> dict[str, Mapping[str, Any]]:
+    return {one.name: one.metadata for one in fields(DistillationSettings)}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PARTIES = ("teacher", "auxiliary")
 READ_ROWS = 10_000
+FULL_WINDOW = -1  # no token
 
 Example = tuple[list[int], list[int]]  # decoder inputs and labels
 
@@ -119,17 +120,18 @@ def is_target(column: str) -> bool:
     return column in DESCRIBED or any(column in columns_of(party, kind) for party in PARTIES for kind in KINDS)
 
 
-def stored_targets(chunk: Mapping[str, Any], example: Example) -> dict[str, np.ndarray]:
+def stored_targets(chunk: Mapping[str, Any], example: Example, *, full_window: bool = False) -> dict[str, np.ndarray]:
     """The stored targets of a chunk for one form of its label, by column: [tokens, d] or [tokens, k] each.
 
     Args:
         chunk: row with the columns of `add_soft_targets`.
         example: decoder inputs and labels in that form.
+        full_window: whether the student hears the window to its end, and not the chunk alone.
 
     Raises:
-        K2DError: if no targets are stored for these very ids.
+        K2DError: if no targets are stored for these very ids, and what is heard with them.
     """
-    digest, at = digest_of(example), 0
+    digest, at = digest_of(example, full_window=full_window), 0
     for form in chunk["target_forms"] or ():
         if form["digest"] == digest:
             part = slice(at, at + form["tokens"])
@@ -142,7 +144,7 @@ def stored_targets(chunk: Mapping[str, Any], example: Example) -> dict[str, np.n
         at += form["tokens"]
     raise K2DError(
         f"{chunk_name(chunk)}: no soft targets for this form of its label; write them again "
-        "(stage targets) with the same labels, language, task and probabilities of timestamps and prompts"
+        "(stage targets) with the same labels, language, task, windows and probabilities of timestamps and prompts"
     )
 
 
@@ -181,7 +183,8 @@ def _values(rows: Dataset, column: str) -> set[Any]:
     return values
 
 
-def digest_of(example: Example) -> int:
-    """A number that tells one form of a label from every other."""
+def digest_of(example: Example, *, full_window: bool = False) -> int:
+    """A number that tells one form of a label from every other; so does what is heard, where that is a full window."""
     inputs, labels = example
-    return zlib.crc32(np.asarray([*inputs, *labels], dtype=np.int32).tobytes())
+    ends = [FULL_WINDOW] if full_window else []
+    return zlib.crc32(np.asarray([*inputs, *labels, *ends], dtype=np.int32).tobytes())

@@ -24,7 +24,7 @@ from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.collator import K2DDataCollator, pad_examples
 from k2d_hf.distillation.earlier_targets import EarlierTargets, shard_key
-from k2d_hf.distillation.encoder_states import EncoderStates
+from k2d_hf.distillation.encoder_states import EncoderStates, number_format_of_states
 from k2d_hf.distillation.losses import Head, SoftTargets, check_vocabulary
 from k2d_hf.distillation.parties import decode, encode, load_party, output_embedding
 from k2d_hf.distillation.rows import check_windows, reasons_to_leave_out
@@ -112,7 +112,7 @@ def add_soft_targets(
         files, features = write_soft_targets(
             chunks, teacher, collator, auxiliary=auxiliary, kind=kind, temperature=temperature, k=k,
             batch_size=batch_size, device=device, dtype=dtype, encoder_states_dir=encoder_states_dir,
-            shard_size=shard_size, shards_dir=folder, on_progress=progress,
+            shard_size=shard_size, place=lambda settings: folder, on_progress=progress,
         )  # fmt: skip
         return opened_files(files, features)
 
@@ -131,10 +131,14 @@ def write_soft_targets(
     dtype: str,
     encoder_states_dir: str | Path | None,
     shard_size: int,
-    shards_dir: Path,
+    place: Callable[[Mapping[str, Any]], Path],
     on_progress: Callable[[int], None] | None,
 ) -> tuple[list[Path], Features]:
-    """The same as files in `shards_dir`, in order, and their columns; those that are there already stay."""
+    """The same as files, in order, and their columns; those that are there already stay.
+
+    Args:
+        place: gives the folder of the files, from all that the targets depend on.
+    """
     from datasets import Features
 
     if kind not in KINDS:
@@ -144,12 +148,15 @@ def write_soft_targets(
     models = {"teacher": _load("teacher", teacher, collator, device)}
     if auxiliary is not None:
         models["auxiliary"] = _load("auxiliary", auxiliary, collator, device)
-    # the files of the states are known by the weights as they are on disk, so before these become coarser
+    # states are known by the weights as they are on disk, so before these become coarser; they do not with them
     kept = EncoderStates(encoder_states_dir, models["teacher"].model.encoder) if encoder_states_dir else None
     embedding = embedding_digest(output_embedding(models["teacher"])) if kind == "hidden" else None
     model: Any
-    for model in models.values():
-        model.to(_number_format(dtype, model))
+    for name, model in models.items():
+        wanted = _number_format(dtype, model)
+        model.model.decoder.to(wanted)
+        model.proj_out.to(wanted)
+        model.model.encoder.to(number_format_of_states(model.device) if name == "teacher" else wanted)
     kinds = {name: kind if name == "teacher" else "top" for name in models}
     stage = _Targets(models, kinds, collator, k, temperature, kept, embedding, on_progress)
     widths = {name: model.config.d_model if kinds[name] == "hidden" else k for name, model in models.items()}
@@ -158,19 +165,19 @@ def write_soft_targets(
     known: Any = plain.features or {**chunk_features(), **validation_features()}
     features = Features({**{name: known[name] for name in names_of(plain)}, **target_features(kinds, widths)})
     settings = {
-        "kind": kind, "k": k, "temperature": temperature, "dtype": dtype,
-        "encoder states": encoder_states_dir is not None,
+        "kind": kind, "dtype": dtype,
         "models": {name: embedding_digest(output_embedding(model)) for name, model in models.items()},
-        "language": collator.language, "timestamps": collator.timestamp_probability,
-        "prompts": collator.previous_text_probability, "windows": collator.full_windows,
-        "tokens": collator.max_tokens,
+        **({"k": k, "temperature": temperature} if "top" in kinds.values() else {}),
+        **collator.label_settings(),
     }  # fmt: skip
+    shards_dir = place(settings)
     finished = RecordedFolder(shards_dir, settings=settings)
     files: list[Path] = []
     earlier = EarlierTargets(shards_dir, passed_over=files)
     for rows in plain.with_format(None).iter(batch_size=shard_size):
         path = shards_dir / f"{shard_key(rows)}.arrow"
         files.append(path)
+        stage.keep_states(rows, batch_size)
         if path.exists():
             stage.on_progress(len(rows["text"]))
             continue
@@ -245,6 +252,22 @@ class _Targets:
         """Whether a chunk gets targets: if it is kept, and its label is not too long."""
         return reasons_to_leave_out([chunk], self.collator) == [None]
 
+    def keep_states(self, rows: Mapping[str, list[Any]], batch_size: int) -> None:
+        """Write the encoder states of all that training may hear of some rows, where they are kept and not there yet.
+
+        Whether the targets of these rows are there already does not matter: training reads both.
+        """
+        if self.kept is None:
+            return
+        spans = [span for chunk in rows_of(rows) if self.wants(chunk) for span in self.collator.spans(chunk)]
+        missing = [dict(spans[index]) for index in self.kept.missing(spans)]
+        teacher = self.models["teacher"]
+        self.kept.write_all(
+            missing,
+            lambda batch: encode(teacher, self.collator.features(batch).to(teacher.device)),
+            batch_size=batch_size,
+        )
+
     @torch.no_grad()
     def __call__(self, chunks: list[dict[str, Any]]) -> dict[str, list[Any]]:
         wanted = [index for index, chunk in enumerate(chunks) if self.wants(chunk)]
@@ -256,21 +279,25 @@ class _Targets:
                 for form, example in self.collator.forms(chunks[index]).items():
                     by_form.setdefault(form, {})[row] = example
             states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are heard to their end
-            for (timestamps, prompt), examples in by_form.items():
+            for (timestamps, prompt), examples in sorted(by_form.items()):  # whatever else is in the batch
                 to_its_end = timestamps and self.collator.full_windows
                 if to_its_end not in states:
                     spans = [self.collator.span(chunks[index], timestamps=timestamps) for index in wanted]
                     states[to_its_end] = self._encode(spans)
-                for name, targets in self._form(states[to_its_end], examples).items():
-                    for row, part in zip(examples, targets, strict=True):
-                        found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
+                for together in self._together(examples):
+                    for name, targets in self._form(states[to_its_end], together).items():
+                        for row, part in zip(together, targets, strict=True):
+                            found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
                 for row, (inputs, labels) in examples.items():
                     forms[wanted[row]].append(
                         {
                             "timestamps": timestamps,
                             "prompt": prompt,
                             "tokens": sum(label != IGNORED for label in labels),
-                            "digest": digest_of((inputs, labels)),
+                            "digest": digest_of(
+                                (inputs, labels),
+                                full_window=self.collator.fills_window(chunks[wanted[row]], timestamps=timestamps),
+                            ),
                         }
                     )
         self.on_progress(len(chunks))
@@ -288,20 +315,26 @@ class _Targets:
         return columns
 
     def _encode(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Encoder states of each model, [chunks, frames, d]."""
+        """Encoder states of each model, [chunks, frames, d]; the teacher's as training reads them, kept or not."""
         states: dict[str, Tensor] = {}
         features: Tensor | None = None
         for name, model in self.models.items():
-            kept = self.kept if name == "teacher" else None
-            if kept is None or kept.missing(chunks):
-                features = self.collator.features(chunks) if features is None else features
-                states[name] = encode(model, features.to(model.device))
-                if kept is not None:
-                    for chunk, part in zip(chunks, states[name].float().cpu().numpy(), strict=True):
-                        kept.write(chunk, part)
-            if kept is not None:  # as training will see them, whether they were there or not
-                states[name] = kept.batch(chunks).to(model.device)
+            if self.kept is not None and name == "teacher":
+                states[name] = self.kept.batch(chunks).to(model.device)
+                continue
+            features = self.collator.features(chunks) if features is None else features
+            computed = encode(model, features.to(model.device))
+            states[name] = computed.half() if name == "teacher" else computed
         return states
+
+    def _together(self, examples: dict[int, Example]) -> list[dict[int, Example]]:
+        """Examples that go through the decoder at once: a CPU gains nothing by several.
+
+        By itself each gives the same numbers to the last bit, whatever else there is to do.
+        """
+        if self.models["teacher"].device.type != "cpu":
+            return [examples]
+        return [{row: example} for row, example in examples.items()]
 
     def _form(self, states: dict[str, Tensor], examples: dict[int, Example]) -> dict[str, tuple[Tensor, ...]]:
         """Columns of each model for one form of the labels, a part for each example."""

@@ -30,7 +30,7 @@ from k2d_hf.distillation.construction import (
     warn_of_slow_bf16,
 )
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
-from k2d_hf.distillation.kept_states import keep_encoder_states
+from k2d_hf.distillation.kept_states import keep_encoder_states, states_in_step
 from k2d_hf.distillation.losses import (
     Head,
     LossSums,
@@ -53,7 +53,7 @@ from k2d_hf.distillation.parties import (
     student_hidden,
     with_adapters,
 )
-from k2d_hf.distillation.rows import language_of
+from k2d_hf.distillation.rows import check_targets, language_of
 from k2d_hf.distillation.sharding import check_loaded, loading_whole, prepare_sharding, sums_in_forward
 from k2d_hf.distillation.streams import ChunkStream, chunk_stream, described, is_stream
 from k2d_hf.distillation.student import set_language
@@ -103,6 +103,7 @@ class K2DTrainer(EvaluatingTrainer):
     """
 
     args: K2DTrainingArguments
+    rounds_states = False  # whether the frozen encoder gives in each step what would be kept, if there were room
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class K2DTrainer(EvaluatingTrainer):
             )
         check_loaded(student=base, teacher=self.teacher, auxiliary=self.auxiliary)
         chunks = train_dataset
-        own_collator = data_collator is None
+        self._own_collator = data_collator is None
         if data_collator is None:
             data_collator = default_collator(processing_class, args, base)
         check_sampling(args, train_dataset, data_collator)
@@ -202,7 +203,6 @@ class K2DTrainer(EvaluatingTrainer):
             self.stored_embedding = self.stored_embedding.to(self.args.device)
         if self.shares_encoder and isinstance(teacher_model, (str, Path)):
             self.teacher.model.encoder = base.get_encoder()  # the teacher's own copy would only take memory
-        self._own_collator = own_collator
         self.add_callback(EpochToData(lambda: self.data_collator))
         from k2d_hf.publishing.card_callback import ModelCardCallback  # a later part of the package
 
@@ -259,6 +259,7 @@ class K2DTrainer(EvaluatingTrainer):
         Raises:
             K2DError: as `ResumableTrainer.train` does, and if the last push to the Hub in the background failed.
         """
+        check_targets(self.train_dataset, self.data_collator)
         if self.args.keep_encoder_states:
             keep_encoder_states(self)
         if self._adapter_base is not None and self.args.should_save:
@@ -343,8 +344,7 @@ class K2DTrainer(EvaluatingTrainer):
             return sums_in_forward(model, base, inputs, sums_of, frozen_encoder=self.encoder_is_frozen)
         states = inputs.get("encoder_states")
         if states is None and self.encoder_is_frozen:
-            with self.accelerator.autocast():  # the Trainer wraps the student alone
-                states = encode(base, inputs["input_features"])
+            states = states_in_step(self, base, inputs["input_features"])
         hidden, own_states = student_hidden(model, base, inputs, states)
         if not self.args.encoder_weight:
             return self._sums_of(base, inputs, hidden, states if self.shares_encoder else None)

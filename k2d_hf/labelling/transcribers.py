@@ -171,10 +171,15 @@ def check_engine(engine: str) -> str:
     if on_ray(engine):
         if importlib.util.find_spec("ray") is None:
             raise K2DError(f"engine ray is not installed: {install_hint('ray')}, or leave ray out of the engine")
-        engine = engine.partition("+")[2] or "auto"
+        engine = each_workers_engine(engine)
     if engine == "faster-whisper" and default_engine() != engine:
         raise K2DError(f"engine faster-whisper is not installed: {install_hint('fast')}, or set engine transformers")
     return default_engine() if engine == "auto" else engine
+
+
+def each_workers_engine(engine: str) -> str:
+    """The engine that each worker runs: of `ray+transformers` it is `transformers`, of `ray` it is `auto`."""
+    return (engine.partition("+")[2] or "auto") if on_ray(engine) else engine
 
 
 def on_ray(engine: str) -> bool:

@@ -6,10 +6,12 @@ import dataclasses
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable
 from enum import Enum
 from importlib import metadata
 from typing import Any
 
+from k2d_hf.distillation.settings import TRAINER_NOT_ON_CARD, DistillationSettings
 from k2d_hf.labelling.audio import ADVICE
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
@@ -17,16 +19,8 @@ from k2d_hf.validation.judges import is_judged
 
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
 LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
-# What decides what is learned. Some of the other arguments are paths, tokens or names of machines and projects.
-ARGUMENTS = (
-    *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps"),
-    *("learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim", "weight_decay"),
-    *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "average_tokens_across_devices"),
-    *("bf16", "fp16", "tf32", "gradient_checkpointing", "torch_compile", "neftune_noise_alpha", "seed", "data_seed"),
-    *("full_determinism", "train_sampling_strategy", "load_best_model_at_end"),
-    *("freeze_encoder", "freeze_embeddings", "timestamp_probability", "previous_text_probability"),
-    *("group_by_label_length", "chunk_weighting", "language", "task"),
-)
+# Texts among the Trainer's own settings that are a choice; others are paths, tokens or names of machines and projects.
+CHOICES = ("train_sampling_strategy",)
 MEASURES = ("mer", "per", "distance")
 ROWS_AT_ONCE = 10_000
 _CHOICE = re.compile(r"[a-z][a-z0-9_.-]{0,40}")
@@ -77,14 +71,36 @@ def data_facts(rows: Any) -> DataFacts | None:
 
 
 def told_arguments(args: Any) -> dict[str, Any]:
-    """Training arguments that differ from the defaults of their dataclass, as far as they decide what is learned.
+    """Training arguments that differ from the defaults of their dataclass, but for those of which a card says nothing.
 
-    Numbers, switches and one-word choices, in the order of `ARGUMENTS`; never a path, a token or the name of a run.
+    Numbers, switches and one-word choices, in the order of the dataclass; never a path, a token or the name of a run.
+    The weights of the loss, which a card tells in any case, are not among them.
     """
-    defaults = {entry.name: _plain(entry.default) for entry in dataclasses.fields(args)}
-    values = {name: _plain(getattr(args, name, None)) for name in ARGUMENTS}
-    changed = {name: value for name, value in values.items() if (value or None) != (defaults.get(name) or None)}
-    return {name: value for name, value in changed.items() if not isinstance(value, str) or _CHOICE.fullmatch(value)}
+    ours = {entry.name for entry in dataclasses.fields(DistillationSettings)}
+
+    def belongs(name: str) -> bool:
+        text = isinstance(getattr(args, name), str) and not isinstance(getattr(args, name), Enum)
+        return name not in TRAINER_NOT_ON_CARD and (name in ours or name in CHOICES or not text)
+
+    found = settings_for_card(args, besides=LOSS)
+    return {name: value for name, value in found.items() if belongs(name)}
+
+
+def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:
+    """Settings of a dataclass that are not at their default, the paper's: numbers, switches and one-word choices.
+
+    Args:
+        settings: the dataclass; fields that are declared to have no effect are left out.
+        besides: names of those that are told otherwise.
+    """
+    told: dict[str, Any] = {}
+    for entry in dataclasses.fields(settings):
+        if entry.name in besides or entry.metadata.get("no_effect"):
+            continue
+        value, default = _plain(getattr(settings, entry.name, None)), _plain(entry.default)
+        if (value or None) != (default or None) and (not isinstance(value, str) or _CHOICE.fullmatch(value)):
+            told[entry.name] = value
+    return told
 
 
 def _is_ours(reason: str) -> bool:

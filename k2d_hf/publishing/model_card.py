@@ -10,13 +10,13 @@ from typing import Any
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.sources import count_parameters
-from k2d_hf.publishing.card_facts import data_facts
+from k2d_hf.publishing.card_facts import data_facts, settings_for_card
 from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.recipe import Recipe
 from k2d_hf.stages.files import load_chunks
-from k2d_hf.validation.judges import demands, limits_of
+from k2d_hf.validation.judges import JUDGES, demands, limits_of
 
 
 def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, **given: Any) -> Path:
@@ -55,6 +55,7 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         teacher=public_name(teacher),
         base_model=teacher.name if has_id(teacher) else None,
         beam_size=recipe.label.beam_size,
+        settings=_settings(recipe),
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
         encoder_layers=_layers(own, whole, "encoder_layers", recipe.student.encoder_layers),
@@ -73,6 +74,16 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         evaluations=[_evaluated(figures, recipe)] if figures else [],
         machine=f"{platform.machine()}, {platform.system()}" if figures else None,
     )
+
+
+def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Of each stage before training the settings that are not at the paper's value, less those that have a row."""
+    judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
+    return {
+        "labelling": settings_for_card(recipe.label, besides=("beam_size",)),
+        "validation": settings_for_card(recipe.validate, besides=judged),
+        "soft targets": settings_for_card(recipe.targets, besides=("enabled",)),
+    }
 
 
 def _data(directory: Path) -> DataFacts | None:

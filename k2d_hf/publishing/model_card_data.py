@@ -129,6 +129,7 @@ class K2DModelCardData(ModelCardData):
     teacher: str | None = None
     base_model: str | None = None  # the teacher's id on the Hub
     beam_size: int | None = None  # of the teacher's search
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a stage, those not at the paper's value
     auxiliary: str | None = None
     auxiliary_is_teacher: bool = False
     encoder_layers: str | None = None

@@ -13,6 +13,7 @@ from k2d_hf.checkpoints import Checkpoint, load_whisper
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.student_folder import save_student
 from k2d_hf.console import Stage
+from k2d_hf.distillation.settings import deciding_training
 from k2d_hf.evaluation.table import millions
 from k2d_hf.folders import write_folder
 from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
@@ -88,6 +89,10 @@ def targets(
     helps = auxiliary if auxiliary is not None and arguments.auxiliary_weight else None
     parties = [checkpoint_fingerprint(party.path) for party in (teacher, helps) if party is not None]
     options = {name: value for name, value in vars(settings).items() if name != "enabled"}
+
+    def place(depends: Mapping[str, Any]) -> Path:
+        return unfinished(resume, "targets", key_of(__version__, parties, depends))
+
     files, features = write_soft_targets(
         chunks,
         model,
@@ -95,7 +100,7 @@ def targets(
         auxiliary=str(helps.path) if helps is not None else None,
         temperature=arguments.temperature,
         encoder_states_dir=states,
-        shards_dir=unfinished(resume, "targets", key_of(__version__, parties, options, language)),
+        place=place,
         on_progress=stage.advance,
         **options,
     )
@@ -150,8 +155,9 @@ def distil(
 
     chunks = load_chunks(validated)
     parties = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path if teacher else None) if path]
-    helps = checkpoint_fingerprint(auxiliary.path) if auxiliary is not None else None
-    key = key_of(__version__, parties, helps, language, dict(settings), folder_key(validated))
+    helps = auxiliary if settings.get("auxiliary_weight") else None
+    parties += [checkpoint_fingerprint(helps.path)] if helps is not None else []
+    key = key_of(__version__, parties, language, deciding_training(settings), folder_key(validated))
     checkpoints = unfinished(resume, "distil", key)
     arguments = training_arguments(settings, checkpoints, resume=resume, language=language)
     progress = TrainingProgress(stage)
@@ -160,7 +166,7 @@ def distil(
         str(student_dir),
         arguments,
         teacher_model=str(teacher.path) if teacher is not None else None,
-        auxiliary_model=str(auxiliary.path) if auxiliary is not None and arguments.auxiliary_weight else None,
+        auxiliary_model=str(helps.path) if helps is not None else None,
         train_dataset=chunks,
         processing_class=processor,
         peft_config=peft_config(settings.get("peft")),

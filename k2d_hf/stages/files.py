@@ -13,24 +13,18 @@ from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.transcribers import check_engine
+from k2d_hf.labelling.transcribers import check_engine, each_workers_engine
 from k2d_hf.parquet_folders import load_parquet
 from k2d_hf.paths import is_folder, joined
 from k2d_hf.recipe import LabelSettings, ValidateSettings
 from k2d_hf.resuming import key_of
+from k2d_hf.settings import deciding
 from k2d_hf.storage import exists, remove_file, write_whole
-from k2d_hf.validation.judges import JUDGES
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-# Settings that decide what becomes of a transcript, or who writes it, not the transcript: no model runs again for them.
-NOT_HEARD = (
-    *("max_duration", "metric", "threshold", "normalise_by", "batch_size", "device"),
-    *(judge.setting for judge in JUDGES),
-    *("engine", "address", "workers", "worker_cpus", "worker_gpus", "time_limit", "shard_size"),
-)
 NEEDED = ("text", "recording or audio")  # columns of every chunk
 COUNTED_AT_ONCE = 10_000  # rows; a whole column may have millions
 
@@ -126,12 +120,17 @@ def local_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path=path, name=str(path), origin="local")
 
 
+def work_settings(settings: LabelSettings | ValidateSettings) -> dict[str, Any]:
+    """The settings that the rows of a stage depend on; where the engine is spread is not among them."""
+    return {**deciding(settings), "engine": each_workers_engine(settings.engine)}
+
+
 def shards_of_stage(
     resume: str | Path, stage: str, model: Checkpoint, settings: LabelSettings | ValidateSettings, language: str | None
 ) -> str:
     """The folder of finished shards for this model and these settings; those of others stay beside it."""
-    decides = {name: value for name, value in vars(settings).items() if name not in NOT_HEARD}
-    key = key_of(__version__, checkpoint_fingerprint(model.path), check_engine(settings.engine), decides, language)
+    decides = {**deciding(settings, models=True), "engine": check_engine(settings.engine)}
+    key = key_of(__version__, checkpoint_fingerprint(model.path), decides, language)
     return f"{resume}/{stage}-{key}"
 
 
