@@ -172,7 +172,7 @@ class EvaluateSettings:
     beam_size: int = setting(5, "Number of beams; 1 is greedy, 5 the default of pipeline.", least=1)
     condition_on_previous_text: bool = setting(False, "Prompt with the text before.")
     temperature_fallback: bool = setting(False, "Second decoding, by sampling, of windows that look wrong.")
-    batch_size: int = setting(1, "Recordings in one pass.", least=1)
+    batch_size: int = setting(1, "Recordings in one pass, where the engine batches them.", least=1)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
     speed_runs: int = setting(1, "Runs that the real-time factor averages; five in the paper.", least=1)
