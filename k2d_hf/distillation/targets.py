@@ -20,6 +20,7 @@ from torch import Tensor
 
 from k2d_hf.arrow import opened_files, write_file
 from k2d_hf.cache import scratch_folder
+from k2d_hf.checkpoints.fingerprints import model_fingerprint
 from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.collator import K2DDataCollator, pad_examples
@@ -160,7 +161,7 @@ def write_soft_targets(
     settings = {
         "kind": kind, "k": k, "temperature": temperature, "dtype": dtype,
         "encoder states": encoder_states_dir is not None,
-        "models": {name: embedding_digest(output_embedding(model)) for name, model in models.items()},
+        "models": {name: model_fingerprint(model) for name, model in models.items()},
         "language": collator.language, "timestamps": collator.timestamp_probability,
         "prompts": collator.previous_text_probability, "windows": collator.full_windows,
         "tokens": collator.max_tokens,

@@ -90,7 +90,8 @@ class Transcriber(Protocol):
 
     `languages` are codes such as `zh`, one for each item of `audio`. Where there is none, `options.language` holds,
     and where that is None too, the model tells. A code that the model does not know raises K2DError. One that can say
-    where it computes has a `runtime` too, for what an evaluation tells.
+    where it computes has a `runtime` too, for what an evaluation tells; one that knows its weights has their
+    `fingerprint`, without which finished shards cannot tell it from another model.
     """
 
     @property
@@ -258,7 +259,10 @@ class OnDemand:
         from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 
         options = {name: value for name, value in asdict(self.options).items() if name not in ("batch_size", "device")}
-        model = checkpoint_fingerprint(self._checkpoint) if self._checkpoint is not None else None
+        if self._checkpoint is not None:
+            model = checkpoint_fingerprint(self._checkpoint)
+        else:
+            model = getattr(self._loaded, "fingerprint", None)
         return {"model": model, "engine": self.engine, **options}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.checkpoints.fingerprints import model_fingerprint
 from k2d_hf.checkpoints.sources import open_whisper
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
@@ -13,6 +14,7 @@ from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.chunking import Segment
 from k2d_hf.labelling.decoding import transformers_arguments
 from k2d_hf.labelling.transcribers import DecodingOptions, Runtime, Transcript, batches_recordings, resolve_device
+from k2d_hf.resuming import key_of
 from k2d_hf.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
 
 if TYPE_CHECKING:
@@ -47,6 +49,14 @@ class TransformersTranscriber:
     def batches_recordings(self) -> bool:
         """Only where nothing of one recording can reach another."""
         return batches_recordings(self.engine, self.options)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model as it is now, with what it decodes and hears by."""
+        settings = [self.model.generation_config.to_dict(), self.processor.feature_extractor.to_dict()]
+        for one in settings:
+            one.pop("transformers_version", None)
+        return key_of(model_fingerprint(self.model), settings, self.processor.tokenizer.get_vocab())
 
     @property
     def runtime(self) -> Runtime:
