@@ -195,7 +195,11 @@ class EvaluateSettings:
     def passes(self, recordings: int) -> int:
         """How often a model transcribes a recording, where there are so many."""
         timed = min(recordings, self.speed_recordings or recordings)
-        return timed * self.speed_runs + recordings - timed
+        return self.timed(recordings) + recordings - timed
+
+    def timed(self, recordings: int) -> int:
+        """How many of these passes a model is timed in."""
+        return min(recordings, self.speed_recordings or recordings) * self.speed_runs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -259,6 +259,7 @@ class OnDemand:
         from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 
         options = {name: value for name, value in asdict(self.options).items() if name not in ("batch_size", "device")}
+        model: str | None
         if self._checkpoint is not None:
             model = checkpoint_fingerprint(self._checkpoint)
         else:
