@@ -193,7 +193,7 @@ class EvaluateSettings:
     beam_size: int = setting(5, "Number of beams; 1 is greedy, 5 the default of pipeline.", least=1)
     condition_on_previous_text: bool = setting(False, "Prompt with the text before.")
     temperature_fallback: bool = setting(False, "Second decoding, by sampling, of windows that look wrong.")
-    batch_size: int = setting(1, "Recordings in one pass.", least=1)
+    batch_size: int = setting(1, "Recordings in one pass, where the engine batches them.", least=1)
     device: str = setting("auto", DEVICE_HELP)
     dtype: str = setting("auto", "Number format; auto is float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
     speed_runs: int = setting(1, "Runs that the real-time factor averages; five in the paper.", least=1)
@@ -216,7 +216,11 @@ class EvaluateSettings:
     def passes(self, recordings: int) -> int:
         """How often a model transcribes a recording, where there are so many."""
         timed = min(recordings, self.speed_recordings or recordings)
-        return timed * self.speed_runs + recordings - timed
+        return self.timed(recordings) + recordings - timed
+
+    def timed(self, recordings: int) -> int:
+        """How many of these passes a model is timed in."""
+        return min(recordings, self.speed_recordings or recordings) * self.speed_runs
 
 
 @dataclasses.dataclass(frozen=True)

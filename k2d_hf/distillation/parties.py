@@ -95,7 +95,7 @@ def load_party(
         K2DError: if its mel bins are not those of `whose`.
     """
     loaded = isinstance(model, (str, Path))
-    party: Any = load_whisper(model) if loaded else model
+    party: Any = load_whisper(model) if loaded else base_whisper(model)  # which has the adapters of a peft model in it
     if party.config.num_mel_bins != mel_bins:
         raise K2DError(
             f"{name} hears {party.config.num_mel_bins} mel bins, {whose} {mel_bins}: "

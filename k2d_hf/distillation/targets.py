@@ -20,6 +20,7 @@ from torch import Tensor
 
 from k2d_hf.arrow import opened_files, write_file
 from k2d_hf.cache import scratch_folder
+from k2d_hf.checkpoints.fingerprints import model_fingerprint
 from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.collator import K2DDataCollator, pad_examples
@@ -166,7 +167,7 @@ def write_soft_targets(
     features = Features({**{name: known[name] for name in names_of(plain)}, **target_features(kinds, widths)})
     settings = {
         "kind": kind, "dtype": dtype,
-        "models": {name: embedding_digest(output_embedding(model)) for name, model in models.items()},
+        "models": {name: model_fingerprint(model) for name, model in models.items()},
         **({"k": k, "temperature": temperature} if "top" in kinds.values() else {}),
         **collator.label_settings(),
     }  # fmt: skip

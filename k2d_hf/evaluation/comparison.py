@@ -15,6 +15,7 @@ import numpy as np
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.bootstrap import interval, resampled_rates
 from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_whole, of_recordings, ordered
+from k2d_hf.evaluation.timing import MEASUREMENT, speed_up, timed_together
 from k2d_hf.scoring.error_rates import count_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.wording import named
@@ -30,6 +31,7 @@ class ComparedRow:
     """One row: a teacher, or the student of a recipe, over all of its runs. Rates are shares, counts means."""
 
     name: str
+    model: str  # `teacher` or `student`
     runs: list[str]
     kept: float | None
     mer: float
@@ -44,7 +46,9 @@ class ComparedRow:
     looping_outputs: float | None  # None where an evaluation did not count them by recording
     rtf: float
     speed_runs: int
-    speed_up: float | None  # against the teacher; None of a teacher
+    speed_up: (
+        float | None
+    )  # against the teacher, mean over runs that timed both together; None without, and of teachers
     reduction: float | None  # of MER, relative to the teacher's: 0.25 is a quarter fewer errors
     reduction_interval: tuple[float, float] | None
     reduction_against: float | None  # of MER, relative to that of the row `Comparison.against`; None of that row
@@ -83,6 +87,13 @@ class _System:
     def factors(self) -> list[float]:
         measurements = dict.fromkeys(tuple(one["rtf_runs"]) for one in self.figures)  # a run may have begun as a copy
         return [factor for factors in measurements for factor in factors]
+
+    @property
+    def speed_ups(self) -> list[float]:
+        """How many times faster than its teacher each run's student is, of those that timed both together."""
+        pairs = [(run.figures["teacher"], run.figures[self.model]) for run in self.runs]
+        known = {own[MEASUREMENT]["id"]: ratio for of, own in pairs if (ratio := speed_up(of, own)) is not None}
+        return list(known.values())  # once for a run that began as a copy
 
 
 def compare_runs(
@@ -127,7 +138,8 @@ def compare_runs(
         _row(one, None if one.model == "teacher" else of_teacher[id(one.runs[0])], None if one is base else base)
         for one in systems
     ]
-    return Comparison(rows, len(lengths), sum(lengths), _notes(rows, len(lengths), patterns), against)
+    notes = [*_notes(rows, len(lengths), patterns), *_speed_notes(rows, runs)]
+    return Comparison(rows, len(lengths), sum(lengths), notes, against)
 
 
 def _grouped(runs: Sequence[MeasuredRun], key: Any) -> dict[str, list[MeasuredRun]]:
@@ -180,6 +192,7 @@ def _row(system: _System, teacher: _System | None, base: _System | None) -> Comp
     reduction_against, reduction_against_interval = _reduction(system, base)
     return ComparedRow(
         name=system.name,
+        model=system.model,
         runs=[run.folder for run in system.runs],
         kept=None if teacher is None else _mean([run.kept for run in system.runs]),
         mer=fmean(mers),
@@ -189,7 +202,7 @@ def _row(system: _System, teacher: _System | None, base: _System | None) -> Comp
         looping_outputs=None if None in loops else fmean(loops),
         rtf=rtf,
         speed_runs=len(system.factors),
-        speed_up=None if teacher is None or not rtf else fmean(teacher.factors) / rtf,
+        speed_up=None if teacher is None else _mean(system.speed_ups),
         reduction=reduction,
         reduction_interval=reduction_interval,
         reduction_against=reduction_against,
@@ -227,6 +240,15 @@ def _notes(rows: Sequence[ComparedRow], recordings: int, patterns: Sequence[str]
             notes.append(f"with only {recordings} recordings the intervals are wide, and themselves uncertain")
     if any(row.mer_spread for row in rows):
         notes.append("± standard deviation over the runs of a row")
+    return notes
+
+
+def _speed_notes(rows: Sequence[ComparedRow], runs: Sequence[MeasuredRun]) -> list[str]:
+    notes = []
+    if any(row.model == "student" and row.speed_up is None for row in rows):
+        notes.append("speed-up is unknown (-) where teacher and student were not timed together")
+    if not timed_together(run.figures[model] for run in runs for model in ("teacher", "student")):
+        notes.append("RTF of runs that were timed apart is of other days or machines; speed-up is within each run")
     if len({row.speed_runs for row in rows}) > 1 or min(row.speed_runs for row in rows) < 5:
         fewest = min(row.speed_runs for row in rows)
         notes.append(

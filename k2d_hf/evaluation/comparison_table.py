@@ -29,7 +29,7 @@ def comparison_cells(row: ComparedRow) -> list[str]:
         counts,
         "-" if row.looping_outputs is None else f"{row.looping_outputs:.3g}",
         f"{row.rtf:.3f}",
-        "1.0x" if row.speed_up is None else f"{row.speed_up:.1f}x",
+        _speed_up(row),
         _change(row.reduction, row.reduction_interval),
     ]
 
@@ -84,6 +84,12 @@ def _notes(comparison: Comparison) -> list[str]:
     count = comparison.recordings
     data = f"{count} recording{'s' if count > 1 else ''}, {comparison.reference_length} reference tokens"
     return [data, *comparison.notes]
+
+
+def _speed_up(row: ComparedRow) -> str:
+    if row.model == "teacher":
+        return "1.0x"
+    return "-" if row.speed_up is None else f"{row.speed_up:.1f}x"
 
 
 def _interval(interval: tuple[float, float] | None) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
@@ -19,6 +19,7 @@ from k2d_hf.checkpoints import resolve_checkpoint
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import nothing_to_measure
 from k2d_hf.evaluation.names import recording_names
+from k2d_hf.evaluation.timing import new_measurement, transcribe_in_turns
 from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.labelling.chunking import Segment, join_texts
 from k2d_hf.labelling.recording_rows import span_fields, span_of
@@ -33,7 +34,7 @@ from k2d_hf.labelling.transcribers import (
 )
 from k2d_hf.labelling.transformers_engine import TransformersTranscriber
 from k2d_hf.languages import is_language, language_of_row
-from k2d_hf.progress import Progress, progress_bar
+from k2d_hf.progress import progress_bar
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.validation.distance import is_looping
@@ -72,6 +73,9 @@ class Evaluation:
     device: str | None = None  # where it was computed, in which number format, and on a CPU with how many threads
     dtype: str | None = None
     threads: int | None = None
+    measurement: dict[str, Any] | None = (
+        None  # that of the real-time factor: others of the same can be compared with it
+    )
     insertions_by_script: dict[str, int] = field(default_factory=dict)  # tokens; and marks, where they loop
     skipped: list[dict[str, Any]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -131,9 +135,6 @@ def evaluate_model(
     Raises:
         K2DError: if no recording has a reference, none could be read, or the model cannot be loaded.
     """
-    for setting, value in (("speed_runs", speed_runs), ("speed_recordings", speed_recordings)):
-        if value is not None and value < 1:
-            raise K2DError(f"{setting} {value}: at least 1")
     options = DecodingOptions(
         language=language,
         beam_size=beam_size,
@@ -143,29 +144,117 @@ def evaluate_model(
         device=device,
         dtype=dtype,
     )
-    rows, skipped = _readable(recordings, given=options.language or getattr(model, "options", options).language)
-    timed = rows[:speed_recordings]
-    transcriber, known_as, own_language = _open(model, processor, options, engine)
-    for row in rows:
-        row["language"] = row["language"] or own_language
-    options = transcriber.options
-    transcriber.transcribe([np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)])  # the first pass pays for set-up
-    transcripts: list[Transcript] = []
-    factors = []
-    passes = len(timed) * speed_runs + len(rows) - len(timed)
+    called = name or ""
+    given = None if on_progress is None else lambda count, note="": on_progress(count)
+    evaluated = evaluate_models(
+        {called: model}, recordings, options, processor=processor, engine=engine, speed_runs=speed_runs,
+        speed_recordings=speed_recordings, on_progress=given,
+    )[called]  # fmt: skip
+    return replace(evaluated, model=name or evaluated.model)
+
+
+def evaluate_models(
+    models: Mapping[str, Any],
+    recordings: Dataset,
+    options: DecodingOptions,
+    *,
+    processor: WhisperProcessor | None = None,
+    engine: str = "transformers",
+    speed_runs: int = 1,
+    speed_recordings: int | None = None,
+    known: Mapping[str, Evaluation] | None = None,
+    on_progress: Callable[..., None] | None = None,
+) -> dict[str, Evaluation]:
+    """Evaluate models beside each other: all are in memory, and take turns on each recording that they are timed on.
+
+    Args:
+        models: by name, each as `evaluate_model` takes it.
+        recordings: likewise.
+        options: how they transcribe.
+        processor: of those that are given loaded.
+        engine: of checkpoints.
+        speed_runs: runs over which the real-time factors are averaged.
+        speed_recordings: how many recordings, the first that can be read, those runs are about; None is all.
+        known: by name, evaluations of the very same weights, recordings and options from another day: of these models
+            the speed alone is measured anew.
+        on_progress: called with the number of recordings that a model has done, in each of the runs, and its name;
+            None shows a bar as `datasets.map` does, and hides it likewise.
+
+    Returns:
+        An evaluation of each by name, in the order given; their real-time factors are of one measurement.
+
+    Raises:
+        K2DError: if no recording has a reference, none could be read, or a model cannot be loaded.
+    """
+    for setting, value in (("speed_runs", speed_runs), ("speed_recordings", speed_recordings)):
+        if value is not None and value < 1:
+            raise K2DError(f"{setting} {value}: at least 1")
+    known = known or {}
+    given = [options.language, *(getattr(model, "options", options).language for model in models.values())]
+    rows, skipped = _readable(recordings, given=next(filter(None, given), None))
+    opened = {name: _open(model, processor, options, engine) for name, model in models.items()}
+    silence = np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)
+    for one in opened.values():
+        one.transcriber.transcribe([silence])  # the first pass pays for set-up
+    timed, rest = rows[:speed_recordings], rows[speed_recordings or len(rows) :]
+    unknown = [name for name in models if name not in known]
+    passes = len(timed) * speed_runs * len(models) + len(rest) * len(unknown)
+    transcripts: dict[str, list[Transcript]] = {}
+    factors: dict[str, list[float]] = {name: [] for name in models}
     with progress_bar(on_progress, "Evaluate", passes, "recordings") as progress:
-        for _ in range(speed_runs):
-            written, worked = _transcribe(transcriber, timed, progress)
-            transcripts = transcripts or written
-            factors.append(worked / sum(row["seconds"] for row in timed))
-        transcripts += _transcribe(transcriber, rows[len(timed) :], progress)[0]
+
+        def transcribe(names: Sequence[str], part: list[dict[str, Any]], first: int = 0) -> Any:
+            chosen = [opened[name] for name in names]
+            reading = [(partial(_audio_of, row), [one.language_of(row) for one in chosen]) for row in part]
+            told = lambda index, count: progress(count, names[index])  # noqa: E731
+            return transcribe_in_turns([one.transcriber for one in chosen], reading, told, first=first)
+
+        for run in range(speed_runs):
+            written, worked = transcribe(list(models), timed, run)
+            for name, texts, seconds in zip(models, written, worked, strict=True):
+                transcripts.setdefault(name, texts)
+                factors[name].append(seconds / sum(row["seconds"] for row in timed))
+        for name in unknown if rest else ():
+            transcripts[name] = transcripts[name] + transcribe([name], rest)[0][0]
+    measurement = new_measurement(models)
+    return {
+        name: replace(
+            known[name] if name in known else _scored(one, rows, skipped, transcripts[name]),
+            rtf=mean(factors[name]),
+            rtf_runs=factors[name],
+            measurement=measurement,
+            **vars(getattr(one.transcriber, "runtime", Runtime())),
+        )
+        for name, one in opened.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model that is ready: what it is called, and the language that it transcribes by default."""
+
+    transcriber: Transcriber
+    name: str
+    language: str | None
+
+    def language_of(self, row: Mapping[str, Any]) -> str | None:
+        """What it is told of a recording's language."""
+        return None if self.transcriber.options.language else row["language"] or self.language
+
+
+def _scored(
+    opened: _Opened, rows: list[dict[str, Any]], skipped: list[dict[str, Any]], transcripts: Sequence[Transcript]
+) -> Evaluation:
+    """All that can be told from the transcripts: speed is not."""
+    transcriber = opened.transcriber
+    options = transcriber.options
     texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
     loops = [looping_windows(transcript.segments) for transcript in transcripts]
     errors = MixedErrors()
     for row, text in zip(rows, texts, strict=True):
         errors += mixed_errors(row["reference"], text)
     return Evaluation(
-        model=name or known_as,
+        model=opened.name,
         mer=errors.mer,
         substitutions=errors.mixed.substitutions,
         deletions=errors.mixed.deletions,
@@ -176,8 +265,8 @@ def evaluate_model(
         looping_outputs=sum(loops),
         recordings=len(rows),
         audio_seconds=sum(row["seconds"] for row in rows),
-        rtf=mean(factors),
-        rtf_runs=factors,
+        rtf=0.0,
+        rtf_runs=[],
         parameters=transcriber.parameters,
         engine=transcriber.engine,
         language=options.language,
@@ -185,7 +274,6 @@ def evaluate_model(
         insertions_by_script=dict(errors.insertions_by_script),
         condition_on_previous_text=options.condition_on_previous_text,
         temperature_fallback=len(options.temperatures) > 1,
-        **vars(getattr(transcriber, "runtime", Runtime())),
         skipped=skipped,
         transcripts=[
             {**_named(row, row["name"]), "reference": row["reference"], "hypothesis": text, "looping_windows": count}
@@ -253,10 +341,8 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
     return rows, skipped
 
 
-def _open(
-    model: Any, processor: WhisperProcessor | None, options: DecodingOptions, engine: str
-) -> tuple[Transcriber, str, str | None]:
-    """The transcriber, what its model is called, and the language that it transcribes by default."""
+def _open(model: Any, processor: WhisperProcessor | None, options: DecodingOptions, engine: str) -> _Opened:
+    """The model, loaded if it is not."""
     from torch.nn import Module
 
     if isinstance(model, Module):
@@ -264,33 +350,17 @@ def _open(
             raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
         loaded: Any = model
         name = loaded.config.name_or_path or type(model).__name__
-        return TransformersTranscriber(loaded, processor, options), name, _language(vars(loaded.generation_config))
+        language = _language(vars(loaded.generation_config))
+        return _Opened(TransformersTranscriber(loaded, processor, options), name, language)
     if isinstance(model, (str, Path, Sequence)):
         checkpoint = resolve_checkpoint(model)
         config = checkpoint.path / "generation_config.json"
         carried = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        return open_transcriber(checkpoint.path, options, engine=engine), checkpoint.name, _language(carried)
-    return model, type(model).__name__, None
+        transcriber = open_transcriber(checkpoint.path, options, engine=engine)
+        return _Opened(transcriber, checkpoint.name, _language(carried))
+    return _Opened(model, type(model).__name__, None)
 
 
 def _language(generation_config: Mapping[str, Any]) -> str | None:
     known = generation_config.get("is_multilingual", True)
     return language_code(generation_config.get("language")) if known else None
-
-
-def _transcribe(
-    transcriber: Transcriber, rows: list[dict[str, Any]], progress: Progress
-) -> tuple[list[Transcript], float]:
-    """Transcripts of all recordings, and the seconds of work they took; reading audio is not counted."""
-    transcripts: list[Transcript] = []
-    worked = 0.0
-    size = transcriber.options.batch_size
-    for at in range(0, len(rows), size):
-        batch = rows[at : at + size]
-        audio = [_audio_of(row) for row in batch]
-        languages = [None if transcriber.options.language else row["language"] for row in batch]
-        started = time.perf_counter()
-        transcripts += transcriber.transcribe(audio, languages)
-        worked += time.perf_counter() - started
-        progress(len(audio))
-    return transcripts, worked

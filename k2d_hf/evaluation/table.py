@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.scoring.insertions import insertions_text
 from k2d_hf.screen import ENDLESS, Screen, aligned, columns_of
 
@@ -20,15 +21,15 @@ def table_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
-    """The table as text; at its end, how much faster the last row is than the first.
+    """The table as text; at its end, how much faster the last row is than the first, if they were timed together.
 
     Below it what models wrote that nobody said, by script; nothing where there is none.
     """
     rows = [["", *COLUMNS], *table_rows(evaluations)]
     table = aligned(rows, screen)
     figures = list(evaluations.values())
-    if len(figures) > 1 and figures[-1]["rtf"] > 0:
-        ratio = speed_up(figures[0], figures[-1])
+    ratio = speed_up(figures[0], figures[-1]) if len(figures) > 1 else None
+    if ratio is not None:
         compared = f"{ratio:.1f}x faster" if ratio >= 1 else f"{1 / ratio:.1f}x slower"
         if screen.width is None or columns_of(table.splitlines()[-1]) + 3 + len(compared) <= screen.width:
             table += f"   {compared}"
@@ -54,11 +55,6 @@ def inserted_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[st
         for name, figures in evaluations.items()
     ]
     return [row for row in rows if row[1]]
-
-
-def speed_up(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> float:
-    """How many times faster than the first the second is, by real-time factor."""
-    return slow["rtf"] / fast["rtf"]
 
 
 def millions(parameters: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.checkpoints import count_parameters
+from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.labelling.background import stop_if_asked
@@ -49,6 +50,7 @@ class FasterWhisperTranscriber:
         device = resolve_device(options.device)
         self.options = options
         self.parameters = count_parameters(Path(checkpoint))
+        self.fingerprint = checkpoint_fingerprint(checkpoint)
         self.processor = WhisperProcessor.from_pretrained(checkpoint)
         self.encoder = LabelEncoder(self.processor.tokenizer, task=options.task)
         if options.language:

@@ -57,6 +57,11 @@ class DecodingOptions:
         if not self.temperatures:
             raise K2DError("temperatures: give at least one, 0.0 for no sampling")
 
+    @property
+    def windows_stand_alone(self) -> bool:
+        """Whether each window is decoded once, without sampling, and whatever was written before it."""
+        return not self.condition_on_previous_text and len(self.temperatures) == 1 and not self.temperatures[0]
+
 
 def temperatures(*, fallback: bool) -> tuple[float, ...]:
     """Temperatures at which a window is decoded, one after the other until it looks right; without fallback once."""
@@ -85,7 +90,8 @@ class Transcriber(Protocol):
 
     `languages` are codes such as `zh`, one for each item of `audio`. Where there is none, `options.language` holds,
     and where that is None too, the model tells. A code that the model does not know raises K2DError. One that can say
-    where it computes has a `runtime` too, for what an evaluation tells.
+    where it computes has a `runtime` too, for what an evaluation tells; one that knows its weights has their
+    `fingerprint`, without which finished shards cannot tell it from another model.
     """
 
     @property
@@ -95,7 +101,10 @@ class Transcriber(Protocol):
 
     @property
     def batches_recordings(self) -> bool:
-        """Whether one call of `transcribe` with several recordings takes less time than a call for each."""
+        """Whether one call of `transcribe` with several recordings takes less time than a call for each.
+
+        It may never change what is heard in one.
+        """
         ...
 
     @property
@@ -148,6 +157,15 @@ def open_transcriber(
     """
     transcriber = _transcriber_class(check_engine(engine))
     return transcriber.from_checkpoint(checkpoint, options or DecodingOptions(), calls_at_once=calls_at_once)
+
+
+def batches_recordings(engine: str, options: DecodingOptions) -> bool:
+    """Whether an engine takes several recordings in one pass where it transcribes so.
+
+    faster-whisper never does. transformers' `generate` does, but where windows are decoded again or prompted with the
+    text before, rows of a batch get each other's fallbacks, thresholds, draws and prompts; there it is given one.
+    """
+    return engine == "transformers" and options.windows_stand_alone
 
 
 def _transcriber_class(engine: str) -> Any:
@@ -218,7 +236,9 @@ class OnDemand:
     @property
     def batches_recordings(self) -> bool:
         """As of the transcriber; known before it is loaded."""
-        return (self._loaded or _transcriber_class(self.engine)).batches_recordings
+        return (
+            batches_recordings(self.engine, self.options) if self._loaded is None else self._loaded.batches_recordings
+        )
 
     def load(self, *, calls_at_once: int | None = None) -> Transcriber:
         """The transcriber itself, made for that many calls at the same time if it was not loaded before."""
@@ -244,7 +264,11 @@ class OnDemand:
         from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 
         options = {name: value for name, value in asdict(self.options).items() if name not in ("batch_size", "device")}
-        model = checkpoint_fingerprint(self._checkpoint) if self._checkpoint is not None else None
+        model: str | None
+        if self._checkpoint is not None:
+            model = checkpoint_fingerprint(self._checkpoint)
+        else:
+            model = getattr(self._loaded, "fingerprint", None)
         return {"model": model, "engine": self.engine, **options}
 
 

@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.checkpoints.fingerprints import model_fingerprint
 from k2d_hf.checkpoints.sources import open_whisper
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.audio import SAMPLE_RATE
 from k2d_hf.labelling.background import stop_if_asked
 from k2d_hf.labelling.chunking import Segment
 from k2d_hf.labelling.decoding import transformers_arguments
-from k2d_hf.labelling.transcribers import DecodingOptions, Runtime, Transcript, resolve_device
+from k2d_hf.labelling.transcribers import DecodingOptions, Runtime, Transcript, batches_recordings, resolve_device
+from k2d_hf.resuming import key_of
 from k2d_hf.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+_WINDOW = round(CHUNK_SECONDS * SAMPLE_RATE)  # samples
 
 
 class TransformersTranscriber:
@@ -28,7 +32,6 @@ class TransformersTranscriber:
     """
 
     engine = "transformers"
-    batches_recordings = True
     calls_at_once = 1  # a batch uses all cores, or the whole GPU
 
     def __init__(
@@ -41,6 +44,19 @@ class TransformersTranscriber:
         self.encoder = LabelEncoder(processor.tokenizer, task=options.task)
         if options.language:
             self.encoder.start_ids(options.language)
+
+    @property
+    def batches_recordings(self) -> bool:
+        """Only where nothing of one recording can reach another."""
+        return batches_recordings(self.engine, self.options)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model as it is now, with what it decodes and hears by."""
+        settings = [self.model.generation_config.to_dict(), self.processor.feature_extractor.to_dict()]
+        for one in settings:
+            one.pop("transformers_version", None)
+        return key_of(model_fingerprint(self.model), settings, self.processor.tokenizer.get_vocab())
 
     @property
     def runtime(self) -> Runtime:
@@ -80,24 +96,29 @@ class TransformersTranscriber:
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[Transcript]:
-        """Long-form, with timestamps; `options.batch_size` recordings at once."""
+        """Long-form, with timestamps; what is heard in a recording depends on no other, nor on `options.batch_size`.
+
+        Recordings that share a pass are all of at most 30 s or all longer, as `generate` hears these two by other
+        rules: it goes on into the silence that a short one is padded with.
+        """
         languages = languages or [None] * len(audio)
-        size = self.options.batch_size
-        return [
-            transcript
-            for at in range(0, len(audio), size)
-            for transcript in self._transcribe_batch(audio[at : at + size], languages[at : at + size])
-        ]
+        size = self.options.batch_size if self.batches_recordings else 1
+        is_short = [len(samples) <= _WINDOW for samples in audio]
+        heard: dict[int, Transcript] = {}
+        for kind in (True, False):
+            alike = [index for index, short in enumerate(is_short) if short is kind]
+            for at in range(0, len(alike), size):
+                batch = alike[at : at + size]
+                transcripts = self._transcribe_batch([audio[one] for one in batch], [languages[one] for one in batch])
+                heard.update(zip(batch, transcripts, strict=True))
+        return [heard[index] for index in range(len(audio))]
 
     def _transcribe_batch(self, audio: Sequence[np.ndarray], given_languages: Sequence[str | None]) -> list[Transcript]:
         import torch
 
-        features, mask = self._features(audio)
+        features, mask = self._features_of_recordings(audio)
         languages = self._languages(features, given_languages)
-        arguments = transformers_arguments(self.options)
-        if len(audio) > 1:  # generate mixes up the batch's rows when it skips silence and falls back in one pass
-            arguments["no_speech_threshold"] = None
-        # Sampling (in the fallback) is seeded by the batch, so that an interrupted run goes on as it would have gone.
+        # Sampling (in the fallback) is seeded anew, so that a recording is heard alike whatever came before it.
         with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(0)
             output = self.model.generate(
@@ -106,7 +127,7 @@ class TransformersTranscriber:
                 return_timestamps=True,
                 return_segments=True,
                 stopping_criteria=[_stop_if_asked],
-                **arguments,
+                **transformers_arguments(self.options),
                 **self._language_arguments(languages),
             )
         return [
@@ -157,13 +178,23 @@ class TransformersTranscriber:
         )
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
+    def _features_of_recordings(self, audio: Sequence[np.ndarray]) -> tuple[Any, Any]:
+        """Features as each has them alone, [recordings, mel bins, frames of the longest], and which frames are real."""
+        import torch
+
+        alone = [self._features([samples])[0][0] for samples in audio]
+        frames = [one.shape[-1] for one in alone]
+        features = torch.stack([torch.nn.functional.pad(one, (0, max(frames) - one.shape[-1])) for one in alone])
+        mask = torch.arange(max(frames), device=features.device) < torch.tensor(frames, device=features.device)[:, None]
+        return features, mask.long()
+
     def _features(self, audio: Sequence[np.ndarray]) -> tuple[Any, Any]:
         longest = max(len(samples) for samples in audio)
         batch = self.processor.feature_extractor(
             list(audio),
             sampling_rate=SAMPLE_RATE,
             truncation=False,
-            padding="max_length" if longest <= CHUNK_SECONDS * SAMPLE_RATE else "longest",
+            padding="max_length" if longest <= _WINDOW else "longest",
             return_attention_mask=True,
             return_tensors="pt",
         )

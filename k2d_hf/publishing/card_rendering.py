@@ -13,7 +13,8 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from k2d_hf.console import minutes
-from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, speed_up, table_rows
+from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, table_rows
+from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
 from k2d_hf.publishing.card_names import escaped, hub_id, one_line
 from k2d_hf.publishing.card_use import (
@@ -181,7 +182,7 @@ def _learned_from(data: K2DModelCardData) -> str | None:
 
 
 def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
-    """How a set was measured, its table, and how much faster the student is."""
+    """How a set was measured, its table, and how much faster the student is, if both were timed together."""
     figures = dict(measured.figures)
     student = figures.get("student") or next(iter(figures.values()))
     name = escaped(hub_id(measured.dataset) or measured.name)
@@ -191,8 +192,8 @@ def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
         f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, {escaped(decoded(student))}."
     )
     speed = None
-    if "teacher" in figures and "student" in figures and min(row["rtf"] for row in figures.values()) > 0:
-        ratio = speed_up(figures["teacher"], figures["student"])
+    ratio = speed_up(figures["teacher"], figures["student"]) if {"teacher", "student"} <= figures.keys() else None
+    if ratio is not None:
         speed = f"The student is {ratio:.1f} times as fast as its teacher."
     table = _table(["model", *COLUMNS], table_rows(figures))
     inserted = "; ".join(f"{title}: {text}" for title, text in inserted_rows(figures))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.sources import count_parameters
+from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
 from k2d_hf.publishing.card_facts import data_facts, settings_for_card
 from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
 from k2d_hf.publishing.card_rendering import render_card
@@ -72,7 +72,7 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         training_log=_read(student / "training_log.json", []),
         # evaluation
         evaluations=[_evaluated(figures, recipe)] if figures else [],
-        machine=f"{platform.machine()}, {platform.system()}" if figures else None,
+        machine=_machine(figures),
     )
 
 
@@ -109,6 +109,13 @@ def _evaluated(figures: dict[str, Any], recipe: Recipe) -> EvaluatedSet:
     if data is None or hub_id(data.source) is None:
         return EvaluatedSet(figures)
     return EvaluatedSet(figures, dataset=data.source, config=data.config, split=data.split)
+
+
+def _machine(figures: dict[str, Any]) -> str | None:
+    """Where the models were timed, which need not be where the card is written; None where nobody knows."""
+    if not timed_together(figures.values()):
+        return None
+    return next(iter(figures.values()))[MEASUREMENT].get("machine")
 
 
 def _layers(student: dict[str, Any], teacher: dict[str, Any], name: str, chosen: int | list[int] | None) -> str | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from k2d_hf.evaluation.table import COLUMNS, TITLES, inserted_rows, millions, speed_up, table_rows
+from k2d_hf.evaluation.table import COLUMNS, TITLES, inserted_rows, millions, table_rows
+from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.reporting.chunks import KEPT
 from k2d_hf.reporting.clips import Clip
 from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts
@@ -79,8 +80,9 @@ def _figures(facts: RunFacts) -> list[tuple[str, str]]:
     teacher, student = (facts.evaluation.get(name) for name in ("teacher", "student"))
     if teacher and student:
         figures.append(("mixed error rate", f"{100 * teacher['mer']:.1f}% to {100 * student['mer']:.1f}%"))
-        if teacher["rtf"] > 0 and student["rtf"] > 0:
-            figures.append(("speed", f"{speed_up(teacher, student):.1f} times the teacher's"))
+        ratio = speed_up(teacher, student)
+        if ratio is not None:
+            figures.append(("speed", f"{ratio:.1f} times the teacher's"))
         figures.append(("parameters", f"{millions(teacher['parameters'])} to {millions(student['parameters'])}"))
     kept = next((share for share in facts.shares if share.verdict == KEPT), None)
     if kept is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from k2d_hf.evaluation.evaluate import Evaluation
 
 STUDENT = "student"  # as a model's name: the one whose card shows ways of use
 
@@ -53,7 +55,8 @@ def evaluate(
         language: of all recordings.
         output: file of the figures.
         resume: folder that keeps what each model gave, so that the same weights on the same recordings, decoded alike,
-            are not measured again: after a crash, or where only the student is new. Their speed is that of then.
+            are not scored again where only the student is new. Speed is that of one measurement: where one model has to
+            be timed, all are.
         ways: ways of use (`k2d_hf.evaluation.ways`) in which the student is measured, too, unless that is how all
             models are. Its figures have them under `ways`.
         way_recordings: how many recordings, the first that were evaluated, that is done on; None is all.
@@ -66,12 +69,11 @@ def evaluate(
     stage.start(len(models) * settings.passes(len(recordings)), "transcripts")
     figures: dict[str, dict[str, Any]] = {}
     transcripts: list[dict[str, Any]] = []
-    for name, checkpoint in models.items():
-        measured = work.measure(name, checkpoint, options)
-        figures[name] = {**measured["figures"], "model": checkpoint.name}
+    for name, measured in work.measure_together(models, options).items():
+        figures[name] = {**measured["figures"], "model": models[name].name}
         transcripts += [{"model": name, **transcript} for transcript in measured["transcripts"]]
         if name == STUDENT:
-            figures[name]["ways"] = _ways(work, checkpoint, options, measured, ways, way_recordings)
+            figures[name]["ways"] = _ways(work, models[name], options, measured, ways, way_recordings)
     work.forget_others()
     if output is not None:
         write_json(output, figures)
@@ -98,7 +100,7 @@ def _ways(
         if way in found or way not in ways or most == 0:
             continue
         try:
-            measured = work.measure(way, student, {**once, "dtype": "auto", **SETTINGS[way]}, recordings)
+            measured = work.measure_way(student, {**once, "dtype": "auto", **SETTINGS[way]}, recordings)
         except K2DError as error:
             logger.warning("the student was not measured with %s: %s", way, error)
             continue
@@ -113,7 +115,7 @@ def _identity(transcript: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Evaluation:
-    """Measures models on recordings, what was measured before not again."""
+    """Measures models on recordings: what they wrote before is not asked for again, speeds are of one measurement."""
 
     def __init__(self, recordings: Dataset, stage: Stage, language: str | None, resume: Path | None) -> None:
         self.recordings = recordings
@@ -123,36 +125,69 @@ class _Evaluation:
         self.input = [list(recordings), files_key(recordings["recording"])]
         self.keys: list[str] = []
 
-    def measure(
-        self,
-        name: str,
-        checkpoint: Checkpoint,
-        options: Mapping[str, Any],
-        only: Sequence[Mapping[str, Any]] | None = None,
+    def measure_together(
+        self, models: Mapping[str, Checkpoint], options: Mapping[str, Any]
+    ) -> dict[str, dict[str, Any]]:
+        """Figures and transcripts of models on all recordings, their speeds from one measurement."""
+        from k2d_hf.evaluation.evaluate import Evaluation, evaluate_models
+        from k2d_hf.evaluation.timing import timed_together
+
+        settings = EvaluateSettings(**options)
+        keys = {name: self._key(checkpoint, options) for name, checkpoint in models.items()}
+        known = {name: found for name, key in keys.items() if (found := _measured(self.resume, key)) is not None}
+        passes = settings.passes(len(self.recordings))
+        if known.keys() == models.keys() and timed_together(one["figures"] for one in known.values()):
+            for name in models:
+                self.stage.advance(passes, name)
+            return {name: known[name] for name in models}
+        for name in known:
+            self.stage.advance(passes - settings.timed(len(self.recordings)), name)
+        evaluated = evaluate_models(
+            {name: str(checkpoint.path) for name, checkpoint in models.items()},
+            self.recordings,
+            settings.decoding(self.language),
+            engine=settings.engine,
+            speed_runs=settings.speed_runs,
+            speed_recordings=settings.speed_recordings,
+            known={name: Evaluation(**one["figures"], transcripts=one["transcripts"]) for name, one in known.items()},
+            on_progress=self.stage.advance,
+        )
+        return {
+            name: self._keep(keys[name], replace(evaluated[name], model=checkpoint.name))
+            for name, checkpoint in models.items()
+        }
+
+    def measure_way(
+        self, checkpoint: Checkpoint, options: Mapping[str, Any], only: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Figures and transcripts of a model, on all recordings, or uncounted on those that `only` names."""
+        """Figures and transcripts of a model on the recordings that `only` names, uncounted: timed by itself."""
         from k2d_hf.evaluation.evaluate import evaluate_model
 
-        parts = [] if only is None else [list(only)]
-        key = key_of(__version__, checkpoint_fingerprint(checkpoint.path), self.language, options, self.input, *parts)
-        self.keys.append(key)
-        chosen = self.recordings
-        if only is not None:
-            names = recording_names(chosen["recording"])
-            rows = [{"recording": name, **span_fields(*span_of(row))} for name, row in zip(names, chosen, strict=True)]
-            chosen = chosen.select([at for at, row in enumerate(rows) if row in only])
+        key = self._key(checkpoint, options, list(only))
         measured = _measured(self.resume, key)
         if measured is not None:
-            self.stage.advance(0 if only else EvaluateSettings(**options).passes(len(chosen)), name)
             return measured
-        result = evaluate_model(
-            str(checkpoint.path),
-            chosen,
-            name=checkpoint.name,
-            language=self.language,
-            on_progress=lambda count: self.stage.advance(0 if only else count, name),
-            **options,
+        names = recording_names(self.recordings["recording"])
+        rows = zip(names, self.recordings, strict=True)
+        named = [{"recording": name, **span_fields(*span_of(row))} for name, row in rows]
+        return self._keep(
+            key,
+            evaluate_model(
+                str(checkpoint.path),
+                self.recordings.select([at for at, row in enumerate(named) if row in only]),
+                name=checkpoint.name,
+                language=self.language,
+                on_progress=lambda count: None,
+                **options,
+            ),
         )
+
+    def _key(self, checkpoint: Checkpoint, options: Mapping[str, Any], *parts: Any) -> str:
+        key = key_of(__version__, checkpoint_fingerprint(checkpoint.path), self.language, options, self.input, *parts)
+        self.keys.append(key)
+        return key
+
+    def _keep(self, key: str, result: Evaluation) -> dict[str, Any]:
         measured = {"figures": result.figures(), "transcripts": result.transcripts}
         if self.resume is not None:
             write_whole(str(_place(self.resume, key)), json.dumps(measured).encode())
@@ -176,10 +211,13 @@ def _place(resume: Path, key: str) -> Path:
 
 def _measured(resume: Path | None, key: str) -> dict[str, Any] | None:
     """What was measured of these weights before; None where that is not there, or cannot be read."""
+    from k2d_hf.evaluation.evaluate import Evaluation
+
     if resume is None:
         return None
     try:
         measured = json.loads(_place(resume, key).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        Evaluation(**measured["figures"], transcripts=measured["transcripts"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return measured if isinstance(measured, dict) and {"figures", "transcripts"} <= measured.keys() else None
+    return {"figures": measured["figures"], "transcripts": measured["transcripts"]}

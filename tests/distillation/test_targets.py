@@ -242,6 +242,40 @@ def test_targets_of_a_recording_that_has_changed_are_made_again(chunks, tiny_whi
     assert sum(encoded) == len(chunks)
 
 
+def nudged(model):
+    """The same model but for one weight, which is none of its embeddings."""
+    other = copy.deepcopy(model)
+    other.model.decoder.layers[0].fc1.weight.data[0, 0] += 1
+    return other
+
+
+def adapted(model, **settings):
+    """With adapters, whose tensors are the same each time; every embedding is the model's."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, **settings)
+    return get_peft_model(copy.deepcopy(model), config)
+
+
+@pytest.mark.parametrize("party", ["teacher", "auxiliary"])
+@pytest.mark.parametrize("other", [nudged, adapted, lambda model: adapted(model, lora_alpha=64)])
+def test_models_with_one_embedding_never_get_each_others_targets(chunks, tiny_whisper, make, tmp_path, party, other):
+    few = chunks.select([1])
+    first = adapted(tiny_whisper) if other is not adapted else tiny_whisper
+    models = [
+        {"teacher": first, "auxiliary": first},
+        {"teacher": first, "auxiliary": first, party: other(tiny_whisper)},
+    ]
+    options = {"collator": make(), "kind": "top", "k": 4, "shards_dir": tmp_path / "shards"}
+    before = add_soft_targets(few, **models[0], **options)
+    assert add_soft_targets(few, **models[0], **options)[:] == before[:]
+    fresh = add_soft_targets(few, **models[1], **{**options, "shards_dir": None})
+    assert fresh[:] != before[:]
+    with pytest.raises(K2DError, match="holds work that was done with other settings .*models"):
+        add_soft_targets(few, **models[1], **options)
+
+
 def test_the_auxiliary_has_targets_of_its_own(chunks, peaked, make, processor, tmp_path):
     auxiliary = another(peaked, encoder_layers=1, decoder_layers=1)
     auxiliary.model.decoder.layer_norm.weight.data.mul_(8)

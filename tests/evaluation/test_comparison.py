@@ -25,11 +25,12 @@ def measured(
     noise = 1e-12 * sum(name.encode())  # no two measurements are alike
 
     def figures(model, count):
+        factor = (0.1 if model == "org/teacher" else 0.05) + noise
         return {
             "model": model, "mer": count / 10, "zh_cer": count / 10, "en_wer": None,
             "substitutions": count * recordings, "deletions": 0, "insertions": 0, "looping_outputs": 1,
-            "rtf": 0.1, "rtf_runs": [(0.1 if model == "org/teacher" else 0.05) + noise], "engine": "transformers",
-            "language": "zh", "beam_size": beam,
+            "rtf": factor, "rtf_runs": [factor], "engine": "transformers",
+            "language": "zh", "beam_size": beam, "measurement": {"id": f"{folder or name} {seed}"},
         }  # fmt: skip
 
     def transcripts(count):
@@ -95,6 +96,21 @@ def test_a_measurement_that_a_run_began_with_as_a_copy_counts_once():
     second.figures["teacher"]["rtf_runs"][:] = first.figures["teacher"]["rtf_runs"]
     teacher, student = compare_runs([first, second]).rows
     assert (teacher.speed_runs, student.speed_runs) == (1, 2)
+
+
+def test_speed_up_is_that_of_runs_that_timed_teacher_and_student_together():
+    """The factor of another run's teacher, or of another day's, says nothing of a student."""
+    together, apart = measured("lab-s1", 2, seed=1), measured("lab-s2", 3, seed=2)
+    apart.figures["teacher"].update(rtf=10.0, rtf_runs=[10.0], measurement={"id": "of another day"})
+    teacher, student = compare_runs([together, apart]).rows
+    assert (teacher.speed_up, student.speed_up) == (None, pytest.approx(2.0))
+    comparison = compare_runs([apart])
+    assert comparison.rows[1].speed_up is None
+    cells = [dict(zip(HEAD, comparison_cells(row), strict=True))["speed-up"] for row in comparison.rows]
+    assert cells == ["1.0x", "-"]
+    assert "speed-up is unknown (-) where teacher and student were not timed together" in comparison.notes
+    assert any("of other days or machines" in note for note in comparison.notes)
+    assert not any("speed-up" in note for note in compare_runs([together]).notes)
 
 
 def test_a_second_teacher_is_a_row_of_its_own():

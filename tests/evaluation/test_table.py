@@ -2,12 +2,13 @@
 
 import pytest
 
-from k2d_hf.evaluation.table import COLUMNS, millions, render_table, speed_up, table_rows
+from k2d_hf.evaluation.table import COLUMNS, millions, render_table, table_rows
+from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.screen import Screen
 
 TEACHER = {
     "mer": 0.2251, "zh_cer": 0.2, "en_wer": 0.305, "substitutions": 12, "deletions": 3, "insertions": 4,
-    "looping_outputs": 0, "rtf": 0.1204, "parameters": 72_593_920,
+    "looping_outputs": 0, "rtf": 0.1204, "parameters": 72_593_920, "measurement": {"id": "one"},
 }  # fmt: skip
 STUDENT = TEACHER | {"mer": 1.25, "zh_cer": None, "looping_outputs": 3, "rtf": 0.086, "parameters": 64_184_320}
 
@@ -58,7 +59,15 @@ def test_what_was_inserted_stands_below_where_there_is_any():
 
 def test_numbers():
     assert millions(72_593_920) == "72.6 M"
-    assert speed_up({"rtf": 0.2}, {"rtf": 0.05}) == pytest.approx(4.0)
+    assert speed_up(TEACHER | {"rtf": 0.2}, TEACHER | {"rtf": 0.05}) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("measurement", [None, {}, {"id": None}, {"id": "two"}])
+def test_speeds_that_were_not_measured_together_are_not_compared(measurement):
+    student = STUDENT | {"measurement": measurement}
+    assert speed_up(TEACHER, student) is None
+    assert speed_up(student, student | {"rtf": 0.01}) == (None if measurement != {"id": "two"} else pytest.approx(8.6))
+    assert render_table({"teacher": TEACHER, "student": student}).endswith("64.2 M")
 
 
 @pytest.mark.parametrize("length", [4, 30, 300])

@@ -15,6 +15,7 @@ FIGURES = {
     "insertions": 3,
     "looping_outputs": 0,
     "rtf": 0.1,
+    "measurement": {"id": "one", "machine": "x86_64, Linux"},
     "parameters": 64_200_000,
     "recordings": 1,
     "audio_seconds": 180.0,

@@ -303,6 +303,12 @@ def test_without_validation_nothing_is_said_to_be_kept():
     assert "It was trained on 1.0 min of speech" in text
 
 
+def test_speeds_of_two_measurements_are_not_divided():
+    apart = evaluated(measurement={"id": "of another day"})
+    assert "times as fast" in card(evaluations=[evaluated()])
+    assert "times as fast" not in card(evaluations=[apart])
+
+
 def test_the_quickstart_s_card_is_built_as_the_renderer_builds_it():
     """Rendered from facts such as the quickstart leaves; when the template changes, make the quickstart's card anew."""
     committed = (CARDS / "quickstart.md").read_text(encoding="utf-8")
