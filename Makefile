@@ -58,7 +58,7 @@ test-compat: $(VENV)/installed ## one student in older transformers, faster-whis
 	$(BIN)/python -m tests.compat --record k2d_hf/publishing/opened_with.json
 
 DOCS := .venv-docs
-EXTRA := import configparser as c; f = c.ConfigParser(); f.read("setup.cfg"); print(*f["options.extras_require"]["docs"].split())
+EXTRA := import configparser as c; f = c.ConfigParser(); f.read("setup.cfg"); print(*map(repr, f["options.extras_require"]["docs"].split()))
 $(DOCS)/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet -c constraints.txt $(shell $(PYTHON) -c '$(EXTRA)')
@@ -79,4 +79,4 @@ format: $(VENV)/installed ## put the code into the project's format
 	$(BIN)/ruff format k2d_hf tests benchmarks metrics recipes docs_tools
 
 clean: ## remove the virtual environment and caches; runs stay
-	rm -rf $(VENV) .venv-compat $(DOCS) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat $(DOCS) .cache site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
