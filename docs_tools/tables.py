@@ -1,6 +1,6 @@
-"""Tables of the pages that are made from the code: settings, reasons and messages.
+"""Tables of the pages that are made from the code: settings, columns, reasons and messages.
 
-`python -m docs_tools.tables` writes them into docs/: two of them between markers of pages that are kept, the list of
+`python -m docs_tools.tables` writes them into docs/: three of them between markers of pages that are kept, the list of
 messages as a page of its own, which is not.
 """
 
@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from k2d_hf.data import chunk_schema
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.labelling.audio import ADVICE
 from k2d_hf.recipe import Recipe
 from k2d_hf.settings import describe_setting, hints_of, metavar_of, section_of
+from k2d_hf.validation.judges import JUDGES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -75,6 +77,14 @@ def reasons_table() -> str:
     """The audio reader's reasons to skip a recording, with the way out of each."""
     rows = [f"| `{reason}` | {advice[:1].upper() + advice[1:]}. |" for reason, advice in ADVICE.items()]
     return "\n".join(["| reason | way out |", "| --- | --- |", *rows])
+
+
+def columns_table() -> str:
+    """The columns of a chunk, with type, writer and meaning."""
+    columns = [(c.name, c.kind, c.writer or "publishing", c.description) for c in chunk_schema.COLUMNS]
+    columns += [(judge.column, "float64", chunk_schema.VALIDATION, judge.description) for judge in JUDGES]
+    rows = [f"| `{name}` | {kind} | {writer} | {text} |" for name, kind, writer, text in columns]
+    return "\n".join(["| column | type | written by | what it is |", "| --- | --- | --- | --- |", *rows])
 
 
 def messages() -> dict[str, list[str]]:
@@ -137,7 +147,11 @@ def messages_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"settings": ("settings.md", settings_tables), "reasons": ("errors.md", reasons_table)}
+TABLES = {
+    "settings": ("settings.md", settings_tables),
+    "columns": ("data.md", columns_table),
+    "reasons": ("errors.md", reasons_table),
+}
 
 
 def filled(page: str, name: str, table: str) -> str:
