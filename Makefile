@@ -19,7 +19,7 @@ torch_index = $(and $(TORCH_INDEX),$(answers),--extra-index-url $(TORCH_INDEX))
 torch_said = $(if $(TORCH_INDEX),$(if $(torch_from),$(from_index),$(no_answer)),$(pip_chooses))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-faults test-changed test-compat fuzz check format clean
+.PHONY: help install quickstart test test-faults test-changed test-compat fuzz docs check format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -57,14 +57,26 @@ test-changed: $(VENV)/installed ## each setting changed after a run, against a f
 test-compat: $(VENV)/installed ## one student in older transformers, faster-whisper and whisper.cpp; fetches gigabytes
 	$(BIN)/python -m tests.compat --record k2d_hf/publishing/opened_with.json
 
+DOCS := .venv-docs
+EXTRA := import configparser as c; f = c.ConfigParser(); f.read("setup.cfg"); print(*map(repr, f["options.extras_require"]["docs"].split()))
+$(DOCS)/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -c constraints.txt $(shell $(PYTHON) -c '$(EXTRA)')
+	@touch $@
+
+docs: $(VENV)/installed $(DOCS)/installed ## the documentation, as pages in site/; fails at a warning or a dead link
+	$(BIN)/python -m docs_tools.tables
+	PYTHONPATH=docs_tools $(DOCS)/bin/zensical build --clean --strict
+	$(BIN)/python -m docs_tools.check site
+
 check: $(VENV)/installed ## lint, format and types
-	$(BIN)/ruff check k2d_hf tests benchmarks metrics recipes
-	$(BIN)/ruff format --check k2d_hf tests benchmarks metrics recipes
+	$(BIN)/ruff check k2d_hf tests benchmarks metrics recipes docs_tools
+	$(BIN)/ruff format --check k2d_hf tests benchmarks metrics recipes docs_tools
 	$(BIN)/mypy
 
 format: $(VENV)/installed ## put the code into the project's format
-	$(BIN)/ruff check --fix k2d_hf tests benchmarks metrics recipes
-	$(BIN)/ruff format k2d_hf tests benchmarks metrics recipes
+	$(BIN)/ruff check --fix k2d_hf tests benchmarks metrics recipes docs_tools
+	$(BIN)/ruff format k2d_hf tests benchmarks metrics recipes docs_tools
 
 clean: ## remove the virtual environment and caches; runs stay
-	rm -rf $(VENV) .venv-compat build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-compat $(DOCS) .cache site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

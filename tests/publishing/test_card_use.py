@@ -153,7 +153,8 @@ def test_a_branch_s_name_stays_a_name(revision):
         assert "os" not in calls.co_names
 
 
-def test_the_readme_decodes_as_the_quickstart_is_evaluated():
-    given = re.findall(r"^whole = (\{.*?\})$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+def test_readme_and_docs_decode_as_the_quickstart_is_evaluated():
+    texts = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/publishing.md")]
+    given = [found for text in texts for found in re.findall(r"^whole = (\{.*?\})$", text, re.MULTILINE | re.DOTALL)]
     options = load_recipe(ROOT / "recipes" / "quickstart" / "quickstart.yaml").decoding
     assert [literal_eval(one) for one in given] == [arguments_of_pipeline(options)] * 2
