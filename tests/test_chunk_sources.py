@@ -10,8 +10,8 @@ from datasets import Audio, Dataset, DatasetDict, IterableDataset
 from far_files import put
 
 from k2d_hf.data.chunk_audio import read_chunk
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.stages.files import load_chunks
 
 
 @pytest.fixture(autouse=True)

@@ -20,11 +20,11 @@ from scripted_transcriber import ScriptedTranscriber
 from k2d_hf import K2DDataCollator, create_student, label_recordings, validate_labels
 from k2d_hf.content_keys import content_key
 from k2d_hf.data.chunk_audio import chunk_key, read_chunk
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.distillation.targets import add_soft_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.transcribers import DecodingOptions
 from k2d_hf.publishing.data_set import open_chunks, write_data_set
-from k2d_hf.stages.files import load_chunks
 
 NAME = "a talk.wav"
 TEXTS = ("今天我們來看 attention", "這個 model", "Let us look at the encoder", "我們用 GPU 來 train")

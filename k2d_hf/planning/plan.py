@@ -12,6 +12,7 @@ from typing import Any
 
 from k2d_hf.checkpoints.looking import KnownModel, look_at
 from k2d_hf.checkpoints.shapes import WhisperShape
+from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.errors import K2DError
 from k2d_hf.planning.data_facts import DataFacts, check_references, look_at_data
@@ -31,7 +32,6 @@ from k2d_hf.preflight import check_adapters, check_languages, check_models, reci
 from k2d_hf.recipe import TEACHER, Recipe
 from k2d_hf.runner import finished_stages, planned_stages
 from k2d_hf.stages.distillation import training_arguments
-from k2d_hf.stages.files import kept_of, load_chunks
 from k2d_hf.validation.kept_share import PAPER_KEPT
 
 SUPPOSED_SPEECH = 1000 * 3600.0  # seconds, where there are no recordings to count

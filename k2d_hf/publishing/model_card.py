@@ -9,13 +9,13 @@ from typing import Any
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.sources import count_parameters
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
 from k2d_hf.publishing.card_facts import data_facts, settings_for_card
 from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.recipe import Recipe
-from k2d_hf.stages.files import load_chunks
 from k2d_hf.validation.judges import JUDGES, demands, limits_of
 
 

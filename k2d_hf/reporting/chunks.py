@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
 from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.errors import K2DError
 from k2d_hf.reporting.facts import ChunkFact, Share
 from k2d_hf.reporting.names import short_names
-from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks
 from k2d_hf.validation.judges import JUDGES
 
 if TYPE_CHECKING:

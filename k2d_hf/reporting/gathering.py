@@ -108,7 +108,7 @@ def _calibration(
     validated: Path, table: ChunkTable, references: str | Path | None, metric: Any
 ) -> tuple[Any, str | None]:
     """The curves over alpha, or why there are none. References that are wrong are the user's to mend."""
-    from k2d_hf.stages import calibrate
+    from k2d_hf.stages.calibration import calibrate
     from k2d_hf.validation.calibration import THRESHOLD_METRICS
 
     if not len(table.distances):

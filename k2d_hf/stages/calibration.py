@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.stages.files import COUNTED_AT_ONCE, load_chunks, write_json
+from k2d_hf.json_files import write_json
 from k2d_hf.validation.calibration import ValidatedLabels
 from k2d_hf.validation.judges import JUDGES, is_judged
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.plain_yaml import load_yaml
-from k2d_hf.stages.files import kept_of, load_chunks
 
 if TYPE_CHECKING:
     from k2d_hf.evaluation.comparison import Comparison

@@ -13,14 +13,15 @@ from k2d_hf.checkpoints import Checkpoint, load_whisper
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
 from k2d_hf.checkpoints.student_folder import save_student
 from k2d_hf.console import Stage
+from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.distillation.settings import deciding_training
 from k2d_hf.evaluation.table import millions
 from k2d_hf.folders import write_folder
+from k2d_hf.json_files import write_json
 from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
 from k2d_hf.processes import is_main_process
 from k2d_hf.recipe import StudentSettings, TargetsSettings
 from k2d_hf.resuming import folder_key, key_of, unfinished
-from k2d_hf.stages.files import kept_of, load_chunks, write_json
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:

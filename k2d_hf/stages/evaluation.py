@@ -15,11 +15,11 @@ from k2d_hf.console import Stage
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.names import recording_names
 from k2d_hf.evaluation.ways import SETTINGS, is_measured, text_difference, way_figures
+from k2d_hf.json_files import write_json, write_lines
 from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.recipe import EvaluateSettings
 from k2d_hf.reporting.names import counted
 from k2d_hf.resuming import files_key, key_of
-from k2d_hf.stages.files import write_json, write_lines
 from k2d_hf.storage import write_whole
 from k2d_hf.version import __version__
 

@@ -1,118 +1,17 @@
-"""What stages read and write: chunks, finished shards, JSON."""
+"""What the stages of a run share: the checkpoints that they wrote, and where their finished shards lie."""
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any
 
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
-from k2d_hf.data.utterances import as_chunks
-from k2d_hf.errors import K2DError
 from k2d_hf.labelling.transcribers import check_engine, each_workers_engine
-from k2d_hf.parquet_folders import load_parquet
-from k2d_hf.paths import is_folder, joined
 from k2d_hf.recipe import LabelSettings, ValidateSettings
 from k2d_hf.resuming import key_of
 from k2d_hf.settings import deciding
-from k2d_hf.storage import exists, remove_file, write_whole
 from k2d_hf.version import __version__
-
-if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
-
-NEEDED = ("text", "recording or audio")  # columns of every chunk
-COUNTED_AT_ONCE = 10_000  # rows; a whole column may have millions
-
-
-@overload
-def load_chunks(path: str | Path, *, streaming: Literal[False] = False) -> Dataset: ...
-
-
-@overload
-def load_chunks(path: str | Path, *, streaming: bool) -> Dataset | IterableDataset: ...
-
-
-def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | IterableDataset:
-    """A data set of chunks: a folder that `k2d label` or `k2d validate` wrote, or Parquet files, as `k2d push` makes.
-
-    Args:
-        path: of the folder, or of one Parquet file; or the address of either, such as `hf://datasets/USER/NAME`.
-        streaming: give a stream of the same rows, which holds no more than it reads ahead.
-
-    Returns:
-        The columns of the contract; where the audio is in there, `audio` with the `bytes` of each chunk's own file. Of
-        labelled utterances, as other data sets have them, `audio` and `text`.
-
-    Raises:
-        K2DError: if there is none, or it has several splits.
-    """
-    from datasets import Dataset, load_from_disk
-    from datasets.exceptions import DatasetsError
-
-    path = str(path)
-    try:
-        saved = is_folder(path) and any(exists(joined(path, name)) for name in ("state.json", "dataset_dict.json"))
-        with _without_schemas():
-            found = load_from_disk(path) if saved or not exists(path) else load_parquet(path, streaming=streaming)
-    except K2DError:
-        raise
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise K2DError(f"{path}: no data set of chunks: {_reason(error)}; `k2d label` writes one") from None
-    if isinstance(found, dict):
-        if len(found) > 1:
-            raise K2DError(f"{path}: several data sets of chunks, {', '.join(map(str, found))}; give the path of one")
-        (found,) = found.values()
-    found = as_chunks(found)
-    if not streaming or not isinstance(found, Dataset):
-        return found
-    if not len(found):
-        raise K2DError(f"{path}: there are no chunks in it; `k2d label` writes some")
-    return found.to_iterable_dataset()
-
-
-def check_chunks(chunks: Dataset | IterableDataset, path: str | Path) -> None:
-    """Raise K2DError for rows that are no chunks, whoever reads them; `path` is where they are from."""
-    columns = chunks.column_names  # None of a stream that does not know them
-    lacking = [names for names in NEEDED if not set(names.split(" or ")) & set(columns or ())]
-    if columns and lacking:
-        raise K2DError(f"{path}: no data set of chunks: no column {', '.join(lacking)}; `k2d label` writes one")
-
-
-@contextmanager
-def _without_schemas() -> Iterator[None]:
-    """Have `datasets` raise what is wrong, and not log it too, with the whole Arrow schema of each file."""
-    import datasets
-
-    before = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        datasets.logging.set_verbosity(before)
-
-
-def _reason(error: Exception) -> str:
-    """Why files are no data set, in a few words."""
-    from datasets.exceptions import DatasetGenerationError
-
-    if isinstance(error, DatasetGenerationError):
-        return "its Parquet files cannot be read, or have different columns"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def kept_of(validated: Dataset) -> tuple[int, float]:
-    """How many chunks are kept, and their seconds."""
-    count, seconds = 0, 0.0
-    for batch in validated.select_columns(["keep", "duration"]).iter(batch_size=COUNTED_AT_ONCE):
-        durations = [duration for duration, keep in zip(batch["duration"], batch["keep"], strict=True) if keep]
-        count += len(durations)
-        seconds += sum(durations)
-    return count, seconds
 
 
 def local_checkpoint(path: Path) -> Checkpoint:
@@ -132,18 +31,3 @@ def shards_of_stage(
     decides = {**deciding(settings, models=True), "engine": check_engine(settings.engine)}
     key = key_of(__version__, checkpoint_fingerprint(model.path), decides, language)
     return f"{resume}/{stage}-{key}"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON that people can read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a row a line; without rows there is no file."""
-    if not rows:
-        remove_file(path)
-        return
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(path, text.encode(errors="backslashreplace"))  # of a name that is no UTF-8, what JSON has for it

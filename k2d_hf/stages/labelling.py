@@ -10,9 +10,10 @@ from k2d_hf.arrow import write_rows
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.console import Stage, minutes
 from k2d_hf.errors import K2DError
+from k2d_hf.json_files import write_json, write_lines
 from k2d_hf.progress import length_of
 from k2d_hf.recipe import LabelSettings
-from k2d_hf.stages.files import shards_of_stage, write_json, write_lines
+from k2d_hf.stages.files import shards_of_stage
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.console import Stage
-from k2d_hf.stages.files import write_json
+from k2d_hf.json_files import write_json
 
 if TYPE_CHECKING:
     from k2d_hf.recipe import HubSettings

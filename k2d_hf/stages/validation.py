@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from k2d_hf.arrow import write_rows
 from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.console import Stage, minutes
+from k2d_hf.data.chunk_files import kept_of
 from k2d_hf.errors import K2DError
 from k2d_hf.progress import length_of
 from k2d_hf.recipe import ValidateSettings
-from k2d_hf.stages.files import kept_of, shards_of_stage
+from k2d_hf.stages.files import shards_of_stage
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
