@@ -6,9 +6,11 @@ are looked at when a card is written, and not while training waits.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +18,9 @@ import torch
 from transformers import TrainerCallback
 
 from k2d_hf.distillation.parties import base_whisper
+from k2d_hf.distillation.settings import TRAINER_NOT_ON_CARD, DistillationSettings
 from k2d_hf.labelling.decoding import carried_decoding
-from k2d_hf.publishing.card_facts import LOSS, data_facts, library_versions, told_arguments
+from k2d_hf.publishing.card_facts import LOSS, data_facts, library_versions, settings_for_card
 from k2d_hf.publishing.card_names import hub_id, names_of, read_licence
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card_data import TAGS, DataFacts, K2DModelCardData, TrainingFacts
@@ -25,6 +28,8 @@ from k2d_hf.publishing.model_card_data import TAGS, DataFacts, K2DModelCardData,
 if TYPE_CHECKING:
     from k2d_hf.distillation.trainer import K2DTrainer
 
+# Texts among the Trainer's own settings that are a choice; others are paths, tokens or names of machines and projects.
+CHOICES = ("train_sampling_strategy",)
 MEASURED = ("loss", "ce", "kl", "auxiliary_kl", "encoder_mse", "agreement", "mer")
 _LOSS_OF_SET = re.compile(r"eval_(?:(?P<name>.*)_)?loss")
 
@@ -184,6 +189,22 @@ class ModelCardCallback(TrainerCallback):
     def _write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         render_card(self.card_data()).save(path)
+
+
+def told_arguments(args: Any) -> dict[str, Any]:
+    """Training arguments that differ from the defaults of their dataclass, but for those of which a card says nothing.
+
+    Numbers, switches and one-word choices, in the order of the dataclass; never a path, a token or the name of a run.
+    The weights of the loss, which a card tells in any case, are not among them.
+    """
+    ours = {entry.name for entry in dataclasses.fields(DistillationSettings)}
+
+    def belongs(name: str) -> bool:
+        text = isinstance(getattr(args, name), str) and not isinstance(getattr(args, name), Enum)
+        return name not in TRAINER_NOT_ON_CARD and (name in ours or name in CHOICES or not text)
+
+    found = settings_for_card(args, besides=LOSS)
+    return {name: value for name, value in found.items() if belongs(name)}
 
 
 def _layers(student: Any, teacher: Any, name: str) -> str:

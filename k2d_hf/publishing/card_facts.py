@@ -11,7 +11,6 @@ from enum import Enum
 from importlib import metadata
 from typing import Any
 
-from k2d_hf.distillation.settings import TRAINER_NOT_ON_CARD, DistillationSettings
 from k2d_hf.labelling.audio import ADVICE
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
@@ -19,8 +18,6 @@ from k2d_hf.validation.judges import is_judged
 
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
 LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
-# Texts among the Trainer's own settings that are a choice; others are paths, tokens or names of machines and projects.
-CHOICES = ("train_sampling_strategy",)
 MEASURES = ("mer", "per", "distance")
 ROWS_AT_ONCE = 10_000
 _CHOICE = re.compile(r"[a-z][a-z0-9_.-]{0,40}")
@@ -68,22 +65,6 @@ def data_facts(rows: Any) -> DataFacts | None:
         languages=hub_languages(languages),
         means={name: sums[name] / counts[name] for name in MEASURES if counts[name]},
     )
-
-
-def told_arguments(args: Any) -> dict[str, Any]:
-    """Training arguments that differ from the defaults of their dataclass, but for those of which a card says nothing.
-
-    Numbers, switches and one-word choices, in the order of the dataclass; never a path, a token or the name of a run.
-    The weights of the loss, which a card tells in any case, are not among them.
-    """
-    ours = {entry.name for entry in dataclasses.fields(DistillationSettings)}
-
-    def belongs(name: str) -> bool:
-        text = isinstance(getattr(args, name), str) and not isinstance(getattr(args, name), Enum)
-        return name not in TRAINER_NOT_ON_CARD and (name in ours or name in CHOICES or not text)
-
-    found = settings_for_card(args, besides=LOSS)
-    return {name: value for name, value in found.items() if belongs(name)}
 
 
 def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.distillation.settings import TRAINER_WITHOUT_EFFECT, DistillationSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.preflight import measured_recordings, recordings_of
-from k2d_hf.publishing.card_facts import LOSS, told_arguments
+from k2d_hf.publishing.card_callback import told_arguments
+from k2d_hf.publishing.card_facts import LOSS
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card import gather_facts
 from k2d_hf.recipe import Recipe
