@@ -73,6 +73,7 @@ check: $(VENV)/installed ## lint, format and types
 	$(BIN)/ruff check k2d_hf tests benchmarks metrics recipes docs_tools
 	$(BIN)/ruff format --check k2d_hf tests benchmarks metrics recipes docs_tools
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/installed ## put the code into the project's format
 	$(BIN)/ruff check --fix k2d_hf tests benchmarks metrics recipes docs_tools

@@ -22,8 +22,9 @@ import numpy as np
 import quickstart
 
 from k2d_hf import validate_labels
-from k2d_hf.labelling.audio import SAMPLE_RATE
-from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, open_transcriber
+from k2d_hf.audio.reader import SAMPLE_RATE
+from k2d_hf.transcription.engines import open_transcriber
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber
 
 
 def auxiliary(checkpoint: Path, engine: str, *, batch: int, calls: int) -> Transcriber:

@@ -23,12 +23,13 @@ import numpy as np
 import quickstart
 
 from k2d_hf import label_recordings, load_recordings, validate_labels
-from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.evaluation.bootstrap import interval
-from k2d_hf.labelling.audio import SAMPLE_RATE
-from k2d_hf.labelling.transcribers import DecodingOptions, Transcriber, open_transcriber
-from k2d_hf.recipe import load_recipe
-from k2d_hf.stages.calibration import validated_labels
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.pipeline.recipe import load_recipe
+from k2d_hf.transcription.engines import open_transcriber
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber
+from k2d_hf.validation.calibrate import validated_labels
 from k2d_hf.validation.calibration import BAD_MER, COARSE_ALPHAS
 
 THRESHOLD = 0.4

@@ -21,10 +21,11 @@ import quickstart
 from faster_whisper import WhisperModel
 
 from k2d_hf import label_recordings
-from k2d_hf.checkpoints.conversion import to_ctranslate2
-from k2d_hf.labelling.audio import audio_duration
-from k2d_hf.labelling.decoding import COMPRESSION_RATIO_OF_TEXT
-from k2d_hf.labelling.transcribers import LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD, DecodingOptions, open_transcriber
+from k2d_hf.audio.reader import audio_duration
+from k2d_hf.models.conversion import to_ctranslate2
+from k2d_hf.transcription.decoding import COMPRESSION_RATIO_OF_TEXT
+from k2d_hf.transcription.engines import open_transcriber
+from k2d_hf.transcription.transcribers import LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD, DecodingOptions
 
 BEAMS = 5
 

@@ -61,7 +61,8 @@ def label(model: str, corpus: str, *, streaming: bool) -> dict[str, float]:
     """Label a corpus in this process."""
     from k2d_hf import label_recordings, load_recordings
     from k2d_hf.labelling.teacher import LabellingReport
-    from k2d_hf.labelling.transcribers import DecodingOptions, open_transcriber
+    from k2d_hf.transcription.engines import open_transcriber
+    from k2d_hf.transcription.transcribers import DecodingOptions
 
     report = LabellingReport()
     options = DecodingOptions(language="zh", beam_size=1, temperatures=(0.0,), condition_on_previous_text=False)

@@ -22,7 +22,7 @@ import measure
 import quickstart
 import soundfile
 
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 
 
 def write_parts(folder: Path, parts: int, seconds: float) -> None:

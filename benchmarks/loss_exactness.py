@@ -13,7 +13,7 @@ import measure
 import torch
 from torch import Tensor
 
-from k2d_hf.distillation.losses import Head, LossWeights, distillation_loss
+from k2d_hf.distillation.loss.losses import Head, LossWeights, distillation_loss
 
 TOKENS, WIDTH, VOCABULARY = 480, 512, 51865
 

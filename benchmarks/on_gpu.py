@@ -165,7 +165,7 @@ def contestant(kind: str, student: list[Any], teacher: tuple[Any, Any], labels: 
     import torch
     from loss_exactness import of_logits
 
-    from k2d_hf.distillation.losses import BLOCK_TOKENS, Head, LossWeights, distillation_loss
+    from k2d_hf.distillation.loss.losses import BLOCK_TOKENS, Head, LossWeights, distillation_loss
 
     if kind == "liger_ce":
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
@@ -207,8 +207,9 @@ def labelling(plan: argparse.Namespace, *, engine: str) -> dict[str, Any]:
     from training_step import whisper
 
     from k2d_hf import label_recordings
-    from k2d_hf.checkpoints.generation import complete_generation_config
-    from k2d_hf.labelling.transcribers import DecodingOptions, open_transcriber
+    from k2d_hf.models.generation import complete_generation_config
+    from k2d_hf.transcription.engines import open_transcriber
+    from k2d_hf.transcription.transcribers import DecodingOptions
 
     processor = synthetic.processor()
     model = complete_generation_config(whisper(plan.geometry, plan.device), lambda: processor.tokenizer)

@@ -9,10 +9,10 @@ from typing import Any
 
 import soundfile
 
-from k2d_hf.checkpoints import resolve_checkpoint
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
-from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments
-from k2d_hf.recipe import load_recipe
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
+from k2d_hf.data.chunking import Segment, chunk_rows, pack_segments
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.pipeline.recipe import load_recipe
 
 FOLDER = Path(__file__).parent.parent / "recipes" / "quickstart"
 LANGUAGE = "zh"

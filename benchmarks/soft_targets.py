@@ -23,7 +23,7 @@ from datasets import load_from_disk
 from transformers import WhisperProcessor
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments, load_recipe, run_recipe
-from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.models import resolve_checkpoint
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart" / "quickstart.yaml"
 SIDES = {

@@ -52,7 +52,7 @@ def processor() -> Any:
     """A `WhisperProcessor` with that tokenizer."""
     from transformers import WhisperProcessor
 
-    from k2d_hf.checkpoints.conversion import save_processor
+    from k2d_hf.models.conversion import save_processor
 
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(Path(folder) / "bytes.json")

@@ -121,7 +121,7 @@ def train(chunks: Path, *, steps: int, batch: int, workers: int) -> dict[str, fl
     from transformers import WhisperProcessor
 
     from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
-    from k2d_hf.checkpoints import resolve_checkpoint
+    from k2d_hf.models import resolve_checkpoint
 
     disable_progress_bars()
     teacher = small_whisper(layers=4)

@@ -28,8 +28,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
-from k2d_hf.distillation.target_columns import embedding_digest
-from k2d_hf.whisper_tokens import IGNORED, MAX_TARGET_TOKENS
+from k2d_hf.distillation.batches.target_columns import embedding_digest
+from k2d_hf.models.whisper_tokens import IGNORED, MAX_TARGET_TOKENS
 
 GEOMETRIES = {  # width, layers of encoder and of decoder, heads
     "smallest": (64, 2, 2, 2),  # of no Whisper: to see that a benchmark runs

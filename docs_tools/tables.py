@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from k2d_hf.audio.reader import ADVICE
 from k2d_hf.data import chunk_schema
 from k2d_hf.distillation.settings import DistillationSettings
-from k2d_hf.labelling.audio import ADVICE
-from k2d_hf.recipe import Recipe
-from k2d_hf.settings import describe_setting, hints_of, metavar_of, section_of
+from k2d_hf.files.settings import describe_setting, hints_of, metavar_of, section_of
+from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.validation.judges import JUDGES
 
 ROOT = Path(__file__).parents[1]

@@ -8,19 +8,19 @@ from k2d_hf.version import __version__
 TYPE_CHECKING = False  # type checkers know the name; `typing` would be the most of what the package costs
 
 if TYPE_CHECKING:
-    from k2d_hf.checkpoints.conversion import export_ctranslate2, import_ctranslate2
+    from k2d_hf.data.chunking import Segment, pack_segments
+    from k2d_hf.data.recordings import load_recordings
     from k2d_hf.distillation.arguments import K2DTrainingArguments
-    from k2d_hf.distillation.collator import K2DDataCollator
-    from k2d_hf.distillation.student import create_student
+    from k2d_hf.distillation.batches.collator import K2DDataCollator
     from k2d_hf.distillation.trainer import K2DTrainer
     from k2d_hf.errors import K2DError
     from k2d_hf.evaluation.evaluate import evaluate_model
-    from k2d_hf.labelling.chunking import Segment, pack_segments
-    from k2d_hf.labelling.recordings import load_recordings
     from k2d_hf.labelling.teacher import label_recordings
+    from k2d_hf.models.conversion import export_ctranslate2, import_ctranslate2
+    from k2d_hf.models.student import create_student
+    from k2d_hf.pipeline.recipe import load_recipe
+    from k2d_hf.pipeline.run import run_recipe
     from k2d_hf.publishing.hub import push_data, push_student
-    from k2d_hf.recipe import load_recipe
-    from k2d_hf.runner import run_recipe
     from k2d_hf.scoring.error_rates import ErrorCounts, count_errors
     from k2d_hf.scoring.metrics import MixedErrorRate, PhonemeErrorRate
     from k2d_hf.scoring.text import mixed_tokens
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ErrorCounts": "scoring.error_rates",
-    "K2DDataCollator": "distillation.collator",
+    "K2DDataCollator": "distillation.batches.collator",
     "K2DError": "errors",
     "K2DTrainer": "distillation.trainer",
     "K2DTrainingArguments": "distillation.arguments",
     "MixedErrorRate": "scoring.metrics",
     "PhonemeErrorRate": "scoring.metrics",
-    "Segment": "labelling.chunking",
+    "Segment": "data.chunking",
     "count_errors": "scoring.error_rates",
-    "create_student": "distillation.student",
+    "create_student": "models.student",
     "evaluate_model": "evaluation.evaluate",
-    "export_ctranslate2": "checkpoints.conversion",
-    "import_ctranslate2": "checkpoints.conversion",
+    "export_ctranslate2": "models.conversion",
+    "import_ctranslate2": "models.conversion",
     "is_looping": "validation.distance",
     "label_distance": "validation.distance",
     "label_recordings": "labelling.teacher",
-    "load_recipe": "recipe",
-    "load_recordings": "labelling.recordings",
+    "load_recipe": "pipeline.recipe",
+    "load_recordings": "data.recordings",
     "mixed_tokens": "scoring.text",
-    "pack_segments": "labelling.chunking",
+    "pack_segments": "data.chunking",
     "push_data": "publishing.hub",
     "push_student": "publishing.hub",
-    "run_recipe": "runner",
+    "run_recipe": "pipeline.run",
     "validate_labels": "validation.auxiliary",
 }
 

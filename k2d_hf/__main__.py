@@ -3,7 +3,7 @@
 import os
 import sys
 
-from k2d_hf.interrupts import end_at_once
+from k2d_hf.terminal.interrupts import end_at_once
 
 end_at_once()
 

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from k2d_hf import interrupts
-from k2d_hf.command_parser import MISTYPED, CommandParser
 from k2d_hf.errors import K2DError
-from k2d_hf.interrupts import INTERRUPTED
+from k2d_hf.terminal import interrupts
+from k2d_hf.terminal.command_parser import MISTYPED, CommandParser
+from k2d_hf.terminal.interrupts import INTERRUPTED
 from k2d_hf.version import __version__
 
 TRAINING_ALONE = ("ce_weight", "kl_weight", "freeze_embeddings", "group_by_label_length", "chunk_weighting")
@@ -26,7 +26,7 @@ EXIT_STATUS = "Exit status: 0 done, 1 failed with a line that says why, 2 mistyp
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `k2d` with the given arguments (those of the process if None); returns the exit status."""
     status = _run(argv)
-    guard = sys.modules.get("k2d_hf.labelling.guard")
+    guard = sys.modules.get("k2d_hf.transcription.timeout")
     if guard is not None and guard.hanging():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -44,7 +44,7 @@ def _run(argv: Sequence[str] | None) -> int:
     if not debug:
         _be_quiet()
     try:
-        from k2d_hf import verbs
+        from k2d_hf.pipeline import commands as verbs
 
         with interrupts.Raised():
             getattr(verbs, arguments.work)(arguments)
@@ -120,7 +120,7 @@ def _place(text: str) -> str | Path:
 
 
 def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
-    from k2d_hf.settings import add_options
+    from k2d_hf.files.settings import add_options
 
     group = parser.add_argument_group("settings")
     add_options(group, cls)
@@ -133,13 +133,13 @@ def _add_set(parser: Any, example: str = "key=value") -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] = ()) -> None:
-    from k2d_hf.settings import add_options
+    from k2d_hf.files.settings import add_options
 
     add_options(parser.add_argument_group("where DATA is a data set"), cls, skip=["source", *skip])
 
 
 def _add_run(verbs: Any) -> None:
-    from k2d_hf.recipe_help import recipe_settings
+    from k2d_hf.pipeline.recipe_help import recipe_settings
 
     parser = _verb(
         verbs,
@@ -165,7 +165,7 @@ def _add_run(verbs: Any) -> None:
 
 
 def _add_label(verbs: Any) -> None:
-    from k2d_hf.recipe import DataSettings, LabelSettings
+    from k2d_hf.pipeline.recipe import DataSettings, LabelSettings
 
     parser = _verb(verbs, "label", "Transcribe recordings with the teacher and pack them into chunks of 30 s.")
     parser.add_argument("data", metavar="DATA", help="folder of audio, manifest (JSONL, CSV), data set or Hub id")
@@ -179,7 +179,7 @@ def _add_label(verbs: Any) -> None:
 
 
 def _add_validate(verbs: Any) -> None:
-    from k2d_hf.recipe import ValidateSettings
+    from k2d_hf.pipeline.recipe import ValidateSettings
 
     parser = _verb(verbs, "validate", "Transcribe chunks with the auxiliary and mark those on which both agree.")
     parser.add_argument(
@@ -195,7 +195,7 @@ def _add_validate(verbs: Any) -> None:
 
 
 def _add_student(verbs: Any) -> None:
-    from k2d_hf.recipe import StudentSettings
+    from k2d_hf.pipeline.recipe import StudentSettings
 
     parser = _verb(verbs, "student", "Make an untrained student out of the teacher's layers.")
     parser.add_argument("teacher", metavar="TEACHER", help="folder, Hub id or wheels:...")
@@ -206,8 +206,8 @@ def _add_student(verbs: Any) -> None:
 
 def _add_targets(verbs: Any) -> None:
     from k2d_hf.distillation.settings import DistillationSettings
-    from k2d_hf.recipe import TargetsSettings
-    from k2d_hf.settings import add_options
+    from k2d_hf.files.settings import add_options
+    from k2d_hf.pipeline.recipe import TargetsSettings
 
     text = "Store the teacher's hidden states (or its top tokens) for each label, so that k2d distil needs no teacher."
     parser = _verb(verbs, "targets", text)
@@ -248,13 +248,13 @@ def _add_unvalidated(parser: argparse.ArgumentParser) -> None:
 
 def _add_trainer_options(parser: argparse.ArgumentParser) -> None:
     """The fields of the Trainer's arguments that are not among the parser's options yet; help shows none of them."""
-    from k2d_hf.training_options import add_trainer_options
+    from k2d_hf.pipeline.training_options import add_trainer_options
 
     add_trainer_options(parser)
 
 
 def _add_evaluate(verbs: Any) -> None:
-    from k2d_hf.recipe import EvaluateSettings, EvaluationDataSettings
+    from k2d_hf.pipeline.recipe import EvaluateSettings, EvaluationDataSettings
 
     parser = _verb(verbs, "evaluate", "Measure models side by side on long recordings with references.")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, run, Hub id or wheels:...")
@@ -299,8 +299,8 @@ def _add_compare(verbs: Any) -> None:
 
 
 def _add_report(verbs: Any) -> None:
-    from k2d_hf.recipe import ReportSettings
-    from k2d_hf.settings import add_options
+    from k2d_hf.files.settings import add_options
+    from k2d_hf.pipeline.recipe import ReportSettings
 
     text = "Write a run's report: one page with tables, plots, players and transcripts, which needs no network."
     parser = _verb(verbs, "report", text)

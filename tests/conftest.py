@@ -31,7 +31,7 @@ def processor(tmp_path_factory):
     """Whisper's processor: the real multilingual tokenizer of 51865 entries, 80 mel bins."""
     from transformers import WhisperProcessor
 
-    from k2d_hf.checkpoints.conversion import save_processor
+    from k2d_hf.models.conversion import save_processor
 
     folder = tmp_path_factory.mktemp("processor")
     with resources.as_file(resources.files(WHEEL_WITH_TOKENIZER) / "data" / "tokenizer.json") as path:
@@ -46,7 +46,7 @@ def english_processor(tmp_path_factory):
 
     from transformers import WhisperProcessor
 
-    from k2d_hf.checkpoints.conversion import save_processor
+    from k2d_hf.models.conversion import save_processor
 
     folder = tmp_path_factory.mktemp("english")
     source = resources.files(WHEEL_WITH_TOKENIZER) / "data" / "tokenizer.json"

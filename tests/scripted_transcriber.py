@@ -1,8 +1,8 @@
 """A transcriber whose transcripts are set by the test, by length of audio, and which notes what it was asked."""
 
-from k2d_hf.labelling.audio import SAMPLE_RATE
-from k2d_hf.labelling.chunking import Segment
-from k2d_hf.labelling.transcribers import DecodingOptions, Transcript
+from k2d_hf.audio.reader import SAMPLE_RATE
+from k2d_hf.data.chunking import Segment
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcript
 
 
 class ScriptedTranscriber:

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset, Features, List, Value, load_dataset, load_from_disk
 from full_disk import files_of_at_most
 
-from k2d_hf.arrow import dataset_of, join_files, opened_files, write_file, write_rows
 from k2d_hf.errors import K2DError
+from k2d_hf.files.arrow import dataset_of, join_files, opened_files, write_file, write_rows
 
 TEXT = Features({"text": Value("string")})
 NUMBERS = Features({"n": Value("int64"), "states": List(List(Value("float16"), length=2))})

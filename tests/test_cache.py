@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from k2d_hf.cache import scratch_folder
 from k2d_hf.errors import K2DError
+from k2d_hf.files.cache import scratch_folder
 
 LEAVE = """
 import os
-from k2d_hf.cache import scratch_folder
+from k2d_hf.files.cache import scratch_folder
 with scratch_folder() as folder:
     (folder / "rows.arrow").write_text("half")
     print(folder, flush=True)

@@ -237,7 +237,7 @@ def test_validation_takes_a_limit_and_warns_of_a_low_share(made, workplace, tmp_
 
 
 def test_an_output_in_use_is_told_with_its_holder(here, capsys):
-    from k2d_hf.lock import locked
+    from k2d_hf.files.lock import locked
 
     with locked(here / "runs" / "tiny"):
         assert k2d("run", "recipe.yaml") == 1
@@ -342,8 +342,8 @@ def test_chunks_that_nobody_validated_are_trained_on_only_where_that_is_said(mad
 def test_help_is_complete(capsys):
     from dataclasses import fields
 
-    from k2d_hf import recipe
     from k2d_hf.distillation.settings import DistillationSettings
+    from k2d_hf.pipeline import recipe
 
     sections = {
         "label": recipe.LabelSettings,

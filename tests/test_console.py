@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from k2d_hf.console import Console, minutes
+from k2d_hf.terminal.console import Console, minutes
 
 
 @pytest.fixture

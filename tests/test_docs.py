@@ -16,10 +16,13 @@ import yaml
 import k2d_hf
 from docs_tools import check, tables
 from k2d_hf.cli import _parser
+from k2d_hf.data import chunking
+from k2d_hf.data.chunking import Segment, sound_segments
 from k2d_hf.data.utterances import LONGER, NO_TEXT
-from k2d_hf.labelling import chunking, guard, teacher, worker
-from k2d_hf.labelling.chunking import Segment, sound_segments
-from k2d_hf.recipe import load_recipe
+from k2d_hf.labelling import teacher
+from k2d_hf.pipeline.recipe import load_recipe
+from k2d_hf.transcription import timeout as guard
+from k2d_hf.transcription import worker
 from k2d_hf.validation.distance import compare_labels, drop_reason
 from k2d_hf.validation.judges import JUDGES
 

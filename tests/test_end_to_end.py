@@ -10,8 +10,8 @@ from datasets import load_from_disk
 from shard_files import shard_rows, stage_folder
 from tiny_whisper import WHISPER_BASE
 
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.cli import main
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
 
 pytestmark = pytest.mark.real
 

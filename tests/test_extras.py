@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from k2d_hf.extras import install_hint, packages_of
+from k2d_hf.files.extras import install_hint, packages_of
 
 ROOT = Path(__file__).parents[1]
 EXTRAS = configparser.ConfigParser()
@@ -20,7 +20,7 @@ def test_a_hint_names_the_packages_of_the_extra(extra):
 
 
 def test_from_its_source_alone_the_hint_is_the_checkouts(monkeypatch):
-    monkeypatch.setattr("k2d_hf.extras.DISTRIBUTION", "k2d_hf-that-nobody-installed")
+    monkeypatch.setattr("k2d_hf.files.extras.DISTRIBUTION", "k2d_hf-that-nobody-installed")
     assert install_hint("fast") == "pip install '.[fast]' in the checkout of k2d_hf-that-nobody-installed"
 
 

@@ -8,9 +8,9 @@ from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf import label_recordings, load_recordings, validate_labels
 from k2d_hf.cli import main
+from k2d_hf.files.storage import files_below, open_to_read
 from k2d_hf.labelling.teacher import LabellingReport
-from k2d_hf.stages import load_chunks
-from k2d_hf.storage import files_below, open_to_read
+from k2d_hf.pipeline.stages import load_chunks
 
 LABEL = ["--language", "zh", "--engine", "transformers", "--beam-size", "1", "--condition-on-previous-text", "false"]
 

@@ -11,12 +11,12 @@ from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf import K2DDataCollator, K2DTrainingArguments, create_student, load_recipe
 from k2d_hf.cli import main
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model
-from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.labelling.teacher import LabellingReport, label_recordings
-from k2d_hf.labelling.transcribers import DecodingOptions
-from k2d_hf.languages import checked_language, is_language, language_code
+from k2d_hf.models.languages import checked_language, is_language, language_code
+from k2d_hf.transcription.transcribers import DecodingOptions
 
 WRITTEN = {
     "zh": (

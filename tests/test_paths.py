@@ -5,7 +5,7 @@ import uuid
 import fsspec
 import pytest
 
-from k2d_hf.paths import folder_of, is_file, is_folder, joined, name_of, walk_files
+from k2d_hf.files.paths import folder_of, is_file, is_folder, joined, name_of, walk_files
 
 FILES = ["b.wav", "a/x.wav", "a.wav", "a b/空 🎧.wav", ".hidden/c.wav", "a/.d.wav"]
 IN_ORDER = ["a/x.wav", "a b/空 🎧.wav", "a.wav", "b.wav"]

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from k2d_hf.plain_yaml import load_yaml
+from k2d_hf.files.plain_yaml import load_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 30)

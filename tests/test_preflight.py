@@ -12,8 +12,8 @@ from k2d_hf import K2DTrainingArguments
 from k2d_hf.cli import main
 from k2d_hf.distillation.ranges import RANGES
 from k2d_hf.distillation.settings import DistillationSettings
-from k2d_hf.recipe import MANAGED, Recipe
-from k2d_hf.settings import hints_of, section_of
+from k2d_hf.files.settings import hints_of, section_of
+from k2d_hf.pipeline.recipe import MANAGED, Recipe
 
 HINTS = hints_of(Recipe)
 SECTIONS = {name: section_of(hint) for name, hint in HINTS.items() if section_of(hint) is not None}

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from k2d_hf.cli import main
-from k2d_hf.processes import is_main_process, process_count
+from k2d_hf.files.processes import is_main_process, process_count
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from scripted_transcriber import ScriptedTranscriber
 from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import evaluate_model, label_recordings, validate_labels
-from k2d_hf.distillation.collator import K2DDataCollator
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.batches.collator import K2DDataCollator
+from k2d_hf.distillation.targets.targets import add_soft_targets
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import torch
 from peft import LoraConfig
 
 from k2d_hf import create_student
-from k2d_hf.checkpoints import load_whisper
-from k2d_hf.checkpoints.adapters import read_adapter, save_adapter
-from k2d_hf.distillation.parties import with_adapters
-from k2d_hf.distillation.student import keep_neurons
+from k2d_hf.distillation.models import with_adapters
+from k2d_hf.models import load_whisper
+from k2d_hf.models.adapters import read_adapter, save_adapter
+from k2d_hf.models.parts import keep_neurons
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "quickstart" / "train_auxiliary.py"
 FEATURES = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from k2d_hf.cli import _parser
-from k2d_hf.console import Console
+from k2d_hf.terminal.console import Console
 
 
 def test_every_verb_can_be_quiet():

@@ -8,9 +8,10 @@ import pytest
 
 import k2d_hf
 from k2d_hf import K2DTrainingArguments, load_recipe, load_recordings
+from k2d_hf.data.references import references_of
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.errors import K2DError
-from k2d_hf.recipe import (
+from k2d_hf.pipeline.recipe import (
     MANAGED,
     DataSettings,
     EvaluateSettings,
@@ -20,7 +21,6 @@ from k2d_hf.recipe import (
     ValidateSettings,
     read_distil,
 )
-from k2d_hf.validation.references import references_of
 
 MINIMAL = "name: mine\nrecordings: speech\nteacher: org/teacher\nauxiliary: [org/small, teacher]\n"
 

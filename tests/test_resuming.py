@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from k2d_hf.resuming import StageRecord, discard, files_key, folder_key, unfinished
+from k2d_hf.files.resuming import StageRecord, discard, files_key, folder_key, unfinished
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{broken", '{"label": {"key": "k"}}', '{"label": 3}'])

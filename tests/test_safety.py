@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import k2d_hf
-from k2d_hf.checkpoints import load_whisper, resolve_checkpoint
-from k2d_hf.checkpoints.conversion import export_ctranslate2
-from k2d_hf.checkpoints.wheel_parts import join_wheels
 from k2d_hf.errors import K2DError
+from k2d_hf.models import load_whisper, resolve_checkpoint
+from k2d_hf.models.conversion import export_ctranslate2
+from k2d_hf.models.wheel_parts import join_wheels
 
 PACKAGE = Path(k2d_hf.__file__).parent
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -50,7 +50,7 @@ def test_yaml_is_read_by_safe_loaders():
     assert [ast.unparse(call.args[1]) for call in loads] == ["_Loader"]
     from yaml import SafeLoader
 
-    from k2d_hf.plain_yaml import _Loader
+    from k2d_hf.files.plain_yaml import _Loader
 
     assert issubclass(_Loader, SafeLoader)
 

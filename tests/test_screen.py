@@ -18,7 +18,7 @@ from conftest import RECIPE
 
 from k2d_hf.cli import _parser, main
 from k2d_hf.evaluation.table import render_table
-from k2d_hf.screen import Screen, aligned, columns_of, listed, printable, shortened, wrapped
+from k2d_hf.terminal.screen import Screen, aligned, columns_of, listed, printable, shortened, wrapped
 
 LONG = "/home/somebody/" + "a-long-way/" * 12
 TEACHER = {

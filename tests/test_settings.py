@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2d_hf.errors import K2DError
-from k2d_hf.settings import add_options, assign, given_options, read_settings, read_value, setting
+from k2d_hf.files.settings import add_options, assign, given_options, read_settings, read_value, setting
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2d_hf.errors import K2DError
-from k2d_hf.shards import Failure, Shard, ShardFolder, in_order, shards_of
+from k2d_hf.files.shards import Failure, Shard, ShardFolder, in_order, shards_of
 
 SCHEMA = pyarrow.schema({"text": pyarrow.string()})
 

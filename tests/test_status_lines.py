@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from k2d_hf.console import Console
-from k2d_hf.status_lines import EVERY, LOOK, StatusLines
+from k2d_hf.terminal.console import Console
+from k2d_hf.terminal.status_lines import EVERY, LOOK, StatusLines
 
 
 class Clock:

@@ -8,7 +8,7 @@ import pytest
 from far_files import FarFileSystem, put
 
 from k2d_hf.errors import K2DError
-from k2d_hf.storage import (
+from k2d_hf.files.storage import (
     enough_room,
     exists,
     file_key,

@@ -18,13 +18,13 @@ from hub_server import WRITER, LocalHub, serving
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf import K2DDataCollator, create_student, label_recordings, validate_labels
-from k2d_hf.content_keys import content_key
 from k2d_hf.data.chunk_audio import chunk_key, read_chunk
 from k2d_hf.data.chunk_files import load_chunks
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.transcribers import DecodingOptions
+from k2d_hf.files.content_keys import content_key
 from k2d_hf.publishing.data_set import open_chunks, write_data_set
+from k2d_hf.transcription.transcribers import DecodingOptions
 
 NAME = "a talk.wav"
 TEXTS = ("今天我們來看 attention", "這個 model", "Let us look at the encoder", "我們用 GPU 來 train")
@@ -296,8 +296,8 @@ def test_sound_that_was_replaced_is_heard_again(stored, kind, tmp_path):
 
 def test_a_file_of_the_same_size_and_date_has_another_key(tmp_path, cache, monkeypatch):
     path = tmp_path / "large.bin"
-    monkeypatch.setattr("k2d_hf.content_keys.KEPT_FROM", 1)
-    monkeypatch.setattr("k2d_hf.content_keys.AT_REST", 0)
+    monkeypatch.setattr("k2d_hf.files.content_keys.KEPT_FROM", 1)
+    monkeypatch.setattr("k2d_hf.files.content_keys.AT_REST", 0)
     keys = []
     for content in (b"one", b"two", b"one"):
         path.write_bytes(content)
@@ -308,7 +308,7 @@ def test_a_file_of_the_same_size_and_date_has_another_key(tmp_path, cache, monke
 
 
 def test_a_file_is_read_once_for_all_runs_and_again_only_where_it_may_have_changed(tmp_path, cache, monkeypatch):
-    from k2d_hf import content_keys
+    from k2d_hf.files import content_keys
 
     path = tmp_path / "large.bin"
     path.write_bytes(bytes(content_keys.KEPT_FROM))
@@ -335,7 +335,7 @@ def test_chunks_without_sound_have_a_key_and_say_so_when_they_are_read(tmp_path)
 
 
 def test_encoder_states_are_known_by_the_sound_alone(stored, tiny_whisper, tmp_path):
-    from k2d_hf.distillation.encoder_states import EncoderStates
+    from k2d_hf.distillation.targets.encoder_states import EncoderStates
 
     states = EncoderStates(tmp_path / "states", tiny_whisper.model.encoder)
     paths = {kind: states.path(stored.of(kind)[0]) for kind in ("path", "embedded", "samples")}

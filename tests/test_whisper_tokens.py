@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k2d_hf.errors import K2DError
-from k2d_hf.whisper_tokens import (
+from k2d_hf.models.whisper_tokens import (
     IGNORED,
     MAX_PROMPT_TOKENS,
     LabelEncoder,

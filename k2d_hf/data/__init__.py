@@ -1,1 +1,1 @@
-"""What stages hand to each other: chunks, their columns, and the sound that belongs to each (K2D, all stages)."""
+"""Recordings and chunks: where they come from, their schema, their identity, what was really said in them."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from k2d_hf.data.sample_values import float_samples
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.sample_values import float_samples
-from k2d_hf.wording import quoted
+from k2d_hf.formatting import quoted
 
 
 @dataclass(frozen=True)

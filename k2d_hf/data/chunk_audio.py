@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from k2d_hf.content_keys import content_key, digest_of
+from k2d_hf.audio.reader import AudioError, audio_duration, decode_audio, decoded_duration, read_audio
 from k2d_hf.data.audio_values import Samples, SoundBytes, sound_in
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import AudioError, audio_duration, decode_audio, decoded_duration, read_audio
-from k2d_hf.paths import name_of
+from k2d_hf.files.content_keys import content_key, digest_of
+from k2d_hf.files.paths import name_of
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.parquet_folders import load_parquet
-from k2d_hf.paths import is_folder, joined
-from k2d_hf.storage import exists
+from k2d_hf.files.parquet_folders import load_parquet
+from k2d_hf.files.paths import is_folder, joined
+from k2d_hf.files.storage import exists
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from k2d_hf.audio.reader import AudioError
 from k2d_hf.data.audio_values import undecoded
 from k2d_hf.data.chunk_audio import chunk_seconds
-from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import AudioError
-from k2d_hf.labelling.chunking import exceeds
-from k2d_hf.labelling.recording_rows import (
+from k2d_hf.data.chunking import exceeds
+from k2d_hf.data.recording_rows import (
     LANGUAGE_COLUMN,
     MORE_LANGUAGE_COLUMNS,
     MORE_REFERENCE_COLUMNS,
     PATH_COLUMNS,
     REFERENCE_COLUMNS,
 )
-from k2d_hf.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.errors import K2DError
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
 
 TEXT_COLUMNS = ("text", *REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS)
 LONGER, NO_TEXT = f"longer than {CHUNK_SECONDS:g} s", "without text"

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from k2d_hf.checkpoints.sources import ADAPTER, ADAPTER_BASE
-from k2d_hf.checkpoints.student_folder import save_student
-from k2d_hf.distillation.parties import base_whisper
-from k2d_hf.folders import write_folder
+from k2d_hf.distillation.models import base_whisper
+from k2d_hf.files.folders import write_folder
+from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE
+from k2d_hf.models.student_folder import save_student
 
 BASE = "base"  # the folder of a student that was made in memory, in that of the training's results
 

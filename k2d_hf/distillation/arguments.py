@@ -13,8 +13,8 @@ from k2d_hf.distillation.measures import GREATER_IS_BETTER, known_metric
 from k2d_hf.distillation.ranges import check_ranges
 from k2d_hf.distillation.settings import CHUNK_WEIGHTINGS, TASKS, DistillationSettings
 from k2d_hf.errors import K2DError
-from k2d_hf.languages import checked_language
-from k2d_hf.settings import documented
+from k2d_hf.files.settings import documented
+from k2d_hf.models.languages import checked_language
 
 
 @partial(documented, besides=Seq2SeqTrainingArguments)

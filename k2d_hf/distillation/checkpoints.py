@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from k2d_hf.storage import NO_ROOM, flush_folder, no_room, write_whole
+from k2d_hf.files.storage import NO_ROOM, flush_folder, no_room, write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, WhisperProcessor, set_seed
 
-from k2d_hf.checkpoints import load_whisper
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.collator import K2DDataCollator
+from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.measures import GENERATED, known_metric
 from k2d_hf.distillation.sharding import loading_whole
 from k2d_hf.errors import K2DError
+from k2d_hf.models import load_whisper
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.collator import K2DDataCollator
-from k2d_hf.distillation.loading import LoadingTrainer
+from k2d_hf.distillation.batches.collator import K2DDataCollator
+from k2d_hf.distillation.batches.loading import LoadingTrainer
+from k2d_hf.distillation.batches.rows import check_prepared, check_usable, training_rows
+from k2d_hf.distillation.batches.streams import evaluation_stream, is_stream
+from k2d_hf.distillation.batches.target_columns import targets_for_loss
 from k2d_hf.distillation.measures import RunningSums
-from k2d_hf.distillation.parties import base_whisper
-from k2d_hf.distillation.rows import check_prepared, check_usable, training_rows
-from k2d_hf.distillation.streams import evaluation_stream, is_stream
-from k2d_hf.distillation.target_columns import targets_for_loss
-from k2d_hf.whisper_tokens import IGNORED
+from k2d_hf.distillation.models import base_whisper
+from k2d_hf.models.whisper_tokens import IGNORED
 
 
 class EvaluatingTrainer(LoadingTrainer):

@@ -11,8 +11,8 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import EvalPrediction, WhisperProcessor
 
-from k2d_hf.distillation.losses import LossSums
-from k2d_hf.whisper_tokens import token_id
+from k2d_hf.distillation.loss.losses import LossSums
+from k2d_hf.models.whisper_tokens import token_id
 
 PARTS = ("total", "ce", "kl", "auxiliary_kl", "agreement", "encoder_mse")
 GENERATED = ("mer",)

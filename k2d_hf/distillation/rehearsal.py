@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.wording import message_of
+from k2d_hf.formatting import message_of
 
 # Of what only a GPU or several processes can do: a machine that lacks them can rehearse the rest.
 ANYWHERE: Mapping[str, Any] = {

@@ -1,7 +1,7 @@
 """The settings of distillation that are our own: the loss (K2D, stage 3), and what a label looks like to the student.
 
 Apart from the Trainer's, and without torch, so that `k2d distil --help` can show them at once. What a change of one
-costs is declared with it: as elsewhere (`k2d_hf.settings.deciding`), one of which nothing is said decides everything.
+costs is declared with it: as elsewhere (`files.settings.deciding`), one of which nothing is said decides everything.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from k2d_hf.settings import documented
+from k2d_hf.files.settings import documented
 
 CHUNK_WEIGHTINGS = ("hard", "soft")
 TASKS = ("transcribe", "translate")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from k2d_hf.distillation.losses import LossSums
-from k2d_hf.distillation.parties import base_whisper, encode, with_adapters
+from k2d_hf.distillation.loss.losses import LossSums
+from k2d_hf.distillation.models import base_whisper, encode, with_adapters
 from k2d_hf.errors import K2DError
 
 _EMPTY_BUT_FOR_ONE = "FSDP_CPU_RAM_EFFICIENT_LOADING"

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, WhisperForConditionalGeneration, WhisperProcessor, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from k2d_hf.checkpoints.generation import complete_generation_config
-from k2d_hf.checkpoints.student_folder import rewrite_config, saving_whole_processor
 from k2d_hf.distillation.adapter_base import AdapterBase
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.collator import EpochToData, default_collator
+from k2d_hf.distillation.batches.collator import EpochToData, default_collator
+from k2d_hf.distillation.batches.rows import check_targets, language_of
+from k2d_hf.distillation.batches.streams import ChunkStream, chunk_stream, described, is_stream
+from k2d_hf.distillation.batches.target_columns import check_embedding, has_targets, kind_of
 from k2d_hf.distillation.construction import (
     FreshStudents,
     check_arguments,
@@ -30,8 +31,7 @@ from k2d_hf.distillation.construction import (
     warn_of_slow_bf16,
 )
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
-from k2d_hf.distillation.kept_states import keep_encoder_states, states_in_step
-from k2d_hf.distillation.losses import (
+from k2d_hf.distillation.loss.losses import (
     Head,
     LossSums,
     LossWeights,
@@ -40,7 +40,7 @@ from k2d_hf.distillation.losses import (
     with_encoder_distance,
 )
 from k2d_hf.distillation.measures import MixedErrorRateMetric, RunningSums
-from k2d_hf.distillation.parties import (
+from k2d_hf.distillation.models import (
     base_whisper,
     check_encoders,
     encode,
@@ -53,14 +53,14 @@ from k2d_hf.distillation.parties import (
     student_hidden,
     with_adapters,
 )
-from k2d_hf.distillation.rows import check_targets, language_of
 from k2d_hf.distillation.sharding import check_loaded, loading_whole, prepare_sharding, sums_in_forward
-from k2d_hf.distillation.streams import ChunkStream, chunk_stream, described, is_stream
-from k2d_hf.distillation.student import set_language
-from k2d_hf.distillation.target_columns import check_embedding, has_targets, kind_of
+from k2d_hf.distillation.targets.encoder_cache import keep_encoder_states, states_in_step
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
-from k2d_hf.whisper_tokens import IGNORED
+from k2d_hf.models.generation import complete_generation_config
+from k2d_hf.models.student import set_language
+from k2d_hf.models.student_folder import rewrite_config, saving_whole_processor
+from k2d_hf.models.whisper_tokens import IGNORED
+from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -75,7 +75,7 @@ class K2DTrainer(EvaluatingTrainer):
     """Distils a student from a teacher on validated pseudo-labels.
 
     A `Seq2SeqTrainer` that adds the loss: cross-entropy on the labels, KL from the teacher, KL from the auxiliary,
-    weights of chunks (see `k2d_hf.distillation.losses`). Processor, collator and metric have defaults. Where the
+    weights of chunks (see `k2d_hf.distillation.loss.losses`). Processor, collator and metric have defaults. Where the
     student's encoder is frozen and equals the teacher's, weight by weight, it runs once for both. Under FSDP the
     student is sharded; teacher and auxiliary, which are frozen, are whole in every process.
 
@@ -204,7 +204,7 @@ class K2DTrainer(EvaluatingTrainer):
         if self.shares_encoder and isinstance(teacher_model, (str, Path)):
             self.teacher.model.encoder = base.get_encoder()  # the teacher's own copy would only take memory
         self.add_callback(EpochToData(lambda: self.data_collator))
-        from k2d_hf.publishing.card_callback import ModelCardCallback  # a later part of the package
+        from k2d_hf.distillation.card_callback import ModelCardCallback  # a later part of the package
 
         self.card = ModelCardCallback(self, teacher=teacher_model, auxiliary=auxiliary_model, train_dataset=chunks)
         self.add_callback(self.card)

@@ -16,9 +16,9 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.bootstrap import interval, resampled_rates
 from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_whole, of_recordings, ordered
 from k2d_hf.evaluation.timing import MEASUREMENT, speed_up, timed_together
+from k2d_hf.formatting import named
 from k2d_hf.scoring.error_rates import count_errors
 from k2d_hf.scoring.text import mixed_tokens
-from k2d_hf.wording import named
 
 FEW_RECORDINGS = 20  # with fewer, percentiles of the bootstrap are known to be too narrow
 SEEDS = ("seed", "data_seed")

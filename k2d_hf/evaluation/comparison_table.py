@@ -8,7 +8,7 @@ from pathlib import Path
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.comparison import ComparedRow, Comparison
-from k2d_hf.screen import ENDLESS, Screen, aligned
+from k2d_hf.terminal.screen import ENDLESS, Screen, aligned
 
 HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "speed-up", "MER, relative")
 

@@ -15,30 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.data.chunking import Segment, join_texts
+from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import nothing_to_measure
 from k2d_hf.evaluation.names import recording_names
 from k2d_hf.evaluation.timing import new_measurement, transcribe_in_turns
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
-from k2d_hf.labelling.chunking import Segment, join_texts
-from k2d_hf.labelling.recording_rows import span_fields, span_of
 from k2d_hf.labelling.teacher import UNKNOWN_LANGUAGE
-from k2d_hf.labelling.transcribers import (
-    DecodingOptions,
-    Runtime,
-    Transcriber,
-    Transcript,
-    open_transcriber,
-    temperatures,
-)
-from k2d_hf.labelling.transformers_engine import TransformersTranscriber
-from k2d_hf.languages import is_language, language_of_row
-from k2d_hf.progress import progress_bar
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.models.languages import is_language, language_of_row
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, language_code
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
+from k2d_hf.terminal.progress import progress_bar
+from k2d_hf.transcription.engines import open_transcriber
+from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcriber, Transcript, temperatures
+from k2d_hf.transcription.transformers_engine import TransformersTranscriber
 from k2d_hf.validation.distance import is_looping
-from k2d_hf.whisper_tokens import CHUNK_SECONDS, language_code
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.cache import JOINED, keep_in_cache
-from k2d_hf.content_keys import content_key
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.data.chunking import join_texts
+from k2d_hf.data.recording_rows import span_fields, span_of
+from k2d_hf.data.recordings import COLUMNS, advice_on_references, load_recordings
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, read_audio
-from k2d_hf.labelling.chunking import join_texts
-from k2d_hf.labelling.recording_rows import span_fields, span_of
-from k2d_hf.labelling.recordings import COLUMNS, advice_on_references, load_recordings
-from k2d_hf.languages import language_of_row
+from k2d_hf.files.cache import JOINED, keep_in_cache
+from k2d_hf.files.content_keys import content_key
+from k2d_hf.formatting import named
+from k2d_hf.models.languages import language_of_row
 from k2d_hf.scoring.text import mixed_tokens
-from k2d_hf.wording import named
 
 if TYPE_CHECKING:
     from datasets import Dataset

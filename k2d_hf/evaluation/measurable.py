@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from k2d_hf.audio.reader import AudioError, audio_duration, span_within
+from k2d_hf.data.recording_rows import span_of
+from k2d_hf.data.recordings import advice_on_references
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import AudioError, audio_duration, span_within
-from k2d_hf.labelling.recording_rows import span_of
-from k2d_hf.labelling.recordings import advice_on_references
 from k2d_hf.scoring.text import mixed_tokens
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from k2d_hf.data.recording_rows import span_of
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.recording_rows import span_of
+from k2d_hf.formatting import named, quoted
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
-from k2d_hf.wording import named, quoted
 
 _HEARD = ("engine", "language", "beam_size")  # figures that say how a model was decoded
 _LISTED = 5  # recordings that an error names

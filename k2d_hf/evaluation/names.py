@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from k2d_hf.cache import name_of_kept
+from k2d_hf.files.cache import name_of_kept
 
 
 def recording_names(paths: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.scoring.insertions import insertions_text
-from k2d_hf.screen import ENDLESS, Screen, aligned, columns_of
+from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, columns_of
 
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
 WIDTH = 80  # of a terminal, where none is known

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from k2d_hf.labelling.transcribers import Transcriber, Transcript
+    from k2d_hf.transcription.transcribers import Transcriber, Transcript
 
 MEASUREMENT = "measurement"  # of an evaluation's figures: which models were timed together, when and where
 

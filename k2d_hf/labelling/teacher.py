@@ -11,12 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.arrow import dataset_of
-from k2d_hf.content_keys import content_key
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
-from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
-from k2d_hf.labelling.chunking import (
+from k2d_hf.data.chunking import (
     LEAST_LISTED,
     PASSED_OVER,
     PASSED_OVER_INSIDE,
@@ -28,14 +25,18 @@ from k2d_hf.labelling.chunking import (
     pack_segments,
     sound_segments,
 )
-from k2d_hf.labelling.recording_rows import span_fields, span_of
-from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
-from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber, temperatures
-from k2d_hf.labelling.worker import Work
-from k2d_hf.languages import checked_language, language_of_row
-from k2d_hf.progress import length_of, progress_bar
-from k2d_hf.shards import NO_SPEECH, Failure, Shard, Values, shards_of
-from k2d_hf.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.data.recording_rows import span_fields, span_of
+from k2d_hf.errors import K2DError
+from k2d_hf.files.arrow import dataset_of
+from k2d_hf.files.content_keys import content_key
+from k2d_hf.files.shards import NO_SPEECH, Failure, Shard, Values, shards_of
+from k2d_hf.models.languages import checked_language, language_of_row
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.terminal.progress import length_of, progress_bar
+from k2d_hf.transcription.engines import OnDemand
+from k2d_hf.transcription.spreading import WorkersOptions, finished_shards
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber, temperatures
+from k2d_hf.transcription.worker import Work
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from enum import Enum
 from importlib import metadata
 from typing import Any
 
-from k2d_hf.labelling.audio import ADVICE
+from k2d_hf.audio.reader import ADVICE
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
 from k2d_hf.validation.judges import is_judged

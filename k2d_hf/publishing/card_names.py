@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import yaml
 
-from k2d_hf.checkpoints import Checkpoint
+from k2d_hf.models import Checkpoint
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_ID = re.compile(rf"({_PART}/{_PART})(@\S+)?")

@@ -12,7 +12,6 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from k2d_hf.console import minutes
 from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, table_rows
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
@@ -29,6 +28,7 @@ from k2d_hf.publishing.card_use import (
 )
 from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.publishing.opened_with import opened_with
+from k2d_hf.terminal.console import minutes
 
 SHOWN_LOGS = 8
 LOGGED = {

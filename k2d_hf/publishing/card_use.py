@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.console import minutes
-from k2d_hf.labelling.decoding import arguments_of_faster_whisper, arguments_of_pipeline, carried_decoding
+from k2d_hf.terminal.console import minutes
+from k2d_hf.transcription.decoding import arguments_of_faster_whisper, arguments_of_pipeline, carried_decoding
 
 if TYPE_CHECKING:
-    from k2d_hf.labelling.transcribers import DecodingOptions
+    from k2d_hf.transcription.transcribers import DecodingOptions
 
 HERE = "  # this folder, or the model's id on the Hub"
 AS_EVALUATED = (

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.checkpoints.fingerprints import file_sha256
 from k2d_hf.errors import K2DError
-from k2d_hf.publishing import patience
-from k2d_hf.publishing.patience import limited_waiting, patiently, told
+from k2d_hf.models.fingerprints import file_sha256
+from k2d_hf.publishing import retry as patience
+from k2d_hf.publishing.retry import limited_waiting, patiently, told
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:

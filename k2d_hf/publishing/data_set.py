@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
-from k2d_hf.console import minutes
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError
 from k2d_hf.data.chunk_audio import read_chunk
 from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
 from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError
+from k2d_hf.files.paths import name_of
 from k2d_hf.labelling.teacher import chunk_features
-from k2d_hf.paths import name_of
 from k2d_hf.publishing.data_card import render_data_card
+from k2d_hf.terminal.console import minutes
 from k2d_hf.validation.auxiliary import validation_features
 
 if TYPE_CHECKING:

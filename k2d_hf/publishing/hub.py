@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from k2d_hf.checkpoints.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
 from k2d_hf.errors import K2DError
-from k2d_hf.extras import install_hint
-from k2d_hf.publishing import patience
+from k2d_hf.files.extras import install_hint
+from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
+from k2d_hf.publishing import retry as patience
 from k2d_hf.publishing.card_use import Place, is_ours, turned_to
 from k2d_hf.publishing.commits import Destination, PushResult, check_for_token, push_files, will_hold
-from k2d_hf.publishing.patience import limited_waiting, patiently, status_of, told
+from k2d_hf.publishing.retry import limited_waiting, patiently, status_of, told
 from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, completed, is_stale, student_files
 from k2d_hf.version import __version__
 
@@ -70,7 +70,7 @@ def push_student(
     with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
         files = completed(Path(folder), files, Path(temporary))
         if ctranslate2:
-            from k2d_hf.checkpoints.conversion import export_ctranslate2
+            from k2d_hf.models.conversion import export_ctranslate2
 
             exported = export_ctranslate2(folder, Path(temporary) / "ctranslate2")
             files |= {f"{CTRANSLATE2}{file.name}": file for file in sorted(exported.iterdir())}

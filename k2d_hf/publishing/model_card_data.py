@@ -14,9 +14,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
-from k2d_hf.labelling.decoding import NOT_EVALUATED
-from k2d_hf.labelling.transcribers import DecodingOptions
 from k2d_hf.publishing.card_names import hub_id, hub_languages, licence_fields, one_line
+from k2d_hf.transcription.decoding import NOT_EVALUATED
+from k2d_hf.transcription.transcribers import DecodingOptions
 
 TAGS = ("k2d", "knowledge-distillation", "code-switching", "whisper")
 TASK = "automatic-speech-recognition"

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from k2d_hf.checkpoints.sources import WEIGHTS_INDEX, checkpoint_gap, weight_files
-from k2d_hf.checkpoints.student_folder import NESTED, PROCESSOR, SETTINGS, complete_student, is_complete
 from k2d_hf.errors import K2DError
+from k2d_hf.models.checkpoint import WEIGHTS_INDEX, checkpoint_gap, weight_files
+from k2d_hf.models.student_folder import NESTED, PROCESSOR, SETTINGS, complete_student, is_complete
 
 CTRANSLATE2 = "ctranslate2/"  # the folder of the repository that holds that format
 CARD = "README.md"

@@ -95,7 +95,7 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
 
 
 def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> ChunkFact:
-    from k2d_hf.validation.references import label_error_rate
+    from k2d_hf.data.references import label_error_rate
 
     source: dict[str, Any] = {name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row}
     reference = said.of(row)
@@ -117,13 +117,13 @@ class _References:
     """What was said in chunks, where a manifest tells."""
 
     def __init__(self, path: str | Path | None, recordings: list[str]) -> None:
-        from k2d_hf.validation.references import references_of
+        from k2d_hf.data.references import references_of
 
         self.segments: dict[str, Any] = {} if path is None else references_of(path, recordings)
 
     def of(self, row: dict[str, Any]) -> str | None:
         """The reference of a chunk; None where its recording has none."""
-        from k2d_hf.validation.references import chunk_reference
+        from k2d_hf.data.references import chunk_reference
 
         segments = self.segments.get(row["recording"])
         return None if segments is None else chunk_reference(segments, row["start"], row["duration"])

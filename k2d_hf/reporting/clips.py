@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
+from k2d_hf.data.recording_rows import span_of
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.recording_rows import span_of
-from k2d_hf.plain_yaml import load_yaml
+from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
 from k2d_hf.reporting.facts import RecordingFact, RunFacts
 from k2d_hf.reporting.names import short_names, span_label
@@ -92,7 +92,7 @@ def _demands(validation: dict[str, Any]) -> list[str]:
 
 def _references_of_recipe(recipe: dict[str, Any], recordings: list[str]) -> tuple[str | None, str | None]:
     """The manifest that the recipe names, or why it cannot be used: since the run it may have moved."""
-    from k2d_hf.validation.references import references_of
+    from k2d_hf.data.references import references_of
 
     path = recipe.get("references")
     if not isinstance(path, str) or not recordings:
@@ -108,7 +108,7 @@ def _calibration(
     validated: Path, table: ChunkTable, references: str | Path | None, metric: Any
 ) -> tuple[Any, str | None]:
     """The curves over alpha, or why there are none. References that are wrong are the user's to mend."""
-    from k2d_hf.stages.calibration import calibrate
+    from k2d_hf.validation.calibrate import calibrate
     from k2d_hf.validation.calibration import THRESHOLD_METRICS
 
     if not len(table.distances):

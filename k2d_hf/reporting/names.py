@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from k2d_hf.labelling.recording_rows import span_fields
+from k2d_hf.data.recording_rows import span_fields
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.extras import install_hint
+from k2d_hf.files.extras import install_hint
 from k2d_hf.reporting.facts import RunFacts
 
 SIZE = (4.7, 2.9)  # inches: small, so that text is readable where the page is as wide as a phone

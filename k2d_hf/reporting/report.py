@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.audio.reader import read_audio
 from k2d_hf.data.chunk_audio import read_chunk
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
+from k2d_hf.files.storage import write_whole
+from k2d_hf.formatting import message_of
 from k2d_hf.reporting.clips import Clip, ClipMaker
 from k2d_hf.reporting.facts import ChunkFact, RecordingFact
 from k2d_hf.reporting.gathering import gather
@@ -19,8 +21,6 @@ from k2d_hf.reporting.names import counted, length
 from k2d_hf.reporting.page import Clips, Page, render_page
 from k2d_hf.reporting.plots import draw_plots
 from k2d_hf.reporting.student import heard_by_student, student_of
-from k2d_hf.storage import write_whole
-from k2d_hf.wording import message_of
 
 if TYPE_CHECKING:
     from k2d_hf.validation.calibration_report import Calibration
@@ -115,7 +115,7 @@ def _chunk(chunk: ChunkFact, maker: ClipMaker) -> Clip:
 
 
 def _recording(recording: RecordingFact, maker: ClipMaker) -> Clip:
-    from k2d_hf.labelling.audio import AudioError, audio_duration, span_within
+    from k2d_hf.audio.reader import AudioError, audio_duration, span_within
 
     start, duration = recording.span
     try:

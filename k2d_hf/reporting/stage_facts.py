@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from k2d_hf.data.chunking import PASSED_OVER, PASSED_OVER_INSIDE
 from k2d_hf.evaluation.table import millions
-from k2d_hf.labelling.chunking import PASSED_OVER, PASSED_OVER_INSIDE
 from k2d_hf.reporting.chunks import KEPT, ChunkTable
 from k2d_hf.reporting.facts import StageFact
 from k2d_hf.reporting.names import counted, length

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.files.resuming import key_of, unfinished
+from k2d_hf.models.fingerprints import checkpoint_fingerprint
 from k2d_hf.reporting.facts import ChunkFact
-from k2d_hf.resuming import key_of, unfinished
 
 
 def student_of(directory: Path) -> Path | None:

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.extras import install_hint
+from k2d_hf.files.extras import install_hint
 from k2d_hf.scoring.text import is_han, is_unspaced
 
 _HAN_VOICE = "cmn"

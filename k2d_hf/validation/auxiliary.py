@@ -10,19 +10,20 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.arrow import dataset_of
-from k2d_hf.content_keys import content_key
 from k2d_hf.data.chunk_audio import chunk_key, read_chunk
 from k2d_hf.data.chunk_schema import SOUND, VALIDATION, VERDICT, columns_for, features_of_writer
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.spreading import WorkersOptions, finished_shards
+from k2d_hf.files.arrow import dataset_of
+from k2d_hf.files.content_keys import content_key
+from k2d_hf.files.shards import Shard, Values, shards_of
 from k2d_hf.labelling.teacher import TIME_LIMIT
-from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand, Transcriber
-from k2d_hf.labelling.worker import Work
-from k2d_hf.languages import language_code
-from k2d_hf.progress import length_of, progress_bar
-from k2d_hf.shards import Shard, Values, shards_of
+from k2d_hf.models.languages import language_code
+from k2d_hf.terminal.progress import length_of, progress_bar
+from k2d_hf.transcription.engines import OnDemand
+from k2d_hf.transcription.spreading import WorkersOptions, finished_shards
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber
+from k2d_hf.transcription.worker import Work
 from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
 from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
 from k2d_hf.validation.kept_share import ValidationReport

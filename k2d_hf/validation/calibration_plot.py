@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.extras import install_hint
+from k2d_hf.files.extras import install_hint
 from k2d_hf.validation.calibration import THRESHOLD_METRICS
 from k2d_hf.validation.calibration_report import Calibration
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from k2d_hf.screen import ENDLESS, Screen, aligned
+from k2d_hf.terminal.screen import ENDLESS, Screen, aligned
 from k2d_hf.validation.calibration import (
     BAD_MER,
     COARSE_ALPHAS,

@@ -14,7 +14,7 @@ from itertools import islice, starmap
 from multiprocessing import get_context
 
 from k2d_hf.errors import K2DError
-from k2d_hf.processes import available_cores
+from k2d_hf.files.processes import available_cores
 from k2d_hf.validation.distance import LabelComparison, compare_labels
 
 BATCH_PAIRS = 256  # some 30 ms of work, next to which sending texts and numbers to and fro is nothing

@@ -11,8 +11,8 @@ from typing import Any
 
 import regex
 
+from k2d_hf.models.whisper_tokens import TIMESTAMP_SECONDS
 from k2d_hf.scoring.text import mixed_runs, split_runs
-from k2d_hf.whisper_tokens import TIMESTAMP_SECONDS
 
 SYLLABLES_OF_A_WORD = 2  # or of a number: 15 Han characters a second are as many syllables as 7.5 words
 _ONE_CHARACTER = regex.compile(r"\X")

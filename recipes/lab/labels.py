@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from k2d_hf.stages.calibration import validated_labels
+from k2d_hf.validation.calibrate import validated_labels
 from k2d_hf.validation.calibration import BAD_MER, ValidatedLabels, metric_distances
 from k2d_hf.validation.distance import METRICS
 

@@ -23,13 +23,13 @@ from torch import nn
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from k2d_hf import K2DTrainer, K2DTrainingArguments, create_student
-from k2d_hf.checkpoints import load_whisper, resolve_checkpoint
-from k2d_hf.checkpoints.adapters import WEIGHTS, read_adapter, save_adapter
-from k2d_hf.distillation.collator import K2DDataCollator
-from k2d_hf.distillation.student import keep_neurons
-from k2d_hf.labelling.chunking import chunk_rows, pack_segments
-from k2d_hf.recipe import load_recipe
-from k2d_hf.validation.references import read_references
+from k2d_hf.data.chunking import chunk_rows, pack_segments
+from k2d_hf.data.references import read_references
+from k2d_hf.distillation.batches.collator import K2DDataCollator
+from k2d_hf.models import load_whisper, resolve_checkpoint
+from k2d_hf.models.adapters import WEIGHTS, read_adapter, save_adapter
+from k2d_hf.models.parts import keep_neurons
+from k2d_hf.pipeline.recipe import load_recipe
 
 HERE = Path(__file__).parent
 NAME = "k2d-quickstart-auxiliary"

@@ -13,7 +13,7 @@ from scripted_whisper import write_scripted_whisper
 
 from changed.results import results_of
 from k2d_hf import load_recipe, run_recipe
-from k2d_hf.console import Console
+from k2d_hf.terminal.console import Console
 
 RECIPE = """
 name: tiny

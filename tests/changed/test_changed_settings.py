@@ -11,21 +11,21 @@ import pytest
 
 from changed.results import differences, results_of
 from changed.values import CHANGES, GPU, PROCESSES, REFUSED, TRAINING, fields_of_a_recipe
-from k2d_hf.checkpoints import resolve_checkpoint
+from k2d_hf.distillation.card_callback import told_arguments
 from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.distillation.settings import TRAINER_WITHOUT_EFFECT, DistillationSettings
 from k2d_hf.errors import K2DError
-from k2d_hf.preflight import measured_recordings, recordings_of
-from k2d_hf.publishing.card_callback import told_arguments
+from k2d_hf.files.settings import hints_of, section_of
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.pipeline.preflight import measured_recordings, recordings_of
+from k2d_hf.pipeline.recipe import Recipe
+from k2d_hf.pipeline.run import planned_stages
+from k2d_hf.pipeline.stage_keys import KnownRun
+from k2d_hf.pipeline.stages.card import gather_facts
+from k2d_hf.pipeline.stages.distillation import training_arguments
+from k2d_hf.pipeline.stages.files import shards_of_stage
 from k2d_hf.publishing.card_facts import LOSS
 from k2d_hf.publishing.card_rendering import render_card
-from k2d_hf.publishing.model_card import gather_facts
-from k2d_hf.recipe import Recipe
-from k2d_hf.runner import planned_stages
-from k2d_hf.settings import hints_of, section_of
-from k2d_hf.stage_keys import KnownRun
-from k2d_hf.stages.distillation import training_arguments
-from k2d_hf.stages.files import shards_of_stage
 
 ALL = os.environ.get("K2D_CHANGED") == "all"
 IN_SHORT = (
@@ -164,7 +164,7 @@ def test_what_the_free_disk_holds_decides_time_alone(workplace, again, monkeypat
     names = ("timestamp_probability", "previous_text_probability", "temperature", "task")
     changed = [*(one for name in names for one in TRAINING[name].sets), "evaluation=null"]
     assert workplace.run(again, *changed) == ["targets", "distil", "card"]
-    monkeypatch.setattr("k2d_hf.distillation.encoder_states.SHARE_OF_DISK", 0.0)
+    monkeypatch.setattr("k2d_hf.distillation.targets.encoder_states.SHARE_OF_DISK", 0.0)
     assert differences(results_of(again), workplace.fresh(*changed, after=again)) == []
 
 
@@ -175,10 +175,10 @@ def stop(*_):
 @pytest.mark.parametrize("shares", [(0.5, 0.0), *([(0.0, 0.5)] if ALL else [])], ids=["less", "more"][: 1 + ALL])
 def test_targets_that_were_interrupted_go_on_whatever_room_there_is(workplace, again, monkeypatch, shares):
     changed = ("targets.shard_size=1", "distil.task=translate", "evaluation=null")
-    monkeypatch.setattr("k2d_hf.distillation.encoder_states.SHARE_OF_DISK", shares[0])
+    monkeypatch.setattr("k2d_hf.distillation.targets.encoder_states.SHARE_OF_DISK", shares[0])
     with monkeypatch.context() as interrupted:
-        interrupted.setattr("k2d_hf.stages.distillation.join_files", stop)
+        interrupted.setattr("k2d_hf.pipeline.stages.distillation.join_files", stop)
         with pytest.raises(K2DError, match="stopped here"):
             workplace.run(again, *changed)
-    monkeypatch.setattr("k2d_hf.distillation.encoder_states.SHARE_OF_DISK", shares[1])
+    monkeypatch.setattr("k2d_hf.distillation.targets.encoder_states.SHARE_OF_DISK", shares[1])
     assert workplace.run(again, *changed) == ["targets", "distil", "card"]

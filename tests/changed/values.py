@@ -7,8 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from k2d_hf import K2DTrainingArguments
-from k2d_hf.recipe import MANAGED, Recipe
-from k2d_hf.settings import hints_of, section_of
+from k2d_hf.files.settings import hints_of, section_of
+from k2d_hf.pipeline.recipe import MANAGED, Recipe
 
 
 @dataclass(frozen=True)

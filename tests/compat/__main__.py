@@ -91,7 +91,7 @@ def make_student(folder: Path) -> None:
 
 
 def make_sounds(folder: Path) -> list[Path]:
-    from k2d_hf.labelling.audio import read_audio
+    from k2d_hf.audio.reader import read_audio
 
     sounds = []
     for start, end in SPANS:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from k2d_hf.distillation import blockwise_loss
+from k2d_hf.distillation.loss import blockwise as blockwise_loss
 from k2d_hf.distillation.trainer import K2DTrainer
 
 DEVICE = "elsewhere"

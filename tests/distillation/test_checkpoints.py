@@ -9,7 +9,7 @@ from full_disk import files_of_at_most
 from distillation.tiny_training import trainer_for
 from k2d_hf import K2DDataCollator, create_student
 from k2d_hf.distillation.checkpoints import RECORD, last_whole_checkpoint, mark_whole
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
 
 TIMES = ("_runtime", "_per_second")

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from k2d_hf import K2DDataCollator
-from k2d_hf.distillation.collator import chunk_weight
+from k2d_hf.audio.reader import read_audio
+from k2d_hf.distillation.batches.collator import chunk_weight
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
 
 END, SOT, ZH, TRANSCRIBE, PREVIOUS, PLAIN, ZERO = 50257, 50258, 50260, 50359, 50361, 50363, 50364
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from distillation.tiny_training import another
-from k2d_hf.distillation.encoder_states import EncoderStates, lack_of_disk, weights_digest
-from k2d_hf.distillation.parties import encode
+from k2d_hf.distillation.models import encode
+from k2d_hf.distillation.targets.encoder_states import EncoderStates, lack_of_disk, weights_digest
 from k2d_hf.errors import K2DError
 
 

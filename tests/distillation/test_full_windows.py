@@ -7,11 +7,11 @@ from datasets import Dataset
 
 from distillation.tiny_training import trainer_for
 from k2d_hf import create_student
-from k2d_hf.distillation.collator import K2DDataCollator
-from k2d_hf.distillation.rows import labels_fit, training_rows
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.data.chunking import Segment, chunk_rows, pack_segments
+from k2d_hf.distillation.batches.collator import K2DDataCollator
+from k2d_hf.distillation.batches.rows import labels_fit, training_rows
+from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments
 
 START, ZH, TRANSCRIBE = "<|startoftranscript|>", "<|zh|>", "<|transcribe|>"
 SECONDS = [(0.0, 9.0), (9.5, 19.0), (20.0, 29.0), (29.4, 39.0), (75.0, 80.0)]

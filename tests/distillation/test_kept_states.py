@@ -7,7 +7,7 @@ import torch
 
 from distillation.tiny_training import another, trainer_for
 from k2d_hf import create_student
-from k2d_hf.distillation import kept_states
+from k2d_hf.distillation.targets import encoder_cache as kept_states
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_more_steps_than_an_epoch_has_are_several_epochs(train, encoded):
 
 
 def test_where_the_disk_is_too_small_they_are_off_and_a_warning_says_so(train, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("k2d_hf.distillation.encoder_states.SHARE_OF_DISK", 0.0)
+    monkeypatch.setattr("k2d_hf.distillation.targets.encoder_states.SHARE_OF_DISK", 0.0)
     train()
     assert "so the encoder runs in every epoch: 8 chunks need 0.0 GB" in caplog.text
     assert list(tmp_path.rglob("*.npy")) == []
@@ -132,7 +132,7 @@ def test_where_the_disk_is_too_small_they_are_off_and_a_warning_says_so(train, t
 def test_states_that_are_there_need_no_room(train, encoded, monkeypatch):
     train()
     encoded.clear()
-    monkeypatch.setattr("k2d_hf.distillation.encoder_states.SHARE_OF_DISK", 0.0)
+    monkeypatch.setattr("k2d_hf.distillation.targets.encoder_states.SHARE_OF_DISK", 0.0)
     trainer = train()
     assert encoded == []
     assert trainer.data_collator.encoder_states is not None

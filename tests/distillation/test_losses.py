@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2d_hf.distillation.losses import Head, LossWeights, SoftTargets, distillation_loss
+from k2d_hf.distillation.loss.losses import Head, LossWeights, SoftTargets, distillation_loss
 from k2d_hf.errors import K2DError
 
 WEIGHTS = [
@@ -144,7 +144,7 @@ def test_frozen_hidden_states_leave_the_gradient_of_the_embedding():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_the_value_is_the_same_and_none_is_formed(mode, monkeypatch):
-    from k2d_hf.distillation import blockwise_loss
+    from k2d_hf.distillation.loss import blockwise as blockwise_loss
 
     case = Case()
     expected = case.loss().total.item()
@@ -157,7 +157,7 @@ def test_without_gradients_the_value_is_the_same_and_none_is_formed(mode, monkey
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_any_number_of_rows_in_cache_gives_the_formula(rows, monkeypatch):
-    from k2d_hf.distillation import blockwise_loss
+    from k2d_hf.distillation.loss import blockwise as blockwise_loss
 
     monkeypatch.setattr(blockwise_loss, "CACHED_LOGITS", rows * 17)
     case = Case()

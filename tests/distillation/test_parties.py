@@ -8,7 +8,7 @@ from peft import LoraConfig
 
 from distillation.tiny_training import another
 from k2d_hf import create_student
-from k2d_hf.distillation.parties import (
+from k2d_hf.distillation.models import (
     base_whisper,
     decode,
     encode,

@@ -15,7 +15,7 @@ from transformers import WhisperForConditionalGeneration
 
 from distillation.train_in_processes import SCENARIOS, train
 from k2d_hf import K2DDataCollator
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.targets.targets import add_soft_targets
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

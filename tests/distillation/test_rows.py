@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k2d_hf import K2DDataCollator
-from k2d_hf.distillation import rows as rows_module
-from k2d_hf.distillation.rows import language_of, training_rows
+from k2d_hf.distillation.batches import rows as rows_module
+from k2d_hf.distillation.batches.rows import language_of, training_rows
 from k2d_hf.errors import K2DError
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from distillation.tiny_training import trainer_for
 from k2d_hf import K2DDataCollator, create_student
-from k2d_hf.distillation.sampling import LengthGroupedSampler, grouped_order, label_parts
+from k2d_hf.distillation.batches.sampling import LengthGroupedSampler, grouped_order, label_parts
 
 
 @given(lengths=st.lists(st.integers(0, 448), max_size=300), batch_size=st.integers(1, 9), seed=st.integers(0, 9))

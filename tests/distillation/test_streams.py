@@ -8,8 +8,8 @@ from datasets import Dataset, load_dataset
 
 from distillation.tiny_training import another, trainer_for
 from k2d_hf import K2DDataCollator, create_student
-from k2d_hf.distillation.streams import ChunkStream
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.batches.streams import ChunkStream
+from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
 
 LONG = " word" * 460

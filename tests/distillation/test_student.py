@@ -10,8 +10,9 @@ from transformers import WhisperForConditionalGeneration
 
 from distillation.tiny_training import another
 from k2d_hf import create_student
-from k2d_hf.distillation.student import keep_neurons, layer_indices, set_language, spaced_layers
 from k2d_hf.errors import K2DError
+from k2d_hf.models.parts import keep_neurons, layer_indices, spaced_layers
+from k2d_hf.models.student import set_language
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from datasets import load_from_disk
 
 from distillation.tiny_training import another, log_probabilities, trainer_for
 from k2d_hf import K2DDataCollator, create_student
-from k2d_hf.distillation import earlier_targets as earlier_module
-from k2d_hf.distillation import targets as targets_module
-from k2d_hf.distillation.losses import Head
-from k2d_hf.distillation.target_columns import stored_targets, without_targets
-from k2d_hf.distillation.targets import add_soft_targets, top_tokens
+from k2d_hf.distillation.batches.target_columns import stored_targets, without_targets
+from k2d_hf.distillation.loss.losses import Head
+from k2d_hf.distillation.targets import reuse as earlier_module
+from k2d_hf.distillation.targets import targets as targets_module
+from k2d_hf.distillation.targets.targets import add_soft_targets, top_tokens
 from k2d_hf.errors import K2DError
 
 

@@ -12,11 +12,11 @@ from transformers import Seq2SeqTrainingArguments, TrainingArguments, WhisperFor
 
 from distillation.tiny_training import trainer_for
 from k2d_hf import K2DDataCollator, K2DTrainer, K2DTrainingArguments, create_student
-from k2d_hf.checkpoints import load_whisper
+from k2d_hf.audio.reader import read_audio
 from k2d_hf.distillation.measures import GREATER_IS_BETTER
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
+from k2d_hf.models import load_whisper
 
 SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
 WRITES = {"predict_with_generate": True, "generation_max_length": 12, "per_device_eval_batch_size": 2}

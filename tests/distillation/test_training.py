@@ -15,7 +15,7 @@ from transformers import (
 
 from distillation.tiny_training import plain_loss, trainer_for
 from k2d_hf import MixedErrorRate, create_student
-from k2d_hf.labelling.audio import read_audio
+from k2d_hf.audio.reader import read_audio
 
 SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
 

@@ -12,7 +12,7 @@ from datasets import Audio, Dataset, Value
 from distillation.tiny_training import trainer_for
 from k2d_hf import K2DDataCollator, create_student, load_recordings
 from k2d_hf.cli import main
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
 
 TEXTS = ("今天我們來看 attention", "這個 model", "所以 loss function 要怎麼設計呢", "然後呢")

@@ -10,11 +10,11 @@ from datasets import Dataset
 from scripted_transcriber import ScriptedTranscriber
 from scripted_whisper import write_scripted_whisper
 
+from k2d_hf.data.chunking import Segment
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model, looping_windows
-from k2d_hf.labelling.chunking import Segment
-from k2d_hf.labelling.recordings import load_recordings
-from k2d_hf.recipe import EvaluateSettings
+from k2d_hf.pipeline.recipe import EvaluateSettings
 
 # 9 + 6 tokens; two substitutions (個, model), one insertion (attention), one deletion (要)
 REFERENCES = {3.0: "我們用 GPU 來 train 一個 model", 4.0: "這個 attention 很重要"}

@@ -10,12 +10,12 @@ from datasets import Audio, Dataset
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf import load_recipe
-from k2d_hf.cache import name_of_kept
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.long_form import load_long_form
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
+from k2d_hf.files.cache import name_of_kept
 
 UTTERANCES = [  # session, value of its samples, seconds, text, language
     (7, 0.1, 1.0, "今天講 machine", "mixed"),

@@ -4,7 +4,7 @@ import pytest
 
 from k2d_hf.evaluation.table import COLUMNS, millions, render_table, table_rows
 from k2d_hf.evaluation.timing import speed_up
-from k2d_hf.screen import Screen
+from k2d_hf.terminal.screen import Screen
 
 TEACHER = {
     "mer": 0.2251, "zh_cer": 0.2, "en_wer": 0.305, "substitutions": 12, "deletions": 3, "insertions": 4,

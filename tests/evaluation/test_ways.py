@@ -10,13 +10,13 @@ import soundfile
 from conftest import WRITTEN
 from datasets import Dataset
 
-from k2d_hf.cache import keep_in_cache
-from k2d_hf.console import Console
 from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, text_difference
-from k2d_hf.labelling import transcribers
-from k2d_hf.recipe import EvaluateSettings
-from k2d_hf.stages import evaluate, local_checkpoint
+from k2d_hf.files.cache import keep_in_cache
+from k2d_hf.pipeline.recipe import EvaluateSettings
+from k2d_hf.pipeline.stages import evaluate, local_checkpoint
+from k2d_hf.terminal.console import Console
+from k2d_hf.transcription import engines
 
 BOTH = tuple(SETTINGS)
 
@@ -83,7 +83,7 @@ def test_what_was_measured_is_not_measured_again(measure, tmp_path):
 
 
 def test_a_way_that_this_machine_lacks_is_named_and_has_no_figures(measure, monkeypatch, caplog):
-    monkeypatch.setattr(transcribers, "default_engine", lambda: "transformers")
+    monkeypatch.setattr(engines, "default_engine", lambda: "transformers")
     assert list(measure()[1]) == [PIPELINE]
     assert "the student was not measured with faster-whisper: engine faster-whisper is not installed" in caplog.text
 

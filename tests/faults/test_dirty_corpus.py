@@ -10,7 +10,7 @@ from datasets import load_from_disk
 
 from faults.dirty_corpus import FILES, GOOD, ROWS, mutants, write_dirt, write_good
 from k2d_hf import load_recordings
-from k2d_hf.labelling.audio import ADVICE
+from k2d_hf.audio.reader import ADVICE
 
 REASONS = {*ADVICE, "no speech found", "not transcribed", "timed out", "listed twice"}
 MUTANTS = 40 if int(os.environ.get("K2D_FAULT_TRIALS", "1")) == 1 else 1000

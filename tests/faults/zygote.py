@@ -16,8 +16,18 @@ import time
 
 HEAVY = [
     *("torch", "transformers.models.whisper.modeling_whisper", "datasets", "pyarrow.parquet", "soundfile", "soxr"),
-    *("ctranslate2", "faster_whisper", "k2d_hf.verbs", "k2d_hf.distillation.trainer", "k2d_hf.distillation.student"),
-    *("k2d_hf.distillation.targets", "k2d_hf.labelling.faster_whisper_engine", "k2d_hf.labelling.transformers_engine"),
+    *(
+        "ctranslate2",
+        "faster_whisper",
+        "k2d_hf.pipeline.commands",
+        "k2d_hf.distillation.trainer",
+        "k2d_hf.models.student",
+    ),
+    *(
+        "k2d_hf.distillation.targets.targets",
+        "k2d_hf.transcription.faster_whisper_engine",
+        "k2d_hf.transcription.transformers_engine",
+    ),
     *("k2d_hf.labelling.teacher", "k2d_hf.validation.auxiliary", "k2d_hf.publishing.card_rendering"),
 ]
 POLL_SECONDS = 0.002

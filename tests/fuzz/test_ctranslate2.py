@@ -9,9 +9,9 @@ import shutil
 import numpy as np
 from hypothesis import strategies as st
 
-from k2d_hf.checkpoints.conversion import fill_checkpoint
-from k2d_hf.checkpoints.ctranslate2_file import read_ctranslate2
-from k2d_hf.checkpoints.ctranslate2_weights import transformers_weights, weight_shapes
+from k2d_hf.models.conversion import fill_checkpoint
+from k2d_hf.models.ctranslate2_file import read_ctranslate2
+from k2d_hf.models.ctranslate2_weights import transformers_weights, weight_shapes
 
 from .mutations import EXTREMES, TEXTS, VALUES, mutated_bytes, mutated_tree, one_of_these
 from .targets import bounded, fuzz, outcome, workspace

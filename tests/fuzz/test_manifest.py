@@ -9,7 +9,7 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.data.recordings import load_recordings
 
 from .mutations import TEXTS, VALUES, mutated_bytes, mutated_tree, one_of_these
 from .targets import bounded, fuzz, outcome, workspace

@@ -4,7 +4,7 @@ import math
 
 from hypothesis import strategies as st
 
-from k2d_hf.labelling.chunking import Segment, chunk_rows, coverage, pack_segments, sound_segments
+from k2d_hf.data.chunking import Segment, chunk_rows, coverage, pack_segments, sound_segments
 
 from .mutations import TEXTS
 from .targets import bounded, fuzz, outcome

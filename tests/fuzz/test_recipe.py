@@ -10,7 +10,7 @@ import yaml
 from hypothesis import strategies as st
 
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.recipe import Recipe, load_recipe
+from k2d_hf.pipeline.recipe import Recipe, load_recipe
 
 from .mutations import ANY_TEXT, NASTY_TEXTS, SCALARS, TEXTS, VALUES, mutated_bytes, mutated_tree, one_of_these
 from .targets import bounded, fuzz, outcome, workspace

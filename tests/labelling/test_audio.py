@@ -10,8 +10,8 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, audio_duration, read_audio
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, audio_duration, read_audio
 
 SECONDS = 6.3
 FORMATS = {  # extension: libsndfile's format and subtype, the rates it can hold

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2d_hf.labelling.background import prefetch, spread, stop_if_asked
+from k2d_hf.files.background import prefetch, spread, stop_if_asked
 
 SOON = 10  # seconds after which a test that waits for another thread has failed
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from tiny_whisper import make_tiny_whisper
 
-from k2d_hf.labelling.decoding import transformers_arguments
-from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand
-from k2d_hf.labelling.transformers_engine import TransformersTranscriber
+from k2d_hf.transcription.decoding import transformers_arguments
+from k2d_hf.transcription.engines import OnDemand
+from k2d_hf.transcription.transcribers import DecodingOptions
+from k2d_hf.transcription.transformers_engine import TransformersTranscriber
 
 NO_SPEECH = 50362
 ONCE = {"condition_on_previous_text": False, "temperatures": (0.0,)}

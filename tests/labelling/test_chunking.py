@@ -6,16 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k2d_hf.data.chunking import LeftOut, Segment, chunk_rows, exceeds, join_texts, pack_segments, sound_segments
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.chunking import (
-    LeftOut,
-    Segment,
-    chunk_rows,
-    exceeds,
-    join_texts,
-    pack_segments,
-    sound_segments,
-)
 
 
 @st.composite

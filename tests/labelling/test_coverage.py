@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_transcriber import ScriptedTranscriber
 
-from k2d_hf.labelling.chunking import (
+from k2d_hf.data.chunking import (
     LEAST_LISTED,
     PASSED_OVER,
     PASSED_OVER_INSIDE,

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from k2d_hf.labelling.decoding import (
+from k2d_hf.transcription.decoding import (
     CARRIED,
     FASTER_WHISPER_DEFAULTS,
     NOT_EVALUATED,
@@ -17,7 +17,8 @@ from k2d_hf.labelling.decoding import (
     carry_decoding,
     transformers_arguments,
 )
-from k2d_hf.labelling.transcribers import DecodingOptions, open_transcriber, temperatures
+from k2d_hf.transcription.engines import open_transcriber
+from k2d_hf.transcription.transcribers import DecodingOptions, temperatures
 
 LADDER = temperatures(fallback=True)
 

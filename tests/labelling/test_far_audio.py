@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from far_files import FarFileSystem, put
 
+from k2d_hf.audio import reader as reader
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, audio_duration, decode_audio, read_audio
 from k2d_hf.data.chunk_audio import read_chunk
-from k2d_hf.labelling import audio as reader
-from k2d_hf.labelling.audio import SAMPLE_RATE, AudioError, audio_duration, decode_audio, read_audio
 
 FORMATS = {
     "flac": ("FLAC", "PCM_16"),

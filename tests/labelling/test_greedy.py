@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from k2d_hf.labelling.greedy import decode_greedily
+from k2d_hf.transcription.greedy import decode_greedily
 
 START = {"zh": [50258, 50260, 50359, 50363], "en": [50258, 50259, 50359, 50363]}  # ... <|transcribe|><|notimestamps|>
 LANGUAGES = ["zh", "en", "en", "zh"]

@@ -10,10 +10,11 @@ import pytest
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling import guard
-from k2d_hf.labelling.guard import FAILURES_IN_A_ROW, Guard
-from k2d_hf.labelling.transcribers import DecodingOptions, OnDemand
-from k2d_hf.shards import Failure
+from k2d_hf.files.shards import Failure
+from k2d_hf.transcription import timeout as guard
+from k2d_hf.transcription.engines import OnDemand
+from k2d_hf.transcription.timeout import FAILURES_IN_A_ROW, Guard
+from k2d_hf.transcription.transcribers import DecodingOptions
 
 AUDIO = [np.zeros(16000 * seconds, np.float32) for seconds in range(1, 9)]
 
@@ -114,8 +115,9 @@ def test_an_interrupt_comes_through():
 HANGS = """
 import sys, threading, time
 import numpy as np
-from k2d_hf import cli, verbs
-from k2d_hf.labelling.guard import Guard
+from k2d_hf import cli
+from k2d_hf.pipeline import commands as verbs
+from k2d_hf.transcription.timeout import Guard
 
 class Model:
     def load(self): return self

@@ -15,10 +15,10 @@ from datasets import Audio, Dataset, load_from_disk
 from far_files import put
 from scripted_transcriber import ScriptedTranscriber
 
+from k2d_hf.audio.reader import ADVICE, AudioError, read_audio
 from k2d_hf.cli import main
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import ADVICE, AudioError, read_audio
-from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 
 SCRIPT = {7.0: [(0.0, 7.0, "七")], 3.0: [(0.0, 3.0, "三")]}

@@ -10,8 +10,8 @@ from scripted_whisper import write_scripted_whisper
 
 from k2d_hf import label_recordings, load_recordings, validate_labels
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.spreading import WorkersOptions
 from k2d_hf.labelling.teacher import LabellingReport
+from k2d_hf.transcription.spreading import WorkersOptions
 
 OPTIONS = {"language": "zh", "beam_size": 1, "batch_size": 2}
 
@@ -96,7 +96,7 @@ def test_what_is_finished_needs_no_cluster(corpus, tmp_path, monkeypatch):
     ],
 )
 def test_a_cluster_without_room_is_an_error(cluster, settings, message):
-    from k2d_hf.labelling.ray_cluster import room
+    from k2d_hf.transcription.ray_cluster import room
 
     with pytest.raises(K2DError, match=message):
         room(WorkersOptions("ray", **settings))
@@ -104,7 +104,7 @@ def test_a_cluster_without_room_is_an_error(cluster, settings, message):
 
 @pytest.mark.parametrize(("gpus", "asked", "said"), [(2, 0.0, 1), (2, 1.0, 0), (0, 0.0, 0)])
 def test_gpus_that_no_worker_asks_for_are_spoken_of(monkeypatch, caplog, gpus, asked, said):
-    from k2d_hf.labelling.ray_cluster import room
+    from k2d_hf.transcription.ray_cluster import room
 
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
     room(WorkersOptions("ray", worker_gpus=asked))

@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from datasets import Audio, ClassLabel, Dataset, DatasetDict
 
-from k2d_hf.cache import name_of_kept
+from k2d_hf.audio.reader import read_audio
+from k2d_hf.data.recording_rows import PATH_COLUMNS
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
-from k2d_hf.labelling.recording_rows import PATH_COLUMNS
-from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.files.cache import name_of_kept
 
 
 @pytest.fixture(autouse=True)
@@ -306,7 +306,7 @@ def test_a_data_set_that_cannot_be_used_says_why(data, words):
 
 def test_a_hub_id_that_cannot_be_had_says_how_to_give_a_local_path(tmp_path):
     # In a process of its own: being offline is a setting of the whole process.
-    code = "from k2d_hf.labelling.recordings import load_recordings; load_recordings('nobody/no-such-data')"
+    code = "from k2d_hf.data.recordings import load_recordings; load_recordings('nobody/no-such-data')"
     settings = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | settings, capture_output=True, text=True, timeout=60

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from datasets import Array2D, Dataset, Features, List, Value
 
+from k2d_hf.audio.reader import read_audio
+from k2d_hf.data.recordings import load_recordings
+from k2d_hf.data.sample_values import float_samples
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
-from k2d_hf.labelling.recordings import load_recordings
-from k2d_hf.labelling.sample_values import float_samples
 
 SOUND = 0.5 * np.sin(np.linspace(0, 60, 4000))
 TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float16", "float32", "float64"]

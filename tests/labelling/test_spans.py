@@ -9,18 +9,18 @@ import soundfile
 from datasets import Dataset
 from scripted_transcriber import ScriptedTranscriber
 
+from k2d_hf.audio.reader import AudioError, read_audio
+from k2d_hf.data.chunking import Segment
+from k2d_hf.data.recordings import load_recordings
+from k2d_hf.data.references import chunk_reference, read_references, references_of
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, ordered
-from k2d_hf.labelling.audio import AudioError, read_audio
-from k2d_hf.labelling.chunking import Segment
-from k2d_hf.labelling.recordings import load_recordings
 from k2d_hf.labelling.teacher import LabellingReport, label_recordings
-from k2d_hf.planning.data_facts import look_at_data
-from k2d_hf.recipe import EvaluationDataSettings
+from k2d_hf.pipeline.planning.data_facts import look_at_data
+from k2d_hf.pipeline.recipe import EvaluationDataSettings
 from k2d_hf.reporting.gathering import _recordings
-from k2d_hf.validation.references import chunk_reference, read_references, references_of
 
 # Of a lecture of 60 s: what is written of spans by their length.
 SCRIPT = {

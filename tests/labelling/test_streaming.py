@@ -13,9 +13,9 @@ import soundfile
 from datasets import Audio, Dataset, IterableDataset
 from far_files import FarFileSystem, put
 
+from k2d_hf.audio.reader import read_audio
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
-from k2d_hf.labelling.recordings import load_recordings
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +178,7 @@ def test_a_path_that_is_no_utf_8_is_told_and_the_others_stay(tmp_path, before, c
 
 
 def test_a_line_without_end_is_an_error_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("k2d_hf.labelling.manifests.LONGEST_LINE", 1000)
+    monkeypatch.setattr("k2d_hf.data.manifests.LONGEST_LINE", 1000)
     (tmp_path / "m.jsonl").write_bytes(b'{"audio": "' + b"a" * 5000)
     with pytest.raises(K2DError, match="line 1: longer than 1,000 bytes"):
         load_recordings("m.jsonl")

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf.cli import main
+from k2d_hf.data.recording_rows import MORE_REFERENCE_COLUMNS, REFERENCE_COLUMNS
+from k2d_hf.data.recordings import load_recordings
+from k2d_hf.data.tab_separated import tab_separated
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.long_form import load_long_form
-from k2d_hf.labelling.recording_rows import MORE_REFERENCE_COLUMNS, REFERENCE_COLUMNS
-from k2d_hf.labelling.recordings import load_recordings
-from k2d_hf.labelling.tab_separated import tab_separated
 
 HEADER = "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tage\tlocale\tsegment"
 SENTENCES = [

@@ -11,11 +11,11 @@ from pyarrow import parquet
 from scripted_transcriber import ScriptedTranscriber
 from scripted_whisper import write_scripted_whisper
 
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling import faster_whisper_engine
-from k2d_hf.labelling.background import stop_if_asked
-from k2d_hf.labelling.recordings import load_recordings
+from k2d_hf.files.background import stop_if_asked
 from k2d_hf.labelling.teacher import LabellingReport, chunk_features, label_recordings
+from k2d_hf.transcription import faster_whisper_engine
 
 SCRIPT = {
     10.0: [(0.0, 4.0, " 今天講"), (4.5, 9.0, " machine learning")],

@@ -10,18 +10,14 @@ from hypothesis import strategies as st
 from scripted_whisper import write_scripted_whisper
 from tiny_whisper import make_tiny_whisper
 
-from k2d_hf.checkpoints.fingerprints import checkpoint_fingerprint
+from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.background import Stopped, spread
-from k2d_hf.labelling.chunking import Segment
-from k2d_hf.labelling.faster_whisper_engine import share_cores
-from k2d_hf.labelling.transcribers import (
-    DecodingOptions,
-    OnDemand,
-    default_engine,
-    open_transcriber,
-)
-from k2d_hf.labelling.transformers_engine import TransformersTranscriber
+from k2d_hf.files.background import Stopped, spread
+from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.transcription.engines import OnDemand, default_engine, open_transcriber
+from k2d_hf.transcription.faster_whisper_engine import share_cores
+from k2d_hf.transcription.transcribers import DecodingOptions
+from k2d_hf.transcription.transformers_engine import TransformersTranscriber
 
 ENGINES = ["transformers", "faster-whisper"]
 GREEDY = {"beam_size": 1, "temperatures": (0.0,), "condition_on_previous_text": False, "dtype": "float32"}

@@ -7,7 +7,7 @@ from tiny_whisper import make_tiny_whisper
 from transformers import WhisperForCausalLM, WhisperForConditionalGeneration, pipeline
 
 from k2d_hf import create_student
-from k2d_hf.labelling.decoding import NOT_EVALUATED, carry_decoding
+from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
 
 LANGUAGE = {"language": "zh", "task": "transcribe"}
 

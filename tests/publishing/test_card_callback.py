@@ -11,7 +11,7 @@ from peft import LoraConfig
 from transformers import GenerationConfig, Trainer, WhisperProcessor
 
 from k2d_hf import create_student
-from k2d_hf.distillation.targets import add_soft_targets
+from k2d_hf.distillation.targets.targets import add_soft_targets
 from publishing.card_parts import headings, metadata, rows
 
 SECRET, TOKEN = "他的病歷", "hf_abcdefghijklmnopqrstuvwxyz"

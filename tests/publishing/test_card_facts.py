@@ -7,8 +7,8 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from k2d_hf import K2DTrainingArguments
+from k2d_hf.distillation.card_callback import told_arguments
 from k2d_hf.publishing import card_facts
-from k2d_hf.publishing.card_callback import told_arguments
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.publishing.model_card_data import DataFacts
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2d_hf.checkpoints import Checkpoint
+from k2d_hf.models import Checkpoint
 from k2d_hf.publishing.card_names import (
     escaped,
     has_id,

@@ -9,10 +9,10 @@ import pytest
 
 from k2d_hf import load_recipe
 from k2d_hf.evaluation.ways import TOLD
-from k2d_hf.labelling.decoding import NOT_EVALUATED, arguments_of_pipeline
-from k2d_hf.labelling.transcribers import DecodingOptions
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.card_use import Place, turned_to
+from k2d_hf.transcription.decoding import NOT_EVALUATED, arguments_of_pipeline
+from k2d_hf.transcription.transcribers import DecodingOptions
 from publishing.card_parts import FIGURES, code, evaluated, facts, headings
 
 ROOT = Path(__file__).parents[2]

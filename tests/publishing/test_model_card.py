@@ -11,13 +11,13 @@ from datasets import Dataset
 from huggingface_hub import ModelCard
 
 from k2d_hf import create_student
-from k2d_hf.checkpoints import Checkpoint
 from k2d_hf.evaluation.ways import FASTER_WHISPER, way_figures
+from k2d_hf.models import Checkpoint
+from k2d_hf.pipeline.recipe import DataSettings, Recipe
+from k2d_hf.pipeline.stages.card import write_card
 from k2d_hf.publishing.card_rendering import render_card
-from k2d_hf.publishing.model_card import write_card
 from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData
 from k2d_hf.publishing.opened_with import opened_with
-from k2d_hf.recipe import DataSettings, Recipe
 from publishing.card_parts import (
     FIGURES,
     LOG,

@@ -22,7 +22,7 @@ CLUTTER = (
 SETUP = """
 import time
 from k2d_hf.cli import main
-from k2d_hf.publishing import patience
+from k2d_hf.publishing import retry as patience
 from k2d_hf.publishing.hub import push_student
 time.sleep = lambda seconds: None
 """
@@ -54,7 +54,7 @@ def saved(tiny_whisper_dir, processor, tmp_path_factory):
     """The student alone, as it is written by this package."""
     from transformers import WhisperForConditionalGeneration
 
-    from k2d_hf.checkpoints.student_folder import save_student
+    from k2d_hf.models.student_folder import save_student
 
     folder = tmp_path_factory.mktemp("saved")
     save_student(WhisperForConditionalGeneration.from_pretrained(tiny_whisper_dir), processor, folder)

@@ -11,8 +11,8 @@ from fresh_process import PythonProcess, run_python
 from hub_server import WRITER, LocalHub, serving
 from pyarrow import parquet
 
+from k2d_hf.audio.reader import read_audio
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import read_audio
 from k2d_hf.publishing import data_set
 from k2d_hf.publishing.data_set import open_chunks, write_data_set
 

@@ -14,11 +14,11 @@ from datasets import load_from_disk
 
 from k2d_hf import load_recipe, run_recipe
 from k2d_hf.cli import main
-from k2d_hf.console import Console
 from k2d_hf.errors import K2DError
-from k2d_hf.recipe import ReportSettings
+from k2d_hf.pipeline.recipe import ReportSettings
+from k2d_hf.pipeline.stages import report_run
 from k2d_hf.reporting.report import write_report
-from k2d_hf.stages import report_run
+from k2d_hf.terminal.console import Console
 
 SCRIPT = "<script>document.title = 'taken'</script> 今天 </textarea>"
 NAME = """quick "start" & <b>'more'</b>"""
@@ -187,7 +187,7 @@ def test_the_page_tells_what_the_run_did(browser):
 
 def test_the_student_is_asked_once_for_the_chunks_that_are_shown(finished, tmp_path, monkeypatch):
     run = shutil.copytree(finished[0], tmp_path / "run")
-    monkeypatch.setattr("k2d_hf.labelling.transcribers.OnDemand.load", lambda *a, **k: pytest.fail("asked again"))
+    monkeypatch.setattr("k2d_hf.transcription.engines.OnDemand.load", lambda *a, **k: pytest.fail("asked again"))
     page = write_report(run, megabytes=0).path.read_text(encoding="utf-8")
     assert "student, against the teacher" in page
     assert "student, against the teacher" not in write_report(run, megabytes=0, student=False).path.read_text("utf-8")

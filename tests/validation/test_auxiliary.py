@@ -5,9 +5,9 @@ import soundfile
 from datasets import Dataset
 from scripted_transcriber import ScriptedTranscriber
 
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
+from k2d_hf.data.chunking import Segment, chunk_rows, pack_segments
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.audio import SAMPLE_RATE, read_audio
-from k2d_hf.labelling.chunking import Segment, chunk_rows, pack_segments
 from k2d_hf.labelling.teacher import chunk_features
 from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation_features
 from k2d_hf.validation.distance import METRICS, label_distance

@@ -4,7 +4,7 @@ from itertools import count, islice
 import pytest
 
 from k2d_hf.errors import K2DError
-from k2d_hf.processes import available_cores
+from k2d_hf.files.processes import available_cores
 from k2d_hf.validation import parallel
 from k2d_hf.validation.distance import compare_labels
 from k2d_hf.validation.parallel import compare_many

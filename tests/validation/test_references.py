@@ -5,15 +5,9 @@ import json
 import pytest
 from far_files import put
 
+from k2d_hf.data.chunking import Segment
+from k2d_hf.data.references import chunk_reference, label_error_rate, match_recordings, read_references, references_of
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.chunking import Segment
-from k2d_hf.validation.references import (
-    chunk_reference,
-    label_error_rate,
-    match_recordings,
-    read_references,
-    references_of,
-)
 
 SEGMENTS = [Segment(0, 10, "今天講"), Segment(11, 19, "machine learning"), Segment(25, 35, "很重要")]
 

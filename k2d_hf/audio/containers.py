@@ -1,0 +1,92 @@
+"""What the containers of audio say about their own length: whether a file's end is missing, or was never known.
+
+Part of the audio reader (K2D, stage 1): libsndfile takes a file for whole that is not.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO
+
+from k2d_hf.audio.sound_file import Spliced, size_of
+
+HEADER_SLACK = 64  # bytes: some writers count the header in the data size, or leave it out of the whole
+# What writers to a pipe put for the size that they cannot know, SoX and arecord about the first, FFmpeg the second;
+# other sizes are believed, as a recording of hours may well have two gigabytes and more.
+STREAMED_SIZES = (range(0x7FFFF000 - HEADER_SLACK, 0x80000001), range(0xFFFFFFFF - HEADER_SLACK, 0x100000000))
+MOST_CHUNKS = 10_000  # of a container, before its samples; a hostile one can have a hundred million
+OGG_CODECS = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC")  # as their first page begins, of those that libsndfile reads
+OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is
+SOUND = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}  # containers, and their kinds for audio
+
+
+def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
+    """How the container tells that its end is missing, empty if it does not; decodes nothing.
+
+    Args:
+        file: stands anywhere, then elsewhere.
+        opened: whether libsndfile could open it.
+    """
+    size = size_of(file)
+    file.seek(0)
+    head = file.read(36)
+    magic = head[:4]
+    if magic in SOUND:
+        if len(head) >= 12 and head[8:12] not in SOUND[magic]:
+            return ""  # a film, a picture
+        start, length = _samples_chunk(file, size, magic)
+        if start + (0 if any(length in sizes for sizes in STREAMED_SIZES) else length) > size + HEADER_SLACK:
+            return "fewer bytes than its header says"
+    elif magic == b"OggS":
+        file.seek(max(0, size - 2 * OGG_PAGE_BYTES))
+        if not _ends_ogg_stream(file.read()):
+            return "no end-of-stream page"
+        if not opened and head[28:].startswith(OGG_CODECS):
+            return "a page of it is damaged"
+    elif magic == b"fLaC" and not opened:
+        return "not even its first frame is whole"
+    return ""
+
+
+def with_open_size(file: BinaryIO) -> Spliced | None:
+    """Return a WAV stream whose header says 0 bytes with "unknown" there, which libsndfile reads; None for others."""
+    size = size_of(file)
+    file.seek(0)
+    magic = file.read(4)
+    start, length = _samples_chunk(file, size, magic) if magic == b"RIFF" else (size, 0)
+    file.seek(start)
+    following = file.read(8)
+    if length or len(following) < 8:
+        return None
+    name, next_length = struct.unpack("<4sI", following)
+    if name.strip().isalnum() and start + 8 + next_length <= size:
+        return None  # another chunk: this one really holds no samples
+    return Spliced(file, start - 4, start, b"\xff" * 4)
+
+
+def _samples_chunk(file: BinaryIO, size: int, magic: bytes) -> tuple[int, int]:
+    """Return where the chunk of samples begins and its length; where that chunk is missing, a place beyond the end."""
+    layout = "<4sI" if magic == b"RIFF" else ">4sI"
+    position = 12  # behind the container's own name, length and kind
+    for _ in range(MOST_CHUNKS):
+        file.seek(position)
+        header = file.read(8)
+        if len(header) < 8:
+            break
+        name, length = struct.unpack(layout, header)
+        position += 8
+        if name in (b"data", b"SSND"):
+            return position, length
+        position += length + length % 2  # chunks begin at even places
+    return size + HEADER_SLACK + 1, 0
+
+
+def _ends_ogg_stream(tail: bytes) -> bool:
+    """Tell whether the last page in `tail` is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
+    at = tail.rfind(b"OggS")
+    if at < 0 or len(tail) < at + 27:
+        return False
+    flags, segments = tail[at + 5], tail[at + 26]
+    lacing = tail[at + 27 : at + 27 + segments]
+    whole = len(lacing) == segments and len(tail) >= at + 27 + segments + sum(lacing)
+    return whole and bool(flags & 4)

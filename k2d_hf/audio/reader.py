@@ -1,0 +1,288 @@
+"""Recordings in: the one audio reader, from any file libsndfile reads to 16 kHz mono float32, whole or a span of it.
+
+Labelling reads whole recordings; what comes after it reads the spans of chunks (`k2d_hf.data.chunk_audio`), with the
+same function.
+"""
+
+import io
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from k2d_hf.audio.containers import missing_end, with_open_size
+from k2d_hf.audio.media import unsupported_kind
+from k2d_hf.audio.mp3 import with_frame_count
+from k2d_hf.audio.sound_file import Sound, check_readable, kept_place, size_of
+from k2d_hf.errors import K2DError
+from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.storage import is_address, open_to_read
+
+SAMPLE_RATE = 16_000  # Hz, what Whisper's feature extractor takes
+AUDIO_EXTENSIONS = (
+    *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aif", ".aiff", ".aifc", ".au", ".caf"),
+)
+
+# libsndfile's Vorbis seek is wrong (by up to a block) in the last page of a file, and Opus and MP3 decoders need what
+# came before to settle; pages hold up to about a second, so two seconds of lead are decoded and thrown away.
+LOSSY_LEAD = 2.0  # s
+MP3_FORMATS = {"MP3", "MPEG"}
+LOSSY_FORMATS = {"OGG"} | MP3_FORMATS
+# Read on either side of a span that is resampled; from 0.02 s on, the span equals the same cut of the whole file.
+FILTER_MARGIN = SAMPLE_RATE // 20  # samples at 16 kHz
+BLOCK_SAMPLES = 1 << 18  # of all channels, decoded at once
+RATES = range(1000, 1_000_001)  # Hz; a header that says 1 Hz asks for 16,000 samples for each that there is
+# Bytes that are fetched at once of a file that is far away; a search for a span reads a little in many places.
+WHOLE_FETCH, SPAN_FETCH = 1 << 22, 1 << 17
+
+UNKNOWN_LENGTH = 1 << 62  # libsndfile says 2**63 - 1 for a FLAC stream written to a pipe
+SHORT_READ_SLACK = 2 * 1152  # samples: an MP3 counts its frames, and its decoder keeps some of the last ones to itself
+SPAN_SLACK = 0.5  # s that a span may be longer than what there is: manifests round, and count an MP3's padding
+
+ADVICE = {
+    "no such file": "check the path",
+    "not a file": "give the path of an audio file",
+    "not readable": "check its permissions, and the disk or network that it is on",
+    "empty file": "copy or download it again",
+    "not audio": "convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)",
+    "not supported": "convert it to WAV or FLAC (ffmpeg -i IN OUT.flac), or give what is packed in it by itself",
+    "no such span": "check its start and duration, in seconds",
+    "truncated": "copy it again, or keep what is left with ffmpeg -i IN OUT.flac",
+    "no samples": "leave it out, or record it again",
+    "sample rate": "convert it to 16 kHz (ffmpeg -i IN -ar 16000 OUT.flac)",
+    "not finite": "export it again without NaN and infinite samples",
+}
+
+
+class AudioError(K2DError):
+    """A recording that cannot be used. `reason` is one of the keys of `ADVICE`, short and stable, for counting."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, detail: str = ""):
+        super().__init__(os.fspath(path), reason, detail)  # all arguments, so that it survives pickling
+        self.path = os.fspath(path)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        path = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in self.path)  # on one line
+        return f"{path}: {self.reason}{detail}; {ADVICE[self.reason]}"
+
+
+def read_audio(
+    path: str | os.PathLike[str], start: float = 0.0, duration: float | None = None, *, within: bool = False
+) -> np.ndarray:
+    """Decode a recording, or the span of it that begins at `start` and lasts `duration` seconds.
+
+    Returns float32 [samples] at 16 kHz, the mean over channels, samples `round(16000 * start)` up to
+    `round(16000 * (start + duration))` of the whole recording: neighbouring spans join without gap or overlap, and
+    what lies beyond the end is left away. Only the span is decoded. Amplitudes beyond 1 (float files) stay as they are.
+    A span equals the same cut of the whole recording within 2e-6 (Opus at 16 kHz or less within 1e-2: its
+    speech coder forgets the past slowly).
+    The path may be an address that fsspec knows, such as `s3://bucket/a.flac`: of one that is far away a span fetches
+    little more than itself; of an MP3 all before it too, and where that has no frame count, all of it.
+    `within` asks for a span that lies in the recording, but for half a second of rounding at its end.
+
+    Raises AudioError: a file that is missing, cannot be read to its end, is empty, not audio or of a kind that is not
+    supported, truncated, without samples, of an absurd rate, or not finite; a span that is not `within` it.
+    Truncation is seen where the file lets it be known: a WAV, AIFF, FLAC or MP3 that holds less than its header says,
+    an Ogg without its end-of-stream page (RFC 3533). Not told from whole ones are a stream of unknown length, an MP3
+    without a frame count or with at most two frames gone, and a span that ends before the cut.
+    """
+    if not 0 <= start < math.inf or not (duration is None or 0 <= duration < math.inf):
+        if within:
+            raise AudioError(path, "no such span", _told(start, duration))
+        raise K2DError(f"{path}: span at {start} s for {duration} s; give a start and a duration of 0 or more seconds")
+    with _opened(path, WHOLE_FETCH if duration is None else SPAN_FETCH) as file:
+        audio = _decoded(file, path, start, duration)
+    if within and (start or duration is not None):
+        lacks = 0.0 if duration is None else duration - len(audio) / SAMPLE_RATE
+        if len(audio) == 0 or lacks > SPAN_SLACK:
+            span_within(path, start, duration, audio_duration(path))
+    return audio
+
+
+def span_within(path: str | os.PathLike[str], start: float, duration: float | None, seconds: float) -> float:
+    """Seconds of a span that there are in a recording of so many `seconds`.
+
+    Raises:
+        AudioError: if the span does not lie in the recording, but for half a second of rounding at its end.
+    """
+    there = seconds - start if duration is None else min(duration, seconds - start)
+    if not (start >= 0 and there > 0 and (duration is None or duration - there <= SPAN_SLACK)):
+        raise AudioError(path, "no such span", f"{_told(start, duration)}, of {seconds:.2f} s")
+    return there
+
+
+def _told(start: float, duration: float | None) -> str:
+    return f"from {start:g} s on" if duration is None else f"{start:g} to {start + duration:g} s"
+
+
+def decode_audio(content: bytes, name: str) -> np.ndarray:
+    """Decode a recording in memory as `read_audio` does one in a file; errors call it `name`."""
+    if not content:
+        raise AudioError(name, "empty file")
+    return _decoded(io.BytesIO(content), name, 0.0, None)
+
+
+def audio_duration(path: str | os.PathLike[str]) -> float:
+    """Return the length of a recording in seconds, from its header where that says it, else by decoding it.
+
+    Raises AudioError like `read_audio`, except that truncation and samples that are not finite may go unseen.
+    """
+    with _opened(path, SPAN_FETCH) as file:
+        return _seconds(file, path)
+
+
+def decoded_duration(content: bytes, name: str) -> float:
+    """Return the length of a recording in memory in seconds, as `audio_duration` does of one in a file."""
+    if not content:
+        raise AudioError(name, "empty file")
+    return _seconds(io.BytesIO(content), name)
+
+
+def _seconds(file: BinaryIO, path: str | os.PathLike[str]) -> float:
+    with _sound(file, path) as sound:
+        if sound.frames < UNKNOWN_LENGTH:
+            return sound.frames / sound.samplerate
+        return sum(len(block) for block in _mono_blocks(sound, file, path, 0, None)) / sound.samplerate
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], fetch: int) -> Iterator[BinaryIO]:
+    """The file of a recording; whatever keeps it from being opened, or read to its end, is an AudioError."""
+    try:
+        with _open(path, fetch) as file:
+            if size_of(file) == 0:
+                raise AudioError(path, "empty file")
+            yield file
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise AudioError(path, "no such file") from error
+    except IsADirectoryError as error:
+        raise AudioError(path, "not a file") from error
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+        raise AudioError(path, "not readable", reason) from error
+
+
+def _open(path: str | os.PathLike[str], fetch: int) -> BinaryIO:
+    if is_address(path):
+        try:
+            return open_to_read(path, fetch=fetch)
+        except K2DError as error:
+            raise OSError(str(error)) from error
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()  # one that cannot be listed may hold recordings, and is not readable
+        if not stat.S_ISREG(mode):  # before it is opened: a pipe would wait for its writer
+            raise IsADirectoryError
+        return open(path, "rb", buffering=0)  # noqa: SIM115, the caller's to close; libsndfile shares its place
+    except (ValueError, UnicodeError) as error:  # a name that no file can have
+        raise FileNotFoundError from error
+
+
+@contextmanager
+def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound]:
+    """The decoder of a file, which has samples."""
+    sound = None
+    try:
+        try:
+            sound = Sound(file)
+            mended = None
+            with kept_place(file):
+                if sound.format in MP3_FORMATS:
+                    mended = with_frame_count(file)
+                elif sound.frames == 0:
+                    mended = with_open_size(file)
+            if mended:
+                sound.close()
+                sound = Sound(mended)
+        except soundfile.SoundFileError as error:
+            cut, kind = missing_end(file, opened=False), unsupported_kind(path)
+            if kind and not cut:
+                raise AudioError(path, "not supported", kind) from error
+            raise AudioError(path, "truncated" if cut else "not audio", cut) from error
+        if sound.frames <= 0:
+            cut = missing_end(file)
+            raise AudioError(path, "truncated" if cut else "no samples", cut)
+        if sound.samplerate not in RATES:
+            raise AudioError(path, "sample rate", f"{sound.samplerate} Hz")
+        yield sound
+    finally:
+        if sound is not None:
+            sound.close()
+
+
+def _decoded(file: BinaryIO, path: str | os.PathLike[str], start: float, duration: float | None) -> np.ndarray:
+    """What `read_audio` gives of an open file."""
+    first = round(start * SAMPLE_RATE)
+    last = None if duration is None else round((start + duration) * SAMPLE_RATE)
+    with _sound(file, path) as sound:
+        if last is None:
+            with kept_place(file):
+                cut = missing_end(file)
+            if cut:
+                raise AudioError(path, "truncated", cut)
+        # Both rates share a grid on which a resampled cut falls on the samples of the resampled whole.
+        common = math.gcd(sound.samplerate, SAMPLE_RATE)
+        step_in, step_out = sound.samplerate // common, SAMPLE_RATE // common
+        margin = 0 if step_in == step_out else FILTER_MARGIN
+        steps = max(0, first - margin) // step_out
+        end = None if last is None else -(-(last + margin) * step_in // step_out)
+        audio = _resample(_mono_blocks(sound, file, path, steps * step_in, end), sound.samplerate)
+    offset = steps * step_out
+    return audio[first - offset : None if last is None else last - offset]
+
+
+def _mono_blocks(
+    sound: Sound, file: BinaryIO, path: str | os.PathLike[str], begin: int, end: int | None
+) -> Iterator[np.ndarray]:
+    """Yield frames [begin, end) as mono float32 blocks; fewer than the file promises are an AudioError."""
+    promised = sound.frames
+    end = promised if end is None else min(end, promised)
+    lead = round(LOSSY_LEAD * sound.samplerate) if sound.format in LOSSY_FORMATS else 0
+    # A stream of unknown length cannot be searched, so it is decoded from its first frame.
+    position = max(0, min(begin, promised) - lead) if promised < UNKNOWN_LENGTH else 0
+    try:
+        if position:
+            sound.go_to(position)
+        while position < end:
+            stop_if_asked()  # an hour takes seconds to decode
+            block = sound.read_block(min(BLOCK_SAMPLES // sound.channels, end - position))
+            if len(block) == 0:
+                break
+            with np.errstate(over="ignore", invalid="ignore"):
+                mono = block[max(0, begin - position) :].mean(axis=1)
+            position += len(block)
+            if not np.isfinite(mono).all():
+                raise AudioError(path, "not finite", f"at {(position - len(mono)) / sound.samplerate:.1f} s or after")
+            yield mono
+    except soundfile.SoundFileError as error:
+        raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate)) from error
+    if position < end:
+        check_readable(file)
+        if position + SHORT_READ_SLACK < end and promised < UNKNOWN_LENGTH:
+            raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate))
+
+
+def _stops(position: int, promised: int, rate: int) -> str:
+    whole = f" of {promised / rate:.1f} s" if promised < UNKNOWN_LENGTH else ""
+    return f"decoding stops after {position / rate:.1f} s{whole}"
+
+
+def _resample(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:
+    """Join mono blocks at `rate` Hz into one array at 16 kHz; by blocks, as an hour at 48 kHz stereo fills 1.4 GB."""
+    nothing = np.zeros(0, dtype=np.float32)
+    if rate == SAMPLE_RATE:
+        return np.concatenate([nothing, *blocks])
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    parts = [stream.resample_chunk(block) for block in blocks]
+    return np.concatenate([*parts, stream.resample_chunk(nothing, last=True)])

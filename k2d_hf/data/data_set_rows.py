@@ -1,0 +1,161 @@
+"""Recordings in data sets and streams, whose embedded audio is unpacked to the cache (K2D, before stage 1)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from k2d_hf.audio.media import MEDIA_EXTENSIONS
+from k2d_hf.audio.reader import AUDIO_EXTENSIONS
+from k2d_hf.data.audio_values import Samples, SoundPath, sound_in
+from k2d_hf.data.recording_rows import (
+    LANGUAGE_COLUMN,
+    MORE_LANGUAGE_COLUMNS,
+    ColumnNames,
+    Row,
+    absolute,
+    columns_of,
+    row_of,
+)
+from k2d_hf.errors import K2DError
+from k2d_hf.files.cache import keep_in_cache
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+_SIGNATURES = {
+    **{b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff", b"ID3": ".mp3", b"\xff": ".mp3"},
+    **{b"\x1aE\xdf\xa3": ".mkv", b"#!AMR": ".amr", b"0&\xb2u": ".wma", b"PK\x03\x04": ".zip"},
+}
+_BRAND = b"ftyp"  # of MP4 and its kin, after the length of what it is in
+
+
+def data_set_rows(
+    source: Dataset | DatasetDict | IterableDataset | IterableDatasetDict,
+    name: str,
+    base: str,
+    wanted: ColumnNames,
+    split: str | None = None,
+) -> Iterator[Row]:
+    """The recordings of a data set or stream.
+
+    Args:
+        source: has audio in a column, as paths or embedded.
+        name: what errors call it.
+        base: folder or address that relative paths are from.
+        wanted: the columns that the user names.
+        split: the one to take, if there are several.
+
+    Raises:
+        K2DError: if it has no rows, no such split or column, or breaks off.
+    """
+    from datasets import Audio, ClassLabel, Dataset
+
+    data = _one_split(source, name, split).with_format(None)
+    if isinstance(data, Dataset) and not len(data):
+        raise K2DError(f"{name}: it has no rows; give one that is not empty")
+    features = data.features
+    known = features if features is not None else next(_rows(data, name), {})  # a stream may not know its columns
+    audio = [column for column, feature in known.items() if isinstance(feature, Audio)]
+    if len(audio) == 1 and wanted.audio is None:
+        wanted = wanted._replace(audio=audio[0])
+    columns = columns_of(known, name, wanted)
+    column = columns.audio
+    data = data.select_columns([one for one in known if one in columns.used])
+    labels, kind = {}, None
+    if features is not None:
+        kind = _kind_of_samples(features[column])
+        named = [one for one in (LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS) if one in features]
+        labels = {one: features[one] for one in named if isinstance(features[one], ClassLabel)}
+        data = _undecoded(data, column, name)
+    index = -1
+    for index, row in enumerate(_rows(data, name)):
+        where = f"{name}, row {index}"
+        for one, label in labels.items():
+            row[one] = None if row[one] is None or row[one] < 0 else label.int2str(row[one])
+        recording = _unpacked(row.get(column), base, where, kind)
+        yield row_of(recording or f"{where} (no audio given)", row, where, columns)
+    if index < 0:
+        raise K2DError(f"{name}: it has no rows; give one that is not empty")
+
+
+def _rows(data: Dataset | IterableDataset, name: str) -> Iterator[dict[str, Any]]:
+    from datasets import Dataset
+
+    if isinstance(data, Dataset):
+        yield from data
+        return
+    try:
+        yield from data
+    except K2DError:
+        raise
+    except Exception as error:  # whatever a remote file system, a decompressor or a script has come across
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise K2DError(f"{name}: the stream breaks off ({type(error).__name__}: {reason}); run again") from error
+
+
+def _one_split(source: Any, name: str, split: str | None) -> Dataset | IterableDataset:
+    if not isinstance(source, dict):
+        return source
+    if split is None and len(source) == 1:
+        return next(iter(source.values()))
+    if split not in source:
+        wrong = "it has several splits" if split is None else f"split {split} is not in it"
+        raise K2DError(f"{name}: {wrong}; give one of {', '.join(map(str, source))}")
+    return source[split]
+
+
+def _undecoded(data: Dataset | IterableDataset, column: str, name: str) -> Dataset | IterableDataset:
+    """The data with audio as bytes or path, or as an array where it is one."""
+    from datasets import Audio, Dataset, Value
+
+    feature = data.features[column]
+    text = feature in (Value("string"), Value("large_string"))
+    if isinstance(feature, Mapping) and "array" in feature:
+        if isinstance(data, Dataset):
+            return data.with_format("numpy", columns=[column], output_all_columns=True)
+    elif not text:
+        try:
+            if not isinstance(data, Dataset) and isinstance(feature, Value) and "binary" not in feature.dtype:
+                raise TypeError  # which a stream would say at its first row
+            # Before a row is touched: a decoding `Audio` needs torchcodec to hand out even its first row.
+            return data.cast_column(column, Audio(decode=False))
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise K2DError(f"{name}: column `{column}` holds no audio ({feature}); name another") from error
+    return data
+
+
+def _kind_of_samples(feature: Any) -> str | None:
+    """The type of the samples in a column with an `array`, however nested; None where it has none."""
+    inner = feature.get("array") if isinstance(feature, Mapping) else None
+    while inner is not None and not isinstance(getattr(inner, "dtype", None), str):
+        inner = getattr(inner, "feature", None)
+    kind = getattr(inner, "dtype", None)
+    return kind if kind in np.sctypeDict else None
+
+
+def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
+    """Return the path of one audio value of a data set; what is embedded is written to the cache first.
+
+    There it keeps the file name that the data set has for it, if any.
+
+    Args:
+        value: of the column with the audio.
+        base: what relative paths are from.
+        where: for errors.
+        kind: type of the samples, where it is an array of a type that the data set knows.
+    """
+    sound = sound_in(value, where, kind=kind)
+    if sound is None or isinstance(sound, SoundPath):
+        return absolute(sound.path, base) if sound else None
+    name, extension = os.path.splitext(os.path.basename((sound.path or "").partition("::")[0]))
+    if isinstance(sound, Samples):
+        return str(keep_in_cache(sound.wav, "recordings", ".wav", identity=sound.identity, name=name))
+    content = sound.content
+    if extension.lower() not in AUDIO_EXTENSIONS and extension.lower() not in MEDIA_EXTENSIONS:
+        extension = next((ending for magic, ending in _SIGNATURES.items() if content.startswith(magic)), "")
+        extension = ".mp4" if content[4:8] == _BRAND else extension
+    return str(keep_in_cache(content, "recordings", extension, identity=content, name=name))

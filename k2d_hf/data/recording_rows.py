@@ -1,0 +1,252 @@
+"""One row a recording, whatever the source calls its columns, and each recording once (K2D, before stage 1)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.paths import joined
+from k2d_hf.files.storage import is_address
+from k2d_hf.formatting import named, quoted
+
+logger = logging.getLogger(__name__)
+
+PATH_COLUMNS = ("audio", "path", "file", "audio_path", "audio_filepath", "recording", "file_name", "wav")
+REFERENCE_COLUMNS = ("reference", "text", "sentence", "transcription")  # else the texts of `segments`, joined
+# Likewise where they hold text; elsewhere they are taken for something else.
+MORE_REFERENCE_COLUMNS = ("transcript", "normalized_text", "raw_text", "raw_transcription", "normalized_transcript")
+LANGUAGE_COLUMN = "language"
+MORE_LANGUAGE_COLUMNS = ("locale", "lang")  # of Common Voice, of NeMo
+OFFSET_COLUMN, DURATION_COLUMN = "offset", "duration"  # s, of a manifest of NeMo; a duration alone is the file's
+SPAN_COLUMNS = ("start", "duration")  # s, of recordings as they are loaded, and of chunks
+_LIKE_A_REFERENCE = ("text", "transcri", "sentence", "reference", "utterance", "caption", "spoken", "script", "文")
+
+
+class ColumnNames(NamedTuple):
+    """The columns that the user names, where a source does not call them as usual."""
+
+    audio: str | None = None
+    reference: str | None = None
+    group: str | None = None  # what a recording belongs to
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a source, and which of them say what."""
+
+    present: tuple[str, ...]
+    audio: str
+    reference: str | None  # where the user names it
+    group: str | None
+    start: str | None  # s, where the rows may be spans of files
+
+    @property
+    def used(self) -> set[str]:
+        """All that a row can be made from."""
+        usual = {*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS, LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS, "segments"}
+        asked = {self.audio, self.reference, self.group, self.start, DURATION_COLUMN}
+        return {name for name in usual | asked if name in self.present}
+
+
+class Row(NamedTuple):
+    """A recording: its path or address, transcript and language, and for messages the line or row it came from."""
+
+    recording: str
+    reference: str | None
+    language: str | None
+    where: str
+    group: str | None = None  # what it belongs to, where that was asked for
+    start: float | None = None  # s, of the span of the file that it is; None where the source knows no spans
+    duration: float | None = None  # s, likewise; None is up to the end
+    columns: tuple[str, ...] = ()  # of its source
+
+
+def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Columns:
+    """Which columns of the source `name` say what.
+
+    Raises:
+        K2DError: if it has no column with audio, or not one that is wanted.
+    """
+    present = tuple(present)
+    audio = audio_column(present, name, wanted.audio)
+    if wanted.reference is not None and wanted.reference not in present:
+        found = ", ".join(map(named, present[:20]))
+        raise K2DError(f"{name}: no column {named(wanted.reference)}; it has {found}; set reference_column to one")
+    start = OFFSET_COLUMN if OFFSET_COLUMN in present and audio != OFFSET_COLUMN else None
+    if start is None and audio == "recording" and set(SPAN_COLUMNS) <= set(present):
+        start = SPAN_COLUMNS[0]
+    return Columns(present, audio, wanted.reference, wanted.group, start)
+
+
+def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Columns) -> Row:
+    """The row of a recording, with transcript, language, span and group from the columns that the source has.
+
+    Raises:
+        K2DError: if one of them is no text, the span no number, or the row has nothing in the column `group`.
+    """
+    reference = _reference(values, where, columns.reference)
+    language = values.get(LANGUAGE_COLUMN)
+    if language is None:
+        others = [values[name] for name in MORE_LANGUAGE_COLUMNS if isinstance(values.get(name), str)]
+        language = next(iter(others), None)
+    for name, value in (("transcript", reference), (LANGUAGE_COLUMN, language)):
+        if value is not None and not isinstance(value, str):
+            raise K2DError(f"{where}: the {name} is {quoted(value)}; give a string or null")
+        if value is not None and value != _storable(value):
+            raise K2DError(f"{where}: the {name} is not UTF-8 ({quoted(_storable(value))}); save it as UTF-8")
+    row = file_row(recording, where, columns.group, values)._replace(
+        reference=reference, language=language, columns=columns.present
+    )
+    if columns.start is None:
+        return row
+    start, duration = span_in(values, where, columns.start)
+    return row._replace(start=start, duration=duration)
+
+
+def file_row(recording: str, where: str, group_by: str | None, values: Mapping[str, Any] | None = None) -> Row:
+    """The row of a recording of which nothing is known but what it belongs to.
+
+    Raises:
+        K2DError: if that is asked for, and there is nothing in the column `group_by`.
+    """
+    group = None if group_by is None else (values or {}).get(group_by)
+    if group_by is not None and group is None:
+        raise K2DError(f"{where}: nothing in column {named(group_by)}; give what the recording belongs to")
+    return Row(_storable(recording), None, None, where, None if group is None else _storable(str(group)))
+
+
+def _reference(values: Mapping[str, Any], where: str, column: str | None) -> Any:
+    """The transcript of a row, from the column that the user names or the usual ones; anything where it is no text."""
+    segments = values.get("segments")
+    if column is not None:
+        if not isinstance(values.get(column), list):
+            return values.get(column)
+        segments = values[column]
+    else:
+        found = [values[name] for name in REFERENCE_COLUMNS if values.get(name) is not None]
+        found += [values[name] for name in MORE_REFERENCE_COLUMNS if isinstance(values.get(name), str)]
+        if found:
+            return found[0]
+    if not segments:
+        return None
+    try:
+        return " ".join(segment["text"].strip() for segment in segments)
+    except (TypeError, KeyError, AttributeError) as error:
+        name = named(column or "segments")
+        raise K2DError(f"{where}: `{name}` is not a list of objects with a `text`; mend or drop it") from error
+
+
+def span_in(values: Mapping[str, Any], where: str, column: str) -> tuple[float, float | None]:
+    """Start and duration of a row in seconds: (0, None) is the whole file, whatever duration that is said to have.
+
+    Raises:
+        K2DError: if one of them is no finite number.
+    """
+    if values.get(column) is None or (isinstance(values[column], str) and not values[column].strip()):
+        return 0.0, None
+    start = _seconds(values[column])
+    if start is None and column != OFFSET_COLUMN:  # a time of day, say, in a column that is ours by chance
+        return 0.0, None
+    length = values.get(DURATION_COLUMN)
+    length = None if isinstance(length, str) and not length.strip() else length
+    duration = None if length is None else _seconds(length)
+    for name, given, value in ((column, values[column], start), (DURATION_COLUMN, length, duration)):
+        if given is not None and value is None:
+            raise K2DError(f"{where}: {name} is {quoted(given)}; give seconds, or leave it out")
+    assert start is not None
+    return start, duration
+
+
+def _seconds(value: Any) -> float | None:
+    """A finite number, or text of one; else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def span_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
+    """Start and duration in seconds of the recording that a row names: (0, None) where it is the whole file."""
+    start = row.get(SPAN_COLUMNS[0])
+    return (0.0, None) if start is None else (start, row.get(SPAN_COLUMNS[1]))
+
+
+def span_fields(start: float, duration: float | None) -> dict[str, float | None]:
+    """What a list of recordings holds of one, beside its name: nothing where it is the whole file."""
+    return {} if (start, duration) == (0.0, None) else dict(zip(SPAN_COLUMNS, (start, duration), strict=True))
+
+
+def reference_like(row: Row) -> list[str]:
+    """Columns of a source without a usual one for transcripts that may hold some all the same."""
+    usual = {*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS, "segments"}
+    if usual & set(row.columns):
+        return []
+    return [name for name in row.columns if any(part in name.lower() for part in _LIKE_A_REFERENCE)]
+
+
+def _storable(text: str) -> str:
+    """Text as a data set can hold it: a file name that is no UTF-8 is told, though no file is found by it any more."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def absolute(path: str, base: str) -> str:
+    """A path as it is seen from the folder or address `base`; an address stays."""
+    if is_address(path):
+        return path
+    try:
+        path = path if is_address(base) else os.path.expanduser(path)
+        path = joined(base, path)
+        return path if is_address(path) else os.path.abspath(path)
+    except ValueError:  # a name that no file can have; read as such, it is skipped with its reason
+        return path
+
+
+def audio_column(columns: Iterable[str], name: str, wanted: str | None) -> str:
+    """The column with the audio of the source `name`.
+
+    Raises:
+        K2DError: if it has none of the usual names, or not the wanted one.
+    """
+    columns = list(columns)
+    accepted = PATH_COLUMNS if wanted is None else (wanted,)
+    for column in accepted:
+        if column in columns:
+            return column
+    found, names = ", ".join(map(named, columns[:20])), ", ".join(map(named, accepted))
+    raise K2DError(f"{name}: no column with audio; it has {found}; rename one to, or set audio_column: {names}")
+
+
+def unique(rows: Iterable[Row]) -> Iterator[Row]:
+    """Each recording once, and a warning at the end of how many came again; holds 100 to 150 bytes of each.
+
+    Raises:
+        K2DError: if it comes again with another transcript.
+    """
+    transcripts: dict[bytes, int | None] = {}  # hashes, by those of the recordings
+    repeated = 0
+    for row in rows:
+        span = span_fields(row.start or 0.0, row.duration)
+        name = f"{row.recording}\0{row.group}" + (f"\0{row.start}\0{row.duration}" if span else "")
+        recording = hashlib.blake2b(name.encode(), digest_size=16).digest()
+        transcript = None if row.reference is None else hash(row.reference)
+        if recording not in transcripts:
+            transcripts[recording] = transcript
+            yield row
+            continue
+        repeated += 1
+        if transcripts[recording] != transcript:
+            raise K2DError(
+                f"{row.where}: {named(row.recording, 400)} came before with another transcript; a recording is read "
+                "whole, so give each file once, with its whole transcript, or spans of it by `offset` and `duration`"
+            )
+    if repeated:
+        logger.warning("%d rows name a recording that came before; each is kept once", repeated)

@@ -1,0 +1,230 @@
+"""Recordings in: a folder, a manifest, a file or a data set, read into one table of recordings with nothing decoded.
+
+This is where unlabelled audio enters the method; `audio.py` decodes it when the teacher asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+from k2d_hf.audio.reader import AUDIO_EXTENSIONS
+from k2d_hf.data.audio_folders import audio_rows, extension_counts, has_audio, warn_of_others
+from k2d_hf.data.data_set_rows import data_set_rows
+from k2d_hf.data.manifests import CSV_MANIFESTS, JSON_MANIFESTS, manifest_rows
+from k2d_hf.data.recording_rows import SPAN_COLUMNS, ColumnNames, Row, file_row, reference_like, unique
+from k2d_hf.errors import K2DError
+from k2d_hf.files.parquet_folders import ENDING, load_parquet
+from k2d_hf.files.paths import folder_of, is_file, is_folder, joined, walk_files
+from k2d_hf.files.storage import exists, is_address
+from k2d_hf.formatting import named
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+    Source: TypeAlias = str | os.PathLike[str] | Dataset | DatasetDict | IterableDataset | IterableDatasetDict
+
+logger = logging.getLogger(__name__)
+
+KINDS = (
+    "a folder of audio files, an audio file, a JSONL or CSV manifest, a datasets folder, an address of one of these "
+    "such as s3://bucket/folder, or a Hub id OWNER/NAME"
+)
+COLUMNS = ("recording", "reference", "language")
+
+_COLUMNS_OF_SOURCE = "Recordings of a source with the columns "  # the description of a table of recordings
+_ACCEPTED = " ".join(AUDIO_EXTENSIONS)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+
+_Rows = Callable[[], Iterator[Row]]  # can be gone through again, and pickled
+
+
+@overload
+def load_recordings(
+    source: str | os.PathLike[str] | Dataset | DatasetDict,
+    *,
+    audio_column: str | None = None,
+    reference_column: str | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    group_by: str | None = None,
+    streaming: Literal[False] = False,
+) -> Dataset: ...
+
+
+@overload
+def load_recordings(
+    source: Source,
+    *,
+    audio_column: str | None = None,
+    reference_column: str | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    group_by: str | None = None,
+    streaming: bool = False,
+) -> Dataset | IterableDataset: ...
+
+
+def load_recordings(
+    source: Source,
+    *,
+    audio_column: str | None = None,
+    reference_column: str | None = None,
+    split: str | None = None,
+    config: str | None = None,
+    group_by: str | None = None,
+    streaming: bool = False,
+) -> Dataset | IterableDataset:
+    """Read a source of recordings into a `datasets.Dataset`, one row a recording; no audio is decoded.
+
+    Args:
+        source: a folder (all audio files below it, sorted, and by name whatever else may hold sound: other formats,
+            videos, archives; hidden ones left out with a warning), one audio file, a JSONL, CSV or TSV manifest with a
+            path column (relative paths are from its folder, or from `clips/` beside a table of Common Voice; with
+            `offset` and `duration` in seconds, as NeMo has them, a row is a span of its file, while a duration alone
+            is that of the file and cuts nothing), a `Dataset` or `DatasetDict`, a folder that `save_to_disk` wrote or
+            that holds Parquet files, an address of one of these that fsspec knows (`s3://`, `hf://`, ...), a Hub id,
+            or an `IterableDataset`, which is always streamed.
+        audio_column: the column that holds the audio; default: the one audio column, or one of the usual names.
+        reference_column: the column that holds the transcripts; default: `reference`, `text`, `sentence`,
+            `transcription`, `transcript`, `normalized_text`, `raw_text`, ..., or the texts of `segments`, joined.
+        split: the split of a data set that has several; `train` for a Hub id.
+        config: the configuration of a Hub data set that has several.
+        group_by: a column that says what a recording belongs to, such as a session; it is given as `group`.
+        streaming: give an `IterableDataset` of the same rows, which reads the source as it goes and holds neither it
+            nor its list: folders are listed one at a time, manifests read by line, Parquet and Hub data sets by row
+            group. To know what came before it holds 100 to 150 MB for each million recordings. What is wrong with
+            the source as a whole is said at once, what is wrong with a line when it is reached.
+
+    Returns:
+        Columns `recording` (absolute path or address), `reference` (transcript, or null) and `language` (as the source
+        writes it, or null); where rows may be spans also `start` and `duration` (s, 0 and null of a whole file). What
+        does not exist, cannot be decoded or has an unknown language stays in, and is skipped with its reason at
+        labelling. Audio embedded in a data set is copied unchanged to the cache folder, of a stream when it is
+        reached; samples become a WAV, whole numbers scaled by their type. A file, or a span of one, that comes twice is
+        kept once.
+
+    Raises:
+        K2DError: a source that is none of these, holds no recordings, has no such column, or a broken manifest.
+    """
+    from datasets import Dataset, DatasetDict, DatasetInfo, Features, IterableDataset, IterableDatasetDict, Value
+
+    wanted = ColumnNames(audio_column, reference_column, group_by)
+    if isinstance(source, (IterableDataset, IterableDatasetDict)):
+        streaming = True
+    if isinstance(source, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict)):
+        rows: _Rows = partial(data_set_rows, source, "the data set", os.getcwd(), wanted, split)
+    elif isinstance(source, (str, os.PathLike)) and str(source).strip():
+        try:
+            rows = _rows_at(os.fspath(source), wanted, split, config, streaming)
+        except OSError as error:
+            reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
+            raise K2DError(f"recordings {source}: cannot be read ({reason}); check the path and its access") from error
+    else:
+        raise K2DError(f"recordings {source!r}: not a source of recordings; give {KINDS}")
+    table: list[Row] = []
+    if streaming:
+        first = next(rows(), None)  # so that a source that cannot be used is known at once
+    else:
+        table = list(unique(rows()))
+        first = table[0] if table else None
+    columns = (*COLUMNS, *_more_columns(first, group_by))
+    features = Features({column: Value("float64" if column in SPAN_COLUMNS else "string") for column in columns})
+    if first is not None and reference_column is None and (alike := reference_like(first)):
+        listed = " and ".join(map(named, alike[:3]))
+        logger.warning("%s: no transcripts are read, unless reference_column names %s", _name(source), listed)
+    if streaming:
+        return IterableDataset.from_generator(
+            _examples, features=features, gen_kwargs={"rows": rows, "columns": columns}
+        )
+    about = _COLUMNS_OF_SOURCE + ", ".join(map(named, first.columns)) if first is not None and first.columns else ""
+    values = {column: [getattr(row, column) for row in table] for column in columns}
+    return Dataset.from_dict(values, info=DatasetInfo(description=about, features=features))
+
+
+def _more_columns(first: Row | None, group_by: str | None) -> tuple[str, ...]:
+    """The columns that not all sources have."""
+    spans = first is not None and first.start is not None
+    return (SPAN_COLUMNS if spans else ()) + (("group",) if group_by is not None else ())
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, (str, os.PathLike)) else "the data set"
+
+
+def advice_on_references(recordings: Any) -> str:
+    """What to do where recordings have no reference, with the columns of their source if `load_recordings` read it."""
+    advice = "give a manifest with a column reference, text or segments"
+    description = getattr(getattr(recordings, "info", None), "description", None) or ""
+    columns = description.removeprefix(_COLUMNS_OF_SOURCE) if description.startswith(_COLUMNS_OF_SOURCE) else ""
+    return f"{advice}, or name the one with the transcripts: reference_column, of {columns}" if columns else advice
+
+
+def _examples(rows: _Rows, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for row in unique(rows()):
+        yield {column: getattr(row, column) for column in columns}
+
+
+def _rows_at(source: str, wanted: ColumnNames, split: str | None, config: str | None, streaming: bool) -> _Rows:
+    from datasets import load_dataset
+
+    path = source if is_address(source) else os.path.abspath(os.path.expanduser(source))
+    ending = os.path.splitext(path)[1].lower()
+    if is_file(path):
+        if ending in JSON_MANIFESTS + CSV_MANIFESTS:
+            return partial(manifest_rows, path, wanted, streaming=streaming)
+        if ending in AUDIO_EXTENSIONS:
+            return partial(iter, [file_row(path, source, wanted.group)])
+        if ending == ENDING:
+            data = _loaded(source, "check it", lambda: load_parquet(path, streaming=streaming))
+            return partial(data_set_rows, data, f"data set {source}", folder_of(path), wanted, split)
+        raise K2DError(f"file {source}: neither audio ({_ACCEPTED}) nor a manifest (.jsonl, .csv); give {KINDS}")
+    if is_folder(path):
+        return _rows_below(path, source, wanted, split, config, streaming)
+    if is_address(path) or not _HUB_ID.fullmatch(source):
+        raise K2DError(f"recordings {source}: no such file or folder, and not a Hub id; give {KINDS}")
+    from k2d_hf.models.hub import ensure_hub_state
+
+    advice = (
+        f"there is no file or folder of that name here either ({ensure_hub_state()}); give the path of a local copy, "
+        f"such as hf download {source} --repo-type dataset makes"
+    )
+    data = _loaded(source, advice, lambda: load_dataset(source, config, split=split or "train", streaming=streaming))
+    return partial(data_set_rows, data, f"data set {source}", os.getcwd(), wanted)
+
+
+def _rows_below(
+    path: str, source: str, wanted: ColumnNames, split: str | None, config: str | None, streaming: bool
+) -> _Rows:
+    """The rows of a folder, of whatever kind it is."""
+    from datasets import load_dataset, load_from_disk
+
+    if any(exists(joined(path, name)) for name in ("dataset_dict.json", "state.json")):
+        data = _loaded(source, "write it again with save_to_disk", lambda: load_from_disk(path))
+        return partial(data_set_rows, data, f"data set {source}", os.getcwd(), wanted, split)
+    if has_audio(path):
+        return partial(audio_rows, path, wanted.group)
+    if any(file.endswith(ENDING) for file in walk_files(path)):
+        load = partial(load_parquet, path) if is_address(path) else partial(load_dataset, path, config)
+        data = _loaded(source, "check its Parquet files", lambda: load(streaming=streaming))
+        warn_of_others(path)
+        return partial(data_set_rows, data, f"data set {source}", path, wanted, split)
+    listed = extension_counts(walk_files(path))
+    holds = f" (it holds {listed})" if listed else ""
+    raise K2DError(f"folder {source}: no audio in it that can be read{holds}; give {_ACCEPTED} files")
+
+
+def _loaded(source: str, advice: str, load: Callable[[], Any]) -> Any:
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return load()
+    except K2DError:
+        raise
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise K2DError(f"data set {source}: it cannot be loaded ({reason}); {advice}") from error

@@ -1,0 +1,332 @@
+"""From chunks to training batches: audio to features, and the choice of timestamps and prompt, anew each epoch."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, WhisperForConditionalGeneration, WhisperProcessor
+
+from k2d_hf.audio.reader import SAMPLE_RATE
+from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound, read_chunk, recording_name
+from k2d_hf.distillation.batches.target_columns import Example, stored_targets
+from k2d_hf.errors import K2DError
+from k2d_hf.models.languages import checked_language, language_code
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, IGNORED, MAX_TARGET_TOKENS, LabelEncoder
+
+if TYPE_CHECKING:
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+    from k2d_hf.distillation.targets.encoder_states import EncoderStates
+
+# Of a collator: how labels become batches, and which of their forms is drawn when.
+_NO_LABEL = (
+    *("processor", "encoder", "encoder_states", "_epoch"),
+    *("chunk_weighting", "seed", "pad_to_multiple_of"),
+)
+EPOCH = "_epoch"  # column of chunks from a stream, where an epoch may end within a batch
+
+
+def chunk_weight(distance: float | None, weighting: str) -> float:
+    """Weight w_s of a chunk in the loss: 1 if `hard`; if `soft`, falling with the distance from 1 to 0."""
+    if weighting == "hard" or distance is None:
+        return 1.0
+    return min(1.0, max(0.0, 1.0 - distance))
+
+
+class K2DDataCollator:
+    """Chunks to a batch of features and labels (the contract between collator and trainer).
+
+    Whether a label carries timestamps or a prompt is drawn here, not in a `map` whose cache would keep the choice for
+    all epochs. The draw depends on seed, epoch, the name of the recording's file and the chunk's start alone, so it is
+    the same whatever the batch, the worker, or the folder that the data lie in.
+
+    Args:
+        processor: of the student.
+        language: of chunks that carry none.
+        task: Whisper's task.
+        timestamp_probability: how often a label carries timestamps.
+        previous_text_probability: how often a chunk with a chunk before it is given that text as prompt.
+        full_windows: whether the student hears, with timestamps, the whole window from the chunk's start.
+        chunk_weighting: `hard` or `soft`.
+        seed: of the draws.
+        max_tokens: positions of the decoder.
+        pad_to_multiple_of: labels are padded to the longest of the batch, rounded up to a multiple of this.
+    """
+
+    def __init__(
+        self,
+        processor: WhisperProcessor,
+        *,
+        language: str | None = None,
+        task: str = "transcribe",
+        timestamp_probability: float = 0.5,
+        previous_text_probability: float = 0.2,
+        full_windows: bool = False,
+        chunk_weighting: str = "hard",
+        seed: int = 0,
+        max_tokens: int = MAX_TARGET_TOKENS,
+        pad_to_multiple_of: int = 1,
+    ) -> None:
+        self.processor = processor
+        self.language = checked_language(language)
+        self.task = task
+        self.timestamp_probability = timestamp_probability
+        self.previous_text_probability = previous_text_probability
+        self.full_windows = full_windows
+        self.chunk_weighting = chunk_weighting
+        self.seed = seed
+        self.max_tokens = max_tokens
+        self.pad_to_multiple_of = pad_to_multiple_of
+        self.encoder_states: EncoderStates | None = None  # set by the trainer where they are on disk
+        self.encoder = LabelEncoder(processor.tokenizer, task=task)
+        # in shared memory, so that the workers of a data loader see the trainer's epoch
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose draws are made; the trainer sets it."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+    def for_evaluation(self) -> K2DDataCollator:
+        """The same collator with draws that never change."""
+        collator = copy.copy(self)
+        collator._epoch = torch.zeros(1, dtype=torch.int64)
+        collator.encoder_states = None
+        return collator
+
+    def fits(self, chunk: Mapping[str, Any]) -> bool:
+        """Whether the decoder has room for the chunk's label in every form that a draw can give, without prompt."""
+        forms = self._possible_timestamps(chunk)
+        return all(len(self._label(chunk, timestamps)) - 1 <= self.max_tokens for timestamps in forms)
+
+    def _possible_timestamps(self, chunk: Mapping[str, Any]) -> list[bool]:
+        """Whether a label of the chunk has timestamps, as draws can give it; none where nobody knows the times."""
+        return [False] if chunk.get("segments") is None else _possible(self.timestamp_probability)
+
+    def draws(self, chunk: Mapping[str, Any], *, epoch: int | None = None) -> tuple[bool, bool]:
+        """Whether the chunk has timestamps, and whether it has a prompt, in this epoch, or in another."""
+        epoch = chunk.get(EPOCH, self.epoch) if epoch is None else epoch
+        generator = random.Random(f"{self.seed} {epoch} {recording_name(chunk)} {chunk.get('start')}")
+        timestamps = generator.random() < self.timestamp_probability
+        prompt = generator.random() < self.previous_text_probability
+        return timestamps, prompt
+
+    def example(self, chunk: Mapping[str, Any]) -> Example:
+        """Decoder inputs and labels of one chunk in this epoch, of equal length.
+
+        Raises:
+            K2DError: if the label alone is longer than the decoder.
+        """
+        return self._example(chunk, *self.draws(chunk))
+
+    def forms(self, chunk: Mapping[str, Any]) -> dict[tuple[bool, bool], Example]:
+        """Decoder inputs and labels of every form that a draw can give, by whether it has timestamps and a prompt.
+
+        Raises:
+            K2DError: if the label alone is longer than the decoder.
+        """
+        examples = {}
+        for timestamps in self._possible_timestamps(chunk):
+            for prompted in _possible(self.previous_text_probability):
+                inputs, labels = self._example(chunk, timestamps, prompted)
+                has_prompt = inputs[0] == self.encoder.special.start_of_previous  # there may be no text before
+                examples[timestamps, has_prompt] = inputs, labels
+        return examples
+
+    def _example(self, chunk: Mapping[str, Any], timestamps: bool, prompted: bool) -> Example:
+        label = self._label(chunk, timestamps)
+        room = self.max_tokens - (len(label) - 1)
+        if room < 0:
+            raise K2DError(
+                f"{chunk_name(chunk)}: its label has {len(label) - 1} tokens, the decoder "
+                f"{self.max_tokens}; leave the chunk out"
+            )
+        prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
+        return self.encoder.teacher_forcing(label, prompt)
+
+    def label_settings(self) -> dict[str, Any]:
+        """All that decides which forms a chunk's label can take, and what is heard with each, ready for JSON.
+
+        Not how often each is drawn: whatever is made for every form is good for any probability that can give them.
+        """
+        decides = {name: value for name, value in vars(self).items() if name not in _NO_LABEL}
+        drawn = ("timestamp_probability", "previous_text_probability")
+        return {**decides, **{name: _possible(getattr(self, name)) for name in drawn}}
+
+    def span(self, chunk: Mapping[str, Any], *, timestamps: bool) -> Mapping[str, Any]:
+        """What the student hears with this form of the label: the chunk, or the window that begins with it.
+
+        A chunk ends where speech does, and silence fills its window. In long-form decoding a window is full, and mostly
+        ends within a segment; a student that never met one transcribes the half of it, where it is to stop before.
+        """
+        return {**chunk, "duration": CHUNK_SECONDS} if self.fills_window(chunk, timestamps=timestamps) else chunk
+
+    def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """All that the student may hear of a chunk, whatever is drawn."""
+        forms = _possible(self.timestamp_probability)  # of which a chunk has the first, where both sound alike
+        if not self._goes_on(chunk):
+            forms = forms[:1]
+        return [self.span(chunk, timestamps=timestamps) for timestamps in forms]
+
+    def cut_segment(self, chunk: Mapping[str, Any]) -> float | None:
+        """Where in the window that begins with a chunk a segment begins that it cuts off, s; None where none does."""
+        next_start = chunk.get("next_start") if self._goes_on(chunk) else None
+        return next_start if next_start is not None and next_start < CHUNK_SECONDS else None
+
+    def fills_window(self, chunk: Mapping[str, Any], *, timestamps: bool) -> bool:
+        """Whether more is heard with this form of the label than the chunk: the window that begins with it."""
+        return timestamps and self._goes_on(chunk)
+
+    def _goes_on(self, chunk: Mapping[str, Any]) -> bool:
+        """Whether there is more to hear after a chunk; one that carries its own audio ends there."""
+        return self.full_windows and chunk.get("next_start") is not None and not ends_with_its_sound(chunk)
+
+    def features(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """Log-mel features of the chunks' audio, [B, mel bins, frames] float32.
+
+        The audio is read from a chunk's column `audio` where it is embedded there, else from its recording.
+        """
+        extract = self.processor.feature_extractor
+        given = {"sampling_rate": SAMPLE_RATE, "padding": "max_length", "return_tensors": "pt"}
+        # one by one, as those of a batch differ in their last bits by what else is in it
+        return torch.cat([extract(read_chunk(chunk), **given).input_features for chunk in chunks])
+
+    def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
+
+        `chunk_weights` [B] float32 is there if the weighting is soft, and where the chunks hold soft targets,
+        `teacher_hidden` [B, L, d] float16, or `teacher_top_ids` [B, L, k] int32 and `teacher_top_logprobs` [B, L, k]
+        float16; the auxiliary's likewise.
+        Where the encoder's states are on disk, `encoder_states` [B, frames / 2, d] float16 takes the place of the
+        features, and no audio is read.
+        """
+        examples = [self.example(chunk) for chunk in chunks]
+        decoder_input_ids, labels = pad_examples(
+            examples,
+            padding=self.encoder.special.end_of_text,
+            multiple_of=self.pad_to_multiple_of,
+            most=self.max_tokens,
+        )
+        batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
+        if "target_forms" in chunks[0]:
+            batch |= self._targets(chunks, examples, labels)
+        heard = [self.span(chunk, timestamps=self.draws(chunk)[0]) for chunk in chunks]
+        if self.encoder_states is not None:
+            batch["encoder_states"] = self.encoder_states.batch(heard)
+        else:
+            batch["input_features"] = self.features(heard)
+        if self.chunk_weighting != "hard":
+            weights = [chunk_weight(chunk.get("distance"), self.chunk_weighting) for chunk in chunks]
+            batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)
+        return batch
+
+    def _targets(
+        self, chunks: Sequence[Mapping[str, Any]], examples: Sequence[Example], labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        found = [
+            stored_targets(chunk, example, full_window=self.fills_window(chunk, timestamps=self.draws(chunk)[0]))
+            for chunk, example in zip(chunks, examples, strict=True)
+        ]
+        supervised = labels != IGNORED
+        targets = {}
+        for name in found[0]:
+            values = torch.from_numpy(np.concatenate([part[name] for part in found]))
+            targets[name] = values.new_zeros(*labels.shape, values.shape[-1])
+            targets[name][supervised] = values
+        return targets
+
+    def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
+        if chunk.get("text") is None:
+            raise K2DError(f"{chunk_name(chunk)}: a chunk without text (it has {', '.join(chunk)}): leave it out")
+        language = language_code(chunk.get("language")) or self.language
+        return self.encoder.label_ids(
+            chunk["text"],
+            chunk.get("segments"),
+            language=language,
+            timestamps=timestamps,
+            next_start=self.cut_segment(chunk) if timestamps else None,
+        )
+
+
+def _possible(probability: float) -> list[bool]:
+    """What a draw with this probability can give."""
+    return [outcome for outcome, chance in ((False, 1 - probability), (True, probability)) if chance > 0]
+
+
+def pad_examples(
+    examples: Sequence[Example], *, padding: int, multiple_of: int = 1, most: int = MAX_TARGET_TOKENS
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decoder inputs and labels of several chunks, padded to the longest, [B, L] int64 each.
+
+    Args:
+        examples: decoder inputs and labels, of equal length in a pair.
+        padding: id that fills up the inputs; labels are filled up with -100.
+        multiple_of: L is rounded up to a multiple of this.
+        most: but to no more than this.
+    """
+    longest = max(len(labels) for _, labels in examples)
+    length = max(longest, min(-(-longest // multiple_of) * multiple_of, most))
+    decoder_input_ids = torch.full((len(examples), length), padding)
+    padded = torch.full((len(examples), length), IGNORED)
+    for row, (inputs, labels) in enumerate(examples):
+        decoder_input_ids[row, : len(inputs)] = torch.tensor(inputs)
+        padded[row, : len(labels)] = torch.tensor(labels)
+    return decoder_input_ids, padded
+
+
+def default_collator(
+    processor: WhisperProcessor, args: K2DTrainingArguments, student: WhisperForConditionalGeneration
+) -> K2DDataCollator:
+    """The collator that the settings of training ask for."""
+    return K2DDataCollator(
+        processor,
+        language=language_code(args.language or getattr(student.generation_config, "language", None)),
+        task=args.task,
+        timestamp_probability=args.timestamp_probability,
+        previous_text_probability=args.previous_text_probability,
+        full_windows=args.full_windows,
+        chunk_weighting=args.chunk_weighting,
+        seed=args.data_seed if args.data_seed is not None else args.seed,
+        max_tokens=student.config.max_target_positions,
+        pad_to_multiple_of=8 if torch.cuda.is_available() else 1,
+    )
+
+
+class EpochToData(TrainerCallback):
+    """Tells collator and sampler the epoch: what a chunk's label looks like, and the order of chunks, are drawn anew.
+
+    The Trainer and accelerate hand the epoch down through a fixed number of wrappers. In a resumed epoch of several
+    processes there is one more, so that the sampler would begin again with the order of epoch 0.
+
+    Args:
+        collator_of: gives the collator, which a search over settings may replace.
+    """
+
+    def __init__(self, collator_of: Callable[[], Any]) -> None:
+        self.collator_of = collator_of
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        """Set the epoch; after a resume `state` knows it."""
+        epoch = int(state.epoch or 0)
+        collator = self.collator_of()
+        if isinstance(collator, K2DDataCollator):
+            collator.epoch = epoch
+        sampler = innermost_sampler(train_dataloader)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+
+
+def innermost_sampler(dataloader: Any) -> Any:
+    """The sampler of rows beneath whatever cuts its order into batches and shares; None where there is none."""
+    batches: Any = getattr(dataloader, "batch_sampler", None)
+    while hasattr(batches, "batch_sampler"):
+        batches = batches.batch_sampler
+    return getattr(batches, "sampler", None)

@@ -1,0 +1,115 @@
+"""The order of chunks in training: at random, yet labels of like length in a batch, so that little of it is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from k2d_hf.data.chunk_schema import DRAW, LABEL, PROMPT, columns_for, rows_of
+from k2d_hf.models.whisper_tokens import MAX_PROMPT_TOKENS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from k2d_hf.distillation.batches.collator import K2DDataCollator
+
+POOL = 50  # batches that are sorted together; fewer where the data set is small, as order would replace chance
+READ_ROWS = 4096
+LETTERS_PER_TOKEN = 4.0  # of Whisper's vocabulary, in English
+TOKENS_PER_WIDE_CHARACTER = 1.2  # likewise, in Chinese
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Indices in an order drawn anew each epoch, neighbours of like length in the form that this epoch gives them.
+
+    Args:
+        rows: chunks.
+        collator: draws whether a label has timestamps and a prompt, which decides its length.
+        batch_size: chunks of one step, of all processes and accumulated batches.
+        seed: of the order.
+    """
+
+    def __init__(self, rows: Dataset, collator: K2DDataCollator, *, batch_size: int, seed: int = 0) -> None:
+        self.rows = rows.select_columns(columns_for(DRAW, among=rows.column_names))
+        self.collator = collator
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+        self.plain, self.timestamps, self.prompt = label_parts(rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order and the draws of this epoch; the Trainer calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        return iter(grouped_order(self.lengths(), batch_size=self.batch_size, generator=generator))
+
+    def lengths(self) -> np.ndarray:
+        """About how many positions each chunk takes in this epoch, [rows] int32."""
+        lengths = self.plain.copy()
+        if not self.rows.column_names:
+            return lengths  # utterances, whose labels have one form
+        at = 0
+        for batch in self.rows.iter(batch_size=READ_ROWS):
+            drawn = [self.collator.draws(key, epoch=self.epoch) for key in rows_of(batch)]
+            timestamps, prompt = np.array(drawn, dtype=bool).T
+            part = slice(at, at + len(drawn))
+            lengths[part] += timestamps * self.timestamps[part] + prompt * self.prompt[part]
+            at += len(drawn)
+        return lengths
+
+
+def grouped_order(lengths: np.ndarray, *, batch_size: int, generator: np.random.Generator) -> list[int]:
+    """All indices, in batches of like length that follow each other at random; what fills no batch comes last."""
+    count = len(lengths)
+    pool = batch_size * max(1, min(POOL, count // (4 * batch_size)))
+    order = generator.permutation(count)
+    batches = []
+    for start in range(0, count, pool):
+        some = order[start : start + pool]
+        some = some[np.argsort(lengths[some], kind="stable")]
+        batches += [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
+    whole = [batch for batch in batches if len(batch) == batch_size]
+    rest = [batch for batch in batches if len(batch) < batch_size]
+    shuffled = [whole[index] for index in generator.permutation(len(whole))] + rest
+    return np.concatenate(shuffled).tolist() if shuffled else []
+
+
+def label_parts(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """About how many tokens a chunk's label has, timestamps add, and a prompt adds; [rows] int32 each.
+
+    Counted from the letters: to tokenise a whole corpus would take long, and only the order needs it.
+    """
+    plain, timestamps, prompt = (np.zeros(len(rows), dtype=np.int32) for _ in range(3))
+    names = columns_for(LABEL, PROMPT, among=rows.column_names)
+    at = 0
+    for batch in rows.select_columns(names).iter(batch_size=READ_ROWS):
+        part = slice(at, at + len(batch["text"]))
+        plain[part] = [_tokens(text) for text in batch["text"]]
+        if "segments" in batch:
+            timestamps[part] = [2 * _count(segments) for segments in batch["segments"]]
+        if "previous_text" in batch:
+            prompt[part] = [min(MAX_PROMPT_TOKENS, _tokens(text)) for text in batch["previous_text"]]
+        at = part.stop
+    return plain, timestamps, prompt
+
+
+def _tokens(text: str | None) -> int:
+    if not text:
+        return 0
+    wide = sum(character > "\u2e7f" for character in text)
+    return round(wide * TOKENS_PER_WIDE_CHARACTER + (len(text) - wide) / LETTERS_PER_TOKEN)
+
+
+def _count(segments: Any) -> int:
+    """Number of segments, which `datasets` gives as a list of mappings or a mapping of lists."""
+    if segments is None:
+        return 0
+    return len(segments["start"]) if isinstance(segments, dict) else len(segments)

@@ -1,0 +1,301 @@
+"""Training on a stream of chunks, such as Parquet files read on the way, without holding the corpus (K2D, stage 3).
+
+A stream has no length and no order to choose: what is not trained on is found as it goes by, and one pass follows the
+other without a break, so that every chunk comes once a pass whatever the batches and processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from inspect import signature
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from datasets import IterableDataset as Stream
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from k2d_hf.data.chunk_audio import chunk_name
+from k2d_hf.data.utterances import as_chunks, names_of
+from k2d_hf.distillation.batches.collator import EPOCH, K2DDataCollator
+from k2d_hf.distillation.batches.rows import DROPPED, check_windows, label_exceeds, looked_at, reasons_to_leave_out
+from k2d_hf.distillation.batches.target_columns import (
+    DTYPES,
+    check_embedding,
+    check_targets,
+    check_temperature,
+    columns_of,
+    kind_of,
+)
+from k2d_hf.errors import K2DError
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+
+if TYPE_CHECKING:
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+# Of several files at once, which threads read, the end takes seconds in every pass
+ONE_FILE = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in signature(Stream.shuffle).parameters else {}
+READ, DROPPED_ROWS, TOO_LONG, UNUSABLE = range(4)  # what is counted of the first pass
+NAMED = 3  # chunks of each worker that are named in warnings
+
+
+def is_stream(rows: Any) -> bool:
+    """Whether rows are a stream of `datasets`, of which nothing is known but how to read it."""
+    return isinstance(rows, Stream)
+
+
+def described(rows: Any) -> Any:
+    """Something with the `column_names` of rows; those of a stream may only be known when its first row is read."""
+    return SimpleNamespace(column_names=names_of(rows)) if is_stream(rows) and rows.column_names is None else rows
+
+
+class TargetCheck:
+    """Raises K2DError for a row whose soft targets are not those of the loss.
+
+    Args:
+        kinds: of the targets that the loss uses.
+        temperature: of the loss.
+        embedding: that makes the teacher's hidden states logits, where they are used.
+    """
+
+    def __init__(self, kinds: Collection[str], temperature: float, embedding: Tensor | None) -> None:
+        self.kinds, self.temperature, self.embedding = kinds, temperature, embedding
+        self.fine: set[Any] = set()  # what has been checked: a corpus holds few values, or one
+
+    def __call__(self, chunk: Mapping[str, Any]) -> None:
+        """Check a row."""
+        told = {name: chunk.get(name) for name in ("target_temperature", "target_embedding")}
+        if tuple(told.values()) in self.fine:
+            return
+        rows = Dataset.from_list([told])
+        if self.embedding is not None:
+            check_embedding(rows, self.embedding)
+        if "top" in self.kinds:
+            check_temperature(rows, "target_temperature", self.temperature, "distil.temperature")
+        self.fine.add(tuple(told.values()))
+
+
+class ChunkStream(IterableDataset[Any]):
+    """The chunks of a stream that are trained on, pass after pass, without an end.
+
+    Args:
+        rows: the stream.
+        collator: whose labels must fit the decoder.
+        workers: processes that read for the trainer; 0 if it reads itself.
+        stored: parties whose soft targets take the model's place, with the kind of each.
+        check: of the soft targets of a row.
+        what: name of the rows, for messages.
+        shuffle_buffer: rows among which the next is drawn; 0 leaves the order of the stream.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        collator: K2DDataCollator,
+        *,
+        workers: int = 0,
+        stored: dict[str, str] | None = None,
+        check: TargetCheck | None = None,
+        shuffle_buffer: int = 0,
+        seed: int = 0,
+        what: str = "training",
+    ) -> None:
+        self.what = what
+        self.rows = as_chunks(rows).with_format("arrow")  # soft targets need not become lists of numbers
+        self.collator = collator
+        self.arrays = [name for party, kind in (stored or {}).items() for name in columns_of(party, kind)]
+        self.check = check
+        self.shuffle_buffer = shuffle_buffer
+        self.seed = seed
+        self.batches_done, self.rows_of_a_batch = 0, 1
+        self._warned = 0
+        # What the first pass held, by worker, in shared memory
+        self.counted = torch.zeros(max(1, workers), 4, dtype=torch.int64).share_memory_()
+
+    def pass_over(self, batches: int, *, rows_of_a_batch: int) -> None:
+        """Give None for the chunks of the first batches, which an interrupted run has seen.
+
+        Args:
+            batches: of each process.
+            rows_of_a_batch: chunks of a batch, all processes together.
+        """
+        self.batches_done, self.rows_of_a_batch = batches, rows_of_a_batch
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        worker = get_worker_info()
+        index, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        seen = len(range(index, self.batches_done, workers)) * self.rows_of_a_batch  # workers take turns
+        counted = self.counted[index].zero_()
+        for epoch in itertools.count():
+            empty = True
+            for row in self._pass(epoch, counted):
+                empty = False
+                seen -= 1
+                yield None if seen >= 0 else {**self._chunk(row), EPOCH: epoch}
+            if empty and worker is not None:
+                return  # the other workers may have some
+            if empty:
+                raise K2DError(f"nothing to train on: {self.summary()}; raise validate.threshold, or look at the rows")
+
+    def _pass(self, epoch: int, counted: Tensor) -> Iterator[Any]:
+        """The rows of one pass that are trained on, as tables of one row; those of the first are counted."""
+        rows = self.rows
+        if self.shuffle_buffer > 0:
+            order = np.random.default_rng([self.seed, epoch])
+            rows = rows.shuffle(generator=order, buffer_size=self.shuffle_buffer, **ONE_FILE)
+        for row in rows:
+            verdict = self._verdict(row)
+            if epoch == 0:
+                counted[READ] += 1
+                if verdict is not None:
+                    counted[verdict] += 1
+            if verdict is None:
+                yield row
+
+    def _verdict(self, row: Any) -> int | None:
+        """Why a row is not trained on; of the first of a pass whose sound or text is at fault, a warning names it."""
+        chunk = row.select(looked_at(row.column_names, self.collator)).to_pylist()[0]
+        (reason,) = reasons_to_leave_out([chunk], self.collator)
+        if reason is None:
+            return None
+        if reason in (DROPPED, label_exceeds(self.collator)):
+            return DROPPED_ROWS if reason == DROPPED else TOO_LONG
+        if self._warned < NAMED:
+            self._warned += 1
+            logger.warning("%s: left out a chunk %s: %s", self.what, reason, chunk_name(chunk))
+        return UNUSABLE
+
+    def _chunk(self, row: Any) -> dict[str, Any]:
+        """A row as the collator wants it, with soft targets that the loss uses as arrays."""
+        plain = [name for name in row.column_names if name.partition("_")[2] not in DTYPES]
+        chunk: dict[str, Any] = row.select(plain).to_pylist()[0]
+        for name in self.arrays:
+            tokens = row[name].combine_chunks().flatten()
+            values = tokens.flatten().to_numpy(zero_copy_only=False)
+            chunk[name] = values.astype(DTYPES[name.partition("_")[2]], copy=False).reshape(len(tokens), -1)
+        if self.check is not None:
+            self.check(chunk)
+        if not self.arrays:
+            chunk.pop("target_forms", None)
+        return chunk
+
+    def summary(self) -> str:
+        """How many chunks the first pass held so far, and how many were left out."""
+        read, dropped, too_long, unusable = self.counted.sum(0).tolist()
+        others = f", {unusable} have no text, no sound, or more than {CHUNK_SECONDS:g} s of it" if unusable else ""
+        return (
+            f"of {read} chunks of the stream {dropped} were dropped by validation and {too_long} have a label of more "
+            f"than {self.collator.max_tokens} tokens{others}"
+        )
+
+
+class OnePass(ChunkStream):
+    """The chunks of a stream once and in their order, to evaluate on.
+
+    Args:
+        keep_all: give those too that cannot be trained on, so that predictions are those of the rows.
+    """
+
+    def __init__(self, *args: Any, keep_all: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.keep_all = keep_all
+
+    def __iter__(self) -> Iterator[dict[str, Any] | None]:
+        index = 0 if (worker := get_worker_info()) is None else worker.id
+        counted = self.counted[min(index, len(self.counted) - 1)].zero_()
+        rows = iter(self.rows) if self.keep_all else self._pass(0, counted)
+        return (self._chunk(row) for row in rows)
+
+
+def chunk_stream(
+    rows: Stream, collator: Any, args: K2DTrainingArguments, stored: Collection[str], embedding: Tensor | None
+) -> ChunkStream:
+    """A stream as the trainer wants it, and settings as a stream needs them.
+
+    Args:
+        rows: the stream.
+        collator: the trainer's.
+        args: of training.
+        stored: parties whose soft targets take the model's place.
+        embedding: that makes the teacher's hidden states logits, where they are used.
+
+    Raises:
+        K2DError: if the number of steps is not given, or the collator is not ours.
+    """
+    if args.max_steps <= 0:
+        raise K2DError("a stream has no length: set max_steps, the number of steps to train")
+    if not isinstance(collator, K2DDataCollator):
+        raise K2DError(f"a stream of chunks takes the K2DDataCollator, not {type(collator).__name__}")
+    if args.group_by_label_length:
+        logger.info("labels are not grouped by length: a stream has its own order")
+    if args.dataloader_num_workers > rows.num_shards:
+        logger.info("%d workers read the stream, one for each of its files", rows.num_shards)
+        args.dataloader_num_workers = rows.num_shards
+    return ChunkStream(
+        rows,
+        collator,
+        workers=args.dataloader_num_workers,
+        shuffle_buffer=args.shuffle_buffer,
+        seed=args.data_seed if args.data_seed is not None else args.seed,
+        **_as_read(rows, collator, args, stored, embedding, what="training"),
+    )
+
+
+def evaluation_stream(
+    rows: Stream,
+    collator: K2DDataCollator,
+    args: K2DTrainingArguments,
+    stored: Collection[str],
+    embedding: Tensor | None,
+    *,
+    what: str,
+    keep_all: bool = False,
+) -> OnePass:
+    """A stream as evaluation wants it; arguments as for `chunk_stream` and `OnePass`.
+
+    Raises:
+        K2DError: if it lacks soft targets that the loss needs.
+    """
+    more = _as_read(rows, collator, args, stored, embedding, what=what)
+    return OnePass(rows, collator, workers=args.dataloader_num_workers, keep_all=keep_all, **more)
+
+
+def _as_read(
+    rows: Stream,
+    collator: K2DDataCollator,
+    args: K2DTrainingArguments,
+    stored: Collection[str],
+    embedding: Tensor | None,
+    *,
+    what: str,
+) -> dict[str, Any]:
+    """What every stream is read with."""
+    # else one process reads for all, and cannot join batches of unequal length
+    accelerator: Any = args.accelerator_config
+    accelerator.dispatch_batches = False
+    columns = described(as_chunks(rows))
+    check_windows(columns.column_names, collator, what=what)
+    for party in stored:
+        check_targets(columns, party, what=what)
+    kinds = {party: str(kind_of(columns, party)) for party in stored}
+    check = TargetCheck(kinds.values(), args.temperature, embedding) if kinds else None
+    return {"stored": kinds, "check": check, "what": what}
+
+
+class PassingOver:
+    """A collator that does no work for batches that an interrupted run has seen."""
+
+    def __init__(self, collate: Callable[[Any], dict[str, Tensor]]) -> None:
+        self.collate = collate
+
+    def __call__(self, chunks: Sequence[dict[str, Any] | None]) -> dict[str, Tensor]:
+        """A batch, or an empty one, which the data loader throws away."""
+        return {} if chunks[0] is None else self.collate(chunks)

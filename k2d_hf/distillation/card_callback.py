@@ -1,0 +1,221 @@
+"""The card of a trainer: facts gathered while they happen, and written where the Trainer wants its card.
+
+`K2DTrainer` adds the callback itself. Losses are in the Trainer's own log, which a resumed training has whole; chunks
+are looked at when a card is written, and not while training waits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from k2d_hf.distillation.models import base_whisper
+from k2d_hf.distillation.settings import TRAINER_NOT_ON_CARD, DistillationSettings
+from k2d_hf.publishing.card_facts import LOSS, data_facts, library_versions, settings_for_card
+from k2d_hf.publishing.card_names import hub_id, names_of, read_licence
+from k2d_hf.publishing.card_rendering import render_card
+from k2d_hf.publishing.model_card_data import TAGS, DataFacts, K2DModelCardData, TrainingFacts
+from k2d_hf.transcription.decoding import carried_decoding
+
+if TYPE_CHECKING:
+    from k2d_hf.distillation.trainer import K2DTrainer
+
+# Texts among the Trainer's own settings that are a choice; others are paths, tokens or names of machines and projects.
+CHOICES = ("train_sampling_strategy",)
+MEASURED = ("loss", "ce", "kl", "auxiliary_kl", "encoder_mse", "agreement", "mer")
+_LOSS_OF_SET = re.compile(r"eval_(?:(?P<name>.*)_)?loss")
+
+
+class ModelCardCallback(TrainerCallback):
+    """Gathers what a card tells of a training.
+
+    Args:
+        trainer: whose card it is.
+        teacher: the teacher as the trainer was given it: a model, a checkpoint, or None.
+        auxiliary: likewise.
+        train_dataset: the chunks as the trainer was given them, those that validation dropped among them.
+    """
+
+    def __init__(self, trainer: K2DTrainer, *, teacher: Any, auxiliary: Any, train_dataset: Any) -> None:
+        self.trainer = trainer
+        self.teacher, self.base_model = names_of(teacher) if teacher is not None else (None, None)
+        self.auxiliary = names_of(auxiliary)[0] if auxiliary is not None else None
+        self.chunks = train_dataset
+        self.given: dict[str, Any] = {}  # fields that the user set
+        self.arguments: dict[str, Any] | None = None
+        self.evaluated: dict[str, dict[str, float]] = {}
+        self._by_step: dict[tuple[str, int], dict[str, float]] = {}
+        self._started: float | None = None
+        self._seconds: float | None = None
+        self._data: DataFacts | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note the arguments before training changes them; what a training that goes on has measured is in its log."""
+        self.arguments = told_arguments(args)
+        self._seconds, self._started = None, time.perf_counter() if state.global_step == 0 else None
+        for row in state.log_history:
+            self._note(row, row.get("step", 0))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """Note the figures of an evaluation set."""
+        self._note(metrics or {}, state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note how long it took; where the best checkpoint was loaded, figures are those of that one."""
+        if self._started is not None:
+            self._seconds = time.perf_counter() - self._started
+        if args.load_best_model_at_end:
+            best = {name: f for (name, step), f in self._by_step.items() if step == state.best_global_step}
+            self.evaluated.update(best)
+
+    def on_push_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Bring the card up to date before files go to the Hub; one that is not ours is left alone."""
+        path = Path(args.output_dir) / "README.md"
+        if self.trainer.is_world_process_zero() and (not path.exists() or f"- {TAGS[1]}\n" in path.read_text("utf-8")):
+            self._write(path)
+
+    def create(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Write `README.md` to the output folder, on the first process; what is given holds for later cards, too.
+
+        Args:
+            language: code of the student's language; by default those of the chunks.
+            license: of the student; by default what the teacher's card says, if it lies beside the teacher.
+            tags: besides our own.
+            model_name: the title; by default the name of the repository.
+            finetuned_from: the teacher's id on the Hub.
+            tasks: not used, as a student has one task.
+            dataset_tags: ids on the Hub of the data that was learned from.
+            dataset: not used: the names of evaluation sets are those of `eval_dataset`.
+            dataset_args: likewise.
+        """
+        given = {
+            "language": [language] if isinstance(language, str) else language,
+            "license": license,
+            "tags": [tags] if isinstance(tags, str) else tags,
+            "model_name": model_name,
+            "base_model": finetuned_from,
+            "datasets": [dataset_tags] if isinstance(dataset_tags, str) else dataset_tags,
+        }
+        self.given |= {name: value for name, value in given.items() if value}
+        if self.trainer.is_world_process_zero():
+            self._write(Path(str(self.trainer.args.output_dir)) / "README.md")
+
+    def card_data(self) -> K2DModelCardData:
+        """All that is known by now."""
+        trainer: Any = self.trainer
+        student: Any = base_whisper(trainer.accelerator.unwrap_model(trainer.model))
+        helps = trainer.teacher
+        if self._data is None:
+            self._data = data_facts(self.chunks)
+        data = self._data
+        if data is not None and not data.languages:
+            data = replace(data, languages=[getattr(student.generation_config, "language", None) or ""])
+        model_id = hub_id(getattr(trainer, "hub_model_id", None) or trainer.args.hub_model_id)
+        known = {
+            "model_name": model_id.split("/")[1] if model_id else "Whisper student",
+            "model_id": model_id,
+            "revision": getattr(trainer.args, "hub_revision", None),
+            "decoding": carried_decoding(student.generation_config.to_dict()),
+            **(read_licence(helps.config.name_or_path) if helps is not None and helps.config.name_or_path else {}),
+            "teacher": self.teacher,
+            "base_model": self.base_model,
+            "auxiliary": self.auxiliary,
+            "encoder_layers": _layers(student, helps, "encoder_layers"),
+            "decoder_layers": _layers(student, helps, "decoder_layers"),
+            "parameters": student.num_parameters(),
+            "teacher_parameters": helps.num_parameters() if helps is not None else None,
+            "data": data,
+            "training": self.training_facts(),
+            "training_log": trainer.state.log_history,
+            "adapters_alone": hasattr(trainer.model, "peft_config"),
+        }
+        if "license" in self.given:  # the name and link that the teacher's card has are of another licence
+            known = {name: value for name, value in known.items() if not name.startswith("license")}
+        return K2DModelCardData(**{**known, **self.given})
+
+    def training_facts(self) -> TrainingFacts | None:
+        """What the trainer knows; None before it has trained."""
+        trainer: Any = self.trainer
+        if self.arguments is None:
+            return None
+        args, state = trainer.args, trainer.state
+        rows = trainer.train_dataset
+        has_kl = trainer.teacher is not None or "teacher" in trainer.stored
+        return TrainingFacts(
+            loss={name: getattr(args, name) for name in LOSS},
+            arguments=self.arguments,
+            batch_size=args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            processes=args.world_size,
+            device=torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type,
+            chunks=len(rows) if hasattr(rows, "__len__") else None,
+            steps=state.global_step,
+            epochs=state.epoch,
+            seconds=self._seconds,
+            soft_targets="teacher" in trainer.stored if has_kl else None,
+            shares_encoder=trainer.shares_encoder if trainer.teacher is not None else None,
+            adapters=_adapters(trainer.model),
+            evaluated=self.evaluated,
+            versions=library_versions(),
+        )
+
+    def _note(self, metrics: dict[str, Any], step: int) -> None:
+        """Keep the figures of evaluation sets, whose loss is `eval_loss` or, of a set called dev, `eval_dev_loss`."""
+        for key in metrics:
+            if match := _LOSS_OF_SET.fullmatch(key):
+                prefix = key.removesuffix("loss")
+                figures = {name: float(metrics[prefix + name]) for name in MEASURED if prefix + name in metrics}
+                name = match["name"] or ""
+                self.evaluated[name] = self._by_step[name, step] = figures
+
+    def _write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        render_card(self.card_data()).save(path)
+
+
+def told_arguments(args: Any) -> dict[str, Any]:
+    """Training arguments that differ from the defaults of their dataclass, but for those of which a card says nothing.
+
+    Numbers, switches and one-word choices, in the order of the dataclass; never a path, a token or the name of a run.
+    The weights of the loss, which a card tells in any case, are not among them.
+    """
+    ours = {entry.name for entry in dataclasses.fields(DistillationSettings)}
+
+    def belongs(name: str) -> bool:
+        text = isinstance(getattr(args, name), str) and not isinstance(getattr(args, name), Enum)
+        return name not in TRAINER_NOT_ON_CARD and (name in ours or name in CHOICES or not text)
+
+    found = settings_for_card(args, besides=LOSS)
+    return {name: value for name, value in found.items() if belongs(name)}
+
+
+def _layers(student: Any, teacher: Any, name: str) -> str:
+    kept = getattr(student.config, name)
+    return str(kept) if teacher is None else f"{kept} of {getattr(teacher.config, name)}"
+
+
+def _adapters(model: Any) -> str | None:
+    """`LORA, rank 8`."""
+    config = getattr(model, "peft_config", {}).get("default")
+    if config is None:
+        return None
+    rank = getattr(config, "r", None)
+    return f"{config.peft_type.value}{f', rank {rank}' if rank else ''}"

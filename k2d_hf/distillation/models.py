@@ -1,0 +1,257 @@
+"""Teacher, auxiliary and student as parties of the loss: who shares whose encoder, and the hidden states of each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers.modeling_outputs import BaseModelOutput
+
+from k2d_hf.distillation.loss.losses import Head, check_vocabulary
+from k2d_hf.errors import K2DError
+from k2d_hf.models import load_whisper, resolve_checkpoint
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+Positions = tuple[Tensor, ...]  # rows and columns of some elements, [N] each, as `nonzero(as_tuple=True)` gives them
+
+
+def base_whisper(model: Any) -> WhisperForConditionalGeneration:
+    """The Whisper inside a peft model, a compiled one, or the model itself.
+
+    Raises:
+        K2DError: if there is no Whisper inside.
+    """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    base = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
+    if not isinstance(base, WhisperForConditionalGeneration):
+        raise K2DError(f"{type(base).__name__} is not a Whisper with a language-model head")
+    return base
+
+
+def find_processor(*models: Any) -> WhisperProcessor:
+    """The processor saved with the first of some models, or checkpoints, that has one.
+
+    Raises:
+        K2DError: if there is none.
+    """
+    reasons = []
+    for model in models:
+        named = model if isinstance(model, (str, Path)) else getattr(getattr(model, "config", None), "name_or_path", "")
+        if not named:
+            continue
+        try:
+            return WhisperProcessor.from_pretrained(resolve_checkpoint(str(named)).path)
+        except K2DError as error:
+            reasons.append(f" ({error})")
+    raise K2DError(f"no processor{''.join(reasons)}: give processing_class, or a model loaded from a checkpoint")
+
+
+def helper(
+    name: str,
+    model: Any,
+    student: WhisperForConditionalGeneration,
+    weight: float,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """Teacher or auxiliary, ready to help: loaded if it is a checkpoint, checked against the student, frozen.
+
+    Args:
+        name: of the party.
+        model: itself, or its checkpoint.
+        student: whom it helps.
+        weight: of its part in the loss.
+        dtype: number format of one that is loaded here; float32 if None.
+
+    Returns:
+        A `WhisperForConditionalGeneration`, or None if its weight in the loss is 0.
+
+    Raises:
+        K2DError: if it is missing, or vocabulary or mel bins are not the student's.
+    """
+    if not weight:
+        return None
+    if model is None:
+        setting = "kl_weight" if name == "teacher" else f"{name}_weight"
+        raise K2DError(f"{setting} is {weight}: give {name}_model, or set {setting} to 0")
+    party = load_party(name, model, mel_bins=student.config.num_mel_bins, whose="student", dtype=dtype)
+    check_vocabulary(name, party.config.vocab_size, student.config.vocab_size)
+    return party
+
+
+def load_party(
+    name: str, model: Any, *, mel_bins: int, whose: str, dtype: torch.dtype | None = None
+) -> WhisperForConditionalGeneration:
+    """A model that only helps: loaded if it is a checkpoint, frozen, and known to hear the same features.
+
+    Raises:
+        K2DError: if its mel bins are not those of `whose`.
+    """
+    loaded = isinstance(model, (str, Path))
+    party: Any = load_whisper(model) if loaded else base_whisper(model)  # which has the adapters of a peft model in it
+    if party.config.num_mel_bins != mel_bins:
+        raise K2DError(
+            f"{name} hears {party.config.num_mel_bins} mel bins, {whose} {mel_bins}: "
+            "large-v3 and the others cannot be mixed; create the student from the teacher"
+        )
+    if loaded and dtype is not None:
+        party = party.to(dtype)  # it learns nothing, so that float32 would only take twice the memory
+    return party.eval().requires_grad_(False)
+
+
+def with_adapters(student: WhisperForConditionalGeneration, config: PeftConfig, *, freeze_encoder: bool) -> nn.Module:
+    """The student with adapters; none in the encoder where that is frozen, unless the config says where."""
+    from peft import get_peft_model
+
+    if freeze_encoder and getattr(config, "exclude_modules", "") is None:  # not every method has the field
+        excluding: Any = copy.deepcopy(config)
+        excluding.exclude_modules = r"model\.encoder\..*"
+        config = excluding
+    return get_peft_model(student, config)
+
+
+def output_embedding(model: WhisperForConditionalGeneration) -> Tensor:
+    """The matrix [V, d] that turns hidden states into logits.
+
+    Raises:
+        K2DError: if the output layer is not a plain matrix, as when peft adapts it.
+    """
+    head = model.proj_out
+    plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward  # FSDP makes a class of its own
+    if not plain or head.bias is not None:
+        raise K2DError(
+            "the output layer proj_out must stay a plain linear layer: leave it out of peft's target_modules"
+        )
+    return head.weight
+
+
+def check_encoders(student: WhisperForConditionalGeneration, teacher: Any, *, frozen: bool) -> None:
+    """Raise K2DError where the states of the two encoders cannot be brought nearer to each other."""
+    if frozen:
+        raise K2DError("encoder_weight: the student's encoder is frozen; set freeze_encoder to false")
+    widths = student.config.d_model, teacher.config.d_model
+    if widths[0] != widths[1]:
+        raise K2DError(f"encoder_weight: the student's states have {widths[0]} dimensions, the teacher's {widths[1]}")
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether no parameter of `module` is trained."""
+    return not any(parameter.requires_grad for parameter in module.parameters())
+
+
+@torch.no_grad()
+def same_weights(module: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules have the same tensors, compared in the coarser of their number formats."""
+    tensors, others = module.state_dict(), other.state_dict()
+    if tensors.keys() != others.keys():
+        return False
+    for name, tensor in tensors.items():
+        theirs = others[name].to(tensor.device)
+        if tensor.shape != theirs.shape:
+            return False
+        coarse = theirs.dtype if theirs.element_size() < tensor.element_size() else tensor.dtype
+        if not torch.equal(tensor.to(coarse), theirs.to(coarse)):
+            return False
+    return True
+
+
+@contextmanager
+def hidden_states_for_logits(model: Any) -> Iterator[None]:
+    """Let `model.forward` return the decoder's hidden states where it returns logits.
+
+    The loss projects them block by block. Going through `forward` keeps the hooks of DDP and peft.
+    """
+    head = model.proj_out
+    model.proj_out = nn.Identity()
+    try:
+        yield
+    finally:
+        model.proj_out = head
+
+
+def student_hidden(
+    model: nn.Module,
+    base: WhisperForConditionalGeneration,
+    batch: dict[str, Any],
+    encoder_states: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The student's last hidden states, [B, L, d], and the states of its encoder, [B, frames, d].
+
+    Args:
+        model: the student as it is wrapped for training.
+        base: the Whisper inside it.
+        batch: `input_features` and `decoder_input_ids`.
+        encoder_states: [B, frames, d] if the encoder has run already.
+    """
+    with hidden_states_for_logits(base):
+        if encoder_states is not None:
+            outputs = model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoder_states.to(base.dtype)),
+                decoder_input_ids=batch["decoder_input_ids"],
+                use_cache=False,
+            )
+        else:
+            features = batch["input_features"]
+            if base.config.apply_spec_augment:
+                features = features.clone()  # it masks them in place, and the teacher hears them whole
+            outputs = model(input_features=features, decoder_input_ids=batch["decoder_input_ids"], use_cache=False)
+    return outputs.logits, outputs.encoder_last_hidden_state
+
+
+@torch.no_grad()
+def encode(
+    model: WhisperForConditionalGeneration, input_features: Tensor, *, run: Callable[..., Any] | None = None
+) -> Tensor:
+    """Encoder states [B, frames, d], without gradient or dropout.
+
+    A CPU takes one chunk at a time: it has nothing to gain from a batch, and the activations of one stay nearer.
+
+    Args:
+        model: whose encoder it is.
+        input_features: [B, mel bins, 2 * frames].
+        run: what runs the encoder, given it and some features; by default it is called.
+    """
+    encoder = model.model.encoder
+    was_training = encoder.training
+    encoder.eval()
+    features = input_features.to(encoder.conv1.weight.dtype)
+    parts = features.split(1) if features.device.type == "cpu" else [features]
+    run = run or type(encoder).__call__
+    states = torch.cat([run(encoder, part).last_hidden_state for part in parts])
+    encoder.train(was_training)
+    return states
+
+
+def helping_head(
+    party: WhisperForConditionalGeneration,
+    batch: dict[str, Any],
+    supervised: Positions,
+    encoder_states: Tensor | None = None,
+) -> Head:
+    """Teacher's or auxiliary's part in the loss, for the same decoder inputs as the student's.
+
+    Args:
+        party: teacher or auxiliary.
+        batch: `input_features` and `decoder_input_ids`.
+        supervised: positions that count, of [B, L].
+        encoder_states: [B, frames, d] if its encoder has run already.
+    """
+    if encoder_states is None:
+        encoder_states = encode(party, batch["input_features"])
+    hidden = decode(party, encoder_states, batch["decoder_input_ids"])
+    return Head(hidden[supervised], output_embedding(party))
+
+
+@torch.no_grad()
+def decode(model: WhisperForConditionalGeneration, encoder_states: Tensor, decoder_input_ids: Tensor) -> Tensor:
+    """Last hidden states [B, L, d] of a model that only helps."""
+    states = encoder_states.to(model.model.decoder.embed_tokens.weight.dtype)
+    outputs = model.model.decoder(input_ids=decoder_input_ids, encoder_hidden_states=states, use_cache=False)
+    return outputs.last_hidden_state

@@ -1,0 +1,1 @@
+"""What the teacher gives once and for all epochs: soft targets, and the encoder's states."""

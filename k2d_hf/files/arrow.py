@@ -1,0 +1,154 @@
+"""Rows to data sets that lie on disk: however many there are, memory holds a batch of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.files.cache import scratch_folder
+from k2d_hf.files.folders import write_folder
+from k2d_hf.files.storage import enough_room, files_below, is_address, remove_folder, write_whole
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+ROWS_OF_A_FILE = 50_000  # of Parquet, in an output that is an address
+STATE = "state.json"
+DESCRIPTION = 64_000  # bytes that the description of a data set takes, generously
+
+
+def dataset_of(batches: Iterable[Sequence[Mapping[str, Any]]], features: Features) -> Dataset:
+    """A data set of rows that come in batches.
+
+    It is mapped into memory from a file below the package's cache, not held in it. The file has no name any more once
+    it is written, so that its room is free again when the last data set that reads it is gone, however the process
+    ends; `save_to_disk` keeps what is in it.
+
+    Raises:
+        K2DError: if the cache cannot be written, or its disk is full.
+    """
+    import pyarrow
+    from datasets import Dataset, DatasetInfo
+
+    schema = features.arrow_schema
+    advice = "free some, or set K2D_CACHE to a folder on a larger disk"
+    with scratch_folder() as folder:
+        path = str(folder / "rows.arrow")
+        with enough_room(folder.parent, DESCRIPTION, advice=advice):
+            writer = pyarrow.ipc.new_stream(path, schema)
+        try:
+            for table in _tables(batches, features):
+                with enough_room(folder.parent, table.nbytes, advice=advice):
+                    writer.write_table(table)
+        except BaseException:
+            with suppress(OSError):  # to close is to write a last word
+                writer.close()
+            raise
+        with enough_room(folder.parent, DESCRIPTION, advice=advice):
+            writer.close()
+        # of a buffer and not of a file, as datasets would come back to the file's name
+        return Dataset.from_buffer(pyarrow.memory_map(path).read_buffer(), info=DatasetInfo(features=features))
+
+
+def _tables(batches: Iterable[Sequence[Mapping[str, Any]]], features: Features) -> Iterator[Any]:
+    for rows in batches:
+        if rows:
+            yield table_of({name: [row[name] for row in rows] for name in features}, features)
+
+
+def table_of(columns: Mapping[str, Sequence[Any]], features: Features) -> Any:
+    """Columns as an Arrow table, those of the features and no others."""
+    import pyarrow
+    from datasets import Audio, Dataset
+
+    sounds = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    plain = type(features)({name: feature for name, feature in features.items() if name not in sounds})
+    table = Dataset.from_dict({name: columns[name] for name in plain}, features=plain).with_format("arrow")[:]
+    for name in sounds:  # `datasets` asks for torchcodec to store even the bytes of a file
+        table = table.append_column(name, pyarrow.array(columns[name], features[name].pa_type))
+    return table.select(list(features)).cast(features.arrow_schema)
+
+
+def write_rows(rows: Dataset, output: str | Path) -> None:
+    """Write a data set to where later stages read it, in the place of what is there.
+
+    A folder is what `load_from_disk` reads; it appears whole. An address gets Parquet files, the last one last.
+
+    Raises:
+        K2DError: if there is no room.
+    """
+    if not is_address(output):
+        folder = Path(output)
+        needed = rows.data.nbytes + DESCRIPTION
+        with enough_room(folder, needed):
+            write_folder(folder, lambda partial: rows.save_to_disk(str(partial)), replace=True)
+        return
+    address = os.fspath(output).rstrip("/")
+    remove_folder(address)
+    count = max(1, -(-len(rows) // ROWS_OF_A_FILE))
+    for index in range(count):
+        buffer = io.BytesIO()
+        part = range(index * ROWS_OF_A_FILE, min((index + 1) * ROWS_OF_A_FILE, len(rows)))
+        rows.select(part).to_parquet(buffer)
+        write_whole(f"{address}/chunks-{index:05d}-of-{count:05d}.parquet", buffer.getvalue())
+
+
+def join_files(files: Sequence[Path], features: Features, output: Path) -> None:
+    """Arrow files that `write_file` wrote as one data set in the folder `output`, which appears whole.
+
+    Its files are the same ones under a second name, where the disk has that, so that nothing is copied.
+
+    Raises:
+        K2DError: if there is no room.
+    """
+    from datasets import Dataset
+
+    def build(folder: Path) -> None:
+        Dataset.from_dict({name: [] for name in features}, features=features).save_to_disk(str(folder))
+        for written in files_below(folder, ".arrow"):
+            os.unlink(written)
+        names = [f"data-{index:05d}-of-{len(files):05d}.arrow" for index in range(len(files))]
+        for file, name in zip(files, names, strict=True):
+            _link(file, folder / name)
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state["_data_files"] = [{"filename": name} for name in names]
+        (folder / STATE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+
+    with enough_room(output, DESCRIPTION):
+        write_folder(output, build, replace=True)
+
+
+def write_file(columns: Mapping[str, Sequence[Any]], features: Features, path: Path) -> None:
+    """Columns as an Arrow file that `join_files` and `opened_files` take, whole or not there."""
+    import pyarrow
+
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, features.arrow_schema) as writer:
+        writer.write_table(table_of(columns, features))
+    write_whole(path, sink.getvalue())
+
+
+def opened_files(files: Sequence[Path], features: Features) -> Dataset:
+    """Arrow files that `write_file` wrote as one data set, mapped into memory; they may be deleted meanwhile."""
+    import pyarrow
+    from datasets import Dataset, DatasetInfo, concatenate_datasets
+
+    if not files:
+        return Dataset.from_dict({name: [] for name in features}, features=features)
+    info = DatasetInfo(features=features)
+    buffers = [pyarrow.memory_map(str(file)).read_buffer() for file in files]
+    return concatenate_datasets([Dataset.from_buffer(buffer, info=info) for buffer in buffers])
+
+
+def _link(file: Path, name: Path) -> None:
+    try:
+        os.link(file, name)
+    except OSError:
+        with enough_room(name, file.stat().st_size):
+            shutil.copyfile(file, name)

@@ -1,0 +1,136 @@
+"""Folders that appear whole or not at all, so that a killed or concurrent run never leaves half a checkpoint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.storage import enough_room, files_below
+
+_PARTIAL = ".partial"
+
+
+def check_free(target: str | Path) -> None:
+    """Raise K2DError if `target` exists and is not an empty folder: to be asked before the work, not after."""
+    if isinstance(target, str):
+        if files_below(target):
+            raise K2DError(f"{target}: already there and not empty; choose another address or remove it")
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise K2DError(f"{target}: already there and not empty; choose another output folder or remove it")
+
+
+def check_writable(target: str | Path | None, *, file: bool = False) -> None:
+    """Raise K2DError if a file or folder `target` could not be written: to be asked before the work, not after.
+
+    Nothing is made, and nothing that is there is touched. None and addresses pass.
+    """
+    if target is None or isinstance(target, str):
+        return
+    other = "output file" if file else "output folder"
+    if target.exists() and target.is_dir() == file:
+        raise K2DError(f"{target}: {'a folder' if file else 'not a folder'}; choose another {other}")
+    try:
+        if file and target.exists():
+            with target.open("ab"):
+                return
+        above = target.absolute()
+        around = next(one for one in ((above, *above.parents) if not file else above.parents) if os.path.lexists(one))
+        with tempfile.TemporaryFile(dir=around):
+            return
+    except OSError as error:
+        raise K2DError(f"{target}: cannot be written ({error.strerror}); choose another {other}") from None
+
+
+def clear_left_behind(folder: Path, name: str = "") -> None:
+    """Remove what a killed process was writing in `folder`, for results whose names begin with `name`.
+
+    Only who holds these results for itself may ask for it (`k2d_hf.files.lock`).
+    """
+    for path in folder.glob(f".{name}*{_PARTIAL}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool = False) -> Path:
+    """Let `build` fill a new folder beside `target`, then rename it to `target`.
+
+    Args:
+        target: the folder to make.
+        build: fills the folder whose path it is given.
+        replace: whether a folder that is there already gives way, once the new one is whole.
+
+    Raises:
+        K2DError: if `target` exists and is not an empty folder, unless `replace`, or the folder around it cannot be
+            written.
+    """
+    if not replace:
+        check_free(target)
+    # Beside the target, because only within one file system a rename is a single step.
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}"
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise K2DError(f"{target}: cannot be made ({error.strerror}); choose another output folder") from None
+    try:
+        build(partial)
+        _share(partial)
+        if target.exists() and replace:
+            # a crash between two renames costs the old folder, and one while it is deleted costs nothing
+            old = partial.with_name(f"{partial.name[: -len(_PARTIAL)]}.old{_PARTIAL}")
+            os.replace(target, old)
+            os.replace(partial, target)
+            shutil.rmtree(old, ignore_errors=True)
+            return target
+        if target.exists():
+            target.rmdir()  # refuses, should something have come in since the check
+        os.replace(partial, target)
+    except BaseException:  # Ctrl-C included: nothing half-made stays
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return target
+
+
+def _share(folder: Path) -> None:
+    """Give files the mode of any that is written here: safetensors leaves its own to their owner alone."""
+    probe = folder / f"{uuid.uuid4().hex}{_PARTIAL}"
+    probe.touch()  # asked of the file system, because a process cannot read its umask without changing it
+    usual = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) and mode | usual != mode:
+            with suppress(OSError):  # a file system without modes is no reason to lose what was made
+                path.chmod(mode | usual)
+
+
+def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
+    """`target`, made by `build` on first use; of several processes at once, one builds and the others wait.
+
+    Raises:
+        K2DError: if the folder around `target` cannot be written.
+    """
+    from filelock import FileLock
+
+    if target.is_dir():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.parent / f".{target.name}.lock").acquire()
+    except OSError as error:
+        raise K2DError(f"{target.parent}: cannot be written ({error}); set K2D_CACHE to a folder that can") from None
+    with lock:
+        if target.is_dir():
+            return target
+        clear_left_behind(target.parent, f"{target.name}.")
+        with enough_room(target, advice="free some, or set K2D_CACHE to a folder on a larger disk"):
+            return write_folder(target, build)

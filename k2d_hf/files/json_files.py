@@ -1,0 +1,25 @@
+"""JSON files for people and programs: one value, or a row a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.files.storage import remove_file, write_whole
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON that people can read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a row a line; without rows there is no file."""
+    if not rows:
+        remove_file(path)
+        return
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(path, text.encode(errors="backslashreplace"))  # of a name that is no UTF-8, what JSON has for it

@@ -1,0 +1,102 @@
+"""What lets work be skipped or taken up again: identities of inputs and settings, and a place for what is unfinished.
+
+Used by every stage of the method, by the recipe's runner and by the verbs of the command line alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.files.content_keys import content_key
+from k2d_hf.files.storage import file_key
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash of anything that JSON can write; other values count by their text."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def files_key(paths: Iterable[str]) -> str:
+    """Key of recordings by path and content: one that changes, comes or goes makes another key."""
+    return key_of(sorted(content_key(path) for path in set(paths)))
+
+
+def folder_key(folder: Path) -> str:
+    """Key of a folder that a stage wrote, by path, size and age of the files in it."""
+    return key_of(sorted(file_key(str(path)) for path in folder.rglob("*") if path.is_file()))
+
+
+def unfinished(folder: Path, stage: str, key: str) -> Path:
+    """Where a stage keeps what it has done so far; what it left there for other inputs or settings is thrown away."""
+    path = folder / f"{stage}-{key}"
+    discard(folder, stage, but=path)
+    return path
+
+
+def discard(folder: Path, stage: str, *, but: Path | None = None) -> None:
+    """Throw away what `stage` left in `folder`, whether file or folder."""
+    for path in folder.glob(f"{stage}-*"):
+        if path == but:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)  # another process of the same training may be at it
+        else:
+            path.unlink(missing_ok=True)
+
+
+class StageRecord:
+    """Which stages of a run are done, for which inputs and settings, with their lines of result; kept in a file.
+
+    Args:
+        path: the JSON file; one that cannot be read counts as empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            entries = {}
+        self._entries: dict[str, dict[str, Any]] = {}
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            if isinstance(entry, dict) and {"key", "line", "run"} <= entry.keys():
+                self._entries[name] = entry
+
+    def line_of(self, stage: str, key: str) -> str | None:
+        """The line of result of a stage that is done for `key`, else None."""
+        entry = self._entries.get(stage)
+        return entry["line"] if entry is not None and entry["key"] == key else None
+
+    def run_of(self, stage: str) -> str | None:
+        """What tells one execution of a stage from the next: a stage that reads its results depends on it."""
+        return self._entries[stage]["run"] if stage in self._entries else None
+
+    def forget(self, stages: Iterable[str]) -> None:
+        """Have these stages done again."""
+        for stage in stages:
+            self._entries.pop(stage, None)
+        self._write()
+
+    def suppose_again(self, stage: str) -> None:
+        """Treat a stage as to be done again, without writing that down: what reads its results follows."""
+        self._entries.pop(stage, None)
+
+    def remember(self, stage: str, key: str, line: str, seconds: float | None = None) -> None:
+        """Note a stage that is done, and how long it took."""
+        finished = time.strftime("%Y-%m-%d %H:%M:%S")
+        entry: dict[str, Any] = {"key": key, "line": line, "run": uuid.uuid4().hex[:16], "finished": finished}
+        self._entries[stage] = entry if seconds is None else {**entry, "seconds": round(seconds, 1)}
+        self._write()
+
+    def _write(self) -> None:
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self._entries, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        part.replace(self.path)

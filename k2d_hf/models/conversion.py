@@ -1,0 +1,242 @@
+"""CTranslate2 Whisper to transformers checkpoint and back; both keep every weight.
+
+Many community Whispers exist only as CTranslate2, and the fast transcription engine reads nothing else, so both
+directions are needed before the first stage. The module has no `ctranslate2` in its name: beside a package of that
+name it would shadow it wherever the folder itself is on the path.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.cache import cache_root
+from k2d_hf.files.extras import install_hint
+from k2d_hf.files.folders import cached_folder, write_folder
+from k2d_hf.formatting import message_of, named
+from k2d_hf.models.ctranslate2_file import CTranslate2File, read_ctranslate2
+from k2d_hf.models.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
+from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.models.generation import complete_generation_config, generation_fields, load_tokenizer
+from k2d_hf.models.student_folder import rewrite_config, write_processor
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, WhisperConfig
+
+_ENCODER_POSITIONS_PER_SECOND = 50
+_TIMESTAMPS = round(CHUNK_SECONDS / TIMESTAMP_SECONDS) + 1  # <|0.00|> to <|30.00|>
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def import_ctranslate2(source_dir: str | Path, output_dir: str | Path, *, dtype: str = "float32") -> Path:
+    """Write the transformers checkpoint of a CTranslate2 Whisper folder (`k2d import-ctranslate2`).
+
+    Args:
+        source_dir: folder with `model.bin`, `tokenizer.json` and, where there is one, `config.json`. Weights may be
+            float32, float16, bfloat16, int16 or int8 (the last two come back as they were rounded).
+        output_dir: folder to write; it must be empty or not exist.
+        dtype: type of the written weights: float32, float16 or bfloat16.
+
+    Returns:
+        `output_dir`, loadable with `WhisperForConditionalGeneration` and `WhisperProcessor.from_pretrained`.
+
+    Raises:
+        K2DError: if the source is not a complete CTranslate2 Whisper, or the output folder holds something.
+    """
+    if dtype not in _DTYPES:
+        raise K2DError(f"dtype {dtype!r}: not one of {', '.join(_DTYPES)}")
+    return write_folder(Path(output_dir), lambda folder: fill_checkpoint(Path(source_dir), folder, dtype=dtype))
+
+
+def export_ctranslate2(checkpoint_dir: str | Path, output_dir: str | Path, *, quantization: str | None = None) -> Path:
+    """Write the CTranslate2 folder of a transformers Whisper checkpoint, complete for `faster_whisper.WhisperModel`.
+
+    Args:
+        checkpoint_dir: folder of the checkpoint.
+        output_dir: folder to write; it must be empty or not exist.
+        quantization: a type that CTranslate2 knows (int8, int8_float16, int16, float16, bfloat16, float32, ...);
+            None keeps the checkpoint's own.
+
+    Raises:
+        K2DError: if ctranslate2 is not installed, the type is unknown, or the output folder holds something.
+    """
+    return write_folder(
+        Path(output_dir), lambda folder: _fill_ctranslate2(Path(checkpoint_dir), folder, quantization=quantization)
+    )
+
+
+def to_ctranslate2(checkpoint_dir: str | Path, *, quantization: str | None = None) -> Path:
+    """The CTranslate2 twin of a local checkpoint, converted on first use and kept in the cache by fingerprint.
+
+    Args:
+        checkpoint_dir: folder of a transformers Whisper checkpoint.
+        quantization: as in `export_ctranslate2`.
+
+    Raises:
+        K2DError: as `export_ctranslate2`.
+    """
+    name = f"{checkpoint_fingerprint(checkpoint_dir)}-{quantization or 'unquantized'}"
+    return cached_folder(
+        cache_root() / "ctranslate2" / name,
+        lambda folder: _fill_ctranslate2(Path(checkpoint_dir), folder, quantization=quantization),
+    )
+
+
+def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> None:
+    """What `import_ctranslate2` does, into a folder that is there, for callers who see to it that it appears whole."""
+    import torch
+    from safetensors.torch import save_file
+
+    model = read_ctranslate2(source / "model.bin")
+    if model.spec != "WhisperSpec":
+        raise K2DError(f"{model.path}: a CTranslate2 {named(model.spec)}, not a Whisper model")
+    settings = _read_settings(source / "config.json")
+    weights = transformers_weights(model)
+    tokenizer = save_processor(source / "tokenizer.json", folder, shapes=weight_shapes(model, weights))
+    try:
+        special = SpecialTokens.of(tokenizer)
+    except K2DError as error:
+        raise K2DError(f"{source / 'tokenizer.json'}: {error}") from None
+    config = _whisper_config(model, weights, special, dtype=dtype)
+    check_against_architecture(model, weights, config)
+    _generation_config(settings, config, tokenizer).save_pretrained(folder)
+    tensors = {name: torch.from_numpy(array).to(getattr(torch, dtype)) for name, array in weights.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    rewrite_config(folder)
+
+
+def _fill_ctranslate2(checkpoint: Path, folder: Path, *, quantization: str | None) -> None:
+    try:
+        from ctranslate2.converters import TransformersConverter
+        from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
+    except ImportError:
+        raise K2DError(f"the CTranslate2 format needs ctranslate2: {install_hint('fast')}") from None
+    from transformers import WhisperFeatureExtractor, WhisperTokenizer
+
+    if quantization not in (None, *ACCEPTED_MODEL_TYPES):
+        raise K2DError(f"quantization {quantization!r}: not one of {', '.join(ACCEPTED_MODEL_TYPES)}")
+    from k2d_hf.models.checkpoint import checkpoint_gap
+
+    # The converter loads whatever weights there are, pickles too: so it is not asked before these are known to be none.
+    if gap := checkpoint_gap(checkpoint):
+        raise K2DError(f"{checkpoint}: not a complete checkpoint, {gap}; give the folder of a transformers checkpoint")
+
+    class Converter(TransformersConverter):
+        """It takes from the generation config what old checkpoints do not have there."""
+
+        def load_model(self, *args: Any, **kwargs: Any) -> Any:
+            return complete_generation_config(super().load_model(*args, **kwargs), partial(load_tokenizer, checkpoint))
+
+    # `force` deletes what is in the folder, which its maker has just made, empty.
+    Converter(str(checkpoint)).convert(str(folder), quantization=quantization, force=True)
+    # faster-whisper reads these two names only, whichever way the checkpoint spells them.
+    WhisperTokenizer.from_pretrained(checkpoint).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    WhisperFeatureExtractor.from_pretrained(checkpoint).save_pretrained(folder)
+
+
+def _whisper_config(
+    model: CTranslate2File, weights: dict[str, np.ndarray], special: SpecialTokens, *, dtype: str
+) -> WhisperConfig:
+    from transformers import WhisperConfig
+
+    return WhisperConfig(
+        **weight_shapes(model, weights),
+        encoder_attention_heads=model.setting("encoder/num_heads"),
+        decoder_attention_heads=model.setting("decoder/num_heads"),
+        tie_word_embeddings="proj_out.weight" not in weights,
+        bos_token_id=special.end_of_text,
+        eos_token_id=special.end_of_text,
+        pad_token_id=special.end_of_text,
+        decoder_start_token_id=special.start_of_transcript,
+        begin_suppress_tokens=None,  # the generation config has it; the class's default is an English-only model's
+        architectures=["WhisperForConditionalGeneration"],
+        dtype=dtype,
+    )
+
+
+def _generation_config(settings: dict[str, Any], config: WhisperConfig, tokenizer: Any) -> GenerationConfig:
+    """The generation config that OpenAI's checkpoints ship: what the tokenizer knows, and what `settings` say."""
+    from transformers import GenerationConfig
+
+    heads = [
+        [layer, head] for layer, head in settings.get("alignment_heads") or () if 0 <= layer < config.decoder_layers
+    ]
+    fields = generation_fields(tokenizer, max_length=config.max_target_positions)
+    if settings.get("suppress_ids") is not None:
+        fields["suppress_tokens"] = settings["suppress_ids"]
+    if settings.get("suppress_ids_begin"):
+        fields["begin_suppress_tokens"] = settings["suppress_ids_begin"]
+    if heads:
+        fields["alignment_heads"] = heads
+    return GenerationConfig(return_timestamps=False, **fields)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # models converted years ago have none
+        return {}
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise K2DError(f"{path}: not JSON ({message_of(error)}); download or copy it again") from None
+    settings = settings if isinstance(settings, dict) else {}
+    for name in ("suppress_ids", "suppress_ids_begin"):
+        if settings.get(name) is not None and not _are_whole_numbers(settings[name]):
+            raise K2DError(f"{path}: {name} is no list of token ids; download or copy it again")
+    heads = settings.get("alignment_heads", [])
+    if heads is not None and not (
+        isinstance(heads, list) and all(_are_whole_numbers(pair) and len(pair) == 2 for pair in heads)
+    ):
+        raise K2DError(f"{path}: alignment_heads is no list of layers and heads; download or copy it again")
+    return settings
+
+
+def _are_whole_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and abs(value) < 1 << 31 for value in values)
+
+
+def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]) -> Any:
+    """Save the processor that fits `shapes` and return its tokenizer."""
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import WhisperFeatureExtractor, WhisperProcessor, WhisperTokenizer
+
+    if not tokenizer_file.is_file():
+        raise K2DError(f"{tokenizer_file}: missing (a vocabulary alone encodes no text); copy the original model's")
+    try:
+        backend = Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:  # the library raises bare Exception
+        raise K2DError(f"{tokenizer_file}: not a tokenizer ({message_of(error)}); download or copy it again") from None
+    if shapes["vocab_size"] - backend.get_vocab_size() == _TIMESTAMPS:  # files of the first years stop before these
+        names = [f"<|{index * TIMESTAMP_SECONDS:.2f}|>" for index in range(_TIMESTAMPS)]
+        backend.add_tokens([AddedToken(name, special=False) for name in names])
+    if backend.get_vocab_size() != shapes["vocab_size"]:
+        raise K2DError(f"{tokenizer_file}: {backend.get_vocab_size()} tokens, the model has {shapes['vocab_size']}")
+    if (largest := max(backend.get_vocab().values())) >= shapes["vocab_size"]:
+        raise K2DError(f"{tokenizer_file}: a token with the id {largest}, the model has {shapes['vocab_size']}")
+    vocabulary = backend.get_vocab()
+    for name in ("<|endoftext|>", "<|notimestamps|>"):
+        if name not in vocabulary:  # WhisperTokenizer would add the first, past the model's last
+            raise K2DError(f"{tokenizer_file}: no token {name}; copy the tokenizer.json of the original model")
+    last_special = vocabulary["<|notimestamps|>"]
+    backend.save(str(output / "tokenizer.json"))
+    # WhisperTokenizer takes the last special id plus one for <|0.00|>; unless it is told, it knows <|endoftext|> only
+    # and every timestamp that it decodes is 2 s late.
+    added = backend.get_added_tokens_decoder()
+    tokenizer = WhisperTokenizer(
+        tokenizer_file=str(output / "tokenizer.json"),
+        extra_special_tokens=[added[index].content for index in sorted(added) if index <= last_special],
+        model_max_length=shapes["max_target_positions"],
+        pad_token="<|endoftext|>",
+    )
+    feature_extractor = WhisperFeatureExtractor(
+        feature_size=shapes["num_mel_bins"],
+        chunk_length=shapes["max_source_positions"] // _ENCODER_POSITIONS_PER_SECOND,
+    )
+    write_processor(WhisperProcessor(feature_extractor, tokenizer), output)
+    return tokenizer

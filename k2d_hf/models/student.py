@@ -1,0 +1,98 @@
+"""The student: the teacher with fewer decoder layers (K2D, stage 3; the paper keeps the first and the last)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.models.languages import checked_language, language_code
+from k2d_hf.models.parts import copy_layers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import WhisperForConditionalGeneration
+
+
+logger = logging.getLogger(__name__)
+
+
+def set_language(student: WhisperForConditionalGeneration, language: str | None, task: str) -> None:
+    """Make language and task the student's defaults, so that nobody has to type them; None keeps the language it has.
+
+    Nothing changes in an English-only student, which knows neither.
+    """
+    config: Any = student.generation_config
+    if getattr(config, "is_multilingual", False):
+        config.language, config.task = language_code(language or getattr(config, "language", None)), task
+        config.forced_decoder_ids = None
+
+
+def create_student(
+    teacher: str | Path | Sequence[str] | WhisperForConditionalGeneration,
+    decoder_layers: int | Sequence[int] = 2,
+    encoder_layers: int | Sequence[int] | None = None,
+    *,
+    language: str | None = None,
+    task: str = "transcribe",
+    tokenizer: Any = None,
+) -> WhisperForConditionalGeneration:
+    """A student whose layers are copies of the teacher's.
+
+    Args:
+        teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
+        decoder_layers: how many, evenly spaced with first and last, or which; the paper's are 2 of 32.
+        encoder_layers: likewise; None keeps the encoder whole.
+        language: that the student transcribes by default, as a code or a name such as `zh`; None keeps the teacher's.
+        task: `transcribe` or `translate`, likewise.
+        tokenizer: the teacher's, from which languages and timestamps come where its generation config is too old to
+            have them; by default the one saved with the teacher.
+
+    Returns:
+        The student in float32, token embeddings tied as in the teacher, ready to train.
+
+    Raises:
+        K2DError: for no layer, an index out of range or a repeated one, an unknown language, or a teacher that is not a
+            Whisper.
+    """
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    language = checked_language(language)
+    if not isinstance(teacher, torch.nn.Module):
+        from k2d_hf.models import load_whisper
+
+        teacher = load_whisper(teacher)
+    if not isinstance(teacher, WhisperForConditionalGeneration):
+        raise K2DError(f"the teacher is a {type(teacher).__name__}, not a Whisper with a language-model head")
+    return copy_layers(
+        teacher,
+        decoder_layers,
+        encoder_layers,
+        language=language,
+        task=task,
+        complete=lambda student: _complete(student, teacher.config.name_or_path or "", tokenizer),
+    )
+
+
+def _complete(student: WhisperForConditionalGeneration, teacher: str, tokenizer: Any) -> None:
+    """Complete the generation config that the student has from its teacher; say so where that cannot be."""
+    from k2d_hf.models.generation import complete_generation_config, generation_gaps, load_tokenizer
+    from k2d_hf.models.sources import resolve_checkpoint
+
+    lacking = generation_gaps(student.generation_config)
+    if lacking and tokenizer is None:
+        try:
+            if not teacher:  # the empty path is that of the working folder
+                raise K2DError("a model that was made in memory")
+            tokenizer = load_tokenizer(resolve_checkpoint(teacher).path)
+        except (K2DError, OSError, ValueError):
+            logger.warning(
+                "the teacher's generation config has no %s, and its tokenizer is not known: the student may be refused "
+                "a language or timestamps; give tokenizer, or load the teacher from its checkpoint",
+                ", ".join(lacking),
+            )
+            return
+    complete_generation_config(student, lambda: tokenizer)

@@ -1,0 +1,187 @@
+"""The files of a student, written in one place, so that it opens wherever people have Whisper.
+
+transformers 5 alone saves less than its predecessors, CTranslate2's converter, faster-whisper and whisper.cpp read, and
+some of it in a form that transformers 4 refuses. So every folder of ours has the layout that OpenAI's checkpoints have
+on the Hub: what is written here beside `save_pretrained` says the same things under the names that the others know.
+`make test-compat` opens such a folder in each of them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.formatting import message_of
+from k2d_hf.models.generation import OLD_HOME, complete_generation_config, generation_gaps
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "normalizer.json"),
+)
+FEATURES = "preprocessor_config.json"
+# transformers 5 puts the feature extractor in here, over which 4.49 fails to build a processor; 5 reads FEATURES too.
+NESTED = "processor_config.json"
+SETTINGS = (CONFIG, GENERATION)
+PROCESSOR = (*TOKENIZER, FEATURES)
+
+_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
+_OF_THIS_MACHINE = ("backend", "is_local", "local_files_only")  # notes of transformers 5 on how it loaded the file
+_MEND = "save the student again, or copy that file of its teacher"
+_FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+
+
+def save_student(model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str | Path) -> None:
+    """Write a complete student: weights, settings, tokenizer and feature extractor.
+
+    Its generation config is completed first, if it came from an old checkpoint.
+
+    Raises:
+        K2DError: if the generation config lacks something, and the tokenizer is not Whisper's.
+    """
+    complete_generation_config(model, lambda: processor.tokenizer)
+    model.save_pretrained(folder)
+    rewrite_config(folder)
+    write_processor(processor, folder)
+
+
+def write_processor(processor: Any, folder: str | Path) -> None:
+    """Write a processor's files as all of Whisper's users read them; any other processor as it saves itself."""
+    from transformers import WhisperProcessor
+
+    processor.save_pretrained(folder)
+    if not isinstance(processor, WhisperProcessor):
+        return
+    folder, tokenizer = Path(folder), processor.tokenizer
+    processor.feature_extractor.save_pretrained(folder)
+    _update(folder / FEATURES, processor_class="WhisperProcessor")
+    (folder / NESTED).unlink(missing_ok=True)
+    tokenizer.backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt
+    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    ids = {token["content"]: token["id"] for token in added}
+    end = tokenizer.eos_token
+    _update(folder / "vocab.json", indent=None, **({end: ids[end]} if end in ids else {}))
+    _write(folder / "added_tokens.json", {name: index for name, index in ids.items() if name != end})
+    _write(folder / "normalizer.json", getattr(tokenizer, "english_spelling_normalizer", None) or _spellings())
+    _write(folder / "tokenizer_config.json", _tokenizer_config(folder / "tokenizer_config.json", added))
+    _write(folder / "special_tokens_map.json", _special_tokens(folder / "tokenizer_config.json"))
+
+
+def rewrite_config(folder: str | Path) -> None:
+    """Write the `config.json` of a folder, if it has one, under the names that transformers 4 reads as well."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():  # that of an adapter
+        return
+    config = _read(path)
+    if dtype := config.pop("dtype", None):
+        config["torch_dtype"] = dtype
+    if "max_target_positions" in config:
+        config["max_length"] = config["max_target_positions"]  # whisper.cpp's converter takes it from here
+    config |= dict.fromkeys(config.keys() & OLD_HOME)  # the generation config has what they said
+    _write(path, {name: config[name] for name in sorted(config)})
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint has all the files of a student, in the form in which all of Whisper's users read them."""
+    if not all((folder / name).is_file() for name in (*SETTINGS, *PROCESSOR)) or (folder / NESTED).exists():
+        return False
+    config, tokenizer = _read(folder / CONFIG), _read(folder / "tokenizer_config.json")
+    return (
+        "dtype" not in config
+        and "max_length" in config
+        and not any(config.get(name) for name in OLD_HOME)
+        and "added_tokens_decoder" in tokenizer
+        and not isinstance(tokenizer.get("extra_special_tokens"), list)
+        and not generation_gaps(_generation_config(folder))
+    )
+
+
+def complete_student(folder: Path, target: Path) -> None:
+    """Write settings and processor of the checkpoint in `folder` into `target`, complete; weights stay where they are.
+
+    Raises:
+        K2DError: if the generation config lacks something, and the tokenizer is not Whisper's.
+    """
+    from transformers import WhisperConfig, WhisperProcessor
+
+    try:
+        processor = WhisperProcessor.from_pretrained(folder)
+    except Exception as error:  # of several libraries, for what is no tokenizer
+        raise K2DError(f"{folder}: its tokenizer cannot be read ({message_of(error)}); {_MEND}") from None
+    parts: Any = SimpleNamespace(
+        config=WhisperConfig.from_pretrained(folder), generation_config=_generation_config(folder)
+    )
+    complete_generation_config(parts, lambda: processor.tokenizer)
+    parts.generation_config.save_pretrained(target)
+    shutil.copyfile(folder / CONFIG, target / CONFIG)
+    rewrite_config(target)
+    write_processor(processor, target)
+
+
+@contextmanager
+def saving_whole_processor(trainer: Any) -> Iterator[None]:
+    """Let a Trainer, which saves its processor in several places, write all of that processor's files."""
+    own = trainer.processing_class
+    trainer.processing_class = SimpleNamespace(save_pretrained=partial(write_processor, own))
+    try:
+        yield
+    finally:
+        trainer.processing_class = own
+
+
+def _tokenizer_config(path: Path, added: list[dict[str, Any]]) -> dict[str, Any]:
+    """The tokenizer's settings with the names of special tokens where transformers 4 looks for them."""
+    config = {name: value for name, value in _read(path).items() if name not in _OF_THIS_MACHINE}
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    # with these the tokenizers of transformers 4 that are written in Python have the same ids
+    config["added_tokens_decoder"] = {str(token["id"]): {name: token[name] for name in _FLAGS} for token in added}
+    return {name: config[name] for name in sorted(config)}
+
+
+def _special_tokens(path: Path) -> dict[str, Any]:
+    config = _read(path)
+    return {name: config[name] for name in ("additional_special_tokens", *_NAMED) if name in config}
+
+
+def _generation_config(folder: Path) -> Any:
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError) as error:
+        raise K2DError(f"{folder / GENERATION}: not a generation config ({message_of(error)}); {_MEND}") from None
+
+
+@lru_cache(maxsize=1)
+def _spellings() -> dict[str, str]:
+    """British spellings and their American ones, with which Whisper's English normaliser works."""
+    table = resources.files("k2d_hf.models") / "data" / "english_spellings.json"
+    return json.loads(table.read_text(encoding="utf-8"))
+
+
+def _update(path: Path, *, indent: int | None = 2, **values: Any) -> None:
+    _write(path, {**_read(path), **values}, indent=indent)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise K2DError(f"{path}: not readable as JSON ({message_of(error)}); {_MEND}") from None
+
+
+def _write(path: Path, values: dict[str, Any], *, indent: int | None = 2) -> None:
+    path.write_text(json.dumps(values, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")

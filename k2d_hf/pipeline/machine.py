@@ -1,0 +1,134 @@
+"""What this machine and its packages can do of what settings ask for: devices, number formats, engines, clusters.
+
+Everything here is asked before the first model is loaded. A fault is either wrong on any machine, an error at once, or
+something that this one lacks and another may have, which a plan for another machine lets pass with a note.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.formatting import quoted
+from k2d_hf.transcription.engines import check_engine, on_ray
+
+if TYPE_CHECKING:
+    from k2d_hf.pipeline.recipe import EvaluateSettings, TargetsSettings, WorkersSettings
+
+FLOATS = ("float32", "float16", "bfloat16")
+QUANTIZED = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16")  # CTranslate2 has these too
+DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu", "mlu", "musa")  # that torch knows and a Whisper may run on
+FAST_DEVICES = ("cpu", "cuda")  # of CTranslate2
+HERE = (None, "local")  # addresses of a Ray cluster that the run starts on this machine
+_DEVICE = re.compile(r"([a-z]+)(?::(\d+))?", re.ASCII)
+_ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
+
+
+def lacks_of(settings: WorkersSettings | EvaluateSettings | TargetsSettings, where: str = "") -> list[str]:
+    """What this machine lacks to run a model as a stage's settings ask, each in one line.
+
+    Args:
+        settings: of a stage that runs a model: `device`, `dtype`, and where it transcribes `engine` and workers.
+        where: what stands before a setting's name in messages, such as `label.`.
+
+    Raises:
+        K2DError: for what no machine can do, or a package that is not installed.
+    """
+    values = vars(settings)
+    try:
+        engine = check_engine(values["engine"]) if "engine" in values else "transformers"
+    except K2DError as error:
+        raise K2DError(f"{where}engine: {error}") from None
+    check_number_format(values["dtype"], engine, where=where)
+    spread = on_ray(values.get("engine", ""))
+    _check_address(values.get("address"), spread=spread, where=where)
+    lacks = list(device_lacks(values["device"], engine, where=where))
+    if spread and values["address"] not in HERE:
+        return list(_unreachable(values["address"], where))
+    if spread:
+        return [*lacks, *_cluster_lacks(values, where)]
+    return lacks or list(_format_lacks(values["dtype"], values["device"], engine, where))
+
+
+def check_number_format(dtype: str, engine: str, *, where: str = "") -> None:
+    """Raise K2DError for a number format that the engine never has."""
+    known = FLOATS if engine == "transformers" else FLOATS + QUANTIZED
+    if dtype not in ("auto", *known):
+        raise K2DError(f"{where}dtype: {quoted(dtype)}: the engine {engine} has auto, {', '.join(known)}")
+
+
+def device_lacks(device: str, engine: str, *, where: str = "") -> Iterator[str]:
+    """Why a device is not to be had here, if it is not.
+
+    Raises:
+        K2DError: for what is no device, or none of the engine.
+    """
+    known = DEVICES if engine == "transformers" else FAST_DEVICES
+    match = _DEVICE.fullmatch(device)
+    if device != "auto" and (match is None or match[1] not in known):
+        shown = "auto, cpu, cuda, cuda:1, ..." if match is None or match[1] not in DEVICES else "auto, cpu, cuda"
+        of = f" of the engine {engine}" if match is not None and match[1] in DEVICES else ""
+        raise K2DError(f"{where}device: {quoted(device)} is no device{of}; choose {shown}")
+    if match is None or device in ("auto", "cpu"):
+        return
+    count = device_count(match[1])
+    if int(match[2] or 0) >= count:
+        has = f"there are {count}, from {match[1]}:0 on" if count else f"there is no {match[1]} device"
+        yield f"{where}device: {device}: {has} on this machine; choose auto or cpu"
+
+
+def device_count(kind: str) -> int:
+    """How many devices of a kind there are on this machine."""
+    import torch
+
+    if kind == "cpu":
+        return 1
+    backend: Any = torch.get_device_module(kind) if hasattr(torch, kind) else None
+    if backend is None or not getattr(backend, "is_available", bool)():
+        return 0
+    return backend.device_count()
+
+
+def _format_lacks(dtype: str, device: str, engine: str, where: str) -> Iterator[str]:
+    if dtype == "auto" or engine == "transformers":
+        return
+    from ctranslate2 import get_supported_compute_types
+
+    kind, _, index = device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if device_count("cuda") else "cpu"
+    has = get_supported_compute_types(kind, int(index or 0))
+    if dtype not in has:
+        yield f"{where}dtype: {dtype}: not on this {kind}, which has {', '.join(sorted(has))}; auto is safe"
+
+
+def _check_address(address: str | None, *, spread: bool, where: str) -> None:
+    if address is None:
+        return
+    if not _ADDRESS.fullmatch(address):
+        raise K2DError(f"{where}address: {quoted(address)} is none of a Ray cluster; write auto, or ray://HOST:10001")
+    if not spread:
+        raise K2DError(f"{where}address: for the engine ray alone; set {where}engine to ray, or leave it out")
+
+
+def _unreachable(address: str, where: str) -> Iterator[str]:
+    from k2d_hf.transcription.ray_cluster import knock
+
+    try:
+        knock(address)
+    except OSError as error:
+        yield f"{where}address: {address}: nobody answers there ({error}); start a cluster with `ray start --head`"
+
+
+def _cluster_lacks(values: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What a cluster that is started here, for this run, will not have."""
+    for setting, has, unit in (
+        ("worker_cpus", os.cpu_count() or 1, "cores"),
+        ("worker_gpus", device_count("cuda"), "GPUs"),
+    ):
+        wanted = values[setting] * (values["workers"] or 1)
+        if wanted > has:
+            yield f"{where}{setting}: {wanted:g} {unit} for the workers, and this machine has {has}; set fewer"

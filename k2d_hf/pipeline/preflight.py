@@ -1,0 +1,214 @@
+"""What is asked of all settings before the first stage begins, so that none of them stops a run hours in.
+
+Used by `k2d run`, by its plan (`--dry-run`), and, stage by stage, by the verbs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.data.recordings import advice_on_references, load_recordings
+from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.long_form import load_long_form
+from k2d_hf.evaluation.measurable import check_measurable
+from k2d_hf.files.folders import check_writable
+from k2d_hf.formatting import message_of
+from k2d_hf.models import Checkpoint
+from k2d_hf.models.generation import load_tokenizer
+from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.models.shapes import WhisperShape, shape_of_config
+from k2d_hf.models.whisper_tokens import LabelEncoder
+from k2d_hf.pipeline.machine import lacks_of
+from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings, HubSettings, Recipe
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def recipe_lacks(recipe: Recipe) -> list[str]:
+    """Check the settings of every stage, by themselves: neither data nor models are looked at.
+
+    Returns:
+        What this machine lacks for them, a line each; what another may have, such as a GPU.
+
+    Raises:
+        K2DError: for a setting that would stop a stage on any machine, or a package that is not installed.
+    """
+    if recipe.recordings.streaming:
+        raise K2DError(
+            "recordings.streaming: k2d run looks at every recording to know what has changed; leave it out, or use the "
+            "verbs (k2d label --streaming)"
+        )
+    check_writable(recipe.directory)
+    check_hub(recipe.hub)
+    lacks: list[str] = []
+    stages: dict[str, Any] = {"label": recipe.label, "validate": recipe.validate}
+    stages |= {"targets": recipe.targets} if recipe.targets.enabled is not False else {}
+    stages |= {"evaluate": recipe.evaluate} if recipe.evaluation is not None else {}
+    for name, settings in stages.items():
+        lacks += lacks_of(settings, f"{name}.")
+    return lacks
+
+
+def check_machine(lacks: list[str]) -> None:
+    """Raise K2DError for the first thing that this machine lacks."""
+    if lacks:
+        raise K2DError(lacks[0])
+
+
+def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
+    """Rehearse training with the settings of a recipe's section `distil`, as `read_distil` gave them.
+
+    Args:
+        values: the settings, `peft` included.
+        where: what stands before a setting's name in messages, such as `distil.`.
+
+    Returns:
+        What this machine lacks for them.
+
+    Raises:
+        K2DError: naming the setting that would stop training.
+    """
+    from k2d_hf.distillation.rehearsal import rehearse
+
+    if values.get("encoder_weight") and values.get("freeze_encoder", True):
+        raise K2DError(f"{where}encoder_weight: the student's encoder is frozen; set {where}freeze_encoder to false")
+    if isinstance(values.get("generation_config"), str):
+        ensure_hub_state()  # where it may lie, and would be waited for
+    if states := values.get("encoder_states_dir"):
+        check_writable(Path(states))
+    try:
+        lack = rehearse({name: value for name, value in values.items() if name != "peft"})
+    except K2DError as error:
+        raise K2DError(f"{where}{error}") from None
+    return [f"{where}{lack}"] if lack else []
+
+
+def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str = "") -> None:
+    """Give adapters to a model of the student's shape that has no weights.
+
+    Args:
+        values: settings of distillation; without `peft` there is nothing to check.
+        student: its shape; None is not known, and passes.
+        where: as above.
+
+    Raises:
+        K2DError: if peft makes none of them, such as for modules that a Whisper does not have.
+    """
+    if not values.get("peft") or student is None:
+        return
+    import torch
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    from k2d_hf.distillation.models import output_embedding, with_adapters
+    from k2d_hf.pipeline.stages.distillation import peft_config
+
+    sizes = {name: getattr(student, name) for name in ("d_model", "encoder_layers", "decoder_layers", "vocab_size")}
+    sizes |= {"encoder_ffn_dim": student.encoder_neurons, "decoder_ffn_dim": student.decoder_neurons}
+    sizes |= {"num_mel_bins": student.num_mel_bins, "encoder_attention_heads": 1, "decoder_attention_heads": 1}
+    try:
+        with torch.device("meta"):
+            model = WhisperForConditionalGeneration(WhisperConfig(**sizes))
+            with_adapters(model, peft_config(values["peft"]), freeze_encoder=values.get("freeze_encoder", True))
+        output_embedding(model)
+    except Exception as error:  # of peft, which has many kinds
+        raise K2DError(f"{where}peft: {error if isinstance(error, K2DError) else message_of(error)}") from None
+
+
+def student_shape(teacher: WhisperShape | None, recipe: Recipe, *, where: str = "student.") -> WhisperShape | None:
+    """The shape of the student that a recipe makes of a teacher.
+
+    Raises:
+        K2DError: for layers that the teacher does not have.
+    """
+    from k2d_hf.models.parts import layer_indices
+
+    if teacher is None:
+        return None
+    settings = recipe.student
+    decoder = layer_indices(settings.decoder_layers, teacher.decoder_layers, what=f"{where}decoder_layers")
+    encoder = teacher.encoder_layers
+    if settings.encoder_layers is not None:
+        encoder = len(layer_indices(settings.encoder_layers, encoder, what=f"{where}encoder_layers"))
+    return replace(teacher, encoder_layers=encoder, decoder_layers=len(decoder))
+
+
+def check_hub(settings: HubSettings) -> None:
+    """Raise K2DError for names that no repository or branch can have, or a converter that is not installed."""
+    from k2d_hf.publishing.hub import check_ctranslate2, check_repo_id, check_revision
+
+    for name in ("repo_id", "data_repo_id"):
+        if (repo_id := getattr(settings, name)) is not None:
+            check_repo_id(repo_id, where=f"hub.{name}")
+    check_revision(settings.revision, where="hub.revision")
+    if settings.ctranslate2:
+        check_ctranslate2()
+
+
+def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> None:
+    """Find, in the configs of the models, what would stop a later stage: kinds, layers, vocabularies, adapters.
+
+    Raises:
+        K2DError: naming the model or the setting.
+    """
+    from k2d_hf.distillation.loss.losses import check_vocabulary
+
+    configs = [_config(model) for model in (teacher, auxiliary)]
+    check_adapters(recipe.distil, student_shape(shape_of_config(configs[0]), recipe), "distil.")
+    vocabulary = configs[0]["vocab_size"]
+    if recipe.distil.get("auxiliary_weight"):
+        check_vocabulary("auxiliary", configs[1]["vocab_size"], vocabulary)
+    if recipe.targets.kind == "top" and recipe.targets.k > vocabulary:
+        raise K2DError(f"targets.k: {recipe.targets.k}: the teacher has {vocabulary} tokens")
+
+
+def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> None:
+    """Raise K2DError if a vocabulary of the two models does not have a language that the recipe names."""
+    languages = {"language": recipe.language, "distil.language": recipe.distil.get("language")}
+    for key, language in languages.items():
+        if language is not None:
+            for model in dict.fromkeys((teacher, auxiliary)):
+                _check_language(language, model, where=key)
+
+
+def _check_language(language: str, model: Checkpoint, *, where: str) -> None:
+    """Raise K2DError if a vocabulary has no token for a language, as `yue` came with large-v3 alone."""
+    try:
+        LabelEncoder(load_tokenizer(model.path)).start_ids(language)
+    except K2DError as error:
+        raise K2DError(f"{where}: {model.name}: {error}") from None
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "whisper":
+        raise K2DError(f"model {checkpoint.name}: a {config.get('model_type')} model, not Whisper; give a Whisper one")
+    return config
+
+
+def recordings_of(data: DataSettings) -> Dataset:
+    """The recordings that a recipe names."""
+    return load_recordings(**vars(data))
+
+
+def measured_recordings(data: EvaluationDataSettings) -> Dataset:
+    """The recordings of a recipe's evaluation.
+
+    Raises:
+        K2DError: if none has a reference, or none of those that have can be read.
+    """
+    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
+    if not any(recordings["reference"]):
+        raise K2DError(
+            f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; "
+            f"{advice_on_references(recordings)}"
+        )
+    try:
+        check_measurable(recordings)
+    except K2DError as error:
+        raise K2DError(f"evaluation: {error}") from None
+    return recordings

@@ -1,0 +1,132 @@
+"""The card of a run's student: its facts from the files that the stages left, then the one renderer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.data.chunk_files import load_chunks
+from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
+from k2d_hf.models import Checkpoint
+from k2d_hf.models.checkpoint import count_parameters
+from k2d_hf.pipeline.recipe import Recipe
+from k2d_hf.publishing.card_facts import data_facts, settings_for_card
+from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
+from k2d_hf.publishing.card_rendering import render_card
+from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
+from k2d_hf.validation.judges import JUDGES, demands, limits_of
+
+
+def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, **given: Any) -> Path:
+    """Write `student/README.md` of a run.
+
+    Args:
+        directory: the run, with `validated`, `student` and, where there was evaluation data, `evaluation.json`.
+        recipe: what was run.
+        teacher: as it was found.
+        auxiliary: likewise.
+        **given: fields of `K2DModelCardData` that the user knows better, such as `license="mit"`.
+    """
+    data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary)
+    for name, value in given.items():
+        setattr(data, name, value)
+    path = directory / "student" / "README.md"
+    render_card(data).save(path)
+    return path
+
+
+def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint) -> K2DModelCardData:
+    """Collect the facts of a run from its files; what a file that is not there would tell stays unknown."""
+    student = directory / "student"
+    own, whole = (_read(folder / "config.json", {}) for folder in (student, teacher.path))
+    licence: dict[str, Any] = dict(read_licence(teacher.path))
+    figures = _read(directory / "evaluation.json", {}) if recipe.evaluation is not None else {}
+    return K2DModelCardData(
+        # the user
+        model_name=recipe.name,
+        model_id=recipe.hub.repo_id,
+        **licence,
+        revision=recipe.hub.revision,
+        ctranslate2=recipe.hub.adds_ctranslate2,
+        decoding=recipe.decoding,
+        # the recipe and labelling
+        teacher=public_name(teacher),
+        base_model=teacher.name if has_id(teacher) else None,
+        beam_size=recipe.label.beam_size,
+        settings=_settings(recipe),
+        auxiliary=public_name(auxiliary),
+        auxiliary_is_teacher=teacher.path == auxiliary.path,
+        encoder_layers=_layers(own, whole, "encoder_layers", recipe.student.encoder_layers),
+        decoder_layers=_layers(own, whole, "decoder_layers", recipe.student.decoder_layers),
+        parameters=count_parameters(student),
+        teacher_parameters=count_parameters(teacher.path),
+        # validation
+        data=_data(directory),
+        metric=recipe.validate.metric,
+        threshold=recipe.validate.threshold,
+        demands=demands(limits_of(vars(recipe.validate))),
+        # the trainer
+        training=_training(student, recipe),
+        training_log=_read(student / "training_log.json", []),
+        # evaluation
+        evaluations=[_evaluated(figures, recipe)] if figures else [],
+        machine=_machine(figures),
+    )
+
+
+def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Of each stage before training the settings that are not at the paper's value, less those that have a row."""
+    judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
+    return {
+        "labelling": settings_for_card(recipe.label, besides=("beam_size",)),
+        "validation": settings_for_card(recipe.validate, besides=judged),
+        "soft targets": settings_for_card(recipe.targets, besides=("enabled",)),
+    }
+
+
+def _data(directory: Path) -> DataFacts | None:
+    """The chunks, and how long the recordings are that they come from."""
+    facts = data_facts(load_chunks(directory / "validated"))
+    return facts and replace(facts, read_seconds=_read(directory / "labelling.json", {}).get("seconds"))
+
+
+def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
+    """What the trainer left beside the student. Without a teacher in memory it could not tell whose encoder that is."""
+    stored = _read(student / "training_facts.json", None)
+    if stored is None:
+        return None
+    training = TrainingFacts(**stored)
+    settings = recipe.distil
+    copied = recipe.student.encoder_layers is None and settings.get("freeze_encoder", True) and not settings.get("peft")
+    return replace(training, shares_encoder=True) if training.shares_encoder is None and copied else training
+
+
+def _evaluated(figures: dict[str, Any], recipe: Recipe) -> EvaluatedSet:
+    """With the name of the data set, where it is one of the Hub; a path stays out."""
+    data = recipe.evaluation
+    if data is None or hub_id(data.source) is None:
+        return EvaluatedSet(figures)
+    return EvaluatedSet(figures, dataset=data.source, config=data.config, split=data.split)
+
+
+def _machine(figures: dict[str, Any]) -> str | None:
+    """Where the models were timed, which need not be where the card is written; None where nobody knows."""
+    if not timed_together(figures.values()):
+        return None
+    return next(iter(figures.values()))[MEASUREMENT].get("machine")
+
+
+def _layers(student: dict[str, Any], teacher: dict[str, Any], name: str, chosen: int | list[int] | None) -> str | None:
+    """`2 of 32 (0, 31)`, or what of it is known."""
+    from k2d_hf.models.parts import layer_indices
+
+    kept, total = student.get(name), teacher.get(name)
+    if kept is None or total is None or chosen is None:
+        return str(kept) if kept is not None else None
+    return f"{kept} of {total} ({', '.join(map(str, layer_indices(chosen, total, what=name)))})"
+
+
+def _read(path: Path, otherwise: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else otherwise

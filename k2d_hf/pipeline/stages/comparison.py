@@ -1,0 +1,74 @@
+"""Comparison on disk: folders of runs to one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from k2d_hf.data.chunk_files import kept_of, load_chunks
+from k2d_hf.errors import K2DError
+from k2d_hf.files.plain_yaml import load_yaml
+
+if TYPE_CHECKING:
+    from k2d_hf.evaluation.comparison import Comparison
+    from k2d_hf.evaluation.measured_run import MeasuredRun
+
+
+def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None) -> Comparison:
+    """Compare finished runs.
+
+    Args:
+        folders: of the runs.
+        patterns: of file names; only recordings that match one are counted.
+        against: name of a row that all are measured against, beside the teacher.
+
+    Raises:
+        K2DError: for a folder that is no finished run, for runs that cannot be compared, for a pattern that nothing
+            matches and for a row that is not there.
+    """
+    from k2d_hf.evaluation.comparison import compare_runs
+
+    runs = [read_run(folder) for folder in dict.fromkeys(folders)]
+    return compare_runs(runs, patterns=patterns, against=against)
+
+
+def read_run(folder: Path) -> MeasuredRun:
+    """What the folder of a run holds on its evaluation.
+
+    Raises:
+        K2DError: if it is no such folder, or its evaluation is not there.
+    """
+    from k2d_hf.evaluation.measured_run import MeasuredRun
+
+    if not folder.is_dir():
+        raise K2DError(f"{folder}: no such folder; give those of runs, such as runs/quickstart")
+    figures = _read(folder / "evaluation.json", json.loads)
+    lines = _read(folder / "evaluation_transcripts.jsonl", lambda text: [json.loads(one) for one in text.splitlines()])
+    if not isinstance(figures, dict):
+        raise K2DError(f"{folder / 'evaluation.json'}: no figures by model; run it again with `k2d run`")
+    transcripts: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        transcripts.setdefault(line["model"], []).append(line)
+    recipe = _read(folder / "recipe.yaml", load_yaml) if (folder / "recipe.yaml").exists() else {}
+    return MeasuredRun(str(folder), recipe or {}, _kept(folder / "validated"), figures, transcripts)
+
+
+def _read(path: Path, parse: Any) -> Any:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise K2DError(f"{path.parent}: no {path.name} in it; `k2d run` writes one where evaluation is set") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise K2DError(f"{path}: cannot be read ({type(error).__name__}); run it again with `k2d run`") from None
+
+
+def _kept(validated: Path) -> float | None:
+    """Share of the chunks that were kept; None where they are not there any more."""
+    if not validated.is_dir():
+        return None
+    chunks = load_chunks(validated)
+    return kept_of(chunks)[0] / len(chunks)

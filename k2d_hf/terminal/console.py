@@ -1,0 +1,190 @@
+"""What a user sees while a stage runs: a bar, then one line of result; the same lines go to the run's log."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from k2d_hf.terminal.screen import Screen, encoding_of, printable
+from k2d_hf.terminal.status_lines import StatusLines
+
+BAR_WIDTH = 16
+BAR_END = "{n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
+NAME_WIDTH = 9
+
+logger = logging.getLogger("k2d_hf")
+
+
+class Console:
+    """Prints to the terminal and, where there is one, to a log file with times.
+
+    Args:
+        log: file that is appended to.
+        stream: where lines are printed.
+        silent: print nothing, as all but one of several processes do.
+        quiet: print nothing but warnings.
+        clock: seconds from any moment on, by which stages tell how they go.
+    """
+
+    def __init__(
+        self,
+        log: Path | None = None,
+        stream: TextIO | None = None,
+        *,
+        silent: bool = False,
+        quiet: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self.log = log
+        self.silent = silent
+        self.quiet = quiet or silent
+        self.stream = stream or sys.stdout
+
+    @property
+    def screen(self) -> Screen:
+        """What tables are laid out for."""
+        return Screen.of(self.stream)
+
+    def line(self, text: str = "") -> None:
+        """Print a line of result, and note it in the log."""
+        if not self.quiet:
+            tqdm.write(printable(text, encoding_of(self.stream)), file=self.stream)
+            self.stream.flush()
+        self.note(text)
+
+    def warn(self, text: str) -> None:
+        """Print a warning, apart from the results, and note it in the log."""
+        if not self.silent:
+            tqdm.write(printable(f"k2d: {text}", encoding_of(sys.stderr)), file=sys.stderr)
+        self.note(f"k2d: {text}")
+
+    @property
+    def shows_bars(self) -> bool:
+        """Whether there is a terminal to draw on."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def status(self, text: str) -> None:
+        """Tell how a stage goes: in the log, and where no bar shows it."""
+        self.note(text)
+        if not self.quiet and not self.shows_bars:
+            tqdm.write(printable(text, encoding_of(sys.stderr)), file=sys.stderr)
+            sys.stderr.flush()
+
+    def note(self, text: str) -> None:
+        """Write to the log alone."""
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as file:
+                for part in printable(text).splitlines():  # a name that is no UTF-8 stops nothing
+                    file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {part}\n")
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Print the package's warnings as lines, and keep everything it says in the log."""
+        handler = _ToConsole(self)
+        before, propagate = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before)
+            logger.propagate = propagate
+
+    def stage(self, name: str, *, position: str = "") -> Stage:
+        """A stage of the work, such as `label`, with its position, such as `[1/6]`."""
+        return Stage(self, f"{position} {name:<{NAME_WIDTH}}".lstrip())
+
+
+class _ToConsole(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        show = self.console.warn if record.levelno >= logging.WARNING else self.console.note
+        show(record.getMessage())
+
+
+class Stage:
+    """Progress of one stage: a bar on a terminal, elsewhere a line every half minute, and in the end one line.
+
+    Before there is anything to count, while models load, and where there never is, the terminal shows the title alone.
+    """
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console = console
+        self.title = title
+        self.bar: tqdm | None = self._bar(None, "{desc} ...")
+        self.lines = StatusLines(title, console.status, clock=console.clock)
+        if not console.silent:
+            self.lines.watch()
+        self.total: int | None = 0
+        self.done = 0
+        self.unit = ""
+
+    def start(self, total: int | None, unit: str) -> None:
+        """Show a bar of `total` units; None is not known before the end."""
+        if self.bar is not None:
+            self.bar.close()
+        self.lines.begin(total, unit)
+        self.total, self.unit, self.done = total, unit, 0
+        self.bar = self._bar(total, f"{{desc}} {{bar:{BAR_WIDTH}}} {BAR_END}", unit)
+
+    def _bar(self, total: int | None, form: str, unit: str = "") -> tqdm:
+        return tqdm(
+            total=total,
+            desc=self.title,
+            unit=unit,
+            ascii=" #",
+            leave=False,
+            file=sys.stderr,
+            disable=not self.console.shows_bars,
+            dynamic_ncols=True,
+            bar_format=form,
+        )
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Count units as done, with a word on how it goes."""
+        self.done += count
+        self.lines.count(count, note)
+        if self.bar is not None:
+            if note:
+                self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(count)
+
+    def close(self) -> None:
+        """Take the bar away, and tell no more how it goes, as when the stage fails."""
+        self.lines.stop()
+        if self.bar is not None:
+            self.bar.close()
+
+    def finish(self, result: str) -> None:
+        """Replace the bar by the line of result."""
+        self.close()
+        self.total = self.done if self.total is None else self.total
+        if self.total:
+            width = len(str(self.total))
+            result = f"{'#' * BAR_WIDTH} {self.done:>{width}}/{self.total} {self.unit:<10}  {result}"
+        self.console.line(f"{self.title} {result}")
+
+
+def minutes(seconds: float) -> str:
+    """Seconds as `16.4 min`, or as hours where there are many."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.1f} min"
+
+
+def peak_memory() -> float:
+    """Most memory that this process held at once, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,0 +1,146 @@
+"""The engines by name: `transformers`, or `faster-whisper` (extra `fast`), each loaded when it is first needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.extras import install_hint
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber, batches_recordings
+
+ENGINES = ("auto", "transformers", "faster-whisper")
+RAY = "ray"  # as an engine: any of the others, in workers of a Ray cluster
+SPREAD_ENGINES = (*ENGINES, RAY, *(f"{RAY}+{engine}" for engine in ENGINES[1:]))
+
+
+def default_engine() -> str:
+    """`faster-whisper` where it is installed, else `transformers`."""
+    return "faster-whisper" if importlib.util.find_spec("faster_whisper") else "transformers"
+
+
+def open_transcriber(
+    checkpoint: str | Path, options: DecodingOptions | None = None, *, engine: str = "auto", calls_at_once: int = 1
+) -> Transcriber:
+    """Load a local transformers checkpoint into an engine.
+
+    Args:
+        checkpoint: its folder.
+        options: how it transcribes.
+        engine: one of `ENGINES`.
+        calls_at_once: how many calls there will be at the same time, at most. The fast engine on a CPU divides the
+            cores among them; with one, all cores work on it.
+
+    Raises:
+        K2DError: for an unknown engine, language, device or dtype, or `faster-whisper` where it is not installed.
+    """
+    transcriber = _transcriber_class(check_engine(engine))
+    return transcriber.from_checkpoint(checkpoint, options or DecodingOptions(), calls_at_once=calls_at_once)
+
+
+def _transcriber_class(engine: str) -> Any:
+    if engine == "transformers":
+        from k2d_hf.transcription.transformers_engine import TransformersTranscriber
+
+        return TransformersTranscriber
+    from k2d_hf.transcription.faster_whisper_engine import FasterWhisperTranscriber
+
+    return FasterWhisperTranscriber
+
+
+def check_engine(engine: str) -> str:
+    """The engine that `engine` stands for, `auto` being the default one; where it is spread does not count.
+
+    Raises:
+        K2DError: for an unknown engine, or one that is not installed.
+    """
+    if engine not in SPREAD_ENGINES:
+        raise K2DError(f"engine {engine!r}: choose one of {', '.join(SPREAD_ENGINES)}")
+    if on_ray(engine):
+        if importlib.util.find_spec("ray") is None:
+            raise K2DError(f"engine ray is not installed: {install_hint('ray')}, or leave ray out of the engine")
+        engine = each_workers_engine(engine)
+    if engine == "faster-whisper" and default_engine() != engine:
+        raise K2DError(f"engine faster-whisper is not installed: {install_hint('fast')}, or set engine transformers")
+    return default_engine() if engine == "auto" else engine
+
+
+def each_workers_engine(engine: str) -> str:
+    """The engine that each worker runs: of `ray+transformers` it is `transformers`, of `ray` it is `auto`."""
+    return (engine.partition("+")[2] or "auto") if on_ray(engine) else engine
+
+
+def on_ray(engine: str) -> bool:
+    """Whether `engine` spreads the work over a Ray cluster."""
+    return engine.partition("+")[0] == RAY
+
+
+_LOADING = threading.Lock()  # not of each object, as these travel to other processes
+
+
+class OnDemand:
+    """A transcriber that loads when it is first needed: a stage whose shards are all finished loads no model.
+
+    Args:
+        model: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber`.
+        options: how a checkpoint transcribes; a loaded `Transcriber` has its own.
+        engine: of a checkpoint.
+
+    Raises:
+        K2DError: for an unknown engine, or a checkpoint that is nowhere to be found.
+    """
+
+    def __init__(
+        self, model: str | Path | Sequence[str] | Transcriber, options: DecodingOptions, *, engine: str = "auto"
+    ) -> None:
+        self._loaded: Transcriber | None = None
+        self._calls_at_once = 1
+        if isinstance(model, (str, Path, Sequence)):
+            self.options, self.engine = options, check_engine(engine)
+            self._checkpoint: Path | None = resolve_checkpoint(model).path
+            self._sources: Any = model
+        else:
+            self.options, self.engine = model.options, model.engine
+            self._loaded, self._checkpoint = model, None
+
+    @property
+    def batches_recordings(self) -> bool:
+        """As of the transcriber; known before it is loaded."""
+        return (
+            batches_recordings(self.engine, self.options) if self._loaded is None else self._loaded.batches_recordings
+        )
+
+    def load(self, *, calls_at_once: int | None = None) -> Transcriber:
+        """The transcriber itself, made for that many calls at the same time if it was not loaded before."""
+        with _LOADING:
+            if self._loaded is None:
+                assert self._checkpoint is not None
+                self._calls_at_once = calls_at_once or self._calls_at_once
+                if not self._checkpoint.exists():  # on another machine, which has it elsewhere
+                    self._checkpoint = resolve_checkpoint(self._sources).path
+                self._loaded = open_transcriber(
+                    self._checkpoint, self.options, engine=self.engine, calls_at_once=self._calls_at_once
+                )
+            return self._loaded
+
+    def give_up(self, transcriber: Transcriber) -> None:
+        """Have the next `load` make a new one in the place of this one, which hangs; one that was given stays."""
+        with _LOADING:
+            if self._loaded is transcriber and self._checkpoint is not None:
+                self._loaded = None
+
+    def settings(self) -> dict[str, Any]:
+        """What its transcripts depend on: the weights (as far as they are known), the engine and the options."""
+        options = {name: value for name, value in asdict(self.options).items() if name not in ("batch_size", "device")}
+        model: str | None
+        if self._checkpoint is not None:
+            model = checkpoint_fingerprint(self._checkpoint)
+        else:
+            model = getattr(self._loaded, "fingerprint", None)
+        return {"model": model, "engine": self.engine, **options}

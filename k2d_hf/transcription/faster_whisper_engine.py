@@ -1,0 +1,198 @@
+"""Whisper by CTranslate2 through faster-whisper (extra `fast`): the fast engine. Conversions are cached."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from k2d_hf.audio.reader import SAMPLE_RATE
+from k2d_hf.data.chunking import Segment
+from k2d_hf.errors import K2DError
+from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.processes import available_cores
+from k2d_hf.models import count_parameters
+from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.models.whisper_tokens import LabelEncoder
+from k2d_hf.transcription.decoding import faster_whisper_arguments
+from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcript, resolve_device
+
+THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
+
+
+class FasterWhisperTranscriber:
+    """A `Transcriber` that runs a local transformers checkpoint; int8 on a CPU, float16 on a GPU unless told otherwise.
+
+    On a CPU, up to `calls_at_once` calls at the same time share the cores, and one copy of the weights. The windows of
+    one recording come one after the other and fill few cores; several recordings fill them all. What is heard in a
+    recording depends on no other.
+
+    Raises:
+        K2DError: for an unknown language, device or dtype.
+    """
+
+    engine = "faster-whisper"
+    batches_recordings = False
+
+    def __init__(self, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1) -> None:
+        import ctranslate2
+        from faster_whisper import WhisperModel
+        from transformers import WhisperProcessor
+
+        from k2d_hf.models.conversion import to_ctranslate2
+
+        device = resolve_device(options.device)
+        self.options = options
+        self.parameters = count_parameters(Path(checkpoint))
+        self.fingerprint = checkpoint_fingerprint(checkpoint)
+        self.processor = WhisperProcessor.from_pretrained(checkpoint)
+        self.encoder = LabelEncoder(self.processor.tokenizer, task=options.task)
+        if options.language:
+            self.encoder.start_ids(options.language)
+        ctranslate2.set_random_seed(0)  # of threads that come after this
+        converted = to_ctranslate2(Path(checkpoint))
+        self.calls_at_once, threads = share_cores(available_cores(), calls_at_once if device == "cpu" else 1)
+        where: dict[str, Any] = {
+            "device": device.split(":")[0],
+            "device_index": int(device.partition(":")[2] or 0),
+            "compute_type": options.dtype if options.dtype != "auto" else ("int8" if device == "cpu" else "float16"),
+        }
+        try:
+            self.model = _loaded(
+                WhisperModel, str(converted), cpu_threads=threads, num_workers=self.calls_at_once, **where
+            )
+        except (ValueError, RuntimeError) as error:
+            raise K2DError(
+                f"device {device!r} with dtype {options.dtype!r} in engine faster-whisper: {error}; "
+                "auto is safe for both"
+            ) from error
+        self.runtime = Runtime(device, self.model.model.compute_type, threads if device == "cpu" else None)
+        sampler = partial(_loaded, ctranslate2.models.Whisper, str(converted), intra_threads=threads, **where)
+        self.model.model = _Reproducible(self.model.model, sampler)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1
+    ) -> FasterWhisperTranscriber:
+        """The same as the class itself, under the name that both engines have."""
+        return cls(checkpoint, options, calls_at_once=calls_at_once)
+
+    def transcribe(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[Transcript]:
+        """Long-form, with timestamps; one recording after the other."""
+        languages = languages or [None] * len(audio)
+        return [self._transcribe_one(samples, language) for samples, language in zip(audio, languages, strict=True)]
+
+    def _transcribe_one(self, samples: np.ndarray, language: str | None) -> Transcript:
+        language = language or self.options.language
+        if language:
+            self.encoder.start_ids(language)
+        segments, info = self.model.transcribe(
+            samples,
+            language=language,
+            **faster_whisper_arguments(self.options),
+        )
+        with self.model.model.one_recording():
+            heard = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
+        return Transcript(heard, info.language if self.encoder.special.multilingual else None)
+
+    def transcribe_chunks(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """One pass over all chunks given, without timestamps or context."""
+        features = self.processor.feature_extractor(
+            list(audio), sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="np"
+        ).input_features
+        whisper: Any = self.model.model
+        if whisper.device == "cpu":  # where a larger batch only leaves the caches sooner
+            states = [np.asarray(whisper.encode(_storage(features[at : at + 1]))) for at in range(len(features))]
+            encoded = _storage(np.concatenate(states))
+        else:
+            encoded = whisper.encode(_storage(features))
+        languages = [language or self.options.language for language in languages or [None] * len(audio)]
+        if self.encoder.special.multilingual and not all(languages):
+            detected = [ranked[0][0].strip("<|>") for ranked in whisper.detect_language(encoded)]
+            languages = [given or found for given, found in zip(languages, detected, strict=True)]
+        results = whisper.generate(
+            encoded,
+            [[*self.encoder.start_ids(language), self.encoder.special.no_timestamps] for language in languages],
+            beam_size=self.options.beam_size,
+            no_repeat_ngram_size=self.options.no_repeat_ngram_size,
+        )
+        return [
+            self.processor.tokenizer.decode(result.sequences_ids[0], skip_special_tokens=True).strip()
+            for result in results
+        ]
+
+
+def share_cores(cores: int, calls: int) -> tuple[int, int]:
+    """Workers for up to `calls` calls at the same time, and threads of each: together no more than the cores.
+
+    A worker has one thread up to four cores, and more from there on, up to `THREADS_OF_A_WORKER`, for a worker takes
+    memory beside the weights that all share. Fewer calls than that divide all cores among them.
+    """
+    threads = min(THREADS_OF_A_WORKER, -(-cores // 4))
+    workers = max(1, min(calls, cores // threads))
+    return workers, cores // workers
+
+
+class _Reproducible:
+    """A CTranslate2 model whose sampling in a recording depends on no other, and which can be stopped.
+
+    CTranslate2 has a random generator for each of its threads, seeded when the thread begins, and a thread for each
+    worker of a model: what is sampled depends on what that worker sampled before. So what is sampled in a recording
+    (windows that Whisper decodes again, hotter) comes from a model of its own, loaded when it is first needed and gone
+    with the recording. The weights come from the disk's cache: a fraction of a second for each hour or so of speech.
+
+    In a thread that was asked to stop nothing more is to be had of it. Transcribing a recording takes minutes, of which
+    every call of the model takes a second or so.
+    """
+
+    def __init__(self, model: Any, load_sampler: Callable[[], Any]) -> None:
+        self._model = model
+        self._load_sampler = load_sampler
+        self._of_thread = threading.local()
+
+    def __getattr__(self, name: str) -> Any:
+        stop_if_asked()
+        return getattr(self._model, name)
+
+    @contextmanager
+    def one_recording(self) -> Iterator[None]:
+        """For as long as a `with` lasts, what this thread samples belongs together."""
+        try:
+            yield
+        finally:
+            self._of_thread.sampler = None
+
+    def generate(self, *arguments: Any, **options: Any) -> Any:
+        """As the model's own."""
+        stop_if_asked()
+        if "sampling_temperature" not in options:
+            return self._model.generate(*arguments, **options)
+        sampler = getattr(self._of_thread, "sampler", None)
+        if sampler is None:
+            sampler = self._of_thread.sampler = self._load_sampler()
+        return sampler.generate(*arguments, **options)
+
+
+def _loaded(kind: Callable[..., Any], path: str, **options: Any) -> Any:
+    """A model, loaded in a thread that ends.
+
+    CTranslate2 leaves its number of threads to the thread that loads a model, where torch would keep to it.
+    """
+    with ThreadPoolExecutor(1) as loader:
+        return loader.submit(partial(kind, path, **options)).result()
+
+
+def _storage(values: np.ndarray) -> Any:
+    import ctranslate2
+
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(values, np.float32))

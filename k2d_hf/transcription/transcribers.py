@@ -1,0 +1,145 @@
+"""The protocol of an engine, and how it transcribes.
+
+The teacher uses `transcribe` (sequential long-form decoding with timestamps), the auxiliary `transcribe_chunks`
+(from scratch, without timestamps or context). Evaluation uses the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from k2d_hf.data.chunking import Segment
+from k2d_hf.errors import K2DError
+from k2d_hf.models.languages import checked_language
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TASKS = ("transcribe", "translate")
+FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own ladder (Radford et al. 2022, section 4.5)
+LOGPROB_THRESHOLD = -1.0  # windows that look worse than these thresholds are decoded again, hotter
+NO_SPEECH_THRESHOLD = 0.6
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How a model transcribes; the same for every engine."""
+
+    language: str | None = None  # as a code or a name; None lets the model tell, recording by recording
+    task: str = "transcribe"
+    beam_size: int = 5
+    condition_on_previous_text: bool = True
+    temperatures: tuple[float, ...] = FALLBACK_TEMPERATURES
+    no_repeat_ngram_size: int = 0  # of chunks: no run of so many tokens comes twice; 0 forbids nothing
+    batch_size: int = 8  # recordings, or chunks, in one pass
+    device: str = "auto"
+    dtype: str = "auto"  # engine's own: float32 or int8 on a CPU, float16 on a GPU
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "language", checked_language(self.language))
+        for name in ("beam_size", "batch_size"):
+            if getattr(self, name) < 1:
+                raise K2DError(f"{name} {getattr(self, name)}: at least 1")
+        if self.no_repeat_ngram_size < 0:
+            raise K2DError(f"no_repeat_ngram_size {self.no_repeat_ngram_size}: at least 0, which forbids nothing")
+        if self.task not in TASKS:
+            raise K2DError(f"task {self.task!r}: choose one of {', '.join(TASKS)}")
+        if not self.temperatures:
+            raise K2DError("temperatures: give at least one, 0.0 for no sampling")
+
+    @property
+    def windows_stand_alone(self) -> bool:
+        """Whether each window is decoded once, without sampling, and whatever was written before it."""
+        return not self.condition_on_previous_text and len(self.temperatures) == 1 and not self.temperatures[0]
+
+
+def temperatures(*, fallback: bool) -> tuple[float, ...]:
+    """Temperatures at which a window is decoded, one after the other until it looks right; without fallback once."""
+    return FALLBACK_TEMPERATURES if fallback else FALLBACK_TEMPERATURES[:1]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a loaded model computes: device, number format, and on a CPU threads; None is not known."""
+
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What a model heard in one recording: segments in seconds from its start, and the language it was told or took."""
+
+    segments: list[Segment]
+    language: str | None
+
+
+class Transcriber(Protocol):
+    """A loaded model that turns audio (float32, mono, 16 kHz, shape [samples]) into text.
+
+    `languages` are codes such as `zh`, one for each item of `audio`. Where there is none, `options.language` holds,
+    and where that is None too, the model tells. A code that the model does not know raises K2DError. One that can say
+    where it computes has a `runtime` too, for what an evaluation tells; one that knows its weights has their
+    `fingerprint`, without which finished shards cannot tell it from another model.
+    """
+
+    @property
+    def engine(self) -> str:
+        """One of `engines.ENGINES`."""
+        ...
+
+    @property
+    def batches_recordings(self) -> bool:
+        """Whether one call of `transcribe` with several recordings takes less time than a call for each.
+
+        It may never change what is heard in one.
+        """
+        ...
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many threads may, and for speed should, call it at the same time."""
+        ...
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model."""
+        ...
+
+    @property
+    def options(self) -> DecodingOptions:
+        """How it transcribes."""
+        ...
+
+    def transcribe(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[Transcript]:
+        """Long-form, with timestamps; any length."""
+        ...
+
+    def transcribe_chunks(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """Chunks of at most 30 s, each from scratch, without timestamps or context, in one pass."""
+        ...
+
+
+def batches_recordings(engine: str, options: DecodingOptions) -> bool:
+    """Whether an engine takes several recordings in one pass where it transcribes so.
+
+    faster-whisper never does. transformers' `generate` does, but where windows are decoded again or prompted with the
+    text before, rows of a batch get each other's fallbacks, thresholds, draws and prompts; there it is given one.
+    """
+    return engine == "transformers" and options.windows_stand_alone
+
+
+def resolve_device(device: str) -> str:
+    """`auto` as `cuda` where there is one, else `cpu`; anything else as it is."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,236 @@
+"""Whisper by transformers' own `generate`: the engine that runs wherever torch does, batched over recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.audio.reader import SAMPLE_RATE
+from k2d_hf.data.chunking import Segment
+from k2d_hf.errors import K2DError
+from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.resuming import key_of
+from k2d_hf.models.checkpoint import open_whisper
+from k2d_hf.models.sources import model_fingerprint
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
+from k2d_hf.transcription.decoding import transformers_arguments
+from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcript, batches_recordings, resolve_device
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+_WINDOW = round(CHUNK_SECONDS * SAMPLE_RATE)  # samples
+
+
+class TransformersTranscriber:
+    """A `Transcriber` around a Whisper that transformers loaded; it is put into evaluation mode.
+
+    Raises:
+        K2DError: if the model does not know `options.language`.
+    """
+
+    engine = "transformers"
+    calls_at_once = 1  # a batch uses all cores, or the whole GPU
+
+    def __init__(
+        self, model: WhisperForConditionalGeneration, processor: WhisperProcessor, options: DecodingOptions
+    ) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.options = options
+        self.parameters = model.num_parameters()
+        self.encoder = LabelEncoder(processor.tokenizer, task=options.task)
+        if options.language:
+            self.encoder.start_ids(options.language)
+
+    @property
+    def batches_recordings(self) -> bool:
+        """Only where nothing of one recording can reach another."""
+        return batches_recordings(self.engine, self.options)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model as it is now, with what it decodes and hears by."""
+        settings = [self.model.generation_config.to_dict(), self.processor.feature_extractor.to_dict()]
+        for one in settings:
+            one.pop("transformers_version", None)
+        return key_of(model_fingerprint(self.model), settings, self.processor.tokenizer.get_vocab())
+
+    @property
+    def runtime(self) -> Runtime:
+        """As the model is now: it may be moved."""
+        import torch
+
+        threads = torch.get_num_threads() if self.model.device.type == "cpu" else None
+        return Runtime(str(self.model.device), str(self.model.dtype).removeprefix("torch."), threads)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1
+    ) -> TransformersTranscriber:
+        """Load weights and processor; float32 on a CPU and float16 elsewhere unless `options.dtype` says otherwise.
+
+        `calls_at_once` is for engines that can use it; this one batches instead.
+
+        Raises:
+            K2DError: for an unknown language, device or dtype.
+        """
+        import torch
+        from transformers import WhisperProcessor
+
+        device = resolve_device(options.device)
+        name = options.dtype if options.dtype != "auto" else ("float32" if device == "cpu" else "float16")
+        dtype = getattr(torch, name, None)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise K2DError(f"dtype {name!r} is not one of the engine transformers: choose float32, float16 or bfloat16")
+        model: Any = open_whisper(checkpoint, dtype=dtype)
+        try:
+            model = model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise K2DError(f"device {device!r}: {reason}; choose auto, cpu, cuda, cuda:1, ...") from error
+        return cls(model, WhisperProcessor.from_pretrained(checkpoint), options)
+
+    def transcribe(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[Transcript]:
+        """Long-form, with timestamps; what is heard in a recording depends on no other, nor on `options.batch_size`.
+
+        Recordings that share a pass are all of at most 30 s or all longer, as `generate` hears these two by other
+        rules: it goes on into the silence that a short one is padded with.
+        """
+        languages = languages or [None] * len(audio)
+        size = self.options.batch_size if self.batches_recordings else 1
+        is_short = [len(samples) <= _WINDOW for samples in audio]
+        heard: dict[int, Transcript] = {}
+        for kind in (True, False):
+            alike = [index for index, short in enumerate(is_short) if short is kind]
+            for at in range(0, len(alike), size):
+                batch = alike[at : at + size]
+                transcripts = self._transcribe_batch([audio[one] for one in batch], [languages[one] for one in batch])
+                heard.update(zip(batch, transcripts, strict=True))
+        return [heard[index] for index in range(len(audio))]
+
+    def _transcribe_batch(self, audio: Sequence[np.ndarray], given_languages: Sequence[str | None]) -> list[Transcript]:
+        import torch
+
+        features, mask = self._features_of_recordings(audio)
+        languages = self._languages(features, given_languages)
+        # Sampling (in the fallback) is seeded anew, so that a recording is heard alike whatever came before it.
+        with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            output = self.model.generate(
+                features,
+                attention_mask=mask,
+                return_timestamps=True,
+                return_segments=True,
+                stopping_criteria=[_stop_if_asked],
+                **transformers_arguments(self.options),
+                **self._language_arguments(languages),
+            )
+        return [
+            Transcript([self._segment(segment) for segment in segments], language)
+            for segments, language in zip(output["segments"], languages, strict=True)
+        ]
+
+    def transcribe_chunks(
+        self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """One pass over all chunks given, without timestamps or context."""
+        features, mask = self._features(audio)
+        given = languages or [None] * len(audio)
+        if self.options.beam_size == 1:
+            return self._greedy(features, given)
+        ids = self.model.generate(
+            features,
+            attention_mask=mask,
+            return_timestamps=False,
+            num_beams=self.options.beam_size,
+            no_repeat_ngram_size=self.options.no_repeat_ngram_size,
+            condition_on_prev_tokens=False,
+            max_length=MAX_SAMPLED_TOKENS,
+            stopping_criteria=[_stop_if_asked],
+            **self._language_arguments(self._languages(features, given)),
+        )
+        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+    def _greedy(self, features: Any, given_languages: Sequence[str | None]) -> list[str]:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutput
+
+        from k2d_hf.transcription.greedy import decode_greedily
+
+        encoder: Any = self.model.get_encoder()
+        # On a CPU a larger batch only leaves the caches sooner.
+        parts = features.split(1 if features.device.type == "cpu" else len(features))
+        with torch.no_grad():
+            states = torch.cat([encoder(part).last_hidden_state for part in parts])
+        languages = self._languages(BaseModelOutput(last_hidden_state=states), given_languages)
+        ids = decode_greedily(
+            self.model,
+            states,
+            [[*self.encoder.start_ids(language), self.encoder.special.no_timestamps] for language in languages],
+            end_id=self.encoder.special.end_of_text,
+            max_tokens=MAX_SAMPLED_TOKENS,
+            no_repeat_ngram_size=self.options.no_repeat_ngram_size,
+        )
+        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+
+    def _features_of_recordings(self, audio: Sequence[np.ndarray]) -> tuple[Any, Any]:
+        """Features as each has them alone, [recordings, mel bins, frames of the longest], and which frames are real."""
+        import torch
+
+        alone = [self._features([samples])[0][0] for samples in audio]
+        frames = [one.shape[-1] for one in alone]
+        features = torch.stack([torch.nn.functional.pad(one, (0, max(frames) - one.shape[-1])) for one in alone])
+        mask = torch.arange(max(frames), device=features.device) < torch.tensor(frames, device=features.device)[:, None]
+        return features, mask.long()
+
+    def _features(self, audio: Sequence[np.ndarray]) -> tuple[Any, Any]:
+        longest = max(len(samples) for samples in audio)
+        batch = self.processor.feature_extractor(
+            list(audio),
+            sampling_rate=SAMPLE_RATE,
+            truncation=False,
+            padding="max_length" if longest <= _WINDOW else "longest",
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return batch.input_features.to(self.model.device, self.model.dtype), batch.attention_mask.to(self.model.device)
+
+    def _languages(self, heard: Any, given: Sequence[str | None]) -> list[str | None]:
+        """The language of each row: as given, else that of the options, else the one its first 30 s are heard in.
+
+        `heard` is features, or the encoder's output for 30 s.
+        """
+        if not self.encoder.special.multilingual:
+            return [None] * len(given)
+        languages = [language or self.options.language for language in given]
+        for language in filter(None, set(languages)):
+            self.encoder.start_ids(language)
+        if not all(languages):
+            name = "encoder_outputs" if isinstance(heard, dict) else "input_features"  # which are cut to 30 s
+            detected = self.model.detect_language(**{name: heard})
+            names = self.processor.tokenizer.convert_ids_to_tokens(detected.tolist())
+            languages = [known or name.strip("<|>") for known, name in zip(languages, names, strict=True)]
+        return languages
+
+    def _language_arguments(self, languages: Sequence[str | None]) -> dict[str, Any]:
+        if not self.encoder.special.multilingual:
+            return {}
+        return {"language": list(languages), "task": self.options.task}
+
+    def _segment(self, segment: dict[str, Any]) -> Segment:
+        text_ids = [token for token in segment["tokens"].tolist() if token < self.encoder.special.end_of_text]
+        text = self.processor.tokenizer.decode(text_ids)
+        return Segment(round(float(segment["start"]), 2), round(float(segment["end"]), 2), text)
+
+
+def _stop_if_asked(ids: Any, scores: Any, **kwargs: Any) -> Any:
+    """A stopping criterion that stops no row, but everything, where nobody waits for it any more."""
+    import torch
+
+    stop_if_asked()
+    return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
