@@ -59,7 +59,9 @@ def _run(argv: Sequence[str] | None) -> int:
         if interrupts.asked():  # an import or a library made something else of it
             interrupts.tell()
             return INTERRUPTED
-        print(f"k2d: {_one_line(error)}", file=sys.stderr)
+        from k2d_hf.terminal.screen import encoding_of, printable
+
+        print(printable(f"k2d: {_one_line(error)}", encoding_of(sys.stderr)), file=sys.stderr)
         return 1
     return 0
 

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import cache_root
@@ -35,7 +36,7 @@ def content_key(path: str | os.PathLike[str]) -> str:
     """Key of a file's content: path, size, time of change, and a digest of what is in it.
 
     Of a file that is far away, what its store says stands for the digest; where it says too little, the file is read.
-    Of one that is not there, or cannot be read, it is the path alone.
+    Of one that is not there, cannot be read, or is no file but a device or a pipe, it is the path alone.
     """
     given = os.fspath(path)
     path = without_file_scheme(given)
@@ -43,6 +44,8 @@ def content_key(path: str | os.PathLike[str]) -> str:
         if is_address(path):
             return f"{given} {_far_state(path)}"
         stat = os.stat(path)
+        if not S_ISREG(stat.st_mode):  # a device has no end, and a pipe may wait for ever
+            return given
         return f"{given} {stat.st_size} {stat.st_mtime_ns} {_digest_here(path, stat)}"
     except (OSError, ValueError, K2DError):
         return given

@@ -20,6 +20,7 @@ from k2d_hf.files.settings import read_settings, setting
 from k2d_hf.formatting import message_of, named, quoted
 from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE, Checkpoint, load_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint, file_sha256
+from k2d_hf.models.processors import load_processor
 from k2d_hf.models.student_folder import save_student
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
     """Fill `target` with the checkpoint."""
     import shutil
 
-    from transformers import GenerationConfig, WhisperProcessor
+    from transformers import GenerationConfig
 
     from k2d_hf.models.parts import copy_layers, keep_neurons
 
@@ -235,7 +236,7 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
         except (ValueError, TypeError) as error:
             raise K2DError(f"{path}: not a generation config ({message_of(error)}); save the adapter again") from None
     merged.config.name_or_path = base.name
-    save_student(merged, WhisperProcessor.from_pretrained(base.path), target)
+    save_student(merged, load_processor(base.path), target)
     if (folder / _CARD).is_file():  # its licence is that of what is made with it
         shutil.copyfile(folder / _CARD, target / _CARD)
 

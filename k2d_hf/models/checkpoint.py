@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k2d_hf.errors import K2DError
-from k2d_hf.models.generation import complete_generation_config, load_tokenizer
+from k2d_hf.models.generation import complete_generation_config
+from k2d_hf.models.processors import load_tokenizer
 
 if TYPE_CHECKING:
     import torch

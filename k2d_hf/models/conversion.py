@@ -22,7 +22,8 @@ from k2d_hf.formatting import message_of, named
 from k2d_hf.models.ctranslate2_file import CTranslate2File, read_ctranslate2
 from k2d_hf.models.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
-from k2d_hf.models.generation import complete_generation_config, generation_fields, load_tokenizer
+from k2d_hf.models.generation import complete_generation_config, generation_fields
+from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.student_folder import rewrite_config, write_processor
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens
 

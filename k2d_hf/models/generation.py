@@ -8,7 +8,6 @@ student (K2D, stage 3) would inherit that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.models.whisper_tokens import SpecialTokens, language_code, token_id
@@ -104,13 +103,6 @@ def complete_generation_config(
             setattr(model.config, name, None)
     config._from_model_config = False  # else `generate` makes a new one, of the model's config, and forgets the rest
     return model
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The Whisper tokenizer of a local checkpoint."""
-    from transformers import WhisperTokenizer
-
-    return WhisperTokenizer.from_pretrained(folder)
 
 
 def _set_in(config: WhisperConfig, name: str) -> list[int] | None:

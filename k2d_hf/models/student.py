@@ -79,7 +79,8 @@ def create_student(
 
 def _complete(student: WhisperForConditionalGeneration, teacher: str, tokenizer: Any) -> None:
     """Complete the generation config that the student has from its teacher; say so where that cannot be."""
-    from k2d_hf.models.generation import complete_generation_config, generation_gaps, load_tokenizer
+    from k2d_hf.models.generation import complete_generation_config, generation_gaps
+    from k2d_hf.models.processors import load_tokenizer
     from k2d_hf.models.sources import resolve_checkpoint
 
     lacking = generation_gaps(student.generation_config)

@@ -184,4 +184,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, values: dict[str, Any], *, indent: int | None = 2) -> None:
-    path.write_text(json.dumps(values, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(values, ensure_ascii=False)
+    path.write_text((text if indent is None else _indented(text, indent)) + "\n", encoding="utf-8")
+
+
+@lru_cache(maxsize=16)
+def _indented(text: str, indent: int) -> str:
+    """JSON for people; making it takes longer than all else about a processor, and each checkpoint has the same."""
+    return json.dumps(json.loads(text), indent=indent, ensure_ascii=False)

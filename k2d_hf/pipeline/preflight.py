@@ -18,8 +18,8 @@ from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import message_of
 from k2d_hf.models import Checkpoint
-from k2d_hf.models.generation import load_tokenizer
 from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.pipeline.machine import lacks_of

@@ -19,6 +19,7 @@ from k2d_hf.files.background import stop_if_asked
 from k2d_hf.files.processes import available_cores
 from k2d_hf.models import count_parameters
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.models.processors import load_processor
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.transcription.decoding import faster_whisper_arguments
 from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcript, resolve_device
@@ -43,7 +44,6 @@ class FasterWhisperTranscriber:
     def __init__(self, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1) -> None:
         import ctranslate2
         from faster_whisper import WhisperModel
-        from transformers import WhisperProcessor
 
         from k2d_hf.models.conversion import to_ctranslate2
 
@@ -51,7 +51,7 @@ class FasterWhisperTranscriber:
         self.options = options
         self.parameters = count_parameters(Path(checkpoint))
         self.fingerprint = checkpoint_fingerprint(checkpoint)
-        self.processor = WhisperProcessor.from_pretrained(checkpoint)
+        self.processor = load_processor(checkpoint)
         self.encoder = LabelEncoder(self.processor.tokenizer, task=options.task)
         if options.language:
             self.encoder.start_ids(options.language)

@@ -12,6 +12,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.background import stop_if_asked
 from k2d_hf.files.resuming import key_of
 from k2d_hf.models.checkpoint import open_whisper
+from k2d_hf.models.processors import load_processor
 from k2d_hf.models.sources import model_fingerprint
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
 from k2d_hf.transcription.decoding import transformers_arguments
@@ -78,7 +79,6 @@ class TransformersTranscriber:
             K2DError: for an unknown language, device or dtype.
         """
         import torch
-        from transformers import WhisperProcessor
 
         device = resolve_device(options.device)
         name = options.dtype if options.dtype != "auto" else ("float32" if device == "cpu" else "float16")
@@ -91,7 +91,7 @@ class TransformersTranscriber:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise K2DError(f"device {device!r}: {reason}; choose auto, cpu, cuda, cuda:1, ...") from error
-        return cls(model, WhisperProcessor.from_pretrained(checkpoint), options)
+        return cls(model, load_processor(checkpoint), options)
 
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None

@@ -12,6 +12,7 @@ TIMES = (
     "total_flos",
     "rtf",
     "rtf_runs",
+    "measurement",  # which says when that was
     "train_runtime",
     "train_samples_per_second",
     "train_steps_per_second",

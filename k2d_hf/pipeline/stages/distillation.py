@@ -18,6 +18,7 @@ from k2d_hf.files.processes import is_main_process
 from k2d_hf.files.resuming import folder_key, key_of, unfinished
 from k2d_hf.models import Checkpoint, load_whisper
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.models.processors import load_processor
 from k2d_hf.models.student_folder import save_student
 from k2d_hf.pipeline.recipe import StudentSettings, TargetsSettings
 from k2d_hf.terminal.console import Stage
@@ -30,13 +31,12 @@ if TYPE_CHECKING:
 
 def student(teacher: Checkpoint, settings: StudentSettings, *, language: str | None, output: Path) -> str:
     """The untrained student, with its processor, in `output`."""
-    from transformers import WhisperProcessor
 
     from k2d_hf.models.parts import layer_indices
     from k2d_hf.models.student import create_student
 
     model = load_whisper(teacher.path)
-    processor = WhisperProcessor.from_pretrained(teacher.path)
+    processor = load_processor(teacher.path)
     created = create_student(model, settings.decoder_layers, settings.encoder_layers, language=language)
     created.config.name_or_path = teacher.name
 
@@ -64,7 +64,6 @@ def targets(
 
     Where the student will share the teacher's frozen encoder, the encoder's states are kept in the folder `resume`.
     """
-    from transformers import WhisperProcessor
 
     from k2d_hf.distillation.batches.collator import default_collator
     from k2d_hf.distillation.loss.losses import check_vocabulary
@@ -77,7 +76,7 @@ def targets(
     arguments = training_arguments(training, resume / "unused", resume=resume, language=language)
     untrained, model = load_whisper(student_dir), load_whisper(teacher.path)
     check_vocabulary("teacher", model.config.vocab_size, untrained.config.vocab_size)
-    collator = default_collator(WhisperProcessor.from_pretrained(student_dir), arguments, untrained)
+    collator = default_collator(load_processor(student_dir), arguments, untrained)
     states: str | None = None
     if (
         arguments.keep_encoder_states
@@ -146,7 +145,7 @@ def distil(
     checkpoint that is whole. They stay there: until the caller has noted that the stage is done, it may be run again.
     Of several processes (torchrun) each trains its share, and the first writes.
     """
-    from transformers import PrinterCallback, WhisperProcessor
+    from transformers import PrinterCallback
 
     from k2d_hf.distillation.checkpoints import room_for
     from k2d_hf.distillation.progress import TrainingProgress
@@ -163,7 +162,7 @@ def distil(
     checkpoints = unfinished(resume, "distil", key)
     arguments = training_arguments(settings, checkpoints, resume=resume, language=language)
     progress = TrainingProgress(stage)
-    processor = WhisperProcessor.from_pretrained(student_dir)
+    processor = load_processor(student_dir)
     trainer = K2DTrainer(
         str(student_dir),
         arguments,
