@@ -1,5 +1,6 @@
 """Fixtures for all tests: tiny random Whispers with the real vocabulary, and sound to feed them. No network."""
 
+import gc
 import os
 from importlib import resources
 from pathlib import Path
@@ -123,6 +124,13 @@ def workplace(tmp_path_factory, processor) -> Path:
     (folder / "dev.jsonl").write_text(json.dumps(manifest) + "\n", encoding="utf-8")
     (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collections_pass_over_what_stays():
+    """What libraries hold for good is no longer looked through: each training begins with a whole collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -29,8 +29,8 @@ from k2d_hf.publishing.card_rendering import render_card
 
 ALL = os.environ.get("K2D_CHANGED") == "all"
 IN_SHORT = (
-    *("label.max_duration", "validate.threshold", "targets.kind", "distil.full_windows", "distil.keep_encoder_states"),
-    *("label.batch_size validate.shard_size distil.dataloader_num_workers", "evaluate.speed_recordings"),
+    *("validate.threshold", "targets.kind", "distil.full_windows"),
+    "label.batch_size validate.shard_size distil.dataloader_num_workers",
 )
 LAST = ("evaluate", "evaluation", "name")  # what no stage before evaluation depends on
 
