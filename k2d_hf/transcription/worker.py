@@ -85,6 +85,7 @@ class Worker:
         self.model = model
         self.folder = folder
         self.on_progress = on_progress or (lambda count, note="": None)
+        self._failed_in_a_row = 0
 
     def finish(
         self, shards: Iterable[Shard], *, at_most: int = 1 << 30, try_again: bool = True
@@ -107,7 +108,7 @@ class Worker:
         if first is None:
             return
         workers = self.model.load(calls_at_once=at_most).calls_at_once
-        guard = Guard(self.model, time_limit=self.work.time_limit)
+        guard = Guard(self.model, time_limit=self.work.time_limit, in_a_row=self._failed_in_a_row)
         finished: deque[_Open] = deque()
         with (
             closing(guard),
@@ -119,6 +120,13 @@ class Worker:
                 while finished:
                     work = finished.popleft()
                     yield work.shard, work.values
+                self._failed_in_a_row = guard.in_a_row
+
+    def transcribe(self, items: Sequence[Any]) -> Values:
+        """The results of some items by their keys, which differ: a shard that is kept nowhere."""
+        shard = Shard(0, tuple(items))
+        calls = -(-len(items) // self.work.items_per_call)
+        return next((values for _, values in self.finish([shard], at_most=calls)), {})
 
     def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """Those shards that there is something to do for."""
