@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from k2d_hf.data.chunk_schema import known_features
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import table_of
 from k2d_hf.version import __version__
@@ -99,7 +100,20 @@ def batch_of(given: Any) -> Batch:
         raise K2DError(f"a map step takes a batch of rows, not {type(given).__name__}: give map batched=True")
     columns = {name: [_bare(value) for value in values] for name, values in given.items()}
     arrays = any(isinstance(values, np.ndarray) for values in given.values())
-    return Batch(columns, None, pyarrow.table(columns) if arrays else None)
+    return Batch(columns, None, _table(columns, given) if arrays else None)
+
+
+def _table(columns: Mapping[str, list[Any]], given: Mapping[str, Any]) -> pyarrow.Table:
+    """Columns that were arrays as a table, with the types of chunks or else their own."""
+    import pyarrow
+
+    kinds = {
+        name: pyarrow.from_numpy_dtype(values.dtype)
+        for name, values in given.items()
+        if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "biuf"
+    }
+    kinds |= {field.name: field.type for field in known_features(columns).arrow_schema}
+    return pyarrow.table({name: pyarrow.array(values, kinds.get(name)) for name, values in columns.items()})
 
 
 def _bare(value: Any) -> Any:
@@ -109,8 +123,10 @@ def _bare(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_bare(part) for part in value]
     if isinstance(value, np.ndarray):
-        return [_bare(part) for part in value] if value.dtype == object else value.tolist()
-    return value.item() if isinstance(value, np.generic) else getattr(value, "_hf_encoded", value)
+        return [_bare(part) for part in value]
+    if isinstance(value, np.generic):
+        return None if value != value else value.item()  # in an array of numbers, what was null is NaN
+    return getattr(value, "_hf_encoded", value)
 
 
 class MapStep:

@@ -119,14 +119,15 @@ class Worker:
                 self._take(call, values, finished)
                 while finished:
                     work = finished.popleft()
+                    self._failed_in_a_row = guard.in_a_row
                     yield work.shard, work.values
-                self._failed_in_a_row = guard.in_a_row
 
     def transcribe(self, items: Sequence[Any]) -> Values:
         """The results of some items by their keys, which differ: a shard that is kept nowhere."""
         shard = Shard(0, tuple(items))
         calls = -(-len(items) // self.work.items_per_call)
-        return next((values for _, values in self.finish([shard], at_most=calls)), {})
+        ((_, values),) = self.finish([shard], at_most=calls)
+        return values
 
     def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """Those shards that there is something to do for."""
