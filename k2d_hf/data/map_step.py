@@ -123,7 +123,7 @@ def _bare(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_bare(part) for part in value]
     if isinstance(value, np.ndarray):
-        return [_bare(part) for part in value]
+        return [_bare(part) for part in value] if value.ndim else _bare(value[()])
     if isinstance(value, np.generic):
         return None if value != value else value.item()  # in an array of numbers, what was null is NaN
     return getattr(value, "_hf_encoded", value)
