@@ -277,11 +277,14 @@ def test_an_engine_that_always_fails_stops_the_map(recordings):
         many.map(TeacherHypotheses(Broken({})), batched=True, batch_size=2)
 
 
-def test_a_row_that_comes_twice_is_labelled_twice(steps, recordings, expected):
+def test_a_row_that_comes_twice_is_labelled_twice(steps, recordings, expected, models, tmp_path):
     twice = recordings.select([0, 0]).map(steps[0], batched=True)
     assert twice["text"][:] == [expected[0]["text"][0]] * 2
-    judged = Dataset.from_list([expected[0][0]] * 2, features=expected[0].features).map(steps[1], batched=True)
+    chunks = expected[0].select([0, 0, 1])
+    judged = chunks.map(steps[1], batched=True)
     assert judged[0] == judged[1] == expected[1][0]
+    same(validate_labels(chunks, models[1], shards_dir=tmp_path, **VALIDATE), judged)
+    same(validate_labels(chunks, models[1], shards_dir=tmp_path, **VALIDATE), judged)  # of the shard that is there
 
 
 def test_what_is_no_batch_is_refused_in_one_line(steps, recordings, models):

@@ -144,7 +144,8 @@ class Worker:
             values = self.folder.known(shard)
         if new or try_again:
             values = {key: row for key, row in values.items() if row["reason"] in (None, NO_SPEECH)}
-        items = [item for item in shard.wanted if item.key not in values]
+        # Items of one key sound alike, so that one of them is enough work.
+        items = list({item.key: item for item in shard.wanted if item.key not in values}.values())
         if len(shard.items) > len(items):
             self.on_progress(len(shard.items) - len(items))
         if new and not items:
