@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from k2d_hf.data.recordings import load_recordings
     from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.batches.collator import K2DDataCollator
+    from k2d_hf.distillation.targets.soft_targets import SoftTargets
     from k2d_hf.distillation.trainer import K2DTrainer
     from k2d_hf.errors import K2DError
     from k2d_hf.evaluation.evaluate import evaluate_model
+    from k2d_hf.labelling.hypotheses import TeacherHypotheses
     from k2d_hf.labelling.teacher import label_recordings
     from k2d_hf.models.conversion import export_ctranslate2, import_ctranslate2
     from k2d_hf.models.student import create_student
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from k2d_hf.scoring.text import mixed_tokens
     from k2d_hf.validation.auxiliary import validate_labels
     from k2d_hf.validation.distance import is_looping, label_distance
+    from k2d_hf.validation.hypotheses import AuxiliaryHypotheses
 
 _MODULES = {
+    "AuxiliaryHypotheses": "validation.hypotheses",
     "ErrorCounts": "scoring.error_rates",
     "K2DDataCollator": "distillation.batches.collator",
     "K2DError": "errors",
@@ -36,6 +40,8 @@ _MODULES = {
     "MixedErrorRate": "scoring.metrics",
     "PhonemeErrorRate": "scoring.metrics",
     "Segment": "data.chunking",
+    "SoftTargets": "distillation.targets.soft_targets",
+    "TeacherHypotheses": "labelling.hypotheses",
     "count_errors": "scoring.error_rates",
     "create_student": "models.student",
     "evaluate_model": "evaluation.evaluate",
@@ -55,6 +61,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "AuxiliaryHypotheses",
     "ErrorCounts",
     "K2DDataCollator",
     "K2DError",
@@ -63,6 +70,8 @@ __all__ = [
     "MixedErrorRate",
     "PhonemeErrorRate",
     "Segment",
+    "SoftTargets",
+    "TeacherHypotheses",
     "__version__",
     "count_errors",
     "create_student",

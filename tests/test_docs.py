@@ -19,7 +19,7 @@ from k2d_hf.cli import _parser
 from k2d_hf.data import chunking
 from k2d_hf.data.chunking import Segment, sound_segments
 from k2d_hf.data.utterances import LONGER, NO_TEXT
-from k2d_hf.labelling import teacher
+from k2d_hf.labelling import hypotheses, teacher
 from k2d_hf.pipeline.recipe import load_recipe
 from k2d_hf.transcription import timeout as guard
 from k2d_hf.transcription import worker
@@ -203,7 +203,7 @@ def test_every_reason_is_on_the_page():
     _, left_out = sound_segments([Segment(*values) for values in odd], recording_duration=100.0)
     reasons = {span.reason for span in left_out}
     assert len(reasons) == len(odd)
-    reasons |= {guard.NOT_TRANSCRIBED, guard.TIMED_OUT, teacher.LISTED_TWICE, teacher.UNKNOWN_LANGUAGE}
+    reasons |= {guard.NOT_TRANSCRIBED, guard.TIMED_OUT, teacher.LISTED_TWICE, hypotheses.UNKNOWN_LANGUAGE}
     reasons |= {chunking.PASSED_OVER, chunking.PASSED_OVER_INSIDE, worker.NO_SPEECH}
     reasons |= {drop_reason(compare_labels(text, "b"), "composite", 0.4) for text in ("a", "ab" * 20)}
     reasons |= {judge.reason(15) for judge in JUDGES} | {LONGER, NO_TEXT}

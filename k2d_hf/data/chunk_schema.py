@@ -84,6 +84,14 @@ def features_of_writer(writer: str) -> Features:
     return Features({column.name: _feature(column.kind) for column in COLUMNS if column.writer == writer})
 
 
+def known_features(names: Iterable[str]) -> Features:
+    """Types of those of some columns that chunks have, without sound, of which there are several."""
+    from datasets import Features
+
+    kinds = {column.name: column.kind for column in COLUMNS if column.kind != "audio"}
+    return Features({name: _feature(kinds[name]) for name in names if name in kinds})
+
+
 def _feature(kind: str) -> Any:
     from datasets import Value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from k2d_hf.data.recording_rows import (
     LANGUAGE_COLUMN,
     MORE_LANGUAGE_COLUMNS,
     ColumnNames,
+    Columns,
     Row,
     absolute,
     columns_of,
@@ -52,34 +54,84 @@ def data_set_rows(
     Raises:
         K2DError: if it has no rows, no such split or column, or breaks off.
     """
-    from datasets import Audio, ClassLabel, Dataset
+    from datasets import Dataset
 
     data = _one_split(source, name, split).with_format(None)
     if isinstance(data, Dataset) and not len(data):
         raise K2DError(f"{name}: it has no rows; give one that is not empty")
     features = data.features
     known = features if features is not None else next(_rows(data, name), {})  # a stream may not know its columns
+    read = row_reader(known, features, name, base, wanted)
+    data = data.select_columns([one for one in known if one in read.columns.used])
+    if features is not None:
+        data = _undecoded(data, read.columns.audio, name)
+    index = -1
+    for index, row in enumerate(_rows(data, name)):
+        yield read(index, row)
+    if index < 0:
+        raise K2DError(f"{name}: it has no rows; give one that is not empty")
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Makes recordings of the rows of one source; what is embedded in a row is written to the cache.
+
+    Attributes:
+        columns: which of them say what.
+        labels: types of the columns with a language that is a number.
+        kind: type of the samples, where the column with audio holds arrays.
+        name: what errors call the source.
+        base: folder or address that relative paths are from.
+    """
+
+    columns: Columns
+    labels: Mapping[str, Any]
+    kind: str | None
+    name: str
+    base: str
+
+    def __call__(self, index: int, row: Mapping[str, Any]) -> Row:
+        """The recording of a row.
+
+        Raises:
+            K2DError: if the row holds something else.
+        """
+        where = f"{self.name}, row {index}"
+        texts = {
+            one: None if row[one] is None or row[one] < 0 else label.int2str(row[one])
+            for one, label in self.labels.items()
+        }
+        recording = _unpacked(row.get(self.columns.audio), self.base, where, self.kind)
+        return row_of(recording or f"{where} (no audio given)", {**row, **texts}, where, self.columns)
+
+
+def row_reader(
+    known: Mapping[str, Any], features: Mapping[str, Any] | None, name: str, base: str, wanted: ColumnNames
+) -> RowReader:
+    """What makes recordings of the rows of a source.
+
+    Args:
+        known: a source's columns: their types, or the values of a row.
+        features: their types, where they are known.
+        name: what errors call the source.
+        base: folder or address that relative paths are from.
+        wanted: the columns that the user names.
+
+    Raises:
+        K2DError: if there is no such column.
+    """
+    from datasets import Audio, ClassLabel
+
     audio = [column for column, feature in known.items() if isinstance(feature, Audio)]
     if len(audio) == 1 and wanted.audio is None:
         wanted = wanted._replace(audio=audio[0])
     columns = columns_of(known, name, wanted)
-    column = columns.audio
-    data = data.select_columns([one for one in known if one in columns.used])
     labels, kind = {}, None
     if features is not None:
-        kind = _kind_of_samples(features[column])
+        kind = _kind_of_samples(features[columns.audio])
         named = [one for one in (LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS) if one in features]
         labels = {one: features[one] for one in named if isinstance(features[one], ClassLabel)}
-        data = _undecoded(data, column, name)
-    index = -1
-    for index, row in enumerate(_rows(data, name)):
-        where = f"{name}, row {index}"
-        for one, label in labels.items():
-            row[one] = None if row[one] is None or row[one] < 0 else label.int2str(row[one])
-        recording = _unpacked(row.get(column), base, where, kind)
-        yield row_of(recording or f"{where} (no audio given)", row, where, columns)
-    if index < 0:
-        raise K2DError(f"{name}: it has no rows; give one that is not empty")
+    return RowReader(columns, labels, kind, name, base)
 
 
 def _rows(data: Dataset | IterableDataset, name: str) -> Iterator[dict[str, Any]]:

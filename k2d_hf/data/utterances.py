@@ -5,7 +5,7 @@ A row has a column with audio and one with the text. It is called as a chunk cal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k2d_hf.audio.reader import AudioError
@@ -32,23 +32,37 @@ def as_chunks(rows: Any) -> Any:
     Args:
         rows: a `Dataset` or an `IterableDataset`; those that are chunks already, and anything else, stay as they are.
     """
-    from datasets import Audio, Dataset, IterableDataset
+    from datasets import Dataset, IterableDataset
 
     if not isinstance(rows, (Dataset, IterableDataset)):
         return rows
-    features = rows.features or {}
-    names = names_of(rows)
-    sounds = [name for name in names if isinstance(features.get(name), Audio)]
+    names = chunk_names(names_of(rows), rows.features)
     rows = undecoded(rows)
+    for found, name in names.items():
+        rows = rows.rename_column(found, name)
+    return rows
+
+
+def chunk_names(names: Sequence[str], features: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Which columns of rows are called otherwise in a chunk, and how.
+
+    Args:
+        names: of the columns.
+        features: their types, where they are known.
+    """
+    from datasets import Audio
+
+    renamed: dict[str, str] = {}
+    sounds = [name for name in names if isinstance((features or {}).get(name), Audio)]
     if not {"audio", "recording"} & set(names):
         given = (*(sounds if len(sounds) == 1 else ()), *PATH_COLUMNS)
         if found := next((name for name in given if name in names), None):
-            rows = rows.rename_column(found, "audio")
+            renamed[found] = "audio"
     for name, others in (("text", TEXT_COLUMNS), (LANGUAGE_COLUMN, MORE_LANGUAGE_COLUMNS)):
         found = next((other for other in others if other in names), None)
         if name not in names and found:
-            rows = rows.rename_column(found, name)
-    return rows
+            renamed[found] = name
+    return renamed
 
 
 def names_of(rows: Any) -> list[str]:

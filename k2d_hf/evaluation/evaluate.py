@@ -22,7 +22,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import nothing_to_measure
 from k2d_hf.evaluation.names import recording_names
 from k2d_hf.evaluation.timing import new_measurement, transcribe_in_turns
-from k2d_hf.labelling.teacher import UNKNOWN_LANGUAGE
+from k2d_hf.labelling.hypotheses import UNKNOWN_LANGUAGE
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.languages import is_language, language_of_row
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, language_code

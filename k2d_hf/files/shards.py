@@ -247,6 +247,24 @@ class ShardFolder(RecordedFolder):
         return found
 
 
+class NoFolder(ShardFolder):
+    """The same for shards that are kept nowhere: none is ever there."""
+
+    def __init__(self) -> None:
+        self.folder, self.settings = "", {}
+
+    def read(self, shard: Shard) -> Values | None:
+        """None: it is not finished."""
+        return None
+
+    def known(self, shard: Shard) -> Values:
+        """Nothing is known."""
+        return {}
+
+    def write(self, shard: Shard, values: Values) -> None:
+        """Nothing is kept."""
+
+
 def engine_versions() -> dict[str, str]:
     """Versions of what makes the results, as far as it is installed."""
     from importlib.metadata import PackageNotFoundError, version

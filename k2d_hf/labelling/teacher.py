@@ -2,103 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
-from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
-from k2d_hf.data.chunking import (
-    LEAST_LISTED,
-    PASSED_OVER,
-    PASSED_OVER_INSIDE,
-    Coverage,
-    LeftOut,
-    Segment,
-    chunk_rows,
-    coverage,
-    pack_segments,
-    sound_segments,
-)
-from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
-from k2d_hf.files.content_keys import content_key
-from k2d_hf.files.shards import NO_SPEECH, Failure, Shard, Values, shards_of
-from k2d_hf.models.languages import checked_language, language_of_row
+from k2d_hf.files.shards import Shard, Values, shards_of
+from k2d_hf.labelling.hypotheses import TeacherHypotheses, chunk_features, planned, shard_schema, skip
+from k2d_hf.labelling.report import LabellingReport
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
 from k2d_hf.terminal.progress import length_of, progress_bar
-from k2d_hf.transcription.engines import OnDemand
+from k2d_hf.transcription.map_step import TIME_LIMIT
 from k2d_hf.transcription.spreading import WorkersOptions, finished_shards
-from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber, temperatures
-from k2d_hf.transcription.worker import Work
+from k2d_hf.transcription.transcribers import Transcriber
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, IterableDataset
 
 logger = logging.getLogger(__name__)
 
 LISTED_TWICE = "listed twice"
-UNKNOWN_LANGUAGE = "unknown language"
-READ_AHEAD = 2  # recordings that are decoded while others are transcribed; of batches, one
-TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
-
-
-@dataclass
-class LabellingReport:
-    """What labelling took in and left out; filled while it runs.
-
-    Seconds of segments in equal those of segments out plus those of the spans left out. Seconds of audio read equal
-    those in chunks plus those that are listed (whole recordings in `skipped`, spans in `left_out` and `passed_over`)
-    plus those of spans too short to be listed.
-    """
-
-    recordings: int = 0
-    seconds: float = 0.0  # of audio read
-    seconds_in_chunks: float = 0.0
-    seconds_listed: float = 0.0  # in no chunk, and named in one of the three lists
-    seconds_unlisted: float = 0.0  # in no chunk, in spans of less than 2 s
-    segment_seconds_in: float = 0.0  # as the teacher wrote them
-    segment_seconds_out: float = 0.0  # in chunks
-    skipped: list[dict[str, Any]] = field(default_factory=list)  # recording, (start, duration), reason, detail
-    left_out: list[dict[str, Any]] = field(default_factory=list)  # recording, start, end (s), reason
-    passed_over: list[dict[str, Any]] = field(default_factory=list)  # likewise, where the teacher wrote nothing
-
-    @property
-    def seconds_passed_over(self) -> float:
-        """Seconds in no chunk about which the teacher wrote nothing, in spans that are listed."""
-        return self._seconds_listed_as(PASSED_OVER)
-
-    @property
-    def seconds_without_text(self) -> float:
-        """Likewise seconds between two segments of a chunk: of pauses, or of speech that the chunk's label lacks."""
-        return self._seconds_listed_as(PASSED_OVER_INSIDE)
-
-    def _seconds_listed_as(self, reason: str) -> float:
-        return math.fsum(span["end"] - span["start"] for span in self.passed_over if span["reason"] == reason)
-
-    def figures(self) -> dict[str, Any]:
-        """The counts without the lists, ready for JSON."""
-        lists = ("skipped", "left_out", "passed_over")
-        counts = {name: value for name, value in vars(self).items() if name not in lists}
-        derived = ("seconds_passed_over", "seconds_without_text")
-        return {**counts, **{name: getattr(self, name) for name in derived}, "least_listed": LEAST_LISTED}
-
-    def skip_counts(self) -> Counter[str]:
-        """Recordings skipped, by reason."""
-        return Counter(entry["reason"] for entry in self.skipped)
-
-
-def chunk_features() -> Features:
-    """Columns and types of chunks, as the contract between the stages has them."""
-    return features_of_writer(LABELLING)
 
 
 def label_recordings(
@@ -163,40 +88,29 @@ def label_recordings(
         K2DError: if the teacher cannot be loaded or fails on one recording after the other, every recording was
             skipped, or `shards_dir` is of other settings.
     """
-    if not 0 < max_duration <= CHUNK_SECONDS:
-        raise K2DError(f"max_duration {max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")
     columns = recordings.column_names or []
     if "recording" not in columns:
         raise K2DError(f"no column recording among {', '.join(columns)}: load_recordings makes one")
     report = report if report is not None else LabellingReport()
-    options = DecodingOptions(
-        language=language,
-        beam_size=beam_size,
-        condition_on_previous_text=condition_on_previous_text,
-        temperatures=temperatures(fallback=temperature_fallback),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
-    model = OnDemand(teacher, options, engine=engine)
-    size = batch_size if model.batches_recordings else 1
-    work = Work(
-        _read, _transcribe, order=None, items_per_call=size, read_ahead=READ_AHEAD if size == 1 else 1,
-        time_limit=time_limit,
+    step = TeacherHypotheses(
+        teacher, language=language, engine=engine, beam_size=beam_size,
+        condition_on_previous_text=condition_on_previous_text, temperature_fallback=temperature_fallback,
+        batch_size=batch_size, device=device, dtype=dtype, max_duration=max_duration, time_limit=time_limit,
     )  # fmt: skip
+    size = step.work.items_per_call
     spreading = WorkersOptions(engine, address, workers, worker_cpus, worker_gpus)
 
     def shards() -> Iterator[Shard]:
-        return shards_of(_planned(recordings, given=model.options.language), shard_size or size)
+        return shards_of(planned(recordings, given=step.model.options.language), shard_size or size)
 
     with (
         progress_bar(on_progress, "Label", length_of(recordings), "recordings") as progress,
         finished_shards(
-            shards, work, model, spreading, schema=_schema(), folder=shards_dir, calls=_calls(recordings, size),
-            on_progress=progress,
+            shards, step.work, step.model, spreading, schema=shard_schema(), folder=shards_dir,
+            calls=_calls(recordings, size), on_progress=progress,
         ) as finished,
     ):  # fmt: skip
-        chunks = dataset_of(_chunk_batches(finished, max_duration, report), chunk_features())
+        chunks = dataset_of(_chunk_batches(finished, step, report), chunk_features())
     if not report.recordings:
         raise K2DError("there are no recordings to label")
     if report.skipped:
@@ -208,130 +122,21 @@ def label_recordings(
     return chunks
 
 
-@dataclass(frozen=True)
-class _Recording:
-    """A recording to transcribe: its path, its key, its language where one is named, and whether it came before.
-
-    It is the span of its file that begins at `start` and lasts `duration` seconds, by default all of it.
-    """
-
-    name: str
-    key: str
-    language: str | None
-    repeated: bool
-    start: float = 0.0
-    duration: float | None = None
-
-
 def _calls(recordings: Any, size: int) -> int:
     """How many calls of the teacher there will be at most."""
     length = length_of(recordings)
     return 1 << 30 if length is None else -(-length // size)
 
 
-def _planned(recordings: Iterable[Any], *, given: str | None) -> Iterator[tuple[_Recording, None]]:
-    """What there is to do, in order; of names that came before, 16 bytes are remembered."""
-    seen: set[bytes] = set()
-    for row in recordings:
-        name, language = row["recording"], None if given else language_of_row(row)
-        start, duration = span_of(row)
-        span = f" {start!r}+{duration!r}" if span_fields(start, duration) else ""
-        digest = hashlib.blake2b(f"{name}{span}".encode(errors="surrogatepass"), digest_size=16).digest()
-        key = f"{content_key(name)}{span} {language or ''}".rstrip()
-        yield _Recording(name, key, language, digest in seen, start, duration), None
-        seen.add(digest)
-
-
-def _schema() -> pyarrow.Schema:
-    """What a shard keeps of a recording: what the teacher wrote, before it is packed."""
-    import pyarrow
-
-    segment = pyarrow.struct({"start": pyarrow.float64(), "end": pyarrow.float64(), "text": pyarrow.string()})
-    return pyarrow.schema({"language": pyarrow.string(), "segments": pyarrow.list_(segment)})
-
-
-def _read(recording: _Recording) -> np.ndarray | Failure:
-    try:
-        checked_language(recording.language)
-    except K2DError as error:
-        return Failure(UNKNOWN_LANGUAGE, f"{recording.name}: {error}")
-    audio = read_audio(recording.name, recording.start, recording.duration, within=True)
-    if audio.any():
-        return audio
-    return Failure(NO_SPEECH, f"{recording.name}: silence from start to end", len(audio) / SAMPLE_RATE)
-
-
-def _transcribe(
-    model: Transcriber, recordings: Sequence[_Recording], audio: Sequence[np.ndarray]
-) -> list[dict[str, Any]]:
-    transcripts = model.transcribe(audio, [recording.language for recording in recordings])
-    return [
-        {"language": transcript.language, "segments": [asdict(segment) for segment in transcript.segments]}
-        for transcript in transcripts
-    ]
-
-
 def _chunk_batches(
-    finished: Iterable[tuple[Shard, Values]], max_duration: float, report: LabellingReport
+    finished: Iterable[tuple[Shard, Values]], step: TeacherHypotheses, report: LabellingReport
 ) -> Iterator[list[dict[str, Any]]]:
     """The chunks of each shard; what reaches none is counted and named in the report."""
     for shard, values in finished:
         rows: list[dict[str, Any]] = []
         for recording in shard.items:
             if recording.repeated:
-                _skip(report, recording, LISTED_TWICE, "listed twice, labelled once")
+                skip(report, recording, LISTED_TWICE, "listed twice, labelled once")
             else:
-                rows += _chunks(recording, values[recording.key], max_duration, report)
+                rows += step.chunks_of(recording, values[recording.key], report)
         yield rows
-
-
-def _chunks(
-    recording: _Recording, heard: dict[str, Any], max_duration: float, report: LabellingReport
-) -> list[dict[str, Any]]:
-    seconds = heard["seconds"]
-    report.seconds += seconds
-    if heard["reason"] is not None:
-        _skip(report, recording, heard["reason"], heard["detail"], seconds)
-        return []
-    segments = [Segment(**segment) for segment in heard["segments"]]
-    sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=max_duration)
-    report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
-    report.segment_seconds_out += sum(segment.duration for segment in sound)
-    report.left_out.extend({"recording": recording.name, **asdict(_moved(span, recording.start))} for span in left_out)
-    if not sound:
-        _skip(report, recording, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s", seconds)
-        return []
-    report.recordings += 1
-    chunks = pack_segments(sound, max_duration)
-    _account(report, recording, coverage(chunks, left_out, recording_duration=seconds))
-    rows = chunk_rows(recording.name, chunks, language=heard["language"])
-    return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
-
-
-def _later(time: float, start: float) -> float:
-    """A time of a span as one of its file, without float noise: the teacher knows nothing of what is before it."""
-    return round(time + start, 7) if start else time
-
-
-def _moved(span: LeftOut, start: float) -> LeftOut:
-    return replace(span, start=_later(span.start, start), end=_later(span.end, start))
-
-
-def _account(report: LabellingReport, recording: _Recording, covered: Coverage) -> None:
-    report.seconds_in_chunks += covered.in_chunks
-    report.seconds_listed += covered.listed
-    report.seconds_unlisted += covered.unlisted
-    report.passed_over.extend(
-        {"recording": recording.name, **asdict(_moved(span, recording.start))} for span in covered.passed_over
-    )
-
-
-def _skip(report: LabellingReport, recording: _Recording, reason: str, detail: str, seconds: float = 0.0) -> None:
-    """Name a recording that gives no chunk; `seconds` of it were read."""
-    name, span = recording.name, span_fields(recording.start, recording.duration)
-    detail = detail if name in detail else f"{name}: {detail}"
-    report.recordings += 1
-    report.seconds_listed += seconds
-    entry = {"recording": name, **span, "reason": reason, "detail": detail}
-    report.skipped.append({**entry, "seconds": seconds} if seconds else entry)
-    logger.info("skipped %s", detail)

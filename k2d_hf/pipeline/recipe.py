@@ -14,13 +14,13 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.files.settings import assign, read_settings, setting
 from k2d_hf.formatting import message_of, quoted
-from k2d_hf.labelling.teacher import TIME_LIMIT
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
 from k2d_hf.pipeline.recipe_distil import MANAGED as MANAGED
 from k2d_hf.pipeline.recipe_distil import language_of_setting, read_distil
 from k2d_hf.pipeline.recipe_paths import data_of, file_of, models_of
 from k2d_hf.transcription.decoding import NOT_EVALUATED
 from k2d_hf.transcription.engines import ENGINES, SPREAD_ENGINES
+from k2d_hf.transcription.map_step import TIME_LIMIT
 from k2d_hf.transcription.transcribers import DecodingOptions, temperatures
 from k2d_hf.validation.auxiliary import SHARD_SIZE
 from k2d_hf.validation.distance import METRICS, NORMALISERS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,16 @@ class OnDemand:
         with _LOADING:
             if self._loaded is transcriber and self._checkpoint is not None:
                 self._loaded = None
+
+    def unload(self) -> None:
+        """Have the next `load` read the checkpoint again; one that was given stays."""
+        if self._loaded is not None:
+            self.give_up(self._loaded)
+
+    def move(self, device: str) -> None:
+        """Have the next `load` take that device; one that is loaded stays where it is."""
+        if self._loaded is None:
+            self.options = replace(self.options, device=device)
 
     def settings(self) -> dict[str, Any]:
         """What its transcripts depend on: the weights (as far as they are known), the engine and the options."""

@@ -45,12 +45,13 @@ class Guard:
     Args:
         model: gives the transcriber, and a new one in the place of one that hangs.
         time_limit: seconds that 30 s of audio may take, or a shorter recording; None waits for ever.
+        in_a_row: failures just before.
     """
 
-    def __init__(self, model: OnDemand, *, time_limit: float | None) -> None:
+    def __init__(self, model: OnDemand, *, time_limit: float | None, in_a_row: int = 0) -> None:
         self.model = model
         self.time_limit = time_limit
-        self.in_a_row = 0
+        self.in_a_row = in_a_row
         self._lock = threading.Lock()
         self._own = threading.local()
         self._lanes: list[_Lane] = []

@@ -85,6 +85,7 @@ class Worker:
         self.model = model
         self.folder = folder
         self.on_progress = on_progress or (lambda count, note="": None)
+        self._failed_in_a_row = 0
 
     def finish(
         self, shards: Iterable[Shard], *, at_most: int = 1 << 30, try_again: bool = True
@@ -107,7 +108,7 @@ class Worker:
         if first is None:
             return
         workers = self.model.load(calls_at_once=at_most).calls_at_once
-        guard = Guard(self.model, time_limit=self.work.time_limit)
+        guard = Guard(self.model, time_limit=self.work.time_limit, in_a_row=self._failed_in_a_row)
         finished: deque[_Open] = deque()
         with (
             closing(guard),
@@ -118,7 +119,15 @@ class Worker:
                 self._take(call, values, finished)
                 while finished:
                     work = finished.popleft()
+                    self._failed_in_a_row = guard.in_a_row
                     yield work.shard, work.values
+
+    def transcribe(self, items: Sequence[Any]) -> Values:
+        """The results of some items by their keys, which differ: a shard that is kept nowhere."""
+        shard = Shard(0, tuple(items))
+        calls = -(-len(items) // self.work.items_per_call)
+        ((_, values),) = self.finish([shard], at_most=calls)
+        return values
 
     def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """Those shards that there is something to do for."""
@@ -135,7 +144,8 @@ class Worker:
             values = self.folder.known(shard)
         if new or try_again:
             values = {key: row for key, row in values.items() if row["reason"] in (None, NO_SPEECH)}
-        items = [item for item in shard.wanted if item.key not in values]
+        # Items of one key sound alike, so that one of them is enough work.
+        items = list({item.key: item for item in shard.wanted if item.key not in values}.values())
         if len(shard.items) > len(items):
             self.on_progress(len(shard.items) - len(items))
         if new and not items:

@@ -5,48 +5,26 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.data.chunk_audio import chunk_key, read_chunk
-from k2d_hf.data.chunk_schema import SOUND, VALIDATION, VERDICT, columns_for, features_of_writer
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
-from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.shards import Shard, Values, shards_of
-from k2d_hf.labelling.teacher import TIME_LIMIT
-from k2d_hf.models.languages import language_code
 from k2d_hf.terminal.progress import length_of, progress_bar
-from k2d_hf.transcription.engines import OnDemand
+from k2d_hf.transcription.map_step import TIME_LIMIT
 from k2d_hf.transcription.spreading import WorkersOptions, finished_shards
-from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber
-from k2d_hf.transcription.worker import Work
-from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
-from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
+from k2d_hf.transcription.transcribers import Transcriber
+from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, check_chunks, planned, shard_schema, validation_features
 from k2d_hf.validation.kept_share import ValidationReport
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow
     from datasets import Dataset, Features, IterableDataset
 
 logger = logging.getLogger(__name__)
 
 SHARD_SIZE = 256  # chunks; within a shard labels are sorted by length, so that a batch holds labels of like length
-READ_AHEAD = 2  # batches whose audio is decoded while others are transcribed
-
-
-def validation_features() -> Features:
-    """Columns and types that validation adds."""
-    from datasets import Value
-
-    features = features_of_writer(VALIDATION)
-    judged = {judge.column: Value("float64") for judge in JUDGES}
-    verdict = {name: features.pop(name) for name in columns_for(VERDICT, among=list(features))}
-    return type(features)({**features, **judged, **verdict})
 
 
 def validate_labels(
@@ -117,38 +95,29 @@ def validate_labels(
         K2DError: for an unknown metric, a threshold outside [0, 1], a limit of 0 or less, an auxiliary that cannot be
             loaded or fails on one chunk after the other, no chunks, or a `shards_dir` of other settings.
     """
-    keeps(label_distance("", "", metric, normalise_by=normalise_by), threshold)  # wrong settings fail before any work
-    limits = limits_of({"max_speaking_rate": max_speaking_rate})
     chunks = as_chunks(chunks)
-    columns = chunks.column_names or []
-    missing = [name for name in ("recording", "start", "duration", "text") if name not in columns]
-    if missing:
-        raise K2DError(f"the chunks have no column {', '.join(missing)}: label_recordings makes them")
-    options = DecodingOptions(
-        language=language, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
-        condition_on_previous_text=False, no_repeat_ngram_size=no_repeat_ngram_size,
-    )  # fmt: skip
-    model = OnDemand(auxiliary, options, engine=engine)
-    work = Work(
-        _read, _transcribe, order=_longest_first, items_per_call=batch_size, read_ahead=READ_AHEAD,
-        time_limit=time_limit,
+    check_chunks(chunks.column_names or [])
+    step = AuxiliaryHypotheses(
+        auxiliary, metric=metric, threshold=threshold, normalise_by=normalise_by, max_speaking_rate=max_speaking_rate,
+        language=language, engine=engine, beam_size=beam_size, no_repeat_ngram_size=no_repeat_ngram_size,
+        batch_size=batch_size, device=device, dtype=dtype, time_limit=time_limit,
     )  # fmt: skip
     spreading = WorkersOptions(engine, address, workers, worker_cpus, worker_gpus)
     features = _all_features(chunks)
 
     def shards() -> Iterator[Shard]:
-        return shards_of(_planned(chunks.with_format(None)), shard_size)
+        return shards_of(planned(chunks.with_format(None)), shard_size)
 
-    verdict = partial(_verdict, metric=metric, threshold=threshold, normalise_by=normalise_by, limits=limits)
     length = length_of(chunks)
     calls = 1 << 30 if length is None else -(-length // batch_size)
     with (
         progress_bar(on_progress, "Validate", length, "chunks") as progress,
         finished_shards(
-            shards, work, model, spreading, schema=_schema(), folder=shards_dir, calls=calls, on_progress=progress
+            shards, step.work, step.model, spreading, schema=shard_schema(), folder=shards_dir, calls=calls,
+            on_progress=progress,
         ) as finished,
-    ):
-        validated = dataset_of(_judged(finished, verdict), features)
+    ):  # fmt: skip
+        validated = dataset_of(_judged(finished, step), features)
     if len(validated) == 0:
         raise K2DError("there are no chunks to validate")
     counted = report if report is not None else ValidationReport()
@@ -170,73 +139,8 @@ def _all_features(chunks: Dataset | IterableDataset) -> Features:
     return type(known)({**known, **validation_features()})
 
 
-def _judged(
-    finished: Iterable[tuple[Shard, Values]], verdict: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
-) -> Iterator[list[dict[str, Any]]]:
+def _judged(finished: Iterable[tuple[Shard, Values]], step: AuxiliaryHypotheses) -> Iterator[list[dict[str, Any]]]:
     """The rows of each shard with their verdicts."""
     for shard, values in finished:
         pairs = zip(shard.items, shard.rows, strict=True)
-        yield [{**row, **verdict(row, values[span.key])} for span, row in pairs]
-
-
-def _verdict(
-    row: dict[str, Any],
-    heard: dict[str, Any],
-    *,
-    metric: str,
-    threshold: float,
-    normalise_by: str,
-    limits: dict[str, float],
-) -> dict[str, Any]:
-    """The columns of one row. A chunk that could not be heard again has no transcript and is dropped.
-
-    What drops a chunk at every threshold is named before the distance, so that calibration can tell.
-    """
-    text = heard["text"] if heard["reason"] is None else None
-    comparison = compare_labels(row["text"], text or "", metric, normalise_by=normalise_by)
-    measured = measures(row)
-    reason = heard["reason"] or judged_reason(measured, limits) or drop_reason(comparison, metric, threshold)
-    columns = {**asdict(comparison), **measured}
-    return {**columns, "auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
-
-
-@dataclass(frozen=True)
-class _Span:
-    """The columns of a chunk that its sound is found by, the language, its key, and the bytes of its label."""
-
-    sound: dict[str, Any]
-    language: str | None
-    key: str
-    length: int
-    repeated: bool = False  # a chunk that comes twice is judged twice
-
-
-def _planned(chunks: Iterable[Any]) -> Iterator[tuple[_Span, dict[str, Any]]]:
-    """What there is to hear, in order, each with its row."""
-    look = lru_cache(maxsize=1024)(content_key)  # one look at a file: changed meanwhile, its chunks would have two keys
-    for row in chunks:
-        sound = {name: row[name] for name in columns_for(SOUND, among=row)}
-        language = language_code(row.get("language"))
-        key = f"{chunk_key(sound, file_key=look)} {language or ''}".rstrip()
-        yield _Span(sound, language, key, len(row["text"].encode())), row
-
-
-def _longest_first(span: _Span) -> int:
-    """Order of the work, so that the last is short; Whisper's tokens are bytes, of which a Han character has three."""
-    return -span.length
-
-
-def _schema() -> pyarrow.Schema:
-    """What a shard keeps of a chunk: what the auxiliary heard, before it is judged."""
-    import pyarrow
-
-    return pyarrow.schema({"text": pyarrow.string()})
-
-
-def _read(span: _Span) -> np.ndarray:
-    return read_chunk(span.sound)
-
-
-def _transcribe(model: Transcriber, spans: Sequence[_Span], audio: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-    texts = model.transcribe_chunks(audio, [span.language for span in spans])
-    return [{"text": text} for text in texts]
+        yield [{**row, **step.verdict(row, values[span.key])} for span, row in pairs]

@@ -12,8 +12,9 @@ from k2d_hf import K2DDataCollator, create_student
 from k2d_hf.distillation.batches.target_columns import stored_targets, without_targets
 from k2d_hf.distillation.loss.losses import Head
 from k2d_hf.distillation.targets import reuse as earlier_module
-from k2d_hf.distillation.targets import targets as targets_module
-from k2d_hf.distillation.targets.targets import add_soft_targets, top_tokens
+from k2d_hf.distillation.targets import writer as targets_module
+from k2d_hf.distillation.targets.targets import add_soft_targets
+from k2d_hf.distillation.targets.writer import top_tokens
 from k2d_hf.errors import K2DError
 
 

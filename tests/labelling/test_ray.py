@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from scripted_whisper import write_scripted_whisper
 
-from k2d_hf import label_recordings, load_recordings, validate_labels
+from k2d_hf import AuxiliaryHypotheses, TeacherHypotheses, label_recordings, load_recordings, validate_labels
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.teacher import LabellingReport
 from k2d_hf.transcription.spreading import WorkersOptions
@@ -78,6 +78,24 @@ def test_rows_equal_those_of_one_process_though_a_worker_is_killed(cluster, corp
     judged = validate_labels(expected, model, engine="transformers", shard_size=4, batch_size=2)
     spread = validate_labels(expected, model, engine="ray+transformers", workers=2, shard_size=4, batch_size=2)
     assert spread[:] == judged[:]
+
+
+def test_map_batches_takes_the_steps_themselves(cluster, corpus):
+    import ray
+
+    recordings, model = corpus
+    few = recordings.select([0, 1, len(recordings) - 1])  # of which one is broken
+    chunks = label_recordings(few, model, engine="transformers", **OPTIONS)
+    expected = validate_labels(chunks, model, engine="transformers", batch_size=2)
+    plain = {"engine": "transformers", "batch_size": 2}
+    one = ray.data.ActorPoolStrategy(size=1)
+    rows = ray.data.from_arrow(few.with_format("arrow")[:])
+    for step, settings in ((TeacherHypotheses, {**plain, **OPTIONS}), (AuxiliaryHypotheses, plain)):
+        given = {"fn_constructor_args": (str(model),), "fn_constructor_kwargs": settings, "compute": one}
+        rows = rows.map_batches(step, batch_size=2, batch_format="pyarrow", **given)
+    assert sorted(rows.take_all(), key=lambda row: row["recording"]) == sorted(
+        expected.to_list(), key=lambda row: row["recording"]
+    )
 
 
 def test_what_is_finished_needs_no_cluster(corpus, tmp_path, monkeypatch):

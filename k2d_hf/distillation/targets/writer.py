@@ -1,0 +1,266 @@
+"""The models that write soft targets, and what they say of some chunks (K2D, stage 3, its KL)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from k2d_hf.data.chunk_schema import rows_of
+from k2d_hf.distillation.batches.collator import K2DDataCollator, pad_examples
+from k2d_hf.distillation.batches.rows import reasons_to_leave_out
+from k2d_hf.distillation.batches.target_columns import (
+    DTYPES,
+    KINDS,
+    Example,
+    columns_of,
+    digest_of,
+    embedding_digest,
+    target_features,
+)
+from k2d_hf.distillation.loss.losses import Head, SoftTargets, check_vocabulary
+from k2d_hf.distillation.models import decode, encode, load_party, output_embedding
+from k2d_hf.distillation.targets.encoder_states import EncoderStates, number_format_of_states
+from k2d_hf.errors import K2DError
+from k2d_hf.models.whisper_tokens import IGNORED
+
+if TYPE_CHECKING:
+    from datasets import Features
+    from transformers import WhisperForConditionalGeneration
+
+TOP_TOKENS = 32
+BLOCK_TOKENS = 128  # positions whose logits are in memory at once
+
+
+def open_writer(
+    teacher: str | Path | WhisperForConditionalGeneration,
+    collator: K2DDataCollator,
+    *,
+    auxiliary: str | Path | WhisperForConditionalGeneration | None,
+    kind: str,
+    temperature: float,
+    k: int,
+    device: str,
+    dtype: str,
+    encoder_states_dir: str | Path | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> TargetWriter:
+    """Load the models and make ready to write their targets; the arguments are those of `add_soft_targets`.
+
+    Raises:
+        K2DError: for k or temperature out of range, or models that do not fit the collator's processor.
+    """
+    check_kind(kind, k, temperature)
+    models = {"teacher": _load("teacher", teacher, collator, device)}
+    if auxiliary is not None:
+        models["auxiliary"] = _load("auxiliary", auxiliary, collator, device)
+    # states are known by the weights as they are on disk, so before these become coarser; they do not with them
+    kept = EncoderStates(encoder_states_dir, models["teacher"].model.encoder) if encoder_states_dir else None
+    embedding = embedding_digest(output_embedding(models["teacher"])) if kind == "hidden" else None
+    model: Any
+    for name, model in models.items():
+        wanted = _number_format(dtype, model)
+        model.model.decoder.to(wanted)
+        model.proj_out.to(wanted)
+        model.model.encoder.to(number_format_of_states(model.device) if name == "teacher" else wanted)
+    kinds = {name: kind if name == "teacher" else "top" for name in models}
+    return TargetWriter(models, kinds, collator, k, temperature, kept, embedding, on_progress)
+
+
+def check_kind(kind: str, k: int, temperature: float) -> None:
+    """Raise K2DError for targets that cannot be."""
+    if kind not in KINDS:
+        raise K2DError(f"kind {kind!r}: choose one of {', '.join(KINDS)}")
+    if k < 1 or not 0 < temperature < float("inf"):
+        raise K2DError(f"k={k}, temperature={temperature}: give at least 1 token and a temperature above 0")
+
+
+def top_tokens(head: Head, *, k: int, temperature: float) -> SoftTargets:
+    """The k most likely tokens of each position, most likely first, with log-probabilities at a temperature.
+
+    Args:
+        head: hidden states [N, d] and embedding [V, d].
+        k: tokens to keep, at most V.
+        temperature: by which logits are divided.
+    """
+    ids, logprobs = [], []
+    for start in range(0, len(head.hidden), BLOCK_TOKENS):
+        hidden = head.hidden[start : start + BLOCK_TOKENS].to(head.embedding.dtype)
+        logits = (hidden @ head.embedding.T).float().div_(temperature)
+        top = logits.topk(k, dim=-1)
+        ids.append(top.indices.int())
+        logprobs.append((top.values - logits.logsumexp(-1, keepdim=True)).half())
+    if not ids:
+        empty = head.hidden.new_empty(0, k)
+        return SoftTargets(empty.int(), empty.half())
+    return SoftTargets(torch.cat(ids), torch.cat(logprobs))
+
+
+class TargetWriter:
+    """The loaded models and the collator: chunks in, their targets out."""
+
+    def __init__(
+        self,
+        models: dict[str, WhisperForConditionalGeneration],
+        kinds: dict[str, str],
+        collator: K2DDataCollator,
+        k: int,
+        temperature: float,
+        kept: EncoderStates | None,
+        embedding: str | None,
+        on_progress: Callable[[int], None] | None,
+    ) -> None:
+        self.models = models
+        self.kinds = kinds
+        self.embedding = embedding
+        self.collator = collator
+        self.k = k
+        self.temperature = temperature
+        self.kept = kept
+        self.on_progress = on_progress or (lambda count: None)
+
+    def features(self) -> Features:
+        """Columns and types of the targets."""
+        widths = {
+            name: model.config.d_model if self.kinds[name] == "hidden" else self.k
+            for name, model in self.models.items()
+        }
+        return target_features(self.kinds, widths)
+
+    def columns(self, chunks: Sequence[dict[str, Any]], batch_size: int) -> dict[str, list[Any]]:
+        """Target columns of any number of chunks, so many at a time."""
+        columns: dict[str, list[Any]] = {}
+        for at in range(0, len(chunks), batch_size):
+            for name, values in self(chunks[at : at + batch_size]).items():
+                columns.setdefault(name, []).extend(values)
+        return columns
+
+    def wants(self, chunk: dict[str, Any]) -> bool:
+        """Whether a chunk gets targets: if it is kept, and its label is not too long."""
+        return reasons_to_leave_out([chunk], self.collator) == [None]
+
+    def keep_states(self, rows: Mapping[str, list[Any]], batch_size: int) -> None:
+        """Write the encoder states of all that training may hear of some rows, where they are kept and not there yet.
+
+        Whether the targets of these rows are there already does not matter: training reads both.
+        """
+        if self.kept is None:
+            return
+        spans = [span for chunk in rows_of(rows) if self.wants(chunk) for span in self.collator.spans(chunk)]
+        missing = [dict(spans[index]) for index in self.kept.missing(spans)]
+        teacher = self.models["teacher"]
+        self.kept.write_all(
+            missing,
+            lambda batch: encode(teacher, self.collator.features(batch).to(teacher.device)),
+            batch_size=batch_size,
+        )
+
+    @torch.no_grad()
+    def __call__(self, chunks: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+        """Target columns of some chunks, which go through the models together."""
+        wanted = [index for index, chunk in enumerate(chunks) if self.wants(chunk)]
+        forms: dict[int, list[dict[str, Any]]] = {index: [] for index in range(len(chunks))}
+        found: dict[str, dict[int, list[Tensor]]] = {}  # by column and chunk, a part a form
+        if wanted:
+            by_form: dict[tuple[bool, bool], dict[int, Example]] = {}
+            for row, index in enumerate(wanted):
+                for form, example in self.collator.forms(chunks[index]).items():
+                    by_form.setdefault(form, {})[row] = example
+            states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are heard to their end
+            for (timestamps, prompt), examples in sorted(by_form.items()):  # whatever else is in the batch
+                to_its_end = timestamps and self.collator.full_windows
+                if to_its_end not in states:
+                    spans = [self.collator.span(chunks[index], timestamps=timestamps) for index in wanted]
+                    states[to_its_end] = self._encode(spans)
+                for together in self._together(examples):
+                    for name, targets in self._form(states[to_its_end], together).items():
+                        for row, part in zip(together, targets, strict=True):
+                            found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
+                for row, (inputs, labels) in examples.items():
+                    forms[wanted[row]].append(
+                        {
+                            "timestamps": timestamps,
+                            "prompt": prompt,
+                            "tokens": sum(label != IGNORED for label in labels),
+                            "digest": digest_of(
+                                (inputs, labels),
+                                full_window=self.collator.fills_window(chunks[wanted[row]], timestamps=timestamps),
+                            ),
+                        }
+                    )
+        self.on_progress(len(chunks))
+        columns: dict[str, list[Any]] = {
+            "target_forms": list(forms.values()),
+            "target_temperature": [self.temperature if "top" in self.kinds.values() else None] * len(chunks),
+            "target_embedding": [self.embedding] * len(chunks),
+        }
+        for party, kind in self.kinds.items():
+            width = self.models[party].config.d_model if kind == "hidden" else self.k
+            for name in columns_of(party, kind):
+                nothing = np.zeros((0, width), DTYPES[name.partition("_")[2]])
+                parts = [found.get(name, {}).get(index) for index in forms]
+                columns[name] = [torch.cat(part).numpy() if part else nothing for part in parts]
+        return columns
+
+    def _encode(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Encoder states of each model, [chunks, frames, d]; the teacher's as training reads them, kept or not."""
+        states: dict[str, Tensor] = {}
+        features: Tensor | None = None
+        for name, model in self.models.items():
+            if self.kept is not None and name == "teacher":
+                states[name] = self.kept.batch(chunks).to(model.device)
+                continue
+            features = self.collator.features(chunks) if features is None else features
+            computed = encode(model, features.to(model.device))
+            states[name] = computed.half() if name == "teacher" else computed
+        return states
+
+    def _together(self, examples: dict[int, Example]) -> list[dict[int, Example]]:
+        """Examples that go through the decoder at once: a CPU gains nothing by several.
+
+        By itself each gives the same numbers to the last bit, whatever else there is to do.
+        """
+        if self.models["teacher"].device.type != "cpu":
+            return [examples]
+        return [{row: example} for row, example in examples.items()]
+
+    def _form(self, states: dict[str, Tensor], examples: dict[int, Example]) -> dict[str, tuple[Tensor, ...]]:
+        """Columns of each model for one form of the labels, a part for each example."""
+        inputs, labels = pad_examples(list(examples.values()), padding=self.collator.encoder.special.end_of_text)
+        rows = torch.tensor(list(examples))
+        supervised = labels != IGNORED
+        lengths = supervised.sum(-1).tolist()
+        columns: dict[str, Tensor] = {}
+        for name, model in self.models.items():
+            hidden = decode(model, states[name][rows.to(states[name].device)], inputs.to(model.device))
+            hidden = hidden[supervised.to(model.device)]
+            if self.kinds[name] == "hidden":
+                columns[f"{name}_hidden"] = hidden.half()
+                continue
+            top = top_tokens(Head(hidden, output_embedding(model)), k=self.k, temperature=self.temperature)
+            columns |= {f"{name}_top_ids": top.ids, f"{name}_top_logprobs": top.logprobs}
+        return {name: values.cpu().split(lengths) for name, values in columns.items()}
+
+
+def _load(name: str, model: Any, collator: K2DDataCollator, device: str) -> WhisperForConditionalGeneration:
+    from k2d_hf.transcription.transcribers import resolve_device
+
+    party: Any = load_party(
+        name, model, mel_bins=collator.processor.feature_extractor.feature_size, whose="the processor"
+    )
+    if len(collator.processor.tokenizer) > party.config.vocab_size:
+        check_vocabulary(name, party.config.vocab_size, len(collator.processor.tokenizer))
+    return party.to(resolve_device(device))
+
+
+def _number_format(dtype: str, model: WhisperForConditionalGeneration) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32 if model.device.type == "cpu" else torch.float16
+    number_format = getattr(torch, dtype, None)
+    if not isinstance(number_format, torch.dtype) or not number_format.is_floating_point:
+        raise K2DError(f"dtype {dtype!r} is none for a model: choose auto, float32, float16 or bfloat16")
+    return number_format

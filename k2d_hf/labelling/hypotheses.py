@@ -1,0 +1,279 @@
+"""The teacher's pass as a map step: a batch of recordings in, their chunks out (K2D, stage 1).
+
+`label_recordings` is this, shard by shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
+from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
+from k2d_hf.data.chunking import Coverage, LeftOut, Segment, chunk_rows, coverage, pack_segments, sound_segments
+from k2d_hf.data.data_set_rows import row_reader
+from k2d_hf.data.map_step import Batch, batch_of
+from k2d_hf.data.recording_rows import ColumnNames, span_fields, span_of
+from k2d_hf.errors import K2DError
+from k2d_hf.files.content_keys import content_key
+from k2d_hf.files.shards import NO_SPEECH, Failure
+from k2d_hf.labelling.report import LabellingReport
+from k2d_hf.models.languages import checked_language, language_of_row
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.transcription.map_step import TIME_LIMIT, Hypotheses
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber, temperatures
+from k2d_hf.transcription.worker import Work
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow
+    from datasets import Features
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN_LANGUAGE = "unknown language"
+READ_AHEAD = 2  # recordings that are decoded while others are transcribed; of batches, one
+
+
+def chunk_features() -> Features:
+    """Columns and types of chunks, as the contract between the stages has them."""
+    return features_of_writer(LABELLING)
+
+
+class TeacherHypotheses(Hypotheses):
+    """Map step: recordings to chunks with the teacher's pseudo-labels, the rows of `label_recordings` (K2D, stage 1).
+
+    For `Dataset.map(batched=True, remove_columns=...)`, `IterableDataset.map` likewise, and Ray's `map_batches`. A row
+    in is a recording as `load_recordings` gives it, or an utterance as a data set of the Hub has it, with a column
+    `audio` of paths, bytes or samples. Of a recording come as many rows as it has chunks, of an utterance of at most
+    30 s one: it is labelled whatever text it has. Sound that is embedded is written to the cache folder, where the
+    chunks find it.
+
+    A recording that gives no chunk is named with its reason in a warning, batch by batch, and so is a segment that
+    reaches none. In `report` all of it is counted and listed, for what this process did.
+
+    The teacher is loaded by the first call in a process. With `with_rank=True` each has the GPU of its rank.
+
+    Args:
+        teacher: checkpoint (path, Hub id, or several to try in order); a loaded `Transcriber` stays in its process.
+        language: as these and all that follow, of `label_recordings`.
+        engine: `auto`, `transformers` or `faster-whisper`.
+        beam_size: beams of the search.
+        condition_on_previous_text: whether the teacher sees what it wrote before.
+        temperature_fallback: whether windows that look wrong are decoded again by sampling.
+        batch_size: recordings in one pass, where the engine batches.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        dtype: `auto`, or a number format that the engine knows.
+        max_duration: longest chunk in seconds, at most 30.
+        time_limit: seconds that the teacher may take for 30 s of audio; None waits for ever.
+
+    Raises:
+        K2DError: for a wrong setting, a teacher that is nowhere to be found, or a batch without audio.
+    """
+
+    def __init__(
+        self,
+        teacher: str | Path | Sequence[str] | Transcriber,
+        *,
+        language: str | None = None,
+        engine: str = "auto",
+        beam_size: int = 5,
+        condition_on_previous_text: bool = True,
+        temperature_fallback: bool = True,
+        batch_size: int = 8,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_duration: float = CHUNK_SECONDS,
+        time_limit: float | None = TIME_LIMIT,
+    ) -> None:
+        if not 0 < max_duration <= CHUNK_SECONDS:
+            raise K2DError(f"max_duration {max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")
+        options = DecodingOptions(
+            language=language,
+            beam_size=beam_size,
+            condition_on_previous_text=condition_on_previous_text,
+            temperatures=temperatures(fallback=temperature_fallback),
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+        )
+        super().__init__(
+            teacher, options, engine, teacher=teacher, language=language, engine=engine, beam_size=beam_size,
+            condition_on_previous_text=condition_on_previous_text, temperature_fallback=temperature_fallback,
+            batch_size=batch_size, device=device, dtype=dtype, max_duration=max_duration, time_limit=time_limit,
+        )  # fmt: skip
+        size = batch_size if self.model.batches_recordings else 1
+        self.work = Work(
+            _read, _transcribe, order=None, items_per_call=size, read_ahead=READ_AHEAD if size == 1 else 1,
+            time_limit=time_limit,
+        )  # fmt: skip
+        self.max_duration = max_duration
+        self.report = LabellingReport()
+
+    def __call__(self, batch: Any, rank: int | None = None) -> Any:
+        """The chunks of a batch of recordings, in order, in the form in which the batch came.
+
+        Args:
+            batch: columns by name.
+            rank: of the process.
+        """
+        given = batch_of(batch)
+        keys = count()
+        plan = planned(_recordings_in(given), given=self.model.options.language, file_key=lambda _: str(next(keys)))
+        items = [replace(item, repeated=False) for item, _ in plan]  # a step knows no batch but its own
+        values = self.transcribe(items, rank)
+        report = LabellingReport()
+        rows = [row for item in items for row in self.chunks_of(item, values[item.key], report)]
+        _warn(report, len(items))
+        self.report.add(report)
+        return given.replaced(rows, chunk_features())
+
+    def chunks_of(self, recording: Recording, heard: dict[str, Any], report: LabellingReport) -> list[dict[str, Any]]:
+        """The rows of a recording; what reaches none is counted and named in the report.
+
+        Args:
+            recording: what was transcribed.
+            heard: what a shard keeps of it.
+            report: filled in.
+        """
+        return _chunks_of(recording, heard, self.max_duration, report)
+
+
+def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:
+    """Rows as `load_recordings` gives them, of these or of those of another data set."""
+    rows = batch.rows()
+    if "recording" in batch.columns:
+        yield from rows
+    elif rows:
+        known = batch.columns if batch.features is None else batch.features
+        read = row_reader(known, batch.features, "the batch", os.getcwd(), ColumnNames())
+        for index, row in enumerate(rows):
+            yield read(index, row)._asdict()
+
+
+def _warn(report: LabellingReport, recordings: int) -> None:
+    """Name what a batch lost; there is no file for it."""
+    if report.skipped:
+        named = "; ".join(f"{entry['reason']}: {entry['detail']}" for entry in report.skipped)
+        logger.warning("skipped %d of %d recordings of a batch: %s", len(report.skipped), recordings, named)
+    if report.left_out:
+        named = "; ".join("{recording} {start:.2f} to {end:.2f} s, {reason}".format(**span) for span in report.left_out)
+        logger.warning("left out %d segments of a batch: %s", len(report.left_out), named)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording to transcribe: its path, its key, its language where one is named, and whether it came before.
+
+    It is the span of its file that begins at `start` and lasts `duration` seconds, by default all of it.
+    """
+
+    name: str
+    key: str
+    language: str | None
+    repeated: bool
+    start: float = 0.0
+    duration: float | None = None
+
+
+def planned(
+    recordings: Iterable[Any], *, given: str | None, file_key: Callable[[str], str] = content_key
+) -> Iterator[tuple[Recording, None]]:
+    """What there is to do, in order; of names that came before, 16 bytes are remembered."""
+    seen: set[bytes] = set()
+    for row in recordings:
+        name, language = row["recording"], None if given else language_of_row(row)
+        start, duration = span_of(row)
+        span = f" {start!r}+{duration!r}" if span_fields(start, duration) else ""
+        digest = hashlib.blake2b(f"{name}{span}".encode(errors="surrogatepass"), digest_size=16).digest()
+        key = f"{file_key(name)}{span} {language or ''}".rstrip()
+        yield Recording(name, key, language, digest in seen, start, duration), None
+        seen.add(digest)
+
+
+def shard_schema() -> pyarrow.Schema:
+    """What a shard keeps of a recording: what the teacher wrote, before it is packed."""
+    import pyarrow
+
+    segment = pyarrow.struct({"start": pyarrow.float64(), "end": pyarrow.float64(), "text": pyarrow.string()})
+    return pyarrow.schema({"language": pyarrow.string(), "segments": pyarrow.list_(segment)})
+
+
+def _read(recording: Recording) -> np.ndarray | Failure:
+    try:
+        checked_language(recording.language)
+    except K2DError as error:
+        return Failure(UNKNOWN_LANGUAGE, f"{recording.name}: {error}")
+    audio = read_audio(recording.name, recording.start, recording.duration, within=True)
+    if audio.any():
+        return audio
+    return Failure(NO_SPEECH, f"{recording.name}: silence from start to end", len(audio) / SAMPLE_RATE)
+
+
+def _transcribe(
+    model: Transcriber, recordings: Sequence[Recording], audio: Sequence[np.ndarray]
+) -> list[dict[str, Any]]:
+    transcripts = model.transcribe(audio, [recording.language for recording in recordings])
+    return [
+        {"language": transcript.language, "segments": [asdict(segment) for segment in transcript.segments]}
+        for transcript in transcripts
+    ]
+
+
+def _chunks_of(
+    recording: Recording, heard: dict[str, Any], max_duration: float, report: LabellingReport
+) -> list[dict[str, Any]]:
+    seconds = heard["seconds"]
+    report.seconds += seconds
+    if heard["reason"] is not None:
+        skip(report, recording, heard["reason"], heard["detail"], seconds)
+        return []
+    segments = [Segment(**segment) for segment in heard["segments"]]
+    sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=max_duration)
+    report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
+    report.segment_seconds_out += sum(segment.duration for segment in sound)
+    report.left_out.extend({"recording": recording.name, **asdict(_moved(span, recording.start))} for span in left_out)
+    if not sound:
+        skip(report, recording, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s", seconds)
+        return []
+    report.recordings += 1
+    chunks = pack_segments(sound, max_duration)
+    _account(report, recording, coverage(chunks, left_out, recording_duration=seconds))
+    rows = chunk_rows(recording.name, chunks, language=heard["language"])
+    return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
+
+
+def _later(time: float, start: float) -> float:
+    """A time of a span as one of its file, without float noise: the teacher knows nothing of what is before it."""
+    return round(time + start, 7) if start else time
+
+
+def _moved(span: LeftOut, start: float) -> LeftOut:
+    return replace(span, start=_later(span.start, start), end=_later(span.end, start))
+
+
+def _account(report: LabellingReport, recording: Recording, covered: Coverage) -> None:
+    report.seconds_in_chunks += covered.in_chunks
+    report.seconds_listed += covered.listed
+    report.seconds_unlisted += covered.unlisted
+    report.passed_over.extend(
+        {"recording": recording.name, **asdict(_moved(span, recording.start))} for span in covered.passed_over
+    )
+
+
+def skip(report: LabellingReport, recording: Recording, reason: str, detail: str, seconds: float = 0.0) -> None:
+    """Name a recording that gives no chunk; `seconds` of it were read."""
+    name, span = recording.name, span_fields(recording.start, recording.duration)
+    detail = detail if name in detail else f"{name}: {detail}"
+    report.recordings += 1
+    report.seconds_listed += seconds
+    entry = {"recording": name, **span, "reason": reason, "detail": detail}
+    report.skipped.append({**entry, "seconds": seconds} if seconds else entry)
+    logger.info("skipped %s", detail)

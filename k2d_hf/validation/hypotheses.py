@@ -1,0 +1,188 @@
+"""The auxiliary's pass as a map step: a batch of chunks in, the same with distance and verdict out (K2D, stage 2).
+
+`validate_labels` is this, shard by shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.data.chunk_audio import chunk_key, read_chunk
+from k2d_hf.data.chunk_schema import SOUND, VALIDATION, VERDICT, columns_for, features_of_writer
+from k2d_hf.data.map_step import batch_of
+from k2d_hf.data.utterances import chunk_names
+from k2d_hf.errors import K2DError
+from k2d_hf.files.content_keys import content_key
+from k2d_hf.models.languages import language_code
+from k2d_hf.transcription.map_step import TIME_LIMIT, Hypotheses
+from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber
+from k2d_hf.transcription.worker import Work
+from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
+from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow
+    from datasets import Features
+
+READ_AHEAD = 2  # batches whose audio is decoded while others are transcribed
+
+
+def validation_features() -> Features:
+    """Columns and types that validation adds."""
+    from datasets import Value
+
+    features = features_of_writer(VALIDATION)
+    judged = {judge.column: Value("float64") for judge in JUDGES}
+    verdict = {name: features.pop(name) for name in columns_for(VERDICT, among=list(features))}
+    return type(features)({**features, **judged, **verdict})
+
+
+class AuxiliaryHypotheses(Hypotheses):
+    """Map step: chunks to the same chunks with what the auxiliary wrote and the verdict, the rows of `validate_labels`.
+
+    For `Dataset.map(batched=True)`, `IterableDataset.map`, and Ray's `map_batches`. No row is left out: one that could
+    not be transcribed has `keep` false, and the reason in `drop_reason`. Within a batch those of like length go
+    through the model together, so a batch is to hold some `batch_size` of them.
+
+    The auxiliary is loaded by the first call in a process. With `with_rank=True` each has the GPU of its rank.
+
+    Args:
+        auxiliary: checkpoint (path, Hub id, or several to try in order); a loaded `Transcriber` stays in its process.
+        metric: as this and all that follow, of `validate_labels`: `full`, `trivial`, `mer`, `per` or `composite`.
+        threshold: keep iff distance <= threshold (Eq. 2), 0 to 1.
+        normalise_by: whose length the error rates are divided by, `auxiliary` or `teacher`.
+        max_speaking_rate: syllables a second beyond which a chunk is dropped; None drops none for it.
+        language: for chunks that carry none.
+        engine: `auto`, `transformers` or `faster-whisper`.
+        beam_size: beams of the search; 1 is greedy.
+        no_repeat_ngram_size: the auxiliary writes no run of so many tokens twice; 0 forbids nothing.
+        batch_size: chunks in one pass.
+        device: `auto`, `cpu`, `cuda`, ...
+        dtype: `auto`, or a number format that the engine knows.
+        time_limit: seconds that the auxiliary may take for a chunk; None waits for ever.
+
+    Raises:
+        K2DError: for a wrong setting, an auxiliary that is nowhere to be found, or a batch that holds no chunks.
+    """
+
+    def __init__(
+        self,
+        auxiliary: str | Path | Sequence[str] | Transcriber,
+        *,
+        metric: str = "composite",
+        threshold: float = 0.4,
+        normalise_by: str = "auxiliary",
+        max_speaking_rate: float | None = None,
+        language: str | None = None,
+        engine: str = "auto",
+        beam_size: int = 1,
+        no_repeat_ngram_size: int = 0,
+        batch_size: int = 8,
+        device: str = "auto",
+        dtype: str = "auto",
+        time_limit: float | None = TIME_LIMIT,
+    ) -> None:
+        keeps(label_distance("", "", metric, normalise_by=normalise_by), threshold)  # wrong settings fail before work
+        self.metric, self.threshold, self.normalise_by = metric, threshold, normalise_by
+        self.limits = limits_of({"max_speaking_rate": max_speaking_rate})
+        options = DecodingOptions(
+            language=language, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
+            condition_on_previous_text=False, no_repeat_ngram_size=no_repeat_ngram_size,
+        )  # fmt: skip
+        super().__init__(
+            auxiliary, options, engine, auxiliary=auxiliary, metric=metric, threshold=threshold,
+            normalise_by=normalise_by, max_speaking_rate=max_speaking_rate, language=language, engine=engine,
+            beam_size=beam_size, no_repeat_ngram_size=no_repeat_ngram_size, batch_size=batch_size, device=device,
+            dtype=dtype, time_limit=time_limit,
+        )  # fmt: skip
+        self.work = Work(
+            _read, _transcribe, order=_longest_first, items_per_call=batch_size, read_ahead=READ_AHEAD,
+            time_limit=time_limit,
+        )  # fmt: skip
+
+    def __call__(self, batch: Any, rank: int | None = None) -> Any:
+        """The chunks of a batch with what validation adds, in the form in which the batch came.
+
+        Args:
+            batch: columns by name.
+            rank: of the process.
+        """
+        given = batch_of(batch)
+        given = given.renamed(chunk_names(list(given.columns), given.features))
+        check_chunks(given.columns)
+        rows = given.rows()
+        items = [_span(row, key=str(index)) for index, row in enumerate(rows)]
+        values = self.transcribe(items, rank)
+        verdicts = [self.verdict(row, values[item.key]) for row, item in zip(rows, items, strict=True)]
+        features = validation_features()
+        return given.extended({name: [row[name] for row in verdicts] for name in features}, features)
+
+    def verdict(self, row: dict[str, Any], heard: dict[str, Any]) -> dict[str, Any]:
+        """The columns of one row. A chunk that could not be heard again has no transcript and is dropped.
+
+        What drops a chunk at every threshold is named before the distance, so that calibration can tell.
+        """
+        text = heard["text"] if heard["reason"] is None else None
+        comparison = compare_labels(row["text"], text or "", self.metric, normalise_by=self.normalise_by)
+        measured = measures(row)
+        reason = heard["reason"] or judged_reason(measured, self.limits)
+        reason = reason or drop_reason(comparison, self.metric, self.threshold)
+        columns = {**asdict(comparison), **measured}
+        return {**columns, "auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
+
+
+def check_chunks(columns: Iterable[str]) -> None:
+    """Raise K2DError for rows that are no chunks of recordings."""
+    missing = [name for name in ("recording", "start", "duration", "text") if name not in set(columns)]
+    if missing:
+        raise K2DError(f"the chunks have no column {', '.join(missing)}: label_recordings makes them")
+
+
+@dataclass(frozen=True)
+class Span:
+    """The columns of a chunk that its sound is found by, the language, its key, and the bytes of its label."""
+
+    sound: dict[str, Any]
+    language: str | None
+    key: str
+    length: int
+    repeated: bool = False  # a chunk that comes twice is judged twice
+
+
+def planned(chunks: Iterable[Any]) -> Iterator[tuple[Span, dict[str, Any]]]:
+    """What there is to hear, in order, each with its row."""
+    look = lru_cache(maxsize=1024)(content_key)  # one look at a file: changed meanwhile, its chunks would have two keys
+    for row in chunks:
+        span = _span(row)
+        yield replace(span, key=f"{chunk_key(span.sound, file_key=look)} {span.language or ''}".rstrip()), row
+
+
+def _span(row: Mapping[str, Any], key: str = "") -> Span:
+    sound = {name: row[name] for name in columns_for(SOUND, among=row)}
+    return Span(sound, language_code(row.get("language")), key, len(row["text"].encode()))
+
+
+def _longest_first(span: Span) -> int:
+    """Order of the work, so that the last is short; Whisper's tokens are bytes, of which a Han character has three."""
+    return -span.length
+
+
+def shard_schema() -> pyarrow.Schema:
+    """What a shard keeps of a chunk: what the auxiliary heard, before it is judged."""
+    import pyarrow
+
+    return pyarrow.schema({"text": pyarrow.string()})
+
+
+def _read(span: Span) -> np.ndarray:
+    return read_chunk(span.sound)
+
+
+def _transcribe(model: Transcriber, spans: Sequence[Span], audio: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    texts = model.transcribe_chunks(audio, [span.language for span in spans])
+    return [{"text": text} for text in texts]
