@@ -18,6 +18,7 @@ TIMES = (
     "train_steps_per_second",
     "tokens_per_second",
 )
+MEMORY = "_mem_"  # in the names of what the Trainer measures of it
 WEIGHTS = ("student-before", "student")
 
 
@@ -53,7 +54,9 @@ def _json(path):
 
 def _without_times(value):
     if isinstance(value, dict):
-        return {name: _without_times(inner) for name, inner in value.items() if name not in TIMES}
+        return {
+            name: _without_times(inner) for name, inner in value.items() if name not in TIMES and MEMORY not in name
+        }
     return [_without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
