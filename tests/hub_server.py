@@ -1,13 +1,13 @@
 """The Hub of the tests as a server on loopback: `with serving(LocalHub()) as address`."""
 
 import json
-import threading
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs
 
 from hub_protocol import LocalHub
 from hub_requests import FINE_READER, FINE_WRITER, READER, STRANGER, WRITER, Request, route
+from local_server import answering
 
 __all__ = ["FINE_READER", "FINE_WRITER", "READER", "STRANGER", "WRITER", "LocalHub", "serving"]
 
@@ -29,15 +29,8 @@ def _listening(hub, stored=False):
             self.hub, self.stored = hub, stored
             super().handle_one_request()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(Handler) as address:
+        yield address
 
 
 class _Handler(BaseHTTPRequestHandler):

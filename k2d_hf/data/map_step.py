@@ -8,6 +8,7 @@ the cache of `datasets` hits for as long as nothing changed.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ def _bare(value: Any) -> Any:
     return getattr(value, "_hf_encoded", value)
 
 
-class MapStep:
+class MapStep(ABC):
     """A callable on a batch of rows that loads its models when it is first called, in the process that calls it.
 
     Args:
@@ -140,17 +141,17 @@ class MapStep:
         self._settings = settings
         self._loaded: list[str | None] | None = None  # what the models were when they were loaded
 
+    @abstractmethod
     def identities(self) -> list[str | None]:
         """Fingerprints of the models as they are now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, device: str) -> None:
         """Make ready to work on that device; the models may load later."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unload(self) -> None:
         """Forget the models, which have changed."""
-        raise NotImplementedError
 
     def ready(self, rank: int | None) -> None:
         """Load the models, if that was not done yet; of several processes each has the GPU of its rank."""
