@@ -454,10 +454,12 @@ def test_a_run_ends_with_a_push_where_the_recipe_names_a_repository(again, workp
     )
     assert [json.loads(done)[index]["commit"] for index in (0, 1)] == [model.log()[0].sha, data.log()[0].sha]
     assert [one.said.count("up to date: ") for one in (first, second, third)] == [
-        len(ALL) - 1,
+        len(ALL) - 2,
         len(ALL) + 1,
         len(ALL),
-    ]  # the card names the repository
+    ]  # the card names the repository, and how the student does with the engine that a folder is made for
+    figures = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))
+    assert set(figures["student"]["ways"]) == {"pipeline", "faster-whisper"}
     assert third.said.count("(private) is up to date") == 2
     assert [model.private, data.private, len(model.titles()), len(data.titles())] == [True, True, 1, 1]
     assert refused.said.splitlines()[-1].startswith("k2d: push to other/student: the token does not write for other")

@@ -13,7 +13,6 @@ from typing import Any
 from k2d_hf.data.references import references_of
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.table import render_table
-from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.lock import locked
 from k2d_hf.files.resuming import discard
@@ -286,15 +285,11 @@ class _Run(KnownRun):
             language=self.recipe.language,
             output=self.directory / "evaluation.json",
             resume=self.resume,
-            ways=self._ways(),
+            ways=self.ways(),
             way_recordings=self.recipe.evaluate.way_recordings,
         )
         over = stages.measured_over(len(models), len(self.evaluation))
         return f"{over}  MER {100 * figures['teacher']['mer']:.1f}% -> {100 * figures['student']['mer']:.1f}%"
-
-    def _ways(self) -> list[str]:
-        """The ways of use that the student's card will show; one that comes later is not measured, and it says so."""
-        return [PIPELINE, FASTER_WHISPER] if self.recipe.hub.adds_ctranslate2 else [PIPELINE]
 
     def _card(self, stage: Stage) -> str:
         from k2d_hf.pipeline.stages.card import write_card

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.distillation.settings import deciding_targets, deciding_training
+from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
 from k2d_hf.files.resuming import StageRecord, files_key, key_of
 from k2d_hf.files.settings import deciding
 from k2d_hf.files.storage import file_key
@@ -92,7 +93,7 @@ class KnownRun:
             assert self.evaluation is not None
             rows = [list(self.evaluation), files_key(self.evaluation["recording"])]
             models = [_weights(self.teacher.path), *map(_weights, (self.output("student"), self.directory / "student"))]
-            return [deciding(recipe.evaluate), recipe.language, rows, models, ran("distil")]
+            return [deciding(recipe.evaluate), self.ways(), recipe.language, rows, models, ran("distil")]
         if name == "push":
             return [deciding(recipe.hub), ran("validate"), ran("distil"), ran("card")]
         if name == "report":
@@ -101,6 +102,10 @@ class KnownRun:
         before = [ran(stage) for stage in self.planned if stage not in ("card", "push")]
         told = {**deciding(recipe), "distil": deciding_training(recipe.distil)}
         return [told, self.teacher.name, self.auxiliary.name, before]
+
+    def ways(self) -> list[str]:
+        """The ways of use that the student's card will show, each measured with the evaluation."""
+        return [PIPELINE, FASTER_WHISPER] if self.recipe.hub.adds_ctranslate2 else [PIPELINE]
 
     def wants_targets(self) -> bool:
         """Whether the recipe, or else the number of epochs, asks for soft targets."""

@@ -164,4 +164,4 @@ def main():
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # the threads of backward for that device are torch's; now and then the interpreter's end aborts in them
+    os._exit(0)  # torch's threads of backward for that device now and then abort the interpreter's end
