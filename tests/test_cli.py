@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what is printed where, the exit status, and all verbs one after the other."""
+"""The command line as a user meets it: what is printed where, the exit status, and all commands one after the other."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def k2d(*arguments):
 
 @pytest.fixture(scope="module")
 def made(workplace, tmp_path_factory):
-    """What the verbs leave, one after the other, by name of the verb."""
+    """What the commands leave, one after the other, by name of the command."""
     folder = tmp_path_factory.mktemp("made")
     teacher, auxiliary = workplace / "teacher", workplace / "auxiliary"
     commands = [
@@ -45,7 +45,7 @@ def made(workplace, tmp_path_factory):
     return folder
 
 
-def test_the_verbs_make_what_the_next_one_reads(made):
+def test_the_commands_make_what_the_next_one_reads(made):
     chunks = load_from_disk(str(made / "label"))
     assert chunks["text"] == [WRITTEN[0] + WRITTEN[1]] * 3
     assert set(load_from_disk(str(made / "validate")).column_names) >= {*chunks.column_names, "distance", "keep"}
@@ -56,7 +56,7 @@ def test_the_verbs_make_what_the_next_one_reads(made):
     assert (made / "evaluate_transcripts.jsonl").exists()
 
 
-def test_the_verbs_leave_nothing_but_results(made):
+def test_the_commands_leave_nothing_but_results(made):
     visible = {path.name for path in made.iterdir() if not path.name.startswith(".")}
     results = {"label", "validate", "student", "distil", "evaluate.json"}
     assert visible == results | {"label.skipped.jsonl", "evaluate_transcripts.jsonl"}
@@ -134,7 +134,7 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("run recipe.yaml --set teacher=no/where", 1, "k2d: teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked"),
         ("run", 2, "k2d: the following arguments are required: RECIPE.yaml; `k2d run --help` says more"),
         ("run recipe.yaml --frm label", 2, "k2d: unrecognized arguments: --frm; did you mean --from?; `k2d run --help` says more"),
-        ("rum recipe.yaml", 2, "k2d: argument VERB: invalid choice: 'rum'"),
+        ("rum recipe.yaml", 2, "k2d: argument COMMAND: invalid choice: 'rum'"),
         ("label recordings --output out", 2, "k2d: the following arguments are required: --teacher; `k2d label --help` says more"),
         ("label nowhere --teacher teacher --output out", 1, "k2d: recordings nowhere: no such file or folder, and not a Hub id; give a folder of audio files"),
         ("label no/where --teacher teacher --output out", 1, "k2d: data set no/where: it cannot be loaded"),
@@ -250,7 +250,7 @@ def test_an_output_in_use_is_told_with_its_holder(here, capsys):
 
 @pytest.fixture
 def a_run(made, tmp_path):
-    """What the verbs left, where a run has it."""
+    """What the commands left, where a run has it."""
     folder = tmp_path / "run"
     (folder / "student-before").mkdir(parents=True)
     (folder / "stages.json").write_text("{}", encoding="utf-8")
@@ -326,8 +326,8 @@ def test_a_folder_that_is_no_stages_is_one_line(here, capfd, command, line):
 
 def test_chunks_that_nobody_validated_are_trained_on_only_where_that_is_said(made, workplace, tmp_path, capsys):
     command = [made / "label", "--student", made / "student", "--teacher", workplace / "teacher"]
-    for verb in ("distil", "targets"):
-        assert k2d(verb, *command, "--output", tmp_path / verb) == 1
+    for stage in ("distil", "targets"):
+        assert k2d(stage, *command, "--output", tmp_path / stage) == 1
         assert capsys.readouterr().err == (
             f"k2d: {made / 'label'}: nobody validated these 3 chunks (no column keep): give what `k2d validate` makes "
             "of them, or say --unvalidated to take all\n"
@@ -358,15 +358,15 @@ def test_help_is_complete(capsys):
     assert all(f"recordings.{field.name} " in whole for field in fields(recipe.DataSettings))
     assert all(f"evaluation.{field.name} " in whole for field in fields(recipe.EvaluationDataSettings))
     assert all(f"report.{field.name} " in whole for field in fields(recipe.ReportSettings))
-    for verb, settings in sections.items():
-        assert k2d(verb, "--help") == 0
+    for command, settings in sections.items():
+        assert k2d(command, "--help") == 0
         shown = capsys.readouterr().out
         for field in fields(settings):
             assert f"--{field.name.replace('_', '-')} " in shown
-            assert f"{verb}.{field.name} " in whole
+            assert f"{command}.{field.name} " in whole
     assert k2d() == MISTYPED
     overview = capsys.readouterr().out
-    assert all(f"    {verb}" in overview for verb in [*sections, "run", "push", "import-ctranslate2"])
+    assert all(f"    {command}" in overview for command in [*sections, "run", "push", "import-ctranslate2"])
 
 
 def test_the_version_is_told(capsys):

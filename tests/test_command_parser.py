@@ -1,4 +1,4 @@
-"""What is typed: the nearest verb and option, underscores, the Trainer's options, help, and outputs that will not do."""
+"""What is typed: the nearest command and option, underscores, the Trainer's options, help, and outputs that will not do."""
 
 import dataclasses
 import re
@@ -52,9 +52,9 @@ def test_an_output_that_cannot_be_written_is_one_line_before_the_work(here, caps
 @pytest.mark.parametrize(
     ("command", "hint"),
     [
-        ("lable x", "argument VERB: invalid choice: 'lable'; did you mean label?"),
-        ("import x", "argument VERB: invalid choice: 'import'; did you mean import-ctranslate2?"),
-        ("zzz", "argument VERB: invalid choice: 'zzz'; choose one of run, label, validate, "),
+        ("lable x", "argument COMMAND: invalid choice: 'lable'; did you mean label?"),
+        ("import x", "argument COMMAND: invalid choice: 'import'; did you mean import-ctranslate2?"),
+        ("zzz", "argument COMMAND: invalid choice: 'zzz'; choose one of run, label, validate, "),
         ("--quite label", "unrecognized arguments: --quite"),
         ("label x --teachr y --output z", "unrecognized arguments: --teachr; did you mean --teacher?"),
         ("label x --beam_siz 3 --output z", "unrecognized arguments: --beam-siz; did you mean --beam-size?"),
@@ -64,7 +64,7 @@ def test_an_output_that_cannot_be_written_is_one_line_before_the_work(here, caps
         ("push x --repo_idd me/x", "unrecognized arguments: --repo-idd; did you mean --repo-id?"),
     ],
 )
-def test_the_nearest_verb_or_option_is_named(capsys, command, hint):
+def test_the_nearest_command_or_option_is_named(capsys, command, hint):
     assert k2d(*command.split()) == MISTYPED
     said = capsys.readouterr().err
     assert said.startswith(f"k2d: {hint}")
@@ -95,10 +95,10 @@ def test_every_field_of_the_trainer_is_an_option(capsys):
 
 def test_help_fits_and_says_what_values_are(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    verbs = ("run", "label", "validate", "student", "targets", "distil", "evaluate", "calibrate", "compare", "report",
+    commands = ("run", "label", "validate", "student", "targets", "distil", "evaluate", "calibrate", "compare", "report",
              "push", "export", "import-ctranslate2")  # fmt: skip
-    for verb in verbs:
-        assert k2d(verb, "--help") == 0
+    for command in commands:
+        assert k2d(command, "--help") == 0
         shown = capsys.readouterr().out
         assert "VALUE" not in shown
         assert max(map(len, shown.splitlines())) <= 80

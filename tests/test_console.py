@@ -22,7 +22,7 @@ def logged(console):
 
 
 def test_a_stage_ends_in_one_line(console):
-    stage = console.stage("label", position="[1/6]")
+    stage = console.progress("label", position="[1/6]")
     stage.start(12, "recordings")
     stage.advance(5, "slow")
     stage.advance(7)
@@ -33,7 +33,7 @@ def test_a_stage_ends_in_one_line(console):
 
 
 def test_a_stage_that_counts_nothing_has_no_bar(console):
-    console.stage("student").finish("decoder layers 0,3 of 4")
+    console.progress("student").finish("decoder layers 0,3 of 4")
     assert console.stream.getvalue() == "student   decoder layers 0,3 of 4\n"
 
 

@@ -111,22 +111,22 @@ def parsed(words):
 
 
 @pytest.mark.parametrize("path", READ, ids=name_of)
-def test_commands_in_a_sentence_have_verbs_and_options_that_there_are(path):
-    verbs = _parser().verbs.choices
+def test_commands_in_a_sentence_have_commands_and_options_that_there_are(path):
+    known_commands = _parser().commands.choices
     for found in INLINE.findall(text_of(path)):
-        verb, *words = shlex.split(found)[1:]
-        if verb in ("VERB", "COMMAND", "--help", "--version"):
+        command, *words = shlex.split(found)[1:]
+        if command in ("VERB", "COMMAND", "--help", "--version"):
             continue
-        assert verb in verbs, found
+        assert command in known_commands, found
         options = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
-        known = {option for action in verbs[verb]._actions for option in action.option_strings}
+        known = {option for action in known_commands[command]._actions for option in action.option_strings}
         assert options <= known, found
 
 
-def test_the_documents_have_commands_of_every_verb():
-    verbs = {words[0] for path in READ for words in commands(path)}
+def test_the_documents_have_commands_of_every_command():
+    shown = {words[0] for path in READ for words in commands(path)}
     others = {found.split()[1] for path in READ for found in INLINE.findall(text_of(path))}
-    assert verbs | others >= set(_parser().verbs.choices)
+    assert shown | others >= set(_parser().commands.choices)
     assert len([words for path in READ for words in commands(path)]) > 20
 
 

@@ -8,9 +8,9 @@ from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf import label_recordings, load_recordings, validate_labels
 from k2d_hf.cli import main
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.files.storage import files_below, open_to_read
 from k2d_hf.labelling.teacher import LabellingReport
-from k2d_hf.pipeline.stages import load_chunks
 
 LABEL = ["--language", "zh", "--engine", "transformers", "--beam-size", "1", "--condition-on-previous-text", "false"]
 
@@ -21,7 +21,7 @@ def address(tmp_path):
     return f"memory://far-output/{tmp_path.name}"
 
 
-def test_the_verbs_write_parquet_to_an_address_and_read_it_as_a_stream(workplace, tmp_path, address, capsys):
+def test_the_commands_write_parquet_to_an_address_and_read_it_as_a_stream(workplace, tmp_path, address, capsys):
     recordings, teacher, auxiliary = (str(workplace / name) for name in ("recordings", "teacher", "auxiliary"))
     for chunks, validated, streaming in [
         (tmp_path / "chunks", tmp_path / "validated", []),

@@ -118,10 +118,10 @@ sys.exit(main())"""
 def test_ctrl_c_where_no_exception_leaves_is_heeded_all_the_same(swallowed):
     """In a destructor, Python prints it and goes on; libraries in C make an error of their own of it."""
     code = f"""{PROGRAM}import signal, time
-from k2d_hf.pipeline import commands as verbs
-def work(arguments):
+from k2d_hf.pipeline.commands.export import Export
+def execute(self, arguments):
     exec({swallowed!r}, globals())
-verbs.export = work
+Export.execute = execute
 sys.exit(main())"""
     done = subprocess.run(
         [sys.executable, "-c", code, "export", "x", "--to", "ctranslate2", "--output", "y"],

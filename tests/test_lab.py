@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from k2d_hf import load_recipe
-from k2d_hf.pipeline.planning.plan import plan_run
+from k2d_hf.pipeline.dry_run import plan_run
 
 LAB = Path(__file__).parents[1] / "recipes" / "lab"
 ROWS = ["full", "trivial", "mer", "per", "composite"]

@@ -140,7 +140,7 @@ VERBS = [
 
 
 @pytest.mark.parametrize("command", VERBS, ids=lambda command: command[0])
-def test_a_verb_finds_it_before_anything_else(tmp_path, monkeypatch, capsys, command):
+def test_a_command_finds_it_before_anything_else(tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
     assert main([*command, "--language", "Chinglish"]) == 1
     (line,) = capsys.readouterr().err.splitlines()

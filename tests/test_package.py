@@ -55,13 +55,13 @@ def test_scoring_loads_no_model_library():
     assert not set(HEAVY) & set(modules_after("from k2d_hf import mixed_tokens, count_errors, label_distance"))
 
 
-def test_the_help_of_every_verb_loads_no_model_library():
+def test_the_help_of_every_command_loads_no_model_library():
     code = """
 import contextlib, io
 from k2d_hf.cli import main
-for verb in ("run", "label", "validate", "student", "distil", "evaluate", "push", "export", "import-ctranslate2"):
+for command in ("run", "label", "validate", "student", "distil", "evaluate", "push", "export", "import-ctranslate2"):
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
-        main([verb, "--help"])
-    assert "usage: k2d " + verb in out.getvalue()
+        main([command, "--help"])
+    assert "usage: k2d " + command in out.getvalue()
 """
     assert not set(HEAVY) & set(modules_after(code))

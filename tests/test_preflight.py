@@ -1,4 +1,4 @@
-"""What is wrong in any setting is found before the first stage: by `k2d run`, by its plan, and by each verb."""
+"""What is wrong in any setting is found before the first stage: by `k2d run`, by its plan, and by each command."""
 
 import dataclasses
 import shutil
@@ -282,7 +282,7 @@ def test_what_would_stop_training_is_refused_before_the_first_stage(here, capsys
 @pytest.mark.parametrize(
     ("sets", "line"),
     [
-        (["recordings={source: recordings, streaming: true}"], "recordings.streaming: k2d run looks at every recording"),
+        (["recordings={source: recordings, streaming: true}"], "recordings.streaming: k2d run reads every recording"),
         (["evaluation={source: dev.jsonl, streaming: true}"], "evaluation.streaming: evaluation holds its recordings"),
         (["language=yue"], "language: teacher: language 'yue' is unknown to this vocabulary"),
         (["distil.language=yue"], "distil.language: teacher: language 'yue' is unknown"),

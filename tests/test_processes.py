@@ -21,7 +21,7 @@ def test_the_first_process_speaks(monkeypatch, environment, count, speaks):
     assert (process_count(), is_main_process()) == (count, speaks)
 
 
-def test_other_verbs_are_one_process(monkeypatch, tmp_path, capsys):
+def test_other_commands_are_one_process(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["run", str(tmp_path / "recipe.yaml")]) == 1
     assert "k2d run is one process" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import load_recipe, run_recipe
 from k2d_hf.errors import K2DError
-from k2d_hf.pipeline.planning.plan import plan_run
+from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.pipeline.planning.plan_text import render_plan
 from k2d_hf.terminal.console import Console
 

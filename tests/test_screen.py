@@ -103,7 +103,7 @@ def test_texts_are_broken_between_words():
     ]
 
 
-# The verbs
+# The commands
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_a_run_prints_what_the_encoding_has(run):
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_no_verb_stumbles_over_what_the_terminal_cannot_show(run, chinese, encoding, tmp_path, monkeypatch):
+def test_no_command_stumbles_over_what_the_terminal_cannot_show(run, chinese, encoding, tmp_path, monkeypatch):
     """What makes no model work; label, validate and so on print through the same lines as the run above."""
     output, here = run[0], tmp_path / "輸出"
     other = shutil.copytree(output, tmp_path / "另一")
@@ -211,6 +211,6 @@ def test_no_verb_stumbles_over_what_the_terminal_cannot_show(run, chinese, encod
 
 def test_help_is_ascii():
     """So that any terminal shows it."""
-    (verbs,) = (action for action in _parser()._actions if action.dest == "verb")
-    for parser in (_parser(), *verbs.choices.values()):
+    (commands,) = (action for action in _parser()._actions if action.dest == "command")
+    for parser in (_parser(), *commands.choices.values()):
         parser.format_help().encode("ascii")

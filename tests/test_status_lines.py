@@ -96,7 +96,7 @@ class Terminal(io.StringIO):
 def test_lines_go_to_the_log_and_where_there_is_no_bar(tmp_path, monkeypatch, clock, stream, quiet, on_screen):
     monkeypatch.setattr(sys, "stderr", stream())
     console = Console(tmp_path / "log.txt", io.StringIO(), quiet=quiet, clock=clock)
-    stage = console.stage("validate", position="[2/6]")
+    stage = console.progress("validate", position="[2/6]")
     stage.start(36, "chunks")
     clock.now += EVERY
     stage.advance(9)
@@ -111,7 +111,7 @@ def test_a_word_that_the_encoding_lacks_stops_no_line(tmp_path, monkeypatch, clo
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, encoding="latin-1"))
     console = Console(tmp_path / "log.txt", io.StringIO(), clock=clock)
-    stage = console.stage("evaluate")
+    stage = console.progress("evaluate")
     stage.start(6, "recordings")
     clock.now += EVERY
     stage.advance(3, "學生")
@@ -122,7 +122,7 @@ def test_a_word_that_the_encoding_lacks_stops_no_line(tmp_path, monkeypatch, clo
 
 
 def test_a_log_that_cannot_be_written_stops_no_work(tmp_path, clock):
-    stage = Console(tmp_path / "gone" / "log.txt", io.StringIO(), clock=clock).stage("label")
+    stage = Console(tmp_path / "gone" / "log.txt", io.StringIO(), clock=clock).progress("label")
     clock.now += EVERY
     stage.advance(1)
     stage.close()

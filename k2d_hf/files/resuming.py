@@ -1,6 +1,6 @@
 """What lets work be skipped or taken up again: identities of inputs and settings, and a place for what is unfinished.
 
-Used by every stage of the method, by the recipe's runner and by the verbs of the command line alike.
+Used by every stage of the method, by `k2d run` and by the other commands alike.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Settings as dataclasses: read from plain mappings with every mistake named, and offered as command-line options.
 
-Used by the recipe and by each verb of the command line, so that a setting is written down once.
+Used by the recipe and by each command, so that a setting is written down once.
 """
 
 from __future__ import annotations

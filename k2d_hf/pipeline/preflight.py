@@ -1,6 +1,6 @@
 """What is asked of all settings before the first stage begins, so that none of them stops a run hours in.
 
-Used by `k2d run`, by its plan (`--dry-run`), and, stage by stage, by the verbs.
+Used by `k2d run`, by its plan (`--dry-run`), and, stage by stage, by the commands.
 """
 
 from __future__ import annotations
@@ -22,42 +22,10 @@ from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
-from k2d_hf.pipeline.machine import lacks_of
-from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings, HubSettings, Recipe
+from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings, Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-def recipe_lacks(recipe: Recipe) -> list[str]:
-    """Check the settings of every stage, by themselves: neither data nor models are looked at.
-
-    Returns:
-        What this machine lacks for them, a line each; what another may have, such as a GPU.
-
-    Raises:
-        K2DError: for a setting that would stop a stage on any machine, or a package that is not installed.
-    """
-    if recipe.recordings.streaming:
-        raise K2DError(
-            "recordings.streaming: k2d run looks at every recording to know what has changed; leave it out, or use the "
-            "verbs (k2d label --streaming)"
-        )
-    check_writable(recipe.directory)
-    check_hub(recipe.hub)
-    lacks: list[str] = []
-    stages: dict[str, Any] = {"label": recipe.label, "validate": recipe.validate}
-    stages |= {"targets": recipe.targets} if recipe.targets.enabled is not False else {}
-    stages |= {"evaluate": recipe.evaluate} if recipe.evaluation is not None else {}
-    for name, settings in stages.items():
-        lacks += lacks_of(settings, f"{name}.")
-    return lacks
-
-
-def check_machine(lacks: list[str]) -> None:
-    """Raise K2DError for the first thing that this machine lacks."""
-    if lacks:
-        raise K2DError(lacks[0])
 
 
 def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
@@ -105,7 +73,7 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from k2d_hf.distillation.models import output_embedding, with_adapters
-    from k2d_hf.pipeline.stages.distillation import peft_config
+    from k2d_hf.pipeline.training import peft_config
 
     sizes = {name: getattr(student, name) for name in ("d_model", "encoder_layers", "decoder_layers", "vocab_size")}
     sizes |= {"encoder_ffn_dim": student.encoder_neurons, "decoder_ffn_dim": student.decoder_neurons}
@@ -135,18 +103,6 @@ def student_shape(teacher: WhisperShape | None, recipe: Recipe, *, where: str = 
     if settings.encoder_layers is not None:
         encoder = len(layer_indices(settings.encoder_layers, encoder, what=f"{where}encoder_layers"))
     return replace(teacher, encoder_layers=encoder, decoder_layers=len(decoder))
-
-
-def check_hub(settings: HubSettings) -> None:
-    """Raise K2DError for names that no repository or branch can have, or a converter that is not installed."""
-    from k2d_hf.publishing.hub import check_ctranslate2, check_repo_id, check_revision
-
-    for name in ("repo_id", "data_repo_id"):
-        if (repo_id := getattr(settings, name)) is not None:
-            check_repo_id(repo_id, where=f"hub.{name}")
-    check_revision(settings.revision, where="hub.revision")
-    if settings.ctranslate2:
-        check_ctranslate2()
 
 
 def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> None:

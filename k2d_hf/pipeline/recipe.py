@@ -25,6 +25,8 @@ from k2d_hf.transcription.transcribers import DecodingOptions, temperatures
 from k2d_hf.validation.auxiliary import SHARD_SIZE
 from k2d_hf.validation.distance import METRICS, NORMALISERS
 
+METHOD = ("label", "validate", "student", "targets", "distil", "evaluate", "card", "push")  # its stages, in order
+
 TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding each chunk from scratch
 
 LONGEST_PAUSE = 600.0  # s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,21 @@ from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
 from k2d_hf.reporting.facts import RecordingFact, RunFacts
 from k2d_hf.reporting.names import short_names, span_label
-from k2d_hf.reporting.stage_facts import stage_facts
+from k2d_hf.reporting.stage_facts import ReportedStage, stage_facts
 from k2d_hf.validation.judges import demands, limits_of
 
 SHOWN_RECORDINGS = 10  # of the evaluation
 COMPARED_RECORDINGS = 20_000  # whose errors are counted; an evaluation set of utterances may have more
 
 
-def gather(directory: Path, references: str | Path | None = None) -> RunFacts:
+def gather(directory: Path, references: str | Path | None = None, *, stages: Iterable[ReportedStage]) -> RunFacts:
     """All that the report of a run tells.
 
     Args:
         directory: of a run, finished or not.
         references: JSONL manifest with what was said in the recordings, by segment; tells the recall of bad labels.
             Those of the recipe if None.
+        stages: of the method, in order; what the table of stages lists.
 
     Raises:
         K2DError: if it is no folder of a run, or the references cannot be read.
@@ -61,7 +63,7 @@ def gather(directory: Path, references: str | Path | None = None) -> RunFacts:
         metric=validation.get("metric"),
         threshold=validation.get("threshold") if isinstance(validation.get("threshold"), (int, float)) else None,
         demands=_demands(validation),
-        stages=stage_facts(directory, table, evaluation),
+        stages=stage_facts(directory, table, evaluation, stages),
         shares=table.shares,
         distances=table.distances,
         worst=worst,

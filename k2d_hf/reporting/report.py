@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from k2d_hf.reporting.gathering import gather
 from k2d_hf.reporting.names import counted, length
 from k2d_hf.reporting.page import Clips, Page, render_page
 from k2d_hf.reporting.plots import draw_plots
+from k2d_hf.reporting.stage_facts import ReportedStage
 from k2d_hf.reporting.student import heard_by_student, student_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class WrittenReport:
 def write_report(
     directory: str | Path,
     *,
+    stages: Iterable[ReportedStage],
     references: str | Path | None = None,
     output: str | Path | None = None,
     megabytes: float = MEGABYTES,
@@ -54,6 +56,7 @@ def write_report(
 
     Args:
         directory: of the run, finished or not.
+        stages: of the method, in order; what the table of stages lists.
         references: JSONL manifest with `audio` and `segments` of its recordings; shown, and tells the recall of bad
             labels. Those of the run's recipe if None, as far as they can still be read.
         output: the file; `report.html` in the run if None.
@@ -68,7 +71,7 @@ def write_report(
     """
     directory = Path(directory)
     path = Path(output) if output is not None else directory / "report.html"
-    facts = gather(directory, references)
+    facts = gather(directory, references, stages=stages)
     notes = [facts.no_references] if facts.no_references else []
     trained = student_of(directory) if student else None
     chunks = [*facts.worst, *facts.sample]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from k2d_hf.data.chunking import PASSED_OVER, PASSED_OVER_INSIDE
 from k2d_hf.evaluation.table import millions
@@ -14,30 +15,30 @@ from k2d_hf.reporting.facts import StageFact
 from k2d_hf.reporting.names import counted, length
 
 
-def stage_facts(directory: Path, table: ChunkTable, evaluation: dict[str, dict[str, Any]]) -> list[StageFact]:
-    """The stages that are done, in the order of the method."""
+class ReportedStage(Protocol):
+    """As much of a stage as the report shows."""
+
+    name: ClassVar[str]
+
+    def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
+        """What went into the stage and what came out of it."""
+
+
+def stage_facts(
+    directory: Path, table: ChunkTable, evaluation: Mapping[str, Any], stages: Iterable[ReportedStage]
+) -> list[StageFact]:
+    """The stages that are done, of all the `stages` of the method in order."""
     entries = _read(directory / "stages.json")
-    training = _read(directory / "student" / "training_facts.json")
-    tell = {
-        "label": lambda: _label(directory, table),
-        "validate": lambda: _validate(table),
-        "student": lambda: _student(evaluation),
-        "targets": lambda: (_kept(table), ""),
-        "distil": lambda: _distil(table, training),
-        "evaluate": lambda: _evaluate(evaluation),
-    }
     facts = []
-    for name in ("label", "validate", "student", "targets", "distil", "evaluate", "card", "push"):
-        entry = entries.get(name)
+    for stage in stages:
+        entry = entries.get(stage.name)
         if not isinstance(entry, dict):
             continue
-        went_in, came_out = tell.get(name, lambda: ("", ""))()
+        went_in, came_out = stage.in_and_out(directory, table, evaluation)
         seconds = entry.get("seconds")
-        if seconds is None and name == "distil":
-            seconds = training.get("seconds")
         facts.append(
             StageFact(
-                name=name,
+                name=stage.name,
                 went_in=went_in,
                 came_out=came_out,
                 seconds=seconds if isinstance(seconds, (int, float)) else None,
@@ -67,13 +68,14 @@ def skipped_counts(directory: Path) -> tuple[Counter[str], set[str], float]:
     return skipped, files, lost
 
 
-def _label(directory: Path, table: ChunkTable) -> tuple[str, str]:
+def labelling_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
+    """Recordings read and skipped; chunks, and what reached none."""
     figures = _read(directory / "labelling.json")
     skipped, files, lost = skipped_counts(directory)
     went_in = counted(len(files.union(table.recordings)), "recording") if table.recordings else ""
     if skipped:
         went_in += f", skipped {', '.join(f'{count} {reason}' for reason, count in skipped.most_common())}"
-    came_out = _all(table)
+    came_out = all_chunks(table)
     if went_in and "seconds" in figures:
         went_in += f"; {length(figures['seconds'])} read"
     if came_out and figures.get("seconds_without_text"):
@@ -83,39 +85,47 @@ def _label(directory: Path, table: ChunkTable) -> tuple[str, str]:
     return went_in, came_out + (f"; {length(lost)} of segments left out" if lost and came_out else "")
 
 
-def _validate(table: ChunkTable) -> tuple[str, str]:
+def validation_facts(table: ChunkTable) -> tuple[str, str]:
+    """Chunks before and after, with the reasons of dropping."""
     dropped = [share for share in table.shares if share.verdict != KEPT]
     told = ", ".join(f"{share.chunks:,} {share.verdict}" for share in dropped)
-    return _all(table), _kept(table) + (f"; dropped: {told}" if told else "")
+    return all_chunks(table), kept_chunks(table) + (f"; dropped: {told}" if told else "")
 
 
-def _student(evaluation: dict[str, dict[str, Any]]) -> tuple[str, str]:
+def student_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
+    """Parameters of teacher and student."""
     sizes = [evaluation.get(name, {}).get("parameters") for name in ("teacher", "student")]
     teacher, student = (f"{millions(size)} parameters" if isinstance(size, int) else "" for size in sizes)
     return teacher, student
 
 
-def _distil(table: ChunkTable, training: dict[str, Any]) -> tuple[str, str]:
+def training_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
+    """Chunks, steps and epochs."""
+    training = _read(directory / "student" / "training_facts.json")
     chunks, steps, epochs = (training.get(name) for name in ("chunks", "steps", "epochs"))
     done = counted(steps, "step") if isinstance(steps, int) else ""
     if done and isinstance(epochs, (int, float)):
         done += f", {epochs:g} epochs"
-    return (counted(chunks, "chunk") if isinstance(chunks, int) else _kept(table)), done
+    return (counted(chunks, "chunk") if isinstance(chunks, int) else kept_chunks(table)), done
 
 
-def _evaluate(evaluation: dict[str, dict[str, Any]]) -> tuple[str, str]:
+def evaluation_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
+    """Recordings, and the MER of the first model and the last."""
     if not evaluation:
         return "", ""
-    first, last = next(iter(evaluation.values())), next(reversed(evaluation.values()))
+    models = list(evaluation.values())
+    first, last = models[0], models[-1]
     went_in = f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}"
     return went_in, f"MER {100 * first['mer']:.1f}% to {100 * last['mer']:.1f}%"
 
 
-def _all(table: ChunkTable) -> str:
+def all_chunks(table: ChunkTable) -> str:
+    """Number and length of all chunks."""
     return f"{counted(len(table.seconds), 'chunk')}, {length(float(table.seconds.sum()))}" if len(table.seconds) else ""
 
 
-def _kept(table: ChunkTable) -> str:
+def kept_chunks(table: ChunkTable) -> str:
+    """Number and length of the chunks that were kept."""
     kept = next((share for share in table.shares if share.verdict == KEPT), None)
     return f"{counted(kept.chunks, 'chunk')}, {length(kept.seconds)}" if kept is not None else ""
 

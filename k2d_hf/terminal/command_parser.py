@@ -14,11 +14,11 @@ MISTYPED = 2  # exit status
 class CommandParser(argparse.ArgumentParser):
     """A parser whose errors are one line; options are written out, so that a new one never changes an old command.
 
-    `--max_steps` is `--max-steps`, as in transformers' scripts. What is no verb and no option is answered before what
-    is missing, with the nearest that there is.
+    `--max_steps` is `--max-steps`, as in transformers' scripts. What is no command and no option is answered before
+    what is missing, with the nearest that there is.
     """
 
-    verbs: Any = None  # of the whole command
+    commands: Any = None  # of the whole command
     more_help: Callable[[], str] | None = None  # what help ends with, made when it is asked for
     more_options: Callable[[Any], None] | None = None  # adds options that take long to list; asked where one is unknown
 
@@ -34,10 +34,10 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(MISTYPED, f"k2d: {message}; `{self.prog} --help` says more\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does, once every word that should be an option or a verb is one."""
+        """As argparse does, once every word that should be an option or a command is one."""
         words = [_dashed(word) for word in (sys.argv[1:] if args is None else args)]
         own = words[: words.index("--")] if "--" in words else words
-        own = own if self.verbs is None else own[: self._check_verb(words)]
+        own = own if self.commands is None else own[: self._check_command(words)]
         unknown = [option for option in map(_option, own) if option and option not in self._option_string_actions]
         if unknown and self.more_options is not None:
             self.more_options(self)
@@ -46,13 +46,13 @@ class CommandParser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {unknown[0]}{_nearest(unknown[0], self._option_string_actions)}")
         return super().parse_known_args(words, namespace)
 
-    def _check_verb(self, words: Sequence[str]) -> int:
-        """The place of the verb among the words; an unknown one is an error."""
+    def _check_command(self, words: Sequence[str]) -> int:
+        """The place of the command among the words; an unknown one is an error."""
         place = next((place for place, word in enumerate(words) if not word.startswith("-")), len(words))
-        if place < len(words) and words[place] not in self.verbs.choices:
-            known = list(self.verbs.choices)
+        if place < len(words) and words[place] not in self.commands.choices:
+            known = list(self.commands.choices)
             hint = _nearest(words[place], known) or f"; choose one of {', '.join(known)}"
-            self.error(f"argument VERB: invalid choice: {words[place]!r}{hint}")
+            self.error(f"argument COMMAND: invalid choice: {words[place]!r}{hint}")
         return place
 
 

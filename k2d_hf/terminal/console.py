@@ -101,9 +101,9 @@ class Console:
             logger.setLevel(before)
             logger.propagate = propagate
 
-    def stage(self, name: str, *, position: str = "") -> Stage:
-        """A stage of the work, such as `label`, with its position, such as `[1/6]`."""
-        return Stage(self, f"{position} {name:<{NAME_WIDTH}}".lstrip())
+    def progress(self, name: str, *, position: str = "") -> ProgressLine:
+        """The line of a piece of work, such as `label`, with its position, such as `[1/6]`."""
+        return ProgressLine(self, f"{position} {name:<{NAME_WIDTH}}".lstrip())
 
 
 class _ToConsole(logging.Handler):
@@ -116,7 +116,7 @@ class _ToConsole(logging.Handler):
         show(record.getMessage())
 
 
-class Stage:
+class ProgressLine:
     """Progress of one stage: a bar on a terminal, elsewhere a line every half minute, and in the end one line.
 
     Before there is anything to count, while models load, and where there never is, the terminal shows the title alone.

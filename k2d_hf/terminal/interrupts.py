@@ -1,8 +1,8 @@
 """Ctrl-C in the program `k2d`: one line and exit status 130 whenever it comes, also while the program starts and ends.
 
-While a verb works, it is a `KeyboardInterrupt`, so that locks and unfinished files are cleared away. Before, while the
-libraries are imported, and after, while Python ends, there is nothing to clear away, and an exception would be shown
-with a traceback or swallowed by whatever imports or ends: there the process ends at once.
+While a command runs, it is a `KeyboardInterrupt`, so that locks and unfinished files are cleared away. Before, while
+the libraries are imported, and after, while Python ends, there is nothing to clear away, and an exception would be
+shown with a traceback or swallowed by whatever imports or ends: there the process ends at once.
 
 The module imports as little as it can (`_signal` is `signal` without its enumerations): until it is there, some
 milliseconds after Python itself, a Ctrl-C is Python's.
@@ -43,7 +43,7 @@ def tell() -> None:
 
 
 def asked() -> bool:
-    """Whether a Ctrl-C came while a verb worked, even if what was raised is something else by now."""
+    """Whether a Ctrl-C came while a command ran, even if what was raised is something else by now."""
     return _asked
 
 

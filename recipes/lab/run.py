@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from k2d_hf.evaluation.comparison_table import write_comparison
-from k2d_hf.pipeline.stages import compare
+from k2d_hf.pipeline.commands.compare import compare
 
 HERE = Path(__file__).parent
 ROWS = ["full", "trivial", "mer", "per", "composite"]

@@ -19,13 +19,14 @@ from k2d_hf.files.settings import hints_of, section_of
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.pipeline.preflight import measured_recordings, recordings_of
 from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.pipeline.run import planned_stages
-from k2d_hf.pipeline.stage_keys import KnownRun
+from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.stages import planned_stages
 from k2d_hf.pipeline.stages.card import gather_facts
-from k2d_hf.pipeline.stages.distillation import training_arguments
 from k2d_hf.pipeline.stages.files import shards_of_stage
+from k2d_hf.pipeline.training import training_arguments
 from k2d_hf.publishing.card_facts import LOSS
 from k2d_hf.publishing.card_rendering import render_card
+from k2d_hf.terminal.console import Console
 
 ALL = os.environ.get("K2D_CHANGED") == "all"
 IN_SHORT = (
@@ -103,14 +104,16 @@ def card_of(recipe, run, folder):
 def keys_of(workplace, run, *sets):
     """Keys of all stages of a run, as if each had been done; and the folders of finished shards of two of them."""
     recipe = workplace.recipe(run, *sets, elsewhere=True)
-    known = KnownRun(recipe, run, planned_stages(recipe))
+    planned = planned_stages(recipe)
+    known = RunState(replace(recipe, output=str(run)), [stage.name for stage in planned], Console(silent=True))
+    known.recipe = recipe
     known.teacher, known.auxiliary = (
         resolve_checkpoint(str(workplace.folder / "teacher")),
         resolve_checkpoint(str(workplace.folder / "auxiliary")),
     )
     known.recordings = recordings_of(recipe.recordings)
     known.evaluation = None if recipe.evaluation is None else measured_recordings(recipe.evaluation)
-    keys = {name: known.key(name) for name in known.planned}
+    keys = {stage.name: known.key(stage) for stage in planned}
     shards = {
         name: shards_of_stage("", name, model, settings, recipe.language)
         for name, model, settings in (
@@ -121,7 +124,14 @@ def keys_of(workplace, run, *sets):
     return keys, shards
 
 
-FIRST = {"hub": "card", "recordings": "label", "evaluation": "evaluate", "language": "label", "name": "card"}
+FIRST = {
+    "hub": "card",
+    "hub.ctranslate2": "evaluate",
+    "recordings": "label",
+    "evaluation": "evaluate",
+    "language": "label",
+    "name": "card",
+}
 WITH_OTHERS = {"distil.encoder_weight": "student"}  # which is changed with it
 
 
@@ -141,7 +151,7 @@ def test_a_key_changes_with_a_setting_unless_that_has_no_effect(workplace, finis
         elif section == "distil":
             assert "distil" in changed, name
         else:
-            assert changed[:1] == [FIRST.get(section, section)], name
+            assert changed[:1] == [FIRST.get(name, FIRST.get(section, section))], name
         metadata = getattr(_field(name), "metadata", {})
         models_again = section in ("label", "validate") and not has_no_effect(name) and not metadata.get("after_model")
         if section in ("label", "validate"):
@@ -177,7 +187,7 @@ def test_targets_that_were_interrupted_go_on_whatever_room_there_is(workplace, a
     changed = ("targets.shard_size=1", "distil.task=translate", "evaluation=null")
     monkeypatch.setattr("k2d_hf.distillation.targets.encoder_states.SHARE_OF_DISK", shares[0])
     with monkeypatch.context() as interrupted:
-        interrupted.setattr("k2d_hf.pipeline.stages.distillation.join_files", stop)
+        interrupted.setattr("k2d_hf.files.arrow.join_files", stop)
         with pytest.raises(K2DError, match="stopped here"):
             workplace.run(again, *changed)
     monkeypatch.setattr("k2d_hf.distillation.targets.encoder_states.SHARE_OF_DISK", shares[1])

@@ -1,4 +1,4 @@
-"""Runs side by side: the bootstrap, grouping by recipe, what must be alike, and the verb on folders of runs."""
+"""Runs side by side: the bootstrap, grouping by recipe, what must be alike, and the command on folders of runs."""
 
 import json
 from dataclasses import asdict, replace
@@ -303,7 +303,7 @@ def test_a_row_that_is_not_there_is_refused_with_those_that_are():
         compare_runs(runs, against="c")
 
 
-# The verb
+# The command
 
 
 def write_run(folder, run):
@@ -316,7 +316,7 @@ def write_run(folder, run):
     return str(folder)
 
 
-def test_the_verb_reads_folders_and_writes_the_table(tmp_path, capsys):
+def test_the_command_reads_folders_and_writes_the_table(tmp_path, capsys):
     runs = [write_run(tmp_path / name, measured(name, 2, metric=name)) for name in ("per", "mer")]
     assert main(["compare", *runs, "--output", str(tmp_path / "table.json")]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -328,7 +328,7 @@ def test_the_verb_reads_folders_and_writes_the_table(tmp_path, capsys):
     assert (tmp_path / "table.md").read_text(encoding="utf-8").startswith("|  | runs |")
 
 
-def test_the_verb_takes_patterns_and_a_row(tmp_path, capsys, monkeypatch):
+def test_the_command_takes_patterns_and_a_row(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # of the terminal
     runs = [write_run(tmp_path / m, in_two_domains(f"lab-{m}", 3, 1, metric=m)) for m in ("full", "per")]
     table = tmp_path / "table.json"

@@ -150,7 +150,7 @@ def test_what_cannot_be_joined_is_named(tmp_path, utterances, lines, join_by, wo
         load_long_form(tmp_path / "dev.jsonl", join_by=join_by)
 
 
-def test_the_recipe_and_the_verb_take_it(tmp_path, utterances, capsys):
+def test_the_recipe_and_the_command_take_it(tmp_path, utterances, capsys):
     recipe = f"name: x\nrecordings: {utterances}\nteacher: a/b\nauxiliary: teacher\nevaluation: {{source: {utterances}, join_by: session_id}}\n"
     (tmp_path / "x.yaml").write_text(recipe, encoding="utf-8")
     assert load_recipe(tmp_path / "x.yaml").evaluation.join_by == "session_id"

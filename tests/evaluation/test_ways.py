@@ -14,7 +14,8 @@ from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, text_difference
 from k2d_hf.files.cache import keep_in_cache
 from k2d_hf.pipeline.recipe import EvaluateSettings
-from k2d_hf.pipeline.stages import evaluate, local_checkpoint
+from k2d_hf.pipeline.stages.evaluate import evaluate
+from k2d_hf.pipeline.stages.files import local_checkpoint
 from k2d_hf.terminal.console import Console
 from k2d_hf.transcription import engines
 
@@ -37,7 +38,7 @@ def measure(workplace, recordings, tmp_path):
     """Figures of the student, and those by which its speed was measured in each way."""
 
     def measure(*, ways=BOTH, most=1, resume=None, of=recordings, **settings):
-        stage = Console(silent=True).stage("evaluate")
+        stage = Console(silent=True).progress("evaluate")
         figures = evaluate(
             {"student": local_checkpoint(workplace / "teacher")},
             of,

@@ -26,7 +26,7 @@ class Result:
 
 
 class Stages:
-    """Commands by name (a verb, or `verb engine`), run in a folder of their own, the output being `out`."""
+    """Commands by name (a command, or `command engine`), run in a folder of their own, the output being `out`."""
 
     def __init__(self, folder: Path, processor, k2d):
         self.folder, self.k2d = folder, k2d
@@ -39,10 +39,10 @@ class Stages:
 
     def command(self, name, *more):
         """The arguments of `k2d` for a stage; the stages that it needs are run first."""
-        verb, _, engine = name.partition(" ")
+        command, _, engine = name.partition(" ")
         plain = ["--language", "zh", "--engine", engine, "--shard-size", OF_A_SHARD, "--batch-size", 1]
         models = ["--student", self.folder / "student", "--teacher", self.folder / "teacher"]
-        match verb:
+        match command:
             case "label":
                 inputs = [
                     self.recordings,
@@ -70,9 +70,9 @@ class Stages:
                     "use_cpu": True,
                 }
                 options = [part for key, value in steps.items() for part in ("--set", f"{key}={value}")]
-        if verb in ("targets", "distil"):
+        if command in ("targets", "distil"):
             self._student()
-        return [verb, *inputs, *options, *more, "--output", "out"]
+        return [command, *inputs, *options, *more, "--output", "out"]
 
     def output(self, name):
         """The folder that an undisturbed run wrote."""

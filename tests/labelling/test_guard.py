@@ -116,18 +116,18 @@ HANGS = """
 import sys, threading, time
 import numpy as np
 from k2d_hf import cli
-from k2d_hf.pipeline import commands as verbs
+from k2d_hf.pipeline.stages.student import Student
 from k2d_hf.transcription.timeout import Guard
 
 class Model:
     def load(self): return self
     def give_up(self, transcriber): pass
 
-def student(arguments):
+def execute(self, arguments):
     Guard(Model(), time_limit=0.1).call(lambda model, items, audio: time.sleep(60), ["a"], [np.zeros(10)])
     print("went on")
 
-verbs.student = student
+Student.execute = execute
 sys.exit(cli.main(["student", "teacher", "--output", "out"]))
 """
 

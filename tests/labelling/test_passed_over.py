@@ -88,7 +88,7 @@ def test_what_may_hold_sound_beside_a_recording_is_skipped_by_name(folder, strea
     assert all(entry["recording"] in entry["detail"] and "; convert it" in entry["detail"] for entry in report.skipped)
 
 
-def test_they_are_listed_and_counted_by_the_verb(tmp_path, workplace, capsys):
+def test_they_are_listed_and_counted_by_the_command(tmp_path, workplace, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "good.flac").write_bytes((workplace / "recordings" / "two.flac").read_bytes())
     for name in ("film.mp4", "call.m4a", "notes.txt"):

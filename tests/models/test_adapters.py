@@ -19,7 +19,7 @@ from k2d_hf.models.inspect import look_at
 from k2d_hf.models.parts import keep_neurons
 from k2d_hf.models.sources import merged_checkpoint
 from k2d_hf.models.student import create_student
-from k2d_hf.pipeline.planning.plan import plan_run
+from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.publishing.card_names import has_id, public_name
 from k2d_hf.publishing.student_files import student_files
 

@@ -15,8 +15,8 @@ from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
 from k2d_hf.models.inspect import look_at
 from k2d_hf.models.shapes import known_shape, shape_of_config
+from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.pipeline.planning.data_facts import look_at_data
-from k2d_hf.pipeline.planning.plan import plan_run
 from k2d_hf.pipeline.planning.plan_text import duration, gigabytes
 from k2d_hf.pipeline.planning.throughput import GPU, cores, decoding_seconds, training_operations
 from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings

@@ -16,7 +16,8 @@ from k2d_hf import load_recipe, run_recipe
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.recipe import ReportSettings
-from k2d_hf.pipeline.stages import report_run
+from k2d_hf.pipeline.report import report_or_warn
+from k2d_hf.pipeline.stages import stages
 from k2d_hf.reporting.report import write_report
 from k2d_hf.terminal.console import Console
 
@@ -85,7 +86,7 @@ def hostile(finished, tmp_path_factory):
     record = json.loads((run / "stages.json").read_text(encoding="utf-8"))
     record["label"]["line"] = SCRIPT
     (run / "stages.json").write_text(json.dumps(record), encoding="utf-8")
-    return write_report(run)
+    return write_report(run, stages=stages())
 
 
 @pytest.fixture(scope="module")
@@ -188,17 +189,19 @@ def test_the_page_tells_what_the_run_did(browser):
 def test_the_student_is_asked_once_for_the_chunks_that_are_shown(finished, tmp_path, monkeypatch):
     run = shutil.copytree(finished[0], tmp_path / "run")
     monkeypatch.setattr("k2d_hf.transcription.engines.OnDemand.load", lambda *a, **k: pytest.fail("asked again"))
-    page = write_report(run, megabytes=0).path.read_text(encoding="utf-8")
+    page = write_report(run, stages=stages(), megabytes=0).path.read_text(encoding="utf-8")
     assert "student, against the teacher" in page
-    assert "student, against the teacher" not in write_report(run, megabytes=0, student=False).path.read_text("utf-8")
+    assert "student, against the teacher" not in write_report(
+        run, stages=stages(), megabytes=0, student=False
+    ).path.read_text("utf-8")
     monkeypatch.undo()
     (run / "student" / "config.json").write_text("{}", encoding="utf-8")
-    written = write_report(run, megabytes=0)
+    written = write_report(run, stages=stages(), megabytes=0)
     assert any(note.startswith("no transcripts of the student: ") for note in written.notes)
 
 
 def test_a_page_grows_no_larger_than_it_may(finished, tmp_path):
-    written = write_report(finished[0], output=tmp_path / "small.html", megabytes=0.15)
+    written = write_report(finished[0], stages=stages(), output=tmp_path / "small.html", megabytes=0.15)
     assert written.bytes == (tmp_path / "small.html").stat().st_size <= 150_000
     assert written.clips == 0
     assert "3 players left out" in written.notes[0] or "4 players left out" in written.notes[0]
@@ -207,7 +210,7 @@ def test_a_page_grows_no_larger_than_it_may(finished, tmp_path):
 
 def test_without_matplotlib_there_is_a_page_without_plots(finished, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    written = write_report(finished[0], output=tmp_path / "plain.html", megabytes=0)
+    written = write_report(finished[0], stages=stages(), output=tmp_path / "plain.html", megabytes=0)
     assert "no plots: they take matplotlib; pip install 'matplotlib>=3.9'" in written.notes
     assert "<svg" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
 
@@ -215,14 +218,14 @@ def test_without_matplotlib_there_is_a_page_without_plots(finished, tmp_path, mo
 def test_a_report_that_fails_is_one_line_and_the_run_goes_on(finished, tmp_path, capsys):
     run = shutil.copytree(finished[0], tmp_path / "run")
     (run / "recipe.yaml").write_bytes(b"\xff")
-    assert report_run(run, ReportSettings(), Console(stream=io.StringIO())) is None
+    assert report_or_warn(run, ReportSettings(), Console(stream=io.StringIO())) is None
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("k2d: no report: ")
 
 
 def test_a_run_that_has_hardly_begun_has_a_report_too(tmp_path):
     (tmp_path / "recipe.yaml").write_text("name: early\n", encoding="utf-8")
-    page = write_report(tmp_path).path.read_text(encoding="utf-8")
+    page = write_report(tmp_path, stages=stages()).path.read_text(encoding="utf-8")
     for sentence in ("This run has measured nothing", "No stage of this run is done", "No training has been logged"):
         assert sentence in page
 
@@ -238,10 +241,10 @@ def test_what_is_no_run_is_named(tmp_path, files, error):
     for name, content in files.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(K2DError, match=error):
-        write_report(tmp_path)
+        write_report(tmp_path, stages=stages())
 
 
-def test_the_verb_takes_references_and_can_be_quiet(finished, workplace, tmp_path, capsys):
+def test_the_command_takes_references_and_can_be_quiet(finished, workplace, tmp_path, capsys):
     said = write_said(workplace, tmp_path, "one", "two")
     command = [
         "report",

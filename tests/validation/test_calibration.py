@@ -1,4 +1,4 @@
-"""Calibration: curves of what is kept and caught, the bend, the recommendation, and the verb from disk to disk."""
+"""Calibration: curves of what is kept and caught, the bend, the recommendation, and the command from disk to disk."""
 
 import json
 import sys
@@ -159,7 +159,7 @@ def test_without_chunks_there_is_nothing_to_calibrate_on():
         calibrate(labels([]))
 
 
-# The verb
+# The command
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def validated(tmp_path):
     return tmp_path / "validated"
 
 
-def test_the_verb_prints_tables_and_writes_json_and_plots(validated, tmp_path, capsys):
+def test_the_command_prints_tables_and_writes_json_and_plots(validated, tmp_path, capsys):
     out = tmp_path / "out"
     assert (
         main(["calibrate", str(validated), "--references", str(tmp_path / "references.jsonl"), "--output", str(out)])

@@ -1,35 +1,35 @@
-"""The stages from disk to disk: read the inputs, call the public function, write the outputs, say how it went.
+"""The stages of the method, each in a file of its name: what it reads and writes, how it runs, and its command.
 
-The recipe's runner and the verbs of the command line both come here.
+Their names and order are `METHOD` in `pipeline/recipe.py`, beside their settings.
 """
 
-from k2d_hf.data.chunk_files import check_chunks, load_chunks
-from k2d_hf.pipeline.stages.comparison import compare
-from k2d_hf.pipeline.stages.distillation import distil, student, targets, worth_targets
-from k2d_hf.pipeline.stages.evaluation import evaluate, measured_over
-from k2d_hf.pipeline.stages.files import local_checkpoint
-from k2d_hf.pipeline.stages.labelling import label
-from k2d_hf.pipeline.stages.publishing import check_push, push
-from k2d_hf.pipeline.stages.reporting import report, report_run
-from k2d_hf.pipeline.stages.validation import validate
-from k2d_hf.validation.calibrate import calibrate
+from __future__ import annotations
 
-__all__ = [
-    "calibrate",
-    "check_chunks",
-    "check_push",
-    "compare",
-    "distil",
-    "evaluate",
-    "label",
-    "load_chunks",
-    "local_checkpoint",
-    "measured_over",
-    "push",
-    "report",
-    "report_run",
-    "student",
-    "targets",
-    "validate",
-    "worth_targets",
-]
+from functools import cache
+from importlib import import_module
+
+from k2d_hf.errors import K2DError
+from k2d_hf.pipeline.recipe import METHOD, Recipe
+from k2d_hf.pipeline.stages.stage import Stage
+
+
+@cache
+def stages() -> tuple[Stage, ...]:
+    """All stages of the method, in order."""
+    modules = (import_module(f"{__name__}.{name}") for name in METHOD)
+    return tuple(getattr(module, name.capitalize())() for module, name in zip(modules, METHOD, strict=True))
+
+
+def planned_stages(recipe: Recipe, from_stage: str | None = None) -> list[Stage]:
+    """The stages that a recipe has, in order.
+
+    Raises:
+        K2DError: if `from_stage` is none of them.
+    """
+    absent = {stage.name: reason for stage in stages() if (reason := stage.reason_absent(recipe)) is not None}
+    planned = [stage for stage in stages() if stage.name not in absent]
+    names = [stage.name for stage in planned]
+    if from_stage is not None and from_stage not in names:
+        why = f"; without {absent[from_stage]} there is no such stage" if from_stage in absent else ""
+        raise K2DError(f"--from {from_stage}: choose one of {', '.join(names)}{why}")
+    return planned

@@ -5,18 +5,35 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from k2d_hf.data.chunk_files import load_chunks
-from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
-from k2d_hf.models import Checkpoint
-from k2d_hf.models.checkpoint import count_parameters
+from k2d_hf.distillation.settings import deciding_training
+from k2d_hf.files.settings import deciding
+from k2d_hf.models.checkpoint import Checkpoint, count_parameters
 from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.publishing.card_facts import data_facts, settings_for_card
-from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
-from k2d_hf.publishing.card_rendering import render_card
-from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
-from k2d_hf.validation.judges import JUDGES, demands, limits_of
+from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.terminal.console import ProgressLine
+
+if TYPE_CHECKING:
+    from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
+
+
+class Card(Stage):
+    """Everything that is known of a student to its card."""
+
+    name = "card"
+    output = "student/README.md"
+
+    def depends(self, run: RunState) -> list[Any]:
+        """All settings, the names of the models, and every stage before."""
+        before = [stage for stage in run.planned if stage not in (self.name, "push")]
+        settings = {**deciding(run.recipe), "distil": deciding_training(run.recipe.distil)}
+        return [settings, run.teacher.name, run.auxiliary.name, run.ran(*before)]
+
+    def run(self, run: RunState, progress: ProgressLine) -> str:
+        """Write README.md beside the student."""
+        return str(write_card(run.folder, run.recipe, teacher=run.teacher, auxiliary=run.auxiliary))
 
 
 def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, **given: Any) -> Path:
@@ -29,6 +46,8 @@ def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliar
         auxiliary: likewise.
         **given: fields of `K2DModelCardData` that the user knows better, such as `license="mit"`.
     """
+    from k2d_hf.publishing.card_rendering import render_card
+
     data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary)
     for name, value in given.items():
         setattr(data, name, value)
@@ -39,6 +58,10 @@ def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliar
 
 def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint) -> K2DModelCardData:
     """Collect the facts of a run from its files; what a file that is not there would tell stays unknown."""
+    from k2d_hf.publishing.card_names import has_id, public_name, read_licence
+    from k2d_hf.publishing.model_card_data import K2DModelCardData
+    from k2d_hf.validation.judges import demands, limits_of
+
     student = directory / "student"
     own, whole = (_read(folder / "config.json", {}) for folder in (student, teacher.path))
     licence: dict[str, Any] = dict(read_licence(teacher.path))
@@ -78,6 +101,9 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
 
 def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Of each stage before training the settings that are not at the paper's value, less those that have a row."""
+    from k2d_hf.publishing.card_facts import settings_for_card
+    from k2d_hf.validation.judges import JUDGES
+
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
     return {
         "labelling": settings_for_card(recipe.label, besides=("beam_size",)),
@@ -88,12 +114,17 @@ def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def _data(directory: Path) -> DataFacts | None:
     """The chunks, and how long the recordings are that they come from."""
+    from k2d_hf.data.chunk_files import load_chunks
+    from k2d_hf.publishing.card_facts import data_facts
+
     facts = data_facts(load_chunks(directory / "validated"))
     return facts and replace(facts, read_seconds=_read(directory / "labelling.json", {}).get("seconds"))
 
 
 def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
     """What the trainer left beside the student. Without a teacher in memory it could not tell whose encoder that is."""
+    from k2d_hf.publishing.model_card_data import TrainingFacts
+
     stored = _read(student / "training_facts.json", None)
     if stored is None:
         return None
@@ -105,6 +136,9 @@ def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
 
 def _evaluated(figures: dict[str, Any], recipe: Recipe) -> EvaluatedSet:
     """With the name of the data set, where it is one of the Hub; a path stays out."""
+    from k2d_hf.publishing.card_names import hub_id
+    from k2d_hf.publishing.model_card_data import EvaluatedSet
+
     data = recipe.evaluation
     if data is None or hub_id(data.source) is None:
         return EvaluatedSet(figures)
@@ -113,6 +147,8 @@ def _evaluated(figures: dict[str, Any], recipe: Recipe) -> EvaluatedSet:
 
 def _machine(figures: dict[str, Any]) -> str | None:
     """Where the models were timed, which need not be where the card is written; None where nobody knows."""
+    from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
+
     if not timed_together(figures.values()):
         return None
     return next(iter(figures.values()))[MEASUREMENT].get("machine")

@@ -1,7 +1,8 @@
-"""Comparison on disk: folders of runs to one table."""
+"""`k2d compare`: the folders of finished runs to one table."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +10,50 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.errors import K2DError
+from k2d_hf.files.folders import check_writable
 from k2d_hf.files.plain_yaml import load_yaml
+from k2d_hf.pipeline.command import Command, quiet_libraries
+from k2d_hf.pipeline.run_folders import run_around
+from k2d_hf.terminal.command_parser import CommandParser
+from k2d_hf.terminal.console import Console
 
 if TYPE_CHECKING:
     from k2d_hf.evaluation.comparison import Comparison
     from k2d_hf.evaluation.measured_run import MeasuredRun
+
+
+class Compare(Command):
+    """Finished runs to one table."""
+
+    name = "compare"
+    summary = "Put finished runs into one table, teacher first, with intervals; seeds of one recipe share a row."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Runs, and what is compared."""
+        parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/mine")
+        recordings = (
+            "file names of the recordings that count, such as 'dev-broad*'; repeatable, any may match (RTF and "
+            "speed-up are those of all)"
+        )
+        parser.add_argument("--recordings", action="append", default=[], metavar="PATTERN", help=recordings)
+        against = "row, such as lab-full, for one more column: the change of MER against it, with its interval"
+        parser.add_argument("--against", metavar="ROW", help=against)
+        output = "file of the same table, FILE.json, with the MER of each run, or FILE.md"
+        parser.add_argument("--output", type=Path, metavar="FILE", help=output)
+
+    def execute(self, arguments: argparse.Namespace) -> None:
+        """`k2d compare`."""
+        from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
+
+        quiet_libraries()
+        if arguments.output is not None:
+            check_ending(arguments.output)
+        check_writable(arguments.output, file=True)
+        folders = [run_around(folder) for folder in arguments.runs]
+        comparison = compare(folders, patterns=arguments.recordings, against=arguments.against)
+        console = Console()
+        console.line(write_comparison(comparison, arguments.output, console.screen))
 
 
 def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None) -> Comparison:
@@ -70,5 +108,7 @@ def _kept(validated: Path) -> float | None:
     """Share of the chunks that were kept; None where they are not there any more."""
     if not validated.is_dir():
         return None
+    from k2d_hf.data.chunk_files import kept_of, load_chunks
+
     chunks = load_chunks(validated)
     return kept_of(chunks)[0] / len(chunks)

@@ -1,0 +1,170 @@
+"""What a command of `k2d` is, and what all of them share: finding models and folders, and doing one piece of work."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.folders import check_free, check_writable
+from k2d_hf.files.lock import locked
+from k2d_hf.files.processes import is_main_process, process_count
+from k2d_hf.files.settings import add_options, assign, given_options, read_settings
+from k2d_hf.files.storage import files_below, remove_folder
+from k2d_hf.models.languages import checked_language
+from k2d_hf.pipeline.machine import lacks_of
+from k2d_hf.pipeline.run_folders import part_of_run
+from k2d_hf.terminal.command_parser import CommandParser
+from k2d_hf.terminal.console import Console, ProgressLine
+
+Settings = TypeVar("Settings")
+
+
+class Command(ABC):
+    """A word after `k2d`. Its module imports none of the large libraries before the command is executed."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    @abstractmethod
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Declare what the command takes."""
+
+    @abstractmethod
+    def execute(self, arguments: argparse.Namespace) -> None:
+        """Do what a command line asks.
+
+        Raises:
+            K2DError: for anything that the user can mend.
+        """
+
+
+def add_model(parser: argparse.ArgumentParser, option: str, *, required: bool = True, help: str = "") -> None:
+    """An option that names a model, and may be repeated."""
+    text = f"{help}folder, Hub id or wheels:...; repeatable, the first that answers"
+    parser.add_argument(option, required=required, action="append", metavar="MODEL", help=text)
+
+
+def add_folder(parser: argparse.ArgumentParser, text: str, *, remote: bool = False) -> None:
+    """The option --output; where `remote`, an address such as s3://bucket/chunks will do."""
+    text += "; or an address such as s3://BUCKET/CHUNKS, for Parquet files" if remote else ""
+    parser.add_argument("--output", required=True, type=place if remote else Path, metavar="DIR", help=text)
+
+
+def add_language(parser: argparse.ArgumentParser, text: str) -> None:
+    """The option --language."""
+    parser.add_argument("--language", metavar="CODE", help=text)
+
+
+def place(text: str) -> str | Path:
+    """A folder or file of the command line, or its address."""
+    return text.rstrip("/") if "://" in text else Path(text)
+
+
+def add_settings(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] = ()) -> None:
+    """Each setting of the dataclass `cls` as an option, and --set."""
+    group = parser.add_argument_group("settings")
+    add_options(group, cls, skip=skip)
+    add_set(group)
+
+
+def add_set(parser: Any, example: str = "key=value") -> None:
+    """The option --set."""
+    text = "one of the settings, by its name; repeatable"
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar=example, help=text)
+
+
+def add_data(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] = ()) -> None:
+    """How recordings are read, as options."""
+    add_options(parser.add_argument_group("where DATA is a data set"), cls, skip=["source", *skip])
+
+
+def settings_of(arguments: argparse.Namespace, cls: type[Settings], *, runs_model: bool = False) -> Settings:
+    """The settings that were given, where the stage `runs_model` such as this machine can run.
+
+    Raises:
+        K2DError: naming the setting.
+    """
+    settings = read_settings(cls, assign(given_options(arguments, cls), arguments.sets), where=arguments.command)
+    if runs_model:
+        try:
+            check_machine(lacks_of(settings))  # type: ignore[arg-type]
+        except K2DError as error:
+            raise K2DError(f"{arguments.command}: {error}") from None
+    return settings
+
+
+def check_machine(lacks: Sequence[str]) -> None:
+    """Raise K2DError for the first thing that this machine lacks."""
+    if lacks:
+        raise K2DError(lacks[0])
+
+
+def language_of(arguments: argparse.Namespace) -> str | None:
+    """Whisper's code of the language that was given.
+
+    Raises:
+        K2DError: if it is none of Whisper's, before anything else is read.
+    """
+    return checked_language(arguments.language)
+
+
+def model_of(sources: Sequence[str], part: str = "student") -> Any:
+    """The checkpoint of the first source that answers; of the folder of a run it is this part."""
+    from k2d_hf.models import resolve_checkpoint
+
+    checkpoint = resolve_checkpoint([part_of_run(source, part) for source in sources])
+    quiet_libraries()
+    return checkpoint
+
+
+def quiet_libraries() -> None:
+    """Silence what no environment variable silences; called once a command imports these libraries anyway."""
+    import datasets
+    import transformers
+
+    if os.environ.get("K2D_DEBUG") != "1":
+        datasets.disable_progress_bars()
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+
+
+def check_output(output: str | Path) -> None:
+    """Raise K2DError if `output` is taken; not by a run that was killed between its last file and its last line."""
+    if not files_below(beside(output, "resume")):
+        check_free(output)
+    check_writable(output)
+
+
+def check_new_folder(output: Path) -> None:
+    """Raise K2DError if `output` is taken, or cannot be written."""
+    check_free(output)
+    check_writable(output)
+
+
+def beside(output: str | Path, suffix: str) -> Any:
+    """A file or folder that goes with `output` without being in it."""
+    return output.with_name(f"{output.name}.{suffix}") if isinstance(output, Path) else f"{output}.{suffix}"
+
+
+def perform(arguments: argparse.Namespace, work: Callable[[ProgressLine], str], *, lock: bool = True) -> None:
+    """Do some work with a bar and a line of result, alone in its output; once done, it has nothing to resume."""
+    main = is_main_process()
+    if process_count() > 1 and arguments.command != "distil":
+        raise K2DError(f"k2d {arguments.command} is one process; only k2d distil runs under torchrun")
+    console = Console(silent=not main, quiet=arguments.quiet)
+    progress = console.progress(arguments.command)
+    here = lock and main and isinstance(arguments.output, Path)  # an object store has no locks
+    with locked(arguments.output) if here else nullcontext(), console.warnings():
+        try:
+            result = work(progress)
+        finally:
+            progress.close()
+        progress.finish(result)
+        if lock and main:
+            remove_folder(beside(arguments.output, "resume"))

@@ -1,0 +1,39 @@
+"""`k2d import-ctranslate2`: a converted Whisper back to a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from k2d_hf.pipeline.command import Command, add_folder, check_new_folder, perform
+from k2d_hf.terminal.command_parser import CommandParser
+from k2d_hf.terminal.console import ProgressLine
+
+
+class ImportCTranslate2(Command):
+    """A CTranslate2 folder to a checkpoint."""
+
+    name = "import-ctranslate2"
+    summary = "Turn a CTranslate2 (faster-whisper) Whisper into a transformers checkpoint."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Source and number format."""
+        parser.add_argument(
+            "source", type=Path, metavar="DIR", help="folder with model.bin, tokenizer.json, config.json"
+        )
+        add_folder(parser, "folder of the checkpoint")
+        dtypes = ["float32", "float16", "bfloat16"]
+        text = "number format of the weights (default: float32)"
+        parser.add_argument("--dtype", default="float32", metavar="|".join(dtypes), help=text)
+
+    def execute(self, arguments: argparse.Namespace) -> None:
+        """`k2d import-ctranslate2`."""
+        from k2d_hf.models.conversion import import_ctranslate2
+
+        check_new_folder(arguments.output)
+
+        def work(progress: ProgressLine) -> str:
+            path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
+            return f"{arguments.source} -> {path}"
+
+        perform(arguments, work, lock=False)

@@ -1,0 +1,116 @@
+"""`k2d run --dry-run`: the plan of a run, from a recipe and what is on this disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from k2d_hf.data.chunk_files import kept_of, load_chunks
+from k2d_hf.distillation.rehearsal import on_any_machine
+from k2d_hf.errors import K2DError
+from k2d_hf.models.inspect import KnownModel, look_at
+from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, look_at_data
+from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
+from k2d_hf.pipeline.planning.throughput import CHUNK_SPEECH, GPU, cores
+from k2d_hf.pipeline.preflight import check_adapters, check_languages, check_models, student_shape, training_lacks
+from k2d_hf.pipeline.recipe import TEACHER, Recipe
+from k2d_hf.pipeline.run import finished_stages, recipe_lacks
+from k2d_hf.pipeline.stages import planned_stages
+from k2d_hf.pipeline.training import training_arguments
+from k2d_hf.validation.kept_share import PAPER_KEPT
+
+
+def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
+    """Read what a recipe names, and plan its run; no weights are loaded, nothing is written.
+
+    Args:
+        recipe: what to do, read with `elsewhere`.
+        from_stage: this stage and those after it would run again in any case.
+
+    Raises:
+        K2DError: for a stage that the recipe does not have, models of which nothing is known, layers that the teacher
+            does not have, settings that no machine can run, or data that will not do.
+    """
+    planned = planned_stages(recipe, from_stage)
+    names = [stage.name for stage in planned]
+    lacks = [*recipe_lacks(recipe), *training_lacks(recipe.distil, "distil.")]
+    check_references(recipe)
+    teacher = _inspect("teacher", recipe.teacher)
+    auxiliary = _auxiliary(recipe, teacher)
+    recordings = look_at_data(recipe.recordings)
+    evaluation = None if recipe.evaluation is None else look_at_data(recipe.evaluation)
+    finished: dict[str, str] = {}
+    if teacher.checkpoint and auxiliary.checkpoint and (recipe.directory / "stages.json").exists():
+        finished = finished_stages(recipe, teacher.checkpoint, auxiliary.checkpoint)
+    for name in names[names.index(from_stage) :] if from_stage else ():
+        finished.pop(name, None)
+    chunks, kept = _chunks(recipe, recordings, finished)
+    student = student_shape(teacher.shape, recipe)
+    check_adapters(recipe.distil, student, "distil.")
+    if teacher.checkpoint and auxiliary.checkpoint:
+        check_models(recipe, teacher.checkpoint, auxiliary.checkpoint)
+        check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint)
+    unused = Path("unused")
+    plan = Plan(
+        recipe, training_arguments(on_any_machine(recipe.distil), unused, resume=unused, language=None),
+        recordings, evaluation, teacher, auxiliary, student, chunks, kept, "validate" in finished,
+        free=float(shutil.disk_usage(_existing(recipe.directory)).free),
+        covered=_covered(recipe.directory) if "label" in finished else None,
+        machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
+    )  # fmt: skip
+    supposed = ("label", "validate") if recordings.seconds is None else ()
+    stages = []
+    for stage in planned:
+        known = [stage.seconds(plan, machine) for machine in plan.machines]
+        seconds = None if None in known else tuple(value or 0.0 for value in known)
+        stages.append(PlannedStage(stage.name, finished.get(stage.name), seconds, stage.name in supposed))
+    return replace(plan, stages=tuple(stages))
+
+
+def _inspect(role: str, sources: str | list[str]) -> KnownModel:
+    try:
+        return look_at(sources)
+    except K2DError as error:
+        raise K2DError(f"{role}: {error}") from None
+
+
+def _auxiliary(recipe: Recipe, teacher: KnownModel) -> KnownModel:
+    """As a run finds it: the teacher where nothing before it is to be had, which a name alone is not."""
+    sources = [recipe.auxiliary] if isinstance(recipe.auxiliary, str) else list(recipe.auxiliary)
+    if TEACHER not in sources:
+        return _inspect("auxiliary", sources)
+    for source in sources[: sources.index(TEACHER)]:
+        try:
+            found = look_at(source)
+        except K2DError:
+            continue
+        if found.available:
+            return found
+    return teacher
+
+
+def _chunks(recipe: Recipe, recordings: DataFacts, finished: dict[str, str]) -> tuple[int | None, int | None]:
+    if "validate" in finished:
+        validated = load_chunks(recipe.directory / "validated")
+        return len(validated), kept_of(validated)[0]
+    chunks = None if recordings.seconds is None else max(1, round(recordings.seconds / CHUNK_SPEECH))
+    if "label" in finished:
+        chunks = len(load_chunks(recipe.directory / "chunks"))
+    return chunks, None if chunks is None else max(1, round(chunks * PAPER_KEPT[recipe.validate.metric]))
+
+
+def _covered(directory: Path) -> tuple[float, float] | None:
+    """What labelling noted; None where a version that did not has done it."""
+    try:
+        figures = json.loads((directory / "labelling.json").read_text(encoding="utf-8"))
+        return float(figures["seconds_in_chunks"]), float(figures["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())

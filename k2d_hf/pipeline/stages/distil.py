@@ -1,0 +1,230 @@
+"""Stage 3, its end: the student learns from labels and soft targets."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.distillation.settings import DistillationSettings, deciding_training
+from k2d_hf.files.folders import write_folder
+from k2d_hf.files.json_files import write_json
+from k2d_hf.files.processes import is_main_process, process_count
+from k2d_hf.files.resuming import discard, folder_key, key_of, unfinished
+from k2d_hf.files.settings import assign, given_options
+from k2d_hf.models.checkpoint import Checkpoint
+from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.pipeline.command import (
+    Command,
+    add_folder,
+    add_model,
+    add_settings,
+    beside,
+    check_machine,
+    check_output,
+    model_of,
+    perform,
+)
+from k2d_hf.pipeline.planning.plan import Plan
+from k2d_hf.pipeline.planning.throughput import Throughput, decoder_operations, encoder_operations, training_operations
+from k2d_hf.pipeline.preflight import check_adapters, training_lacks
+from k2d_hf.pipeline.recipe import read_distil
+from k2d_hf.pipeline.run_state import RunState, weights_of
+from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.pipeline.stages.targets import auxiliary_in_loss, reason_to_skip_targets
+from k2d_hf.pipeline.training import add_unvalidated, peft_config, training_arguments, training_chunks
+from k2d_hf.pipeline.training_options import add_trainer_options
+from k2d_hf.terminal.command_parser import CommandParser
+from k2d_hf.terminal.console import ProgressLine
+from k2d_hf.version import __version__
+
+if TYPE_CHECKING:
+    from k2d_hf.reporting.chunks import ChunkTable
+
+
+class Distil(Stage, Command):
+    """Untrained student and chunks to a trained student (K2D, stage 3)."""
+
+    name = "distil"
+    summary = "Train a student on the chunks that validation kept."
+    output = "student/model.safetensors"
+
+    def check(self, run: RunState) -> None:
+        """Rehearse training on a tiny model."""
+        check_machine(training_lacks(run.recipe.distil, "distil."))
+
+    def depends(self, run: RunState) -> list[Any]:
+        """Settings, the student before, the chunks and their targets, the auxiliary where the loss has it."""
+        settings = [deciding_training(run.recipe.distil), run.recipe.language]
+        models = [auxiliary_in_loss(run), weights_of(run.folder / "student-before")]
+        return [*settings, models, run.ran("student", "validate", "targets")]
+
+    def run(self, run: RunState, progress: ProgressLine) -> str:
+        """Write the trained student."""
+        stored = reason_to_skip_targets(run) is None
+        return distil(
+            run.folder / ("targets" if stored else "validated"),
+            run.folder / "student-before",
+            None if stored and not run.recipe.distil.get("encoder_weight") else run.teacher,
+            None if stored else run.auxiliary,
+            run.recipe.distil,
+            progress,
+            language=run.recipe.language,
+            output=run.folder / "student",
+            resume=run.resume,
+        )
+
+    def settle(self, run: RunState) -> None:
+        """Drop checkpoints, which were good for a crash; have the student decode as this recipe evaluates it."""
+        from k2d_hf.transcription.decoding import carry_decoding
+
+        discard(run.resume, self.name)
+        carry_decoding(run.folder / "student", run.recipe.decoding)
+
+    def seconds(self, plan: Plan, machine: Throughput) -> float | None:
+        """Of all steps, and of the encoder's pass where its states are kept."""
+        student, teacher, auxiliary = plan.student, plan.teacher.shape, plan.auxiliary.shape
+        if student is None or teacher is None or plan.steps is None:
+            return None
+        arguments, stored, states = plan.arguments, plan.has_targets, plan.encoder_states > 0
+        passes = 0.0 if states else 1.0
+        if not stored and not plan.shares_encoder:
+            passes += encoder_operations(teacher) / encoder_operations(student)
+        chunk = training_operations(
+            student, None if stored else teacher, encoder_passes=passes, encoder_trains=not arguments.freeze_encoder
+        )
+        if arguments.auxiliary_weight and not stored and auxiliary is not None:
+            chunk += encoder_operations(auxiliary) + decoder_operations(auxiliary)
+        once = (plan.kept or 0) * encoder_operations(student) if states and not stored else 0.0
+        return (plan.steps * plan.batch * chunk + once) / machine.operations
+
+    def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
+        """Chunks and steps."""
+        from k2d_hf.reporting.stage_facts import training_facts
+
+        return training_facts(folder, chunks)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Chunks, models and settings, the Trainer's among them."""
+        parser.add_argument("validated", metavar="VALIDATED", help="output of k2d validate or k2d targets, or a run")
+        add_model(parser, "--student", help="output of k2d student, or a run: ")
+        add_model(parser, "--teacher", required=False, help="not needed with soft targets: ")
+        add_model(parser, "--auxiliary", required=False, help="only with auxiliary_weight above 0: ")
+        add_unvalidated(parser)
+        add_folder(parser, "folder of the student's checkpoint, with processor and generation config")
+        add_settings(parser, DistillationSettings)
+        parser.more_options = add_trainer_options
+        parser.epilog = (
+            "Every field of transformers' Seq2SeqTrainingArguments is an option too, such as --max-steps 1000 "
+            "--learning-rate 1e-4 --per-device-train-batch-size 8 (underscores will do), and a name for --set; "
+            "--set peft.r=16 trains adapters (LoRA)."
+        )
+
+    def execute(self, arguments: argparse.Namespace) -> None:
+        """`k2d distil`."""
+        from k2d_hf.distillation.arguments import K2DTrainingArguments
+        from k2d_hf.models.inspect import look_at
+
+        command, output = arguments.command, arguments.output
+        given = assign(given_options(arguments, K2DTrainingArguments), arguments.sets)
+        settings = read_distil(given, where=command)
+        if process_count() == 1:  # of several, all find the same, and the first step is near
+            check_machine(training_lacks(settings, f"{command}: "))
+        check_output(output)
+        validated = training_chunks(arguments, *(["validated"] if arguments.teacher else ["targets", "validated"]))
+        untrained = model_of(arguments.student, "student-before")
+        check_adapters(settings, look_at(str(untrained.path)).shape, f"{command}: ")
+        teacher = model_of(arguments.teacher) if arguments.teacher else None
+        auxiliary = model_of(arguments.auxiliary) if arguments.auxiliary else None
+        perform(
+            arguments,
+            lambda progress: distil(
+                validated,
+                untrained.path,
+                teacher,
+                auxiliary,
+                settings,
+                progress,
+                language=None,
+                output=output,
+                resume=beside(output, "resume"),
+            ),
+        )
+
+
+def distil(
+    validated: Path,
+    student_dir: Path,
+    teacher: Checkpoint | None,
+    auxiliary: Checkpoint | None,
+    settings: Mapping[str, Any],
+    progress: ProgressLine,
+    *,
+    language: str | None,
+    output: Path,
+    resume: Path,
+) -> str:
+    """Train the student of `student_dir` on the chunks kept in `validated`; `output` becomes a complete checkpoint.
+
+    Without a teacher (or an auxiliary that the loss needs) the chunks must hold soft targets.
+
+    Training checkpoints and encoder states go to the folder `resume`; a run that was interrupted goes on from the last
+    checkpoint that is whole. They stay there: until the caller has noted that the stage is done, it may be run again.
+    Of several processes (torchrun) each trains its share, and the first writes.
+    """
+    from transformers import PrinterCallback
+
+    from k2d_hf.data.chunk_files import load_chunks
+    from k2d_hf.distillation.checkpoints import room_for
+    from k2d_hf.distillation.progress import TrainingProgress
+    from k2d_hf.distillation.sharding import gather_student
+    from k2d_hf.distillation.trainer import K2DTrainer
+    from k2d_hf.models.processors import load_processor
+    from k2d_hf.models.student_folder import save_student
+    from k2d_hf.publishing.card_names import has_id, public_name
+    from k2d_hf.publishing.card_rendering import render_card
+    from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
+
+    chunks = load_chunks(validated)
+    parties = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path if teacher else None) if path]
+    helps = auxiliary if settings.get("auxiliary_weight") else None
+    parties += [checkpoint_fingerprint(helps.path)] if helps is not None else []
+    key = key_of(__version__, parties, language, deciding_training(settings), folder_key(validated))
+    checkpoints = unfinished(resume, "distil", key)
+    arguments = training_arguments(settings, checkpoints, resume=resume, language=language)
+    training = TrainingProgress(progress)
+    processor = load_processor(student_dir)
+    trainer = K2DTrainer(
+        str(student_dir),
+        arguments,
+        teacher_model=str(teacher.path) if teacher is not None else None,
+        auxiliary_model=str(helps.path) if helps is not None else None,
+        train_dataset=chunks,
+        processing_class=processor,
+        peft_config=peft_config(settings.get("peft")),
+        callbacks=[training],
+    )
+    trainer.remove_callback(PrinterCallback)  # the bar and the log of training show what it prints
+    trainer.train(resume_from_checkpoint=trainer.last_whole_checkpoint())
+    card: Any = trainer.card.card_data()
+    card.adapters_alone = False  # they are merged below
+    if teacher is not None:
+        card.teacher, card.base_model = public_name(teacher), teacher.name if has_id(teacher) else None
+    trained = gather_student(trainer.model, trainer.accelerator)
+
+    def write(folder: Path) -> None:
+        whole = trained.merge_and_unload() if settings.get("peft") else trained
+        save_student(whole, processor, folder)
+        carry_decoding(folder, NOT_EVALUATED, replace=False)
+        write_json(folder / "training_log.json", trainer.state.log_history)
+        write_json(folder / "training_facts.json", asdict(card.training))
+        render_card(card).save(folder / "README.md")
+
+    if is_main_process():
+        with room_for(output, sum(weights.numel() * weights.element_size() for weights in trained.parameters())):
+            write_folder(output, write, replace=True)
+    shared = "encoder shared with the teacher" if trainer.shares_encoder else "encoder of its own"
+    shared = "soft targets, no teacher in memory" if trainer.stored else shared
+    return f"{training.summary()}  {shared}"

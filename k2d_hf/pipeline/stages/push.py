@@ -1,0 +1,161 @@
+"""The end: student, and chunks where a repository for them is named, go to the Hub."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.json_files import write_json
+from k2d_hf.files.settings import deciding
+from k2d_hf.pipeline.command import Command, perform, quiet_libraries
+from k2d_hf.pipeline.recipe import HubSettings, Recipe
+from k2d_hf.pipeline.run_folders import part_of_run
+from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.terminal.command_parser import CommandParser
+from k2d_hf.terminal.console import ProgressLine
+
+
+class Push(Stage, Command):
+    """Student and chunks to the Hub."""
+
+    name = "push"
+    summary = "Publish a student on the Hub, or the chunks it learned from: private, unless told otherwise."
+    output = "push.json"
+
+    def reason_absent(self, recipe: Recipe) -> str | None:
+        """A repository."""
+        return "hub.repo_id" if recipe.hub.repo_id is None else None
+
+    def lacks(self, recipe: Recipe) -> list[str]:
+        """Nothing; names that no repository has, and a converter that is not installed, are errors."""
+        from k2d_hf.publishing.hub import check_ctranslate2, check_repo_id, check_revision
+
+        for name in ("repo_id", "data_repo_id"):
+            if (repo_id := getattr(recipe.hub, name)) is not None:
+                check_repo_id(repo_id, where=f"hub.{name}")
+        check_revision(recipe.hub.revision, where="hub.revision")
+        if recipe.hub.ctranslate2:
+            check_ctranslate2()
+        return []
+
+    def check(self, run: RunState) -> None:
+        """Open the repositories with the token."""
+        from k2d_hf.publishing.hub import open_destination
+
+        hub = run.recipe.hub
+        for repo_id, kind in ((hub.repo_id, "model"), (hub.data_repo_id, "dataset")):
+            if repo_id is not None:
+                open_destination(repo_id, kind=kind, private=hub.private, revision=hub.revision)
+
+    def depends(self, run: RunState) -> list[Any]:
+        """Settings, and what is published."""
+        return [deciding(run.recipe.hub), run.ran("validate", "distil", "card")]
+
+    def run(self, run: RunState, progress: ProgressLine) -> str:
+        """Write what was pushed."""
+        from k2d_hf.publishing.card_names import public_name
+        from k2d_hf.validation.judges import describe_validation
+
+        facts = {
+            "teacher": public_name(run.teacher),
+            "auxiliary": public_name(run.auxiliary),
+            "validation": describe_validation(vars(run.recipe.validate)),
+        }
+        output = run.folder / self.output
+        return push(run.folder / "student", run.folder / "validated", run.recipe.hub, facts, progress, output=output)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Student, data and where to."""
+        student = "student, such as runs/mine/student, or a run"
+        parser.add_argument("student", nargs="?", type=Path, metavar="PATH", help=student)
+        parser.add_argument(
+            "--repo-id", required=True, metavar="USER/NAME", help="repository, made where it is missing"
+        )
+        seen = parser.add_mutually_exclusive_group()
+        private = "visible to its owner alone (default)"
+        seen.add_argument("--private", dest="private", action="store_true", default=True, help=private)
+        seen.add_argument("--public", dest="private", action="store_false", help="visible to all the world")
+        parser.add_argument("--revision", metavar="BRANCH", help="branch, made where it is missing (default: main)")
+        data = "output of k2d validate, or a run, as a data set"
+        parser.add_argument("--data", type=Path, metavar="CHUNKS", help=data)
+        data = "repository of the data set (default: --repo-id)"
+        parser.add_argument("--data-repo-id", metavar="USER/NAME", help=data)
+        parser.add_argument(
+            "--ctranslate2", action="store_true", help="one more folder, the student for faster-whisper"
+        )
+        parser.add_argument("--message", metavar="TEXT", help="first line of the commit")
+        parser.epilog = (
+            "Uploads weights, settings, processor and card, nothing else of the folder; nothing that is there already. "
+            "It takes a token that may write, from `hf auth login` or HF_TOKEN."
+        )
+
+    def execute(self, arguments: argparse.Namespace) -> None:
+        """`k2d push`."""
+        from k2d_hf.data.chunk_files import load_chunks
+        from k2d_hf.publishing.hub import check_repo_id, check_revision, push_data, push_student
+
+        if arguments.student is None and arguments.data is None:
+            raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
+        if arguments.student is None and arguments.ctranslate2:
+            raise K2DError("push: --ctranslate2 goes with a student; give its folder, or leave the option out")
+        if arguments.data is None and arguments.data_repo_id is not None:
+            raise K2DError("push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out")
+        data_repo_id = arguments.data_repo_id or arguments.repo_id
+        folder = None if arguments.student is None else part_of_run(arguments.student, "student")
+        chunks = None if arguments.data is None else part_of_run(arguments.data, "validated")
+        shared: dict[str, Any] = {name: getattr(arguments, name) for name in ("private", "revision", "message")}
+        check_revision(arguments.revision)
+        if chunks is not None or arguments.ctranslate2:
+            quiet_libraries()
+        if chunks is not None:
+            check_repo_id(data_repo_id)
+            load_chunks(chunks)
+
+        def work(progress: ProgressLine) -> str:
+            done = []
+            if folder is not None:
+                done.append(push_student(folder, arguments.repo_id, ctranslate2=arguments.ctranslate2, **shared))
+            if chunks is not None:
+                start = partial(progress.start, unit="chunks")
+                done.append(push_data(chunks, data_repo_id, on_start=start, on_progress=progress.advance, **shared))
+            return "; ".join(map(str, done))
+
+        perform(arguments, work, lock=False)
+
+
+def push(
+    student: Path,
+    validated: Path,
+    settings: HubSettings,
+    facts: Mapping[str, str],
+    progress: ProgressLine,
+    *,
+    output: Path,
+) -> str:
+    """Publish the student, and where a repository for them is named the chunks; `output` says what was done.
+
+    Args:
+        student: its folder.
+        validated: the chunks that it learned from, and those that were dropped.
+        settings: where to.
+        facts: lines for the card of the data set.
+        progress: its bar.
+        output: the JSON file with what was pushed.
+    """
+    from k2d_hf.publishing.hub import push_data, push_student
+
+    where: dict[str, Any] = {"private": settings.private, "revision": settings.revision}
+    results = []
+    if settings.repo_id is not None:
+        results.append(push_student(student, settings.repo_id, ctranslate2=settings.ctranslate2, **where))
+    if settings.data_repo_id is not None:
+        where |= {"on_start": partial(progress.start, unit="chunks"), "on_progress": progress.advance}
+        results.append(push_data(validated, settings.data_repo_id, facts=facts, **where))
+    write_json(output, [asdict(result) for result in results])
+    return "; ".join(map(str, results))

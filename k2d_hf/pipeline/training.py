@@ -1,0 +1,72 @@
+"""What soft targets and training share: the Trainer's arguments, adapters, and the chunks to train on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.errors import K2DError
+from k2d_hf.pipeline.run_folders import part_of_run
+
+if TYPE_CHECKING:
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+
+def training_arguments(
+    settings: Mapping[str, Any], checkpoints: Path, *, resume: Path, language: str | None
+) -> K2DTrainingArguments:
+    """The Trainer's settings: ours where the recipe has none."""
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+    given = {name: value for name, value in settings.items() if name != "peft"}
+    defaults = {
+        "report_to": "none",
+        "save_total_limit": 2,  # one that is whole stays while the next is written
+        "logging_steps": 10,
+        "logging_first_step": True,
+        "disable_tqdm": True,
+        "encoder_states_dir": str(resume / "encoder-states"),
+    }
+    return K2DTrainingArguments(output_dir=str(checkpoints), **{**defaults, "language": language, **given})
+
+
+def peft_config(settings: Mapping[str, Any] | None) -> Any:
+    """The adapters that a recipe's `distil.peft` asks for; None without."""
+    if not settings:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(**{"target_modules": ["q_proj", "v_proj"], **settings})
+
+
+def add_unvalidated(parser: argparse.ArgumentParser) -> None:
+    """The option --unvalidated."""
+    text = "take chunks that k2d validate never saw, all of them"
+    parser.add_argument("--unvalidated", action="store_true", help=text)
+
+
+def training_chunks(arguments: argparse.Namespace, *parts: str) -> Path:
+    """The folder of chunks to train on, which are validated, or of which the user says that they are not.
+
+    Args:
+        arguments: of a command with `validated` and `unvalidated`.
+        parts: of a run, where `validated` is one; the first that is there is taken.
+
+    Raises:
+        K2DError: for chunks that are not validated, or no chunks at all.
+    """
+    from k2d_hf.data.chunk_files import check_chunks, load_chunks
+    from k2d_hf.data.utterances import are_utterances
+
+    folder = part_of_run(Path(arguments.validated), *parts)
+    chunks = load_chunks(folder)
+    check_chunks(chunks, folder)
+    names = chunks.column_names
+    if "keep" not in names and not arguments.unvalidated and not are_utterances(names):
+        raise K2DError(
+            f"{folder}: nobody validated these {len(chunks)} chunks (no column keep): give what `k2d validate` makes "
+            "of them, or say --unvalidated to take all"
+        )
+    return folder
