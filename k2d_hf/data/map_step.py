@@ -19,6 +19,7 @@ import numpy as np
 from k2d_hf.data.chunk_schema import known_features
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import table_of
+from k2d_hf.files.keywords import with_arguments
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
@@ -134,12 +135,19 @@ class MapStep(ABC):
     """A callable on a batch of rows that loads its models when it is first called, in the process that calls it.
 
     Args:
-        settings: all that the step was made with, by the name of the argument.
+        settings: dataclass of the stage's settings, with a `device`.
+        given: what else the step was made with, by the name of the argument.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self._settings = settings
+    def __init__(self, settings: Any, **given: Any) -> None:
+        self.settings = settings
+        self._given = given
         self._loaded: list[str | None] | None = None  # what the models were when they were loaded
+
+    def __init_subclass__(cls) -> None:
+        """Describe the settings that the constructor takes (`files.keywords`) in the text of the class."""
+        if arguments := getattr(cls.__init__, "arguments", None):
+            cls.__doc__ = with_arguments(cls.__doc__, arguments)
 
     @abstractmethod
     def identities(self) -> list[str | None]:
@@ -161,7 +169,7 @@ class MapStep(ABC):
 
                 torch.set_num_threads(1)  # of a forked process; more of them wait for ever, and there are siblings
             self._loaded = self.identities() if self._is_portable() else []
-            self.load(_device_of(self._settings["device"], rank))
+            self.load(_device_of(self.settings.device, rank))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Settings and identity of the models: what travels, and what caches go by.
@@ -175,20 +183,20 @@ class MapStep(ABC):
         if self._loaded is not None and now != self._loaded:
             self.unload()
             self._loaded = None
-        settings = {name: _portable(value) for name, value in self._settings.items()}
-        return _made, (type(self), settings, __version__, now)
+        given = {name: _portable(value) for name, value in self._given.items()}
+        return _made, (type(self), {**given, "settings": self.settings}, __version__, now)
 
     def _is_portable(self) -> bool:
-        return all(_portable(value) is not NotImplemented for value in self._settings.values())
+        return all(_portable(value) is not NotImplemented for value in self._given.values())
 
 
-def _made(kind: Any, settings: Mapping[str, Any], version: str, identities: Sequence[str]) -> Any:
+def _made(kind: Any, given: Mapping[str, Any], version: str, identities: Sequence[str]) -> Any:
     """A step in another process; of the version and the identities nothing is asked there."""
-    return kind(**settings)
+    return kind(**given)
 
 
 def _portable(value: Any) -> Any:
-    """A setting as it travels; `NotImplemented` for a loaded model."""
+    """An argument as it travels; `NotImplemented` for a loaded model."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Path):

@@ -21,7 +21,9 @@ from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import nothing_to_measure
 from k2d_hf.evaluation.names import recording_names
+from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.evaluation.timing import new_measurement, transcribe_in_turns
+from k2d_hf.files.keywords import takes
 from k2d_hf.labelling.hypotheses import UNKNOWN_LANGUAGE
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.languages import is_language, language_of_row
@@ -30,7 +32,7 @@ from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.terminal.progress import progress_bar
 from k2d_hf.transcription.engines import open_transcriber
-from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcriber, Transcript, temperatures
+from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcriber, Transcript
 from k2d_hf.transcription.transformers_engine import TransformersTranscriber
 from k2d_hf.validation.distance import is_looping
 
@@ -79,6 +81,7 @@ class Evaluation:
         return {name: value for name, value in vars(self).items() if name != "transcripts"}
 
 
+@takes(EvaluateSettings)
 def evaluate_model(
     model: str | Path | Sequence[str] | WhisperForConditionalGeneration | Transcriber,
     recordings: Dataset,
@@ -86,16 +89,8 @@ def evaluate_model(
     processor: WhisperProcessor | None = None,
     name: str | None = None,
     language: str | None = None,
-    engine: str = "transformers",
-    beam_size: int = 5,
-    condition_on_previous_text: bool = False,
-    temperature_fallback: bool = False,
-    batch_size: int = 1,
-    device: str = "auto",
-    dtype: str = "auto",
-    speed_runs: int = 1,
-    speed_recordings: int | None = None,
     on_progress: Callable[[int], None] | None = None,
+    settings: EvaluateSettings,
 ) -> Evaluation:
     """Transcribe long recordings and score them against their references.
 
@@ -108,18 +103,7 @@ def evaluate_model(
         name: what to call the model; by default its checkpoint.
         language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
             there is none the one in the model's generation config, as `pipeline` does, and without that the model
-            tells.
-        engine: of a checkpoint: `transformers`, `faster-whisper` or `auto`.
-        beam_size: beams of the search; 1 is greedy, 5 what `pipeline` takes.
-        condition_on_previous_text: whether the model sees what it wrote before.
-        temperature_fallback: whether windows that look wrong are decoded again by sampling; without, as here, output
-            is the same each time and is what `pipeline` gives.
-        batch_size: recordings in one pass.
-        device: `auto`, `cpu`, `cuda`, ...
-        dtype: `auto`, or a number format that the engine knows.
-        speed_runs: runs over which the real-time factor is averaged (the paper: five).
-        speed_recordings: how many recordings, the first that can be read, those runs are about; None is all. Error
-            rates are always those of all.
+            detects it.
         on_progress: called with the number of recordings done, in each of the runs; None shows a bar as `datasets.map`
             does, and hides it likewise.
 
@@ -129,33 +113,21 @@ def evaluate_model(
     Raises:
         K2DError: if no recording has a reference, none could be read, or the model cannot be loaded.
     """
-    options = DecodingOptions(
-        language=language,
-        beam_size=beam_size,
-        condition_on_previous_text=condition_on_previous_text,
-        temperatures=temperatures(fallback=temperature_fallback),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-    )
     called = name or ""
     given = None if on_progress is None else lambda count, note="": on_progress(count)
     evaluated = evaluate_models(
-        {called: model}, recordings, options, processor=processor, engine=engine, speed_runs=speed_runs,
-        speed_recordings=speed_recordings, on_progress=given,
-    )[called]  # fmt: skip
+        {called: model}, recordings, settings, language=language, processor=processor, on_progress=given
+    )[called]
     return replace(evaluated, model=name or evaluated.model)
 
 
 def evaluate_models(
     models: Mapping[str, Any],
     recordings: Dataset,
-    options: DecodingOptions,
+    settings: EvaluateSettings,
     *,
+    language: str | None = None,
     processor: WhisperProcessor | None = None,
-    engine: str = "transformers",
-    speed_runs: int = 1,
-    speed_recordings: int | None = None,
     known: Mapping[str, Evaluation] | None = None,
     on_progress: Callable[..., None] | None = None,
 ) -> dict[str, Evaluation]:
@@ -164,11 +136,9 @@ def evaluate_models(
     Args:
         models: by name, each as `evaluate_model` takes it.
         recordings: likewise.
-        options: how they transcribe.
+        settings: how they transcribe, and what they are timed on.
+        language: as `evaluate_model` takes it.
         processor: of those that are given loaded.
-        engine: of checkpoints.
-        speed_runs: runs over which the real-time factors are averaged.
-        speed_recordings: how many recordings, the first that can be read, those runs are about; None is all.
         known: by name, evaluations of the very same weights, recordings and options from another day: of these models
             the speed alone is measured anew.
         on_progress: called with the number of recordings that a model has done, in each of the runs, and its name;
@@ -180,19 +150,16 @@ def evaluate_models(
     Raises:
         K2DError: if no recording has a reference, none could be read, or a model cannot be loaded.
     """
-    for setting, value in (("speed_runs", speed_runs), ("speed_recordings", speed_recordings)):
-        if value is not None and value < 1:
-            raise K2DError(f"{setting} {value}: at least 1")
-    known = known or {}
+    options, known = settings.decoding(language), known or {}
     given = [options.language, *(getattr(model, "options", options).language for model in models.values())]
     rows, skipped = _readable(recordings, given=next(filter(None, given), None))
-    opened = {name: _open(model, processor, options, engine) for name, model in models.items()}
+    opened = {name: _open(model, processor, options, settings.engine) for name, model in models.items()}
     silence = np.zeros(round(CHUNK_SECONDS * SAMPLE_RATE), np.float32)
     for one in opened.values():
         one.transcriber.transcribe([silence])  # the first pass pays for set-up
-    timed, rest = rows[:speed_recordings], rows[speed_recordings or len(rows) :]
+    timed, rest = rows[: settings.speed_recordings], rows[settings.speed_recordings or len(rows) :]
     unknown = [name for name in models if name not in known]
-    passes = len(timed) * speed_runs * len(models) + len(rest) * len(unknown)
+    passes = len(timed) * settings.speed_runs * len(models) + len(rest) * len(unknown)
     transcripts: dict[str, list[Transcript]] = {}
     factors: dict[str, list[float]] = {name: [] for name in models}
     with progress_bar(on_progress, "Evaluate", passes, "recordings") as progress:
@@ -203,7 +170,7 @@ def evaluate_models(
             told = lambda index, count: progress(count, names[index])  # noqa: E731
             return transcribe_in_turns([one.transcriber for one in chosen], reading, told, first=first)
 
-        for run in range(speed_runs):
+        for run in range(settings.speed_runs):
             written, worked = transcribe(list(models), timed, run)
             for name, texts, seconds in zip(models, written, worked, strict=True):
                 transcripts.setdefault(name, texts)

@@ -142,17 +142,21 @@ def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, secti
     for name in names:
         if name not in known:
             key = f"{section}.{named(name)}" if section else named(name)
-            near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; known are {', '.join(known)}" if len(known) <= LISTED else ""
-            raise K2DError(f"{where}: {key}: no such setting{f'; did you mean {near[0]}?' if near else hint}")
+            raise K2DError(f"{where}: {key}: no such setting{did_you_mean(name, known) or hint}")
+
+
+def did_you_mean(value: Any, known: Iterable[Any]) -> str:
+    """The end of an error that names the nearest of what is known; nothing where none is near."""
+    near = difflib.get_close_matches(str(value), map(str, known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def check_value(value: Any, limits: Mapping[str, Any], *, where: str, key: str) -> None:
     """Raise K2DError if `value` is none of the `choices`, below `least` or above `most` of the limits."""
     choices, least, most = limits["choices"], limits["least"], limits["most"]
     if choices is not None and value not in choices:
-        near = difflib.get_close_matches(str(value), map(str, choices), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(value, choices)
         raise K2DError(f"{where}: {key}: {quoted(value)} is none of {', '.join(map(str, choices))}{hint}")
     if least is not None and most is not None and not least <= value <= most:
         raise K2DError(f"{where}: {key}: {quoted(value)} is outside {least:g} to {most:g}")

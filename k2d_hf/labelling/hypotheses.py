@@ -23,12 +23,14 @@ from k2d_hf.data.map_step import Batch, batch_of
 from k2d_hf.data.recording_rows import ColumnNames, span_fields, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.content_keys import content_key
+from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import NO_SPEECH, Failure
 from k2d_hf.labelling.report import LabellingReport
+from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.models.languages import checked_language, language_of_row
-from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
-from k2d_hf.transcription.map_step import TIME_LIMIT, Hypotheses
-from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber, temperatures
+from k2d_hf.transcription.map_step import Hypotheses
+from k2d_hf.transcription.settings import SHARD_BY_SHARD
+from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.transcription.worker import Work
 
 if TYPE_CHECKING:
@@ -63,58 +65,31 @@ class TeacherHypotheses(Hypotheses):
 
     Args:
         teacher: checkpoint (path, Hub id, or several to try in order); a loaded `Transcriber` stays in its process.
-        language: as these and all that follow, of `label_recordings`.
-        engine: `auto`, `transformers` or `faster-whisper`.
-        beam_size: beams of the search.
-        condition_on_previous_text: whether the teacher sees what it wrote before.
-        temperature_fallback: whether windows that look wrong are decoded again by sampling.
-        batch_size: recordings in one pass, where the engine batches.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        dtype: `auto`, or a number format that the engine knows.
-        max_duration: longest chunk in seconds, at most 30.
-        time_limit: seconds that the teacher may take for 30 s of audio; None waits for ever.
+        language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
+            there is none the teacher detects it.
 
     Raises:
         K2DError: for a wrong setting, a teacher that is nowhere to be found, or a batch without audio.
     """
 
+    @takes(LabelSettings, without=SHARD_BY_SHARD)
     def __init__(
         self,
         teacher: str | Path | Sequence[str] | Transcriber,
         *,
         language: str | None = None,
-        engine: str = "auto",
-        beam_size: int = 5,
-        condition_on_previous_text: bool = True,
-        temperature_fallback: bool = True,
-        batch_size: int = 8,
-        device: str = "auto",
-        dtype: str = "auto",
-        max_duration: float = CHUNK_SECONDS,
-        time_limit: float | None = TIME_LIMIT,
+        settings: LabelSettings,
     ) -> None:
-        if not 0 < max_duration <= CHUNK_SECONDS:
-            raise K2DError(f"max_duration {max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")
-        options = DecodingOptions(
-            language=language,
-            beam_size=beam_size,
-            condition_on_previous_text=condition_on_previous_text,
-            temperatures=temperatures(fallback=temperature_fallback),
-            batch_size=batch_size,
-            device=device,
-            dtype=dtype,
-        )
-        super().__init__(
-            teacher, options, engine, teacher=teacher, language=language, engine=engine, beam_size=beam_size,
-            condition_on_previous_text=condition_on_previous_text, temperature_fallback=temperature_fallback,
-            batch_size=batch_size, device=device, dtype=dtype, max_duration=max_duration, time_limit=time_limit,
-        )  # fmt: skip
-        size = batch_size if self.model.batches_recordings else 1
+        super().__init__(teacher, settings, settings.decoding(language), teacher=teacher, language=language)
+        size = settings.batch_size if self.model.batches_recordings else 1
         self.work = Work(
-            _read, _transcribe, order=None, items_per_call=size, read_ahead=READ_AHEAD if size == 1 else 1,
-            time_limit=time_limit,
-        )  # fmt: skip
-        self.max_duration = max_duration
+            _read,
+            _transcribe,
+            order=None,
+            items_per_call=size,
+            read_ahead=READ_AHEAD if size == 1 else 1,
+            time_limit=settings.time_limit,
+        )
         self.report = LabellingReport()
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
@@ -143,7 +118,7 @@ class TeacherHypotheses(Hypotheses):
             heard: what a shard keeps of it.
             report: filled in.
         """
-        return _chunks_of(recording, heard, self.max_duration, report)
+        return _chunks_of(recording, heard, self.settings.max_duration, report)
 
 
 def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
+from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import Shard, Values, shards_of
 from k2d_hf.labelling.hypotheses import TeacherHypotheses, chunk_features, planned, shard_schema, skip
 from k2d_hf.labelling.report import LabellingReport
-from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.terminal.progress import length_of, progress_bar
-from k2d_hf.transcription.map_step import TIME_LIMIT
-from k2d_hf.transcription.spreading import WorkersOptions, finished_shards
+from k2d_hf.transcription.spreading import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
 
 if TYPE_CHECKING:
@@ -26,28 +26,16 @@ logger = logging.getLogger(__name__)
 LISTED_TWICE = "listed twice"
 
 
+@takes(LabelSettings)
 def label_recordings(
     recordings: Dataset | IterableDataset,
     teacher: str | Path | Sequence[str] | Transcriber,
     *,
     language: str | None = None,
-    engine: str = "auto",
-    beam_size: int = 5,
-    condition_on_previous_text: bool = True,
-    temperature_fallback: bool = True,
-    batch_size: int = 8,
-    device: str = "auto",
-    dtype: str = "auto",
-    max_duration: float = CHUNK_SECONDS,
-    time_limit: float | None = TIME_LIMIT,
-    shard_size: int | None = None,
-    address: str | None = None,
-    workers: int | None = None,
-    worker_cpus: float = 1.0,
-    worker_gpus: float = 0.0,
     shards_dir: str | Path | None = None,
     report: LabellingReport | None = None,
     on_progress: Callable[..., None] | None = None,
+    settings: LabelSettings,
 ) -> Dataset:
     """Transcribe recordings with timestamps and pack the segments into chunks (K2D, stage 1).
 
@@ -56,25 +44,7 @@ def label_recordings(
             has `start` and `duration` (s), of spans of these files; a stream is read once, and never held.
         teacher: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own options.
         language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
-            there is none the teacher tells.
-        engine: `auto`, `transformers` or `faster-whisper`; `ray`, or `ray+` one of them, spreads the work over a Ray
-            cluster.
-        beam_size: beams of the search.
-        condition_on_previous_text: whether the teacher sees what it wrote before, as in openai/whisper.
-        temperature_fallback: whether windows that look wrong are decoded again by sampling, as in openai/whisper.
-        batch_size: recordings in one pass, where the engine batches. The fast engine on a CPU takes as many at once as
-            fill the cores.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        dtype: `auto`, or a number format that the engine knows.
-        max_duration: longest chunk in seconds, at most 30.
-        time_limit: seconds that the teacher may take for 30 s of audio; a recording that takes longer is skipped. None
-            waits for ever.
-        shard_size: recordings in a shard, which is what a crash can cost each worker; None takes as few as one pass
-            does.
-        address: of a Ray cluster; None starts one on this machine.
-        workers: of a Ray cluster, each with a model; None takes as many as it has room for.
-        worker_cpus: cores of such a worker.
-        worker_gpus: GPUs of such a worker.
+            there is none the teacher detects it.
         shards_dir: folder that keeps what each shard gave, so that an interrupted run resumes; one for each teacher.
         report: counts of what was read, skipped and left out, filled in.
         on_progress: called with the number of recordings done, and by Ray with a word on how it goes; None shows a bar
@@ -92,21 +62,16 @@ def label_recordings(
     if "recording" not in columns:
         raise K2DError(f"no column recording among {', '.join(columns)}: load_recordings makes one")
     report = report if report is not None else LabellingReport()
-    step = TeacherHypotheses(
-        teacher, language=language, engine=engine, beam_size=beam_size,
-        condition_on_previous_text=condition_on_previous_text, temperature_fallback=temperature_fallback,
-        batch_size=batch_size, device=device, dtype=dtype, max_duration=max_duration, time_limit=time_limit,
-    )  # fmt: skip
+    step = TeacherHypotheses(teacher, language=language, settings=settings)
     size = step.work.items_per_call
-    spreading = WorkersOptions(engine, address, workers, worker_cpus, worker_gpus)
 
     def shards() -> Iterator[Shard]:
-        return shards_of(planned(recordings, given=step.model.options.language), shard_size or size)
+        return shards_of(planned(recordings, given=step.model.options.language), settings.shard_size or size)
 
     with (
         progress_bar(on_progress, "Label", length_of(recordings), "recordings") as progress,
         finished_shards(
-            shards, step.work, step.model, spreading, schema=shard_schema(), folder=shards_dir,
+            shards, step.work, step.model, settings, schema=shard_schema(), folder=shards_dir,
             calls=_calls(recordings, size), on_progress=progress,
         ) as finished,
     ):  # fmt: skip

@@ -16,7 +16,9 @@ from k2d_hf.formatting import quoted
 from k2d_hf.transcription.engines import check_engine, on_ray
 
 if TYPE_CHECKING:
-    from k2d_hf.pipeline.recipe import EvaluateSettings, TargetsSettings, WorkersSettings
+    from k2d_hf.distillation.targets.settings import TargetsSettings
+    from k2d_hf.evaluation.settings import EvaluateSettings
+    from k2d_hf.transcription.settings import WorkersSettings
 
 FLOATS = ("float32", "float16", "bfloat16")
 QUANTIZED = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16")  # CTranslate2 has these too

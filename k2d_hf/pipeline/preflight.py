@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.data.recordings import advice_on_references, load_recordings
+from k2d_hf.data.settings import DataSettings, EvaluationDataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.measurable import check_measurable
@@ -22,7 +23,7 @@ from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
-from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings, Recipe
+from k2d_hf.pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset

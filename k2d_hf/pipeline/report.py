@@ -13,9 +13,9 @@ from k2d_hf.files.resuming import key_of
 from k2d_hf.files.settings import deciding
 from k2d_hf.files.storage import file_key
 from k2d_hf.formatting import message_of
-from k2d_hf.pipeline.recipe import ReportSettings
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import stages
+from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.console import Console, ProgressLine
 from k2d_hf.validation.calibrate import write_calibration
 from k2d_hf.version import __version__

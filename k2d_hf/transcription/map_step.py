@@ -10,10 +10,9 @@ from k2d_hf.data.map_step import MapStep
 from k2d_hf.errors import K2DError
 from k2d_hf.files.shards import NoFolder, Values
 from k2d_hf.transcription.engines import OnDemand, on_ray
+from k2d_hf.transcription.settings import WorkersSettings
 from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber
 from k2d_hf.transcription.worker import Work, Worker
-
-TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
 
 
 class Hypotheses(MapStep):
@@ -21,18 +20,23 @@ class Hypotheses(MapStep):
 
     Args:
         source: checkpoint, or a loaded `Transcriber`.
+        settings: of the stage.
         options: how a checkpoint transcribes.
-        kind: its engine.
-        settings: all that the step was made with, by the name of the argument.
+        given: what the step was made with beside its settings, by the name of the argument.
     """
 
     work: Work
 
     def __init__(
-        self, source: str | Path | Sequence[str] | Transcriber, options: DecodingOptions, kind: str, /, **settings: Any
+        self,
+        source: str | Path | Sequence[str] | Transcriber,
+        settings: WorkersSettings,
+        options: DecodingOptions,
+        /,
+        **given: Any,
     ) -> None:
-        super().__init__(**settings)
-        self.model = OnDemand(source, options, engine=kind)
+        super().__init__(settings, **given)
+        self.model = OnDemand(source, options, engine=settings.engine)
         self._worker: Worker | None = None
 
     def transcribe(self, items: Sequence[Any], rank: int | None) -> Values:
@@ -47,7 +51,7 @@ class Hypotheses(MapStep):
 
     def load(self, device: str) -> None:
         """Set the device; the worker loads the model when there is something to transcribe."""
-        if on_ray(self._settings["engine"]):
+        if on_ray(self.settings.engine):
             raise K2DError("engine ray is that of whole data sets: give the class itself to map_batches of ray.data")
         self.model.move(device)
         self._worker = Worker(self.work, self.model, NoFolder())

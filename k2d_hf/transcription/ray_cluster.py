@@ -22,7 +22,7 @@ from k2d_hf.files.shards import Shard, ShardFolder
 from k2d_hf.transcription.worker import Worker
 
 if TYPE_CHECKING:
-    from k2d_hf.transcription.spreading import WorkersOptions
+    from k2d_hf.transcription.settings import WorkersSettings
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,13 @@ PATIENCE = 10.0  # s that a cluster has to answer at all
 UNSEEN = 60.0  # s that a network disk may take to show here what was written elsewhere
 
 
-def finish_on_ray(worker: Worker, shards: Iterator[Shard], options: WorkersOptions) -> None:
+def finish_on_ray(worker: Worker, shards: Iterator[Shard], settings: WorkersSettings) -> None:
     """Have the workers of a cluster finish shards; returns when the folder holds them all.
 
     Args:
         worker: as it would do the work here: what it does, its model and its folder go to the cluster.
         shards: what is to be done, and what may be done already.
-        options: where the cluster is, and what each worker gets.
+        settings: where the cluster is, and what each worker gets.
 
     Raises:
         K2DError: if there is no cluster at the address, it has no room for a worker, the work fails for a reason that
@@ -49,19 +49,19 @@ def finish_on_ray(worker: Worker, shards: Iterator[Shard], options: WorkersOptio
     first = next(todo, None)
     if first is None:
         return
-    started = _connect(options)
+    started = _connect(settings)
     try:
-        workers = room(options)
+        workers = room(settings)
         part = [first, *islice(todo, SHARDS_AT_ONCE - 1)]
         while part:
-            _finish(worker, part, options, min(workers, len(part)))
+            _finish(worker, part, settings, min(workers, len(part)))
             part = list(islice(todo, SHARDS_AT_ONCE))
     finally:
         if started:
             ray.shutdown()
 
 
-def _connect(options: WorkersOptions) -> bool:
+def _connect(settings: WorkersSettings) -> bool:
     """Connect to the cluster; returns whether that was done here."""
     import ray
 
@@ -69,16 +69,16 @@ def _connect(options: WorkersOptions) -> bool:
         return False
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": os.environ.get("K2D_DEBUG") == "1", "logging_level": logging.ERROR}
-    if options.address is None:
+    if settings.address is None:
         quiet["include_dashboard"] = False
     try:
-        knock(options.address)
+        knock(settings.address)
         with _hushed():
-            ray.init(address=options.address, **quiet)
+            ray.init(address=settings.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise K2DError(
-            f"no Ray cluster at {options.address or 'this machine'} ({reason}); start one with `ray start --head`, or "
+            f"no Ray cluster at {settings.address or 'this machine'} ({reason}); start one with `ray start --head`, or "
             "leave --address out for one on this machine"
         ) from None
     return True
@@ -108,7 +108,7 @@ def knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
-def room(options: WorkersOptions) -> int:
+def room(settings: WorkersSettings) -> int:
     """How many workers there will be.
 
     Raises:
@@ -117,25 +117,25 @@ def room(options: WorkersOptions) -> int:
     import ray
 
     has = ray.cluster_resources()
-    wants = {"CPU": options.worker_cpus, "GPU": options.worker_gpus}
+    wants = {"CPU": settings.worker_cpus, "GPU": settings.worker_gpus}
     fits = min((int(has.get(kind, 0) // amount) for kind, amount in wants.items() if amount), default=1)
-    if fits < 1 or (options.workers or 1) > fits:
+    if fits < 1 or (settings.workers or 1) > fits:
         told = ", ".join(f"{has.get(kind, 0):g} {kind}" for kind in wants)
         asked = ", ".join(f"{amount:g} {kind}" for kind, amount in wants.items() if amount)
         raise K2DError(
-            f"the Ray cluster has {told}: no room for {options.workers or 1} workers of {asked}; "
+            f"the Ray cluster has {told}: no room for {settings.workers or 1} workers of {asked}; "
             "set workers, worker_cpus or worker_gpus to what it has"
         )
-    if (unused := has.get("GPU", 0)) and not options.worker_gpus:
+    if (unused := has.get("GPU", 0)) and not settings.worker_gpus:
         logger.warning(
             "the Ray cluster has %g GPU, and the workers ask for none: they compute on CPUs; set worker_gpus (1: one "
             "for each worker) to use them",
             unused,
         )
-    return options.workers or fits
+    return settings.workers or fits
 
 
-def _finish(worker: Worker, shards: list[Shard], options: WorkersOptions, workers: int) -> None:
+def _finish(worker: Worker, shards: list[Shard], settings: WorkersSettings, workers: int) -> None:
     import ray
     from ray.exceptions import RayError
 
@@ -153,8 +153,8 @@ def _finish(worker: Worker, shards: list[Shard], options: WorkersOptions, worker
         batch_size=1,
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
-        num_cpus=options.worker_cpus,
-        num_gpus=options.worker_gpus or None,
+        num_cpus=settings.worker_cpus,
+        num_gpus=settings.worker_gpus or None,
     )
     started, seconds, hosts = time.monotonic(), 0.0, set()
     try:

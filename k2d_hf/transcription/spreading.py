@@ -7,28 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k2d_hf.files.cache import scratch_folder
 from k2d_hf.files.shards import Shard, ShardFolder, Values, in_order
 from k2d_hf.transcription.engines import OnDemand, on_ray
+from k2d_hf.transcription.settings import WorkersSettings
 from k2d_hf.transcription.worker import Work, Worker
 
 if TYPE_CHECKING:
     import pyarrow
-
-
-@dataclass(frozen=True)
-class WorkersOptions:
-    """Where the work is done. All but the engine is for Ray."""
-
-    engine: str = "auto"
-    address: str | None = None  # of a cluster; None starts one on this machine
-    workers: int | None = None  # None takes as many as there is room for
-    worker_cpus: float = 1.0
-    worker_gpus: float = 0.0
 
 
 @contextmanager
@@ -36,7 +25,7 @@ def finished_shards(
     shards: Callable[[], Iterator[Shard]],
     work: Work,
     model: OnDemand,
-    options: WorkersOptions,
+    settings: WorkersSettings,
     *,
     schema: pyarrow.Schema,
     folder: str | Path | None,
@@ -49,7 +38,7 @@ def finished_shards(
         shards: makes the shards anew each time it is called.
         work: what is done with their items.
         model: what transcribes.
-        options: who does it.
+        settings: who does it.
         schema: of the results.
         folder: where finished shards stay; None keeps them for this once.
         calls: how many calls of the transcriber there may be.
@@ -59,12 +48,12 @@ def finished_shards(
         keep = folder if folder is not None else stack.enter_context(scratch_folder())
         finished = ShardFolder(keep, schema, settings=model.settings() if folder is not None else {})
         worker = Worker(work, model, finished, on_progress=on_progress)
-        if not on_ray(options.engine):
+        if not on_ray(settings.engine):
             results = worker.finish(shards(), at_most=calls)
         else:
             from k2d_hf.transcription.ray_cluster import finish_on_ray
 
-            finish_on_ray(worker, shards(), options)
+            finish_on_ray(worker, shards(), settings)
             quiet = Worker(work, model, ShardFolder(keep, schema, settings=finished.settings))
             results = quiet.finish(shards(), try_again=False)
         stack.enter_context(closing(results))

@@ -11,46 +11,31 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
+from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import Shard, Values, shards_of
 from k2d_hf.terminal.progress import length_of, progress_bar
-from k2d_hf.transcription.map_step import TIME_LIMIT
-from k2d_hf.transcription.spreading import WorkersOptions, finished_shards
+from k2d_hf.transcription.spreading import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, check_chunks, planned, shard_schema, validation_features
 from k2d_hf.validation.kept_share import ValidationReport
+from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
 
 logger = logging.getLogger(__name__)
 
-SHARD_SIZE = 256  # chunks; within a shard labels are sorted by length, so that a batch holds labels of like length
 
-
+@takes(ValidateSettings)
 def validate_labels(
     chunks: Dataset | IterableDataset,
     auxiliary: str | Path | Sequence[str] | Transcriber,
     *,
-    metric: str = "composite",
-    threshold: float = 0.4,
-    normalise_by: str = "auxiliary",
-    max_speaking_rate: float | None = None,
     language: str | None = None,
-    engine: str = "auto",
-    beam_size: int = 1,
-    no_repeat_ngram_size: int = 0,
-    batch_size: int = 8,
-    device: str = "auto",
-    dtype: str = "auto",
-    time_limit: float | None = TIME_LIMIT,
-    shard_size: int = SHARD_SIZE,
-    address: str | None = None,
-    workers: int | None = None,
-    worker_cpus: float = 1.0,
-    worker_gpus: float = 0.0,
     shards_dir: str | Path | None = None,
     report: ValidationReport | None = None,
     on_progress: Callable[..., None] | None = None,
+    settings: ValidateSettings,
 ) -> Dataset:
     """Transcribe every chunk with the auxiliary and mark those to keep (K2D, stage 2, Eq. 1 to 5).
 
@@ -58,28 +43,7 @@ def validate_labels(
         chunks: what `label_recordings` gave; a stream is read once, and never held.
         auxiliary: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own
             options.
-        metric: `full`, `trivial`, `mer`, `per` or `composite`.
-        threshold: keep iff distance <= threshold (Eq. 2), 0 to 1.
-        normalise_by: whose length the error rates are divided by, `auxiliary` or `teacher`.
-        max_speaking_rate: syllables a second beyond which a label cannot have been said, by its segments' times; such a
-            chunk is dropped. A Han, kana or Hangul character counts as one, any other word as two; some 15 is more
-            than people say. None, as in the paper, drops none for it.
-        language: for chunks that carry none.
-        engine: `auto`, `transformers` or `faster-whisper`; `ray`, or `ray+` one of them, spreads the work over a Ray
-            cluster.
-        beam_size: beams of the search; 1 is greedy.
-        no_repeat_ngram_size: the auxiliary writes no run of so many tokens twice; 0 forbids nothing. One that loops
-            condemns no label (Eq. 5), so a small one that often loops finds more bad labels where it must not.
-        batch_size: chunks in one pass.
-        device: `auto`, `cpu`, `cuda`, ...
-        dtype: `auto`, or a number format that the engine knows.
-        time_limit: seconds that the auxiliary may take for a chunk; one that takes longer is dropped. None waits for
-            ever.
-        shard_size: chunks in a shard, which is what a crash can cost each worker.
-        address: of a Ray cluster; None starts one on this machine.
-        workers: of a Ray cluster, each with a model; None takes as many as it has room for.
-        worker_cpus: cores of such a worker.
-        worker_gpus: GPUs of such a worker.
+        language: code or name, such as `zh`, of chunks that carry none.
         shards_dir: folder that keeps what was heard in each shard, so that an interrupted run resumes; one for each
             auxiliary, whatever the metric and threshold.
         report: counts of what was kept and dropped, filled in. Without one, a very low share of kept chunks is a
@@ -97,23 +61,18 @@ def validate_labels(
     """
     chunks = as_chunks(chunks)
     check_chunks(chunks.column_names or [])
-    step = AuxiliaryHypotheses(
-        auxiliary, metric=metric, threshold=threshold, normalise_by=normalise_by, max_speaking_rate=max_speaking_rate,
-        language=language, engine=engine, beam_size=beam_size, no_repeat_ngram_size=no_repeat_ngram_size,
-        batch_size=batch_size, device=device, dtype=dtype, time_limit=time_limit,
-    )  # fmt: skip
-    spreading = WorkersOptions(engine, address, workers, worker_cpus, worker_gpus)
+    step = AuxiliaryHypotheses(auxiliary, language=language, settings=settings)
     features = _all_features(chunks)
 
     def shards() -> Iterator[Shard]:
-        return shards_of(planned(chunks.with_format(None)), shard_size)
+        return shards_of(planned(chunks.with_format(None)), settings.shard_size)
 
     length = length_of(chunks)
-    calls = 1 << 30 if length is None else -(-length // batch_size)
+    calls = 1 << 30 if length is None else -(-length // settings.batch_size)
     with (
         progress_bar(on_progress, "Validate", length, "chunks") as progress,
         finished_shards(
-            shards, step.work, step.model, spreading, schema=shard_schema(), folder=shards_dir, calls=calls,
+            shards, step.work, step.model, settings, schema=shard_schema(), folder=shards_dir, calls=calls,
             on_progress=progress,
         ) as finished,
     ):  # fmt: skip

@@ -6,9 +6,9 @@ Cross-model validation without models (paper, Eq. 1 to 5): text in, numbers out.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from k2d_hf.errors import K2DError
+from k2d_hf.files.settings import did_you_mean
 from k2d_hf.scoring.error_rates import error_rate
 from k2d_hf.scoring.phonemes import phone_codes
 from k2d_hf.scoring.text import drop_special_tokens, mixed_runs, split_runs
@@ -141,9 +141,10 @@ def compare_labels(
     return LabelComparison(teacher_loops, auxiliary_loops, mer, per, distances[metric])
 
 
-def check_metric(metric: str, threshold: float) -> None:
-    """Raise K2DError for an unknown metric or a threshold outside [0, 1], before any work is done."""
+def check_metric(metric: str, threshold: float, normalise_by: str) -> None:
+    """Raise K2DError for an unknown metric or normaliser, or a threshold outside [0, 1], before any work is done."""
     _check_choice("metric", metric, METRICS)
+    _check_choice("normalise_by", normalise_by, NORMALISERS)
     keeps(0.0, threshold)
 
 
@@ -189,6 +190,5 @@ def _rate(teacher: Sequence[str], auxiliary: Sequence[str], normalise_by: str) -
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        close = get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise K2DError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}{hint}")
+        near = did_you_mean(value, choices)
+        raise K2DError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}{near}")

@@ -17,12 +17,15 @@ from k2d_hf.data.map_step import batch_of
 from k2d_hf.data.utterances import chunk_names
 from k2d_hf.errors import K2DError
 from k2d_hf.files.content_keys import content_key
+from k2d_hf.files.keywords import takes
 from k2d_hf.models.languages import language_code
-from k2d_hf.transcription.map_step import TIME_LIMIT, Hypotheses
-from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber
+from k2d_hf.transcription.map_step import Hypotheses
+from k2d_hf.transcription.settings import SHARD_BY_SHARD
+from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.transcription.worker import Work
-from k2d_hf.validation.distance import compare_labels, drop_reason, keeps, label_distance
+from k2d_hf.validation.distance import compare_labels, drop_reason
 from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
+from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,57 +56,30 @@ class AuxiliaryHypotheses(Hypotheses):
 
     Args:
         auxiliary: checkpoint (path, Hub id, or several to try in order); a loaded `Transcriber` stays in its process.
-        metric: as this and all that follow, of `validate_labels`: `full`, `trivial`, `mer`, `per` or `composite`.
-        threshold: keep iff distance <= threshold (Eq. 2), 0 to 1.
-        normalise_by: whose length the error rates are divided by, `auxiliary` or `teacher`.
-        max_speaking_rate: syllables a second beyond which a chunk is dropped; None drops none for it.
-        language: for chunks that carry none.
-        engine: `auto`, `transformers` or `faster-whisper`.
-        beam_size: beams of the search; 1 is greedy.
-        no_repeat_ngram_size: the auxiliary writes no run of so many tokens twice; 0 forbids nothing.
-        batch_size: chunks in one pass.
-        device: `auto`, `cpu`, `cuda`, ...
-        dtype: `auto`, or a number format that the engine knows.
-        time_limit: seconds that the auxiliary may take for a chunk; None waits for ever.
+        language: code or name, such as `zh`, of chunks that carry none.
 
     Raises:
         K2DError: for a wrong setting, an auxiliary that is nowhere to be found, or a batch that holds no chunks.
     """
 
+    @takes(ValidateSettings, without=SHARD_BY_SHARD)
     def __init__(
         self,
         auxiliary: str | Path | Sequence[str] | Transcriber,
         *,
-        metric: str = "composite",
-        threshold: float = 0.4,
-        normalise_by: str = "auxiliary",
-        max_speaking_rate: float | None = None,
         language: str | None = None,
-        engine: str = "auto",
-        beam_size: int = 1,
-        no_repeat_ngram_size: int = 0,
-        batch_size: int = 8,
-        device: str = "auto",
-        dtype: str = "auto",
-        time_limit: float | None = TIME_LIMIT,
+        settings: ValidateSettings,
     ) -> None:
-        keeps(label_distance("", "", metric, normalise_by=normalise_by), threshold)  # wrong settings fail before work
-        self.metric, self.threshold, self.normalise_by = metric, threshold, normalise_by
-        self.limits = limits_of({"max_speaking_rate": max_speaking_rate})
-        options = DecodingOptions(
-            language=language, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
-            condition_on_previous_text=False, no_repeat_ngram_size=no_repeat_ngram_size,
-        )  # fmt: skip
-        super().__init__(
-            auxiliary, options, engine, auxiliary=auxiliary, metric=metric, threshold=threshold,
-            normalise_by=normalise_by, max_speaking_rate=max_speaking_rate, language=language, engine=engine,
-            beam_size=beam_size, no_repeat_ngram_size=no_repeat_ngram_size, batch_size=batch_size, device=device,
-            dtype=dtype, time_limit=time_limit,
-        )  # fmt: skip
+        super().__init__(auxiliary, settings, settings.decoding(language), auxiliary=auxiliary, language=language)
+        self.limits = limits_of(vars(settings))
         self.work = Work(
-            _read, _transcribe, order=_longest_first, items_per_call=batch_size, read_ahead=READ_AHEAD,
-            time_limit=time_limit,
-        )  # fmt: skip
+            _read,
+            _transcribe,
+            order=_longest_first,
+            items_per_call=settings.batch_size,
+            read_ahead=READ_AHEAD,
+            time_limit=settings.time_limit,
+        )
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
         """The chunks of a batch with what validation adds, in the form in which the batch came.
@@ -128,10 +104,11 @@ class AuxiliaryHypotheses(Hypotheses):
         What drops a chunk at every threshold is named before the distance, so that calibration can tell.
         """
         text = heard["text"] if heard["reason"] is None else None
-        comparison = compare_labels(row["text"], text or "", self.metric, normalise_by=self.normalise_by)
+        metric, threshold = self.settings.metric, self.settings.threshold
+        comparison = compare_labels(row["text"], text or "", metric, normalise_by=self.settings.normalise_by)
         measured = measures(row)
         reason = heard["reason"] or judged_reason(measured, self.limits)
-        reason = reason or drop_reason(comparison, self.metric, self.threshold)
+        reason = reason or drop_reason(comparison, metric, threshold)
         columns = {**asdict(comparison), **measured}
         return {**columns, "auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
 

@@ -1,7 +1,8 @@
 """Judges of a label: measures of a chunk, each with a limit of its own, beyond which the chunk is dropped.
 
 They go beyond the paper, so each is off until its setting gives a limit. Everything else about a judge follows from
-its entry in `JUDGES`: the column of validated chunks, the reason that drops are counted by, what cards and reports say.
+its entry in `JUDGES`: the setting with its option and argument, the column of validated chunks, the reason that drops
+are counted by, what cards, reports and the documentation write of it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from k2d_hf.errors import K2DError
+from k2d_hf.files.settings import setting
 from k2d_hf.validation.speaking_rate import speaking_rate
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Judge:
     Attributes:
         name: of what is measured; the reason `NAME > LIMIT` begins with it.
         setting: of validation, which gives the limit; None is off.
+        help: of that setting.
+        least: the smallest limit.
+        example: a limit that is of use.
+        cause: why a label goes beyond the limit, for the documentation.
         unit: of the measure and its limit.
         measure: a row of the data contract, as labelling writes it, to a finite number.
         description: of the measure, for cards.
@@ -30,6 +38,10 @@ class Judge:
 
     name: str
     setting: str
+    help: str
+    least: float
+    example: float
+    cause: str
     unit: str
     measure: Callable[[Mapping[str, Any]], float]
     description: str
@@ -52,12 +64,25 @@ JUDGES = (
     Judge(
         name="speaking rate",
         setting="max_speaking_rate",
+        help="Largest syllables a second of a label that is kept (a Han character 1, a word 2), such as 15, more than "
+        "can be said; null is no limit.",
+        least=1,
+        example=15,
+        cause="more than can be said in that time",
         unit="syllables a second",
         measure=speaking_rate,
         description="highest rate at which one of its segments would have been spoken, syllables a second",
     ),
 )
 _REASON = re.compile("|".join(rf"{re.escape(judge.name)} > [\d.e+-]+" for judge in JUDGES))
+
+
+def with_limits(cls: type[T]) -> type[T]:
+    """The settings of validation, before they become a dataclass, with one more for the limit of each judge."""
+    for judge in JUDGES:
+        cls.__annotations__[judge.setting] = "float | None"
+        setattr(cls, judge.setting, setting(None, judge.help, least=judge.least, after_model=True))
+    return cls
 
 
 def measures(row: Mapping[str, Any]) -> dict[str, float]:

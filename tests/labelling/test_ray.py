@@ -11,7 +11,7 @@ from scripted_whisper import write_scripted_whisper
 from k2d_hf import AuxiliaryHypotheses, TeacherHypotheses, label_recordings, load_recordings, validate_labels
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.teacher import LabellingReport
-from k2d_hf.transcription.spreading import WorkersOptions
+from k2d_hf.transcription.settings import WorkersSettings
 
 OPTIONS = {"language": "zh", "beam_size": 1, "batch_size": 2}
 
@@ -117,7 +117,7 @@ def test_a_cluster_without_room_is_an_error(cluster, settings, message):
     from k2d_hf.transcription.ray_cluster import room
 
     with pytest.raises(K2DError, match=message):
-        room(WorkersOptions("ray", **settings))
+        room(WorkersSettings("ray", **settings))
 
 
 @pytest.mark.parametrize(("gpus", "asked", "said"), [(2, 0.0, 1), (2, 1.0, 0), (0, 0.0, 0)])
@@ -125,7 +125,7 @@ def test_gpus_that_no_worker_asks_for_are_spoken_of(monkeypatch, caplog, gpus, a
     from k2d_hf.transcription.ray_cluster import room
 
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
-    room(WorkersOptions("ray", worker_gpus=asked))
+    room(WorkersSettings("ray", worker_gpus=asked))
     told = [record.getMessage() for record in caplog.records if "GPU" in record.getMessage()]
     assert len(told) == said
     assert all("the Ray cluster has 2 GPU" in line and "set worker_gpus" in line for line in told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,12 @@ from k2d_hf.distillation.batches.rows import check_windows
 from k2d_hf.distillation.batches.target_columns import is_target
 from k2d_hf.distillation.models import find_processor
 from k2d_hf.distillation.settings import DistillationSettings
-from k2d_hf.distillation.targets.writer import TOP_TOKENS, TargetWriter, check_kind, open_writer
+from k2d_hf.distillation.targets.settings import TargetsSettings
+from k2d_hf.distillation.targets.writer import TargetWriter, check_temperature, open_writer
+from k2d_hf.files.keywords import takes
 from k2d_hf.models.languages import checked_language
 from k2d_hf.models.sources import load_whisper, model_fingerprint
+from k2d_hf.transcription.settings import SHARD_BY_SHARD
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -32,52 +36,40 @@ class SoftTargets(MapStep):
     Args:
         teacher: checkpoint (path or Hub id), whose processor makes the labels; a loaded model stays in its process.
         auxiliary: likewise, where the loss has its KL too; its targets are of kind `top`.
-        kind: `hidden` for the whole distribution, or `top` for the k most likely tokens.
         temperature: of the loss (T), which targets of kind `top` are bound to.
-        k: tokens stored for each position, where the kind is `top`.
         language: of chunks that carry none; this and the four that follow as in the training to come.
         task: Whisper's task.
         timestamp_probability: how often a label carries timestamps; targets are stored of what can be drawn.
         previous_text_probability: how often a chunk is given the text before as prompt, likewise.
         full_windows: whether the student hears, with timestamps, the whole window from the chunk's start.
-        batch_size: chunks in one pass.
-        device: `auto`, `cpu`, `cuda`, ...
-        dtype: number format of the models; `auto` is float32 on a CPU and float16 on a GPU.
 
     Raises:
         K2DError: for a wrong setting, or models that do not fit each other.
     """
 
+    @takes(TargetsSettings, without=SHARD_BY_SHARD)
     def __init__(
         self,
         teacher: str | Path | WhisperForConditionalGeneration,
         *,
         auxiliary: str | Path | WhisperForConditionalGeneration | None = None,
-        kind: str = "hidden",
         temperature: float = DistillationSettings.temperature,
-        k: int = TOP_TOKENS,
         language: str | None = None,
         task: str = DistillationSettings.task,
         timestamp_probability: float = DistillationSettings.timestamp_probability,
         previous_text_probability: float = DistillationSettings.previous_text_probability,
         full_windows: bool = DistillationSettings.full_windows,
-        batch_size: int = 8,
-        device: str = "auto",
-        dtype: str = "auto",
+        settings: TargetsSettings,
     ) -> None:
-        check_kind(kind, k, temperature)
-        labels: dict[str, Any] = {
+        check_temperature(temperature)
+        self._labels: dict[str, Any] = {
             "language": checked_language(language), "task": task, "timestamp_probability": timestamp_probability,
             "previous_text_probability": previous_text_probability, "full_windows": full_windows,
         }  # fmt: skip
         self._models = [teacher] if auxiliary is None else [teacher, auxiliary]
-        self._labels = labels
-        self._batch_size = batch_size
-        self._writing: dict[str, Any] = {"kind": kind, "temperature": temperature, "k": k, "dtype": dtype}
+        self._temperature = temperature
         self._writer: TargetWriter | None = None
-        super().__init__(
-            teacher=teacher, auxiliary=auxiliary, batch_size=batch_size, device=device, **self._writing, **labels
-        )
+        super().__init__(settings, teacher=teacher, auxiliary=auxiliary, temperature=temperature, **self._labels)
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
         """The chunks of a batch with their targets, in the form in which the batch came.
@@ -93,7 +85,7 @@ class SoftTargets(MapStep):
         earlier = [name for name in given.columns if is_target(name)]
         check_windows(list(given.columns), self._writer.collator, what="chunks")
         chunks = [{name: row[name] for name in row if name not in earlier} for row in given.rows()]
-        columns = self._writer.columns(chunks, self._batch_size)
+        columns = self._writer.columns(chunks, self.settings.batch_size)
         return given.extended(columns, self._writer.features(), without=earlier)
 
     def identities(self) -> list[str | None]:
@@ -107,7 +99,11 @@ class SoftTargets(MapStep):
         positions = model.config.max_target_positions
         collator = K2DDataCollator(find_processor(teacher), max_tokens=positions, **self._labels)
         self._writer = open_writer(
-            model, collator, auxiliary=auxiliary[0] if auxiliary else None, device=device, **self._writing
+            model,
+            collator,
+            replace(self.settings, device=device),
+            auxiliary=auxiliary[0] if auxiliary else None,
+            temperature=self._temperature,
         )
 
     def unload(self) -> None:

@@ -21,10 +21,13 @@ from k2d_hf.distillation.batches.rows import check_windows
 from k2d_hf.distillation.batches.target_columns import (
     without_targets,
 )
+from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.distillation.targets.reuse import EarlierTargets, shard_key
-from k2d_hf.distillation.targets.writer import TOP_TOKENS, TargetWriter, open_writer
+from k2d_hf.distillation.targets.settings import TargetsSettings
+from k2d_hf.distillation.targets.writer import TargetWriter, open_writer
 from k2d_hf.files.arrow import opened_files, write_file
 from k2d_hf.files.cache import scratch_folder
+from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import RecordedFolder
 from k2d_hf.labelling.teacher import chunk_features
 from k2d_hf.models.sources import model_fingerprint
@@ -35,25 +38,19 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
     from transformers import WhisperForConditionalGeneration
 
-SHARD_SIZE = 256  # chunks; some two hours of speech, and 100 MB of hidden states
 
-
+@takes(TargetsSettings)
 def add_soft_targets(
     chunks: Dataset | IterableDataset,
     teacher: str | Path | WhisperForConditionalGeneration,
     collator: K2DDataCollator,
     *,
     auxiliary: str | Path | WhisperForConditionalGeneration | None = None,
-    kind: str = "hidden",
-    temperature: float = 2.0,
-    k: int = TOP_TOKENS,
-    batch_size: int = 8,
-    device: str = "auto",
-    dtype: str = "auto",
+    temperature: float = DistillationSettings.temperature,
     encoder_states_dir: str | Path | None = None,
-    shard_size: int = SHARD_SIZE,
     shards_dir: str | Path | None = None,
     on_progress: Callable[[int], None] | None = None,
+    settings: TargetsSettings,
 ) -> Dataset:
     """Store what the teacher says at each supervised token of each chunk, in every form that its label can take.
 
@@ -64,16 +61,9 @@ def add_soft_targets(
         teacher: model or checkpoint.
         collator: that of the training to come: it knows the labels and the forms that draws can give.
         auxiliary: model or checkpoint, where the loss has its KL too; its targets are of kind `top`.
-        kind: `hidden` for the whole distribution, or `top` for the k most likely tokens. What these leave is one
-            bucket, so that the KL becomes that between two coarser distributions, at most the whole.
         temperature: of the loss (T), which targets of kind `top` are bound to.
-        k: tokens stored for each position, where the kind is `top`.
-        batch_size: chunks in one pass.
-        device: `auto`, `cpu`, `cuda`, ...
-        dtype: number format of the models; `auto` is float32 on a CPU and float16 on a GPU.
         encoder_states_dir: folder for the teacher's encoder states, kept for training where student and teacher share
             the encoder; nothing is kept if None.
-        shard_size: chunks in a shard, which is what a crash can cost.
         shards_dir: folder that keeps each finished shard, so that an interrupted run resumes, and which the result is
             read from; None keeps nothing.
         on_progress: called with the number of chunks done; None shows a bar as `datasets.map` does, and hides it
@@ -94,9 +84,8 @@ def add_soft_targets(
         progress_bar(on_progress, "Soft targets", length_of(chunks), "chunks") as progress,
     ):
         files, features = write_soft_targets(
-            chunks, teacher, collator, auxiliary=auxiliary, kind=kind, temperature=temperature, k=k,
-            batch_size=batch_size, device=device, dtype=dtype, encoder_states_dir=encoder_states_dir,
-            shard_size=shard_size, place=lambda settings: folder, on_progress=progress,
+            chunks, teacher, collator, settings, auxiliary=auxiliary, temperature=temperature,
+            encoder_states_dir=encoder_states_dir, place=lambda depends: folder, on_progress=progress,
         )  # fmt: skip
         return opened_files(files, features)
 
@@ -105,16 +94,11 @@ def write_soft_targets(
     chunks: Dataset | IterableDataset,
     teacher: str | Path | WhisperForConditionalGeneration,
     collator: K2DDataCollator,
+    settings: TargetsSettings,
     *,
     auxiliary: str | Path | WhisperForConditionalGeneration | None,
-    kind: str,
     temperature: float,
-    k: int,
-    batch_size: int,
-    device: str,
-    dtype: str,
     encoder_states_dir: str | Path | None,
-    shard_size: int,
     place: Callable[[Mapping[str, Any]], Path],
     on_progress: Callable[[int], None] | None,
 ) -> tuple[list[Path], Features]:
@@ -126,32 +110,32 @@ def write_soft_targets(
     from datasets import Features
 
     stage = open_writer(
-        teacher, collator, auxiliary=auxiliary, kind=kind, temperature=temperature, k=k, device=device, dtype=dtype,
+        teacher, collator, settings, auxiliary=auxiliary, temperature=temperature,
         encoder_states_dir=encoder_states_dir, on_progress=on_progress,
     )  # fmt: skip
     plain = without_targets(as_chunks(chunks))
     check_windows(names_of(plain), collator, what="chunks")
     known: Any = plain.features or {**chunk_features(), **validation_features()}
     features = Features({**{name: known[name] for name in names_of(plain)}, **stage.features()})
-    settings = {
-        "kind": kind, "dtype": dtype,
+    depends = {
+        "kind": settings.kind, "dtype": settings.dtype,
         "models": {name: model_fingerprint(model) for name, model in stage.models.items()},
-        **({"k": k, "temperature": temperature} if "top" in stage.kinds.values() else {}),
+        **({"k": settings.k, "temperature": temperature} if "top" in stage.kinds.values() else {}),
         **collator.label_settings(),
     }  # fmt: skip
-    shards_dir = place(settings)
-    finished = RecordedFolder(shards_dir, settings=settings)
+    shards_dir = place(depends)
+    finished = RecordedFolder(shards_dir, settings=depends)
     files: list[Path] = []
     earlier = EarlierTargets(shards_dir, passed_over=files)
-    for rows in plain.with_format(None).iter(batch_size=shard_size):
+    for rows in plain.with_format(None).iter(batch_size=settings.shard_size):
         path = shards_dir / f"{shard_key(rows)}.arrow"
         files.append(path)
-        stage.keep_states(rows, batch_size)
+        stage.keep_states(rows, settings.batch_size)
         if path.exists():
             stage.on_progress(len(rows["text"]))
             continue
         finished.record()
-        write_file({**rows, **_shard(stage, rows, earlier, batch_size)}, features, path)
+        write_file({**rows, **_shard(stage, rows, earlier, settings.batch_size)}, features, path)
     return files, features
 
 

@@ -15,7 +15,6 @@ from k2d_hf.distillation.batches.collator import K2DDataCollator, pad_examples
 from k2d_hf.distillation.batches.rows import reasons_to_leave_out
 from k2d_hf.distillation.batches.target_columns import (
     DTYPES,
-    KINDS,
     Example,
     columns_of,
     digest_of,
@@ -25,6 +24,7 @@ from k2d_hf.distillation.batches.target_columns import (
 from k2d_hf.distillation.loss.losses import Head, SoftTargets, check_vocabulary
 from k2d_hf.distillation.models import decode, encode, load_party, output_embedding
 from k2d_hf.distillation.targets.encoder_states import EncoderStates, number_format_of_states
+from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.models.whisper_tokens import IGNORED
 
@@ -32,51 +32,45 @@ if TYPE_CHECKING:
     from datasets import Features
     from transformers import WhisperForConditionalGeneration
 
-TOP_TOKENS = 32
 BLOCK_TOKENS = 128  # positions whose logits are in memory at once
 
 
 def open_writer(
     teacher: str | Path | WhisperForConditionalGeneration,
     collator: K2DDataCollator,
+    settings: TargetsSettings,
     *,
     auxiliary: str | Path | WhisperForConditionalGeneration | None,
-    kind: str,
     temperature: float,
-    k: int,
-    device: str,
-    dtype: str,
     encoder_states_dir: str | Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> TargetWriter:
     """Load the models and make ready to write their targets; the arguments are those of `add_soft_targets`.
 
     Raises:
-        K2DError: for k or temperature out of range, or models that do not fit the collator's processor.
+        K2DError: for a temperature out of range, or models that do not fit the collator's processor.
     """
-    check_kind(kind, k, temperature)
-    models = {"teacher": _load("teacher", teacher, collator, device)}
+    check_temperature(temperature)
+    models = {"teacher": _load("teacher", teacher, collator, settings.device)}
     if auxiliary is not None:
-        models["auxiliary"] = _load("auxiliary", auxiliary, collator, device)
+        models["auxiliary"] = _load("auxiliary", auxiliary, collator, settings.device)
     # states are known by the weights as they are on disk, so before these become coarser; they do not with them
     kept = EncoderStates(encoder_states_dir, models["teacher"].model.encoder) if encoder_states_dir else None
-    embedding = embedding_digest(output_embedding(models["teacher"])) if kind == "hidden" else None
+    embedding = embedding_digest(output_embedding(models["teacher"])) if settings.kind == "hidden" else None
     model: Any
     for name, model in models.items():
-        wanted = _number_format(dtype, model)
+        wanted = _number_format(settings.dtype, model)
         model.model.decoder.to(wanted)
         model.proj_out.to(wanted)
         model.model.encoder.to(number_format_of_states(model.device) if name == "teacher" else wanted)
-    kinds = {name: kind if name == "teacher" else "top" for name in models}
-    return TargetWriter(models, kinds, collator, k, temperature, kept, embedding, on_progress)
+    kinds = {name: settings.kind if name == "teacher" else "top" for name in models}
+    return TargetWriter(models, kinds, collator, settings.k, temperature, kept, embedding, on_progress)
 
 
-def check_kind(kind: str, k: int, temperature: float) -> None:
-    """Raise K2DError for targets that cannot be."""
-    if kind not in KINDS:
-        raise K2DError(f"kind {kind!r}: choose one of {', '.join(KINDS)}")
-    if k < 1 or not 0 < temperature < float("inf"):
-        raise K2DError(f"k={k}, temperature={temperature}: give at least 1 token and a temperature above 0")
+def check_temperature(temperature: float) -> None:
+    """Raise K2DError for one by which nothing can be divided."""
+    if not 0 < temperature < float("inf"):
+        raise K2DError(f"temperature {temperature}: give a temperature above 0")
 
 
 def top_tokens(head: Head, *, k: int, temperature: float) -> SoftTargets:

@@ -8,8 +8,8 @@ from pathlib import Path
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.settings import add_options, given_options, read_settings
 from k2d_hf.pipeline.command import Command, perform, place, quiet_libraries
-from k2d_hf.pipeline.recipe import ReportSettings
 from k2d_hf.pipeline.run_folders import run_around
+from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.command_parser import CommandParser
 
 

@@ -13,10 +13,11 @@ from k2d_hf.data.manifests import CSV_MANIFESTS, JSON_MANIFESTS
 from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.data.recordings import load_recordings
 from k2d_hf.data.references import references_of
+from k2d_hf.data.settings import DataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.storage import is_address
-from k2d_hf.pipeline.recipe import DataSettings, Recipe
+from k2d_hf.pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
     from datasets import Dataset

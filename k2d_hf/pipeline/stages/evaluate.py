@@ -10,7 +10,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, is_measured, text_difference, way_figures
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.json_files import write_json, write_lines
@@ -32,7 +34,7 @@ from k2d_hf.pipeline.command import (
 from k2d_hf.pipeline.machine import lacks_of
 from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import ONE_BY_ONE, Throughput, decoding_seconds
-from k2d_hf.pipeline.recipe import EvaluateSettings, EvaluationDataSettings, Recipe
+from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import RunState, weights_of
 from k2d_hf.pipeline.stages.files import local_checkpoint
 from k2d_hf.pipeline.stages.stage import Stage
@@ -271,10 +273,8 @@ class _Evaluation:
         evaluated = evaluate_models(
             {name: str(checkpoint.path) for name, checkpoint in models.items()},
             self.recordings,
-            settings.decoding(self.language),
-            engine=settings.engine,
-            speed_runs=settings.speed_runs,
-            speed_recordings=settings.speed_recordings,
+            settings,
+            language=self.language,
             known={name: Evaluation(**one["figures"], transcripts=one["transcripts"]) for name, one in known.items()},
             on_progress=self.progress.advance,
         )

@@ -7,10 +7,11 @@ from typing import Any
 
 from k2d_hf.files.resuming import key_of
 from k2d_hf.files.settings import deciding
+from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
-from k2d_hf.pipeline.recipe import LabelSettings, ValidateSettings
 from k2d_hf.transcription.engines import check_engine, each_workers_engine
+from k2d_hf.validation.settings import ValidateSettings
 from k2d_hf.version import __version__
 
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.settings import DataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.files.json_files import write_json, write_lines
 from k2d_hf.files.resuming import files_key
 from k2d_hf.files.settings import given_options
+from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.pipeline.command import (
     Command,
@@ -30,7 +32,7 @@ from k2d_hf.pipeline.command import (
 from k2d_hf.pipeline.machine import lacks_of
 from k2d_hf.pipeline.planning.plan import SUPPOSED_SPEECH, Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
-from k2d_hf.pipeline.recipe import DataSettings, LabelSettings, Recipe
+from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import RunState, weights_of
 from k2d_hf.pipeline.stages.files import shards_of_stage, work_settings
 from k2d_hf.pipeline.stages.stage import Stage

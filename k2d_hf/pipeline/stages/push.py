@@ -13,10 +13,11 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.settings import deciding
 from k2d_hf.pipeline.command import Command, perform, quiet_libraries
-from k2d_hf.pipeline.recipe import HubSettings, Recipe
+from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_folders import part_of_run
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import ProgressLine
 

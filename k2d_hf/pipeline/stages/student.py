@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.files.folders import write_folder
 from k2d_hf.files.settings import deciding
 from k2d_hf.models.checkpoint import Checkpoint
+from k2d_hf.models.settings import StudentSettings
 from k2d_hf.pipeline.command import (
     Command,
     add_folder,
@@ -21,7 +22,6 @@ from k2d_hf.pipeline.command import (
     perform,
     settings_of,
 )
-from k2d_hf.pipeline.recipe import StudentSettings
 from k2d_hf.pipeline.run_state import RunState, weights_of
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.terminal.command_parser import CommandParser

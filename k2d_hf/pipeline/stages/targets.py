@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.distillation.settings import DistillationSettings, deciding_targets
+from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.files.resuming import key_of, unfinished
 from k2d_hf.files.settings import add_options, deciding, given_options
 from k2d_hf.models.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ from k2d_hf.pipeline.command import (
 from k2d_hf.pipeline.machine import lacks_of
 from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoder_operations, encoder_operations
-from k2d_hf.pipeline.recipe import Recipe, TargetsSettings, read_distil
+from k2d_hf.pipeline.recipe import Recipe, read_distil
 from k2d_hf.pipeline.run_state import RunState, weights_of
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.pipeline.training import add_unvalidated, training_arguments, training_chunks
@@ -202,7 +203,6 @@ def targets(
     progress.start(len(chunks), "chunks")
     helps = auxiliary if auxiliary is not None and arguments.auxiliary_weight else None
     parties = [checkpoint_fingerprint(party.path) for party in (teacher, helps) if party is not None]
-    options = {name: value for name, value in vars(settings).items() if name != "enabled"}
 
     def place(depends: Mapping[str, Any]) -> Path:
         return unfinished(resume, "targets", key_of(__version__, parties, depends))
@@ -211,12 +211,12 @@ def targets(
         chunks,
         model,
         collator,
+        settings,
         auxiliary=str(helps.path) if helps is not None else None,
         temperature=arguments.temperature,
         encoder_states_dir=states,
         place=place,
         on_progress=progress.advance,
-        **options,
     )
     join_files(files, features, output)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())

@@ -25,13 +25,14 @@ from k2d_hf.pipeline.command import (
 from k2d_hf.pipeline.machine import lacks_of
 from k2d_hf.pipeline.planning.plan import SUPPOSED_SPEECH, Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
-from k2d_hf.pipeline.recipe import Recipe, ValidateSettings
+from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_folders import part_of_run
 from k2d_hf.pipeline.run_state import RunState, weights_of
 from k2d_hf.pipeline.stages.files import shards_of_stage, work_settings
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import ProgressLine, minutes
+from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -1,0 +1,39 @@
+"""Settings of the data: where recordings come from, and what makes long ones of utterances."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from k2d_hf.files.settings import setting
+
+LONGEST_PAUSE = 600.0  # s
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Where recordings come from: the arguments of `load_recordings`."""
+
+    source: str = setting(
+        help="a folder of audio, a manifest (JSONL, CSV) with a path column, or a data set; or the address of one",
+        metavar="PATH",
+    )
+    split: str | None = setting(None, "Split of a data set with several; null is train for one of the Hub.")
+    config: str | None = setting(None, "Configuration of a Hub data set with several.")
+    audio_column: str | None = setting(None, "Column of the audio, where it has none of the usual names.")
+    reference_column: str | None = setting(None, "Column of the transcripts, where it has none of the usual names.")
+    streaming: bool = setting(False, "Read as a stream, for millions of recordings; no list of them is held.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationDataSettings(DataSettings):
+    """The same of evaluation, where data sets hold utterances, and long recordings are made of them."""
+
+    streaming: bool = setting(False, "Always false: evaluation holds its recordings.")
+    join_by: str | None = setting(
+        None,
+        "Column such as session_id; utterances of equal value become one recording of that name, in order.",
+        metavar="COLUMN",
+    )
+    join_pause: float = setting(
+        0.0, "Silence between joined utterances.", least=0, most=LONGEST_PAUSE, metavar="SECONDS"
+    )

@@ -1,0 +1,44 @@
+"""Settings of labelling (K2D, stage 1)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from k2d_hf.errors import K2DError
+from k2d_hf.files.settings import setting
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.transcription.settings import (
+    DEVICE_HELP,
+    SAME_MODEL,
+    SAME_ROWS,
+    SAME_SHARDS,
+    LongFormSettings,
+    WorkersSettings,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSettings(WorkersSettings, LongFormSettings):
+    """How the teacher transcribes."""
+
+    shard_size: int | None = setting(
+        None,
+        "Recordings saved together, the most a crash can cost; null is one pass of the engine.",
+        least=1,
+        no_effect=SAME_SHARDS,
+    )
+    beam_size: int = setting(5, "Number of beams; 1 is greedy.", least=1)
+    condition_on_previous_text: bool = setting(True, "Prompt with the text before, as openai/whisper does.")
+    temperature_fallback: bool = setting(
+        True, "Second decoding, by sampling, of windows that look wrong, as openai/whisper does."
+    )
+    batch_size: int = setting(8, "Recordings in one pass, where the engine batches them.", least=1, no_effect=SAME_ROWS)
+    device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
+    dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
+    max_duration: float = setting(
+        CHUNK_SECONDS, "Longest chunk, at most 30.", least=1, most=CHUNK_SECONDS, metavar="SECONDS", after_model=True
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_duration <= CHUNK_SECONDS:
+            raise K2DError(f"max_duration {self.max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")

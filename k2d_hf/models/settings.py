@@ -1,0 +1,17 @@
+"""Settings of the untrained student."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from k2d_hf.files.settings import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class StudentSettings:
+    """Which layers the student keeps."""
+
+    decoder_layers: int | list[int] = setting(
+        2, "Number of decoder layers, first and last among them, or a list of layers: 0,-1."
+    )
+    encoder_layers: int | list[int] | None = setting(None, "The same for the encoder; null is all of it.")

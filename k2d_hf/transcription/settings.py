@@ -1,0 +1,72 @@
+"""Settings of every stage that transcribes: where its model works, and what stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from k2d_hf.files.settings import setting
+from k2d_hf.transcription.engines import SPREAD_ENGINES
+from k2d_hf.transcription.transcribers import DecodingOptions, temperatures
+
+TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
+DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1, ..."
+
+# Why the result of a stage is the same whatever the value of some settings.
+SAME_MODEL = "the same numbers but for rounding, wherever they are computed"
+SAME_ROWS = "each row is worked on by itself, however many go together"
+SAME_SHARDS = "finished work is found whatever shards it was cut into"
+SAME_WORK = "who does the work, not what it is"
+# Those that a map step has no use for: it knows no shards, and whoever maps says where.
+SHARD_BY_SHARD = ("shard_size", "address", "workers", "worker_cpus", "worker_gpus")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkersSettings:
+    """Where a model transcribes, and what stops it."""
+
+    engine: str = setting(
+        "auto",
+        "Engine; auto is faster-whisper where installed; ray or ray+ENGINE runs it on a Ray cluster.",
+        choices=SPREAD_ENGINES,
+    )
+    address: str | None = setting(
+        None, "Address of the Ray cluster, such as auto or ray://HOST:10001; null starts one here.", no_effect=SAME_WORK
+    )
+    workers: int | None = setting(
+        None,
+        "Number of workers on the Ray cluster, a model each; null is as many as fit.",
+        least=1,
+        no_effect=SAME_WORK,
+    )
+    worker_cpus: float = setting(1.0, "Cores of each Ray worker.", least=0, no_effect=SAME_WORK)
+    worker_gpus: float = setting(0.0, "GPUs of each Ray worker, or a share of one.", least=0, no_effect=SAME_WORK)
+    time_limit: float | None = setting(
+        TIME_LIMIT,
+        "Longest time for 30 s of audio before it is skipped; null is no limit.",
+        least=0.1,
+        metavar="SECONDS",
+        after_model=True,
+    )
+
+
+class LongFormSettings:
+    """How a model transcribes whole recordings: what labelling and evaluation share but for the defaults."""
+
+    beam_size: int
+    condition_on_previous_text: bool
+    temperature_fallback: bool
+    batch_size: int
+    device: str
+    dtype: str
+
+    def decoding(self, language: str | None) -> DecodingOptions:
+        """How a model is decoded with these settings."""
+        return DecodingOptions(
+            language=language,
+            beam_size=self.beam_size,
+            condition_on_previous_text=self.condition_on_previous_text,
+            temperatures=temperatures(fallback=self.temperature_fallback),
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )

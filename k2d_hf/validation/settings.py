@@ -1,0 +1,50 @@
+"""Settings of validation (K2D, stage 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from k2d_hf.files.settings import setting
+from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
+from k2d_hf.transcription.transcribers import DecodingOptions
+from k2d_hf.validation.distance import METRICS, NORMALISERS, check_metric
+from k2d_hf.validation.judges import limits_of, with_limits
+
+
+@dataclasses.dataclass(frozen=True)
+@with_limits
+class ValidateSettings(WorkersSettings):
+    """How chunks are checked, and which are kept."""
+
+    metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS, after_model=True)
+    threshold: float = setting(
+        0.4, "Largest distance of a chunk that is kept, 0 to 1.", least=0, most=1, after_model=True
+    )
+    normalise_by: str = setting(
+        "auxiliary", "Transcript whose length divides the errors.", choices=NORMALISERS, after_model=True
+    )
+    # by length labels are sorted within a shard, so that a batch holds labels of like length
+    shard_size: int = setting(256, "Chunks saved together, the most a crash can cost.", least=1, no_effect=SAME_SHARDS)
+    beam_size: int = setting(1, "Number of beams; 1 is greedy.", least=1)
+    no_repeat_ngram_size: int = setting(
+        0, "Tokens of a run that may not come twice in a chunk, against loops; 0 is no limit.", least=0
+    )
+    batch_size: int = setting(8, "Chunks in one pass.", least=1, no_effect=SAME_ROWS)
+    device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
+    dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric, self.threshold, self.normalise_by)
+        limits_of(vars(self))
+
+    def decoding(self, language: str | None) -> DecodingOptions:
+        """How the auxiliary transcribes a chunk, from scratch."""
+        return DecodingOptions(
+            language=language,
+            beam_size=self.beam_size,
+            condition_on_previous_text=False,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+        )
