@@ -22,7 +22,7 @@ from faster_whisper import WhisperModel
 
 from k2d_hf import label_recordings
 from k2d_hf.audio.reader import audio_duration
-from k2d_hf.models.conversion import to_ctranslate2
+from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2
 from k2d_hf.transcription.decoding import COMPRESSION_RATIO_OF_TEXT
 from k2d_hf.transcription.engines import open_transcriber
 from k2d_hf.transcription.transcribers import LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD, DecodingOptions
@@ -38,7 +38,7 @@ class Sides:
         self.recordings = datasets.Dataset.from_dict({"recording": [str(file) for file in files]})
         options = DecodingOptions(language=quickstart.LANGUAGE, beam_size=BEAMS, temperatures=(0.0,), device="cpu")
         self.teacher = open_transcriber(checkpoint, options, engine="faster-whisper", calls_at_once=len(files))
-        self.model = WhisperModel(str(to_ctranslate2(checkpoint)), device="cpu", compute_type="int8")
+        self.model = WhisperModel(str(CTRANSLATE2.cached(checkpoint)), device="cpu", compute_type="int8")
         self.texts: dict[str, Counter[str]] = {}
 
     def direct(self) -> None:

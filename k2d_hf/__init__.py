@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from k2d_hf.evaluation.evaluate import evaluate_model
     from k2d_hf.labelling.hypotheses import TeacherHypotheses
     from k2d_hf.labelling.teacher import label_recordings
-    from k2d_hf.models.conversion import export_ctranslate2, import_ctranslate2
+    from k2d_hf.models.conversion import import_ctranslate2
+    from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
     from k2d_hf.models.student import create_student
     from k2d_hf.pipeline.recipe import load_recipe
     from k2d_hf.pipeline.run import run_recipe
@@ -45,7 +46,7 @@ _MODULES = {
     "count_errors": "scoring.error_rates",
     "create_student": "models.student",
     "evaluate_model": "evaluation.evaluate",
-    "export_ctranslate2": "models.conversion",
+    "export_ctranslate2": "models.exports.ctranslate2_format",
     "import_ctranslate2": "models.conversion",
     "is_looping": "validation.distance",
     "label_distance": "validation.distance",

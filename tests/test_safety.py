@@ -11,7 +11,7 @@ import torch
 import k2d_hf
 from k2d_hf.errors import K2DError
 from k2d_hf.models import load_whisper, resolve_checkpoint
-from k2d_hf.models.conversion import export_ctranslate2
+from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
 from k2d_hf.models.wheel_parts import join_wheels
 
 PACKAGE = Path(k2d_hf.__file__).parent

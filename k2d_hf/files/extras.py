@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from importlib import metadata
 
@@ -26,3 +27,10 @@ def install_hint(extra: str) -> str:
     """
     packages = " ".join(f"'{package}'" for package in packages_of(extra))
     return f"pip install {packages}" if packages else f"pip install '.[{extra}]' in the checkout of {DISTRIBUTION}"
+
+
+def missing(module: str | None, extra: str | None = None) -> str | None:
+    """The command that installs `module`, by itself or with the extra that has it; None where nothing is missing."""
+    if module is None or importlib.util.find_spec(module):
+        return None
+    return install_hint(extra) if extra else f"pip install {module}"

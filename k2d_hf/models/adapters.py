@@ -18,7 +18,7 @@ from k2d_hf.files.folders import cached_folder, write_folder
 from k2d_hf.files.resuming import key_of
 from k2d_hf.files.settings import read_settings, setting
 from k2d_hf.formatting import message_of, named, quoted
-from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE, Checkpoint, load_checkpoint
+from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE, DTYPES, Checkpoint, load_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint, file_sha256
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.student_folder import save_student
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 _GENERATION = "generation_config.json"
 _CARD = "README.md"
-_DTYPES = ("float32", "float16", "bfloat16")
 _MERGE_VERSION = 2  # raise it when the same adapter and base make another checkpoint
 
 # Settings of LoRA that say where its matrices are and what they weigh. With the others a model might be more than
@@ -94,8 +93,8 @@ def save_adapter(
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    if dtype not in _DTYPES:
-        raise K2DError(f"dtype {quoted(dtype)}: not one of {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise K2DError(f"dtype {quoted(dtype)}: not one of {', '.join(DTYPES)}")
     if not hasattr(trained, "peft_config"):
         raise K2DError(f"a {type(trained).__name__} has no adapter; give the model that K2DTrainer trained with peft")
     adapter = trained.active_adapter

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WEIGHTS_INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"  # of peft
 ADAPTER_BASE = "base.json"  # beside it, where a folder is an adapter together with what it belongs to
+DTYPES = ("float32", "float16", "bfloat16")  # of stored weights
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,23 @@
-"""CTranslate2 Whisper to transformers checkpoint and back; both keep every weight.
+"""CTranslate2 Whisper to transformers checkpoint, every weight of it: many community Whispers exist only so.
 
-Many community Whispers exist only as CTranslate2, and the fast transcription engine reads nothing else, so both
-directions are needed before the first stage. The module has no `ctranslate2` in its name: beside a package of that
-name it would shadow it wherever the folder itself is on the path.
+The way back is `exports/ctranslate2_format.py`.
 """
 
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.cache import cache_root
-from k2d_hf.files.extras import install_hint
-from k2d_hf.files.folders import cached_folder, write_folder
+from k2d_hf.files.folders import write_folder
 from k2d_hf.formatting import message_of, named
+from k2d_hf.models.checkpoint import DTYPES
 from k2d_hf.models.ctranslate2_file import CTranslate2File, read_ctranslate2
 from k2d_hf.models.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
-from k2d_hf.models.fingerprints import checkpoint_fingerprint
-from k2d_hf.models.generation import complete_generation_config, generation_fields
-from k2d_hf.models.processors import load_tokenizer
+from k2d_hf.models.generation import generation_fields
 from k2d_hf.models.student_folder import rewrite_config, write_processor
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, TIMESTAMP_SECONDS, SpecialTokens
 
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
 
 _ENCODER_POSITIONS_PER_SECOND = 50
 _TIMESTAMPS = round(CHUNK_SECONDS / TIMESTAMP_SECONDS) + 1  # <|0.00|> to <|30.00|>
-_DTYPES = ("float32", "float16", "bfloat16")
 
 
 def import_ctranslate2(source_dir: str | Path, output_dir: str | Path, *, dtype: str = "float32") -> Path:
@@ -50,43 +43,9 @@ def import_ctranslate2(source_dir: str | Path, output_dir: str | Path, *, dtype:
     Raises:
         K2DError: if the source is not a complete CTranslate2 Whisper, or the output folder holds something.
     """
-    if dtype not in _DTYPES:
-        raise K2DError(f"dtype {dtype!r}: not one of {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise K2DError(f"dtype {dtype!r}: not one of {', '.join(DTYPES)}")
     return write_folder(Path(output_dir), lambda folder: fill_checkpoint(Path(source_dir), folder, dtype=dtype))
-
-
-def export_ctranslate2(checkpoint_dir: str | Path, output_dir: str | Path, *, quantization: str | None = None) -> Path:
-    """Write the CTranslate2 folder of a transformers Whisper checkpoint, complete for `faster_whisper.WhisperModel`.
-
-    Args:
-        checkpoint_dir: folder of the checkpoint.
-        output_dir: folder to write; it must be empty or not exist.
-        quantization: a type that CTranslate2 knows (int8, int8_float16, int16, float16, bfloat16, float32, ...);
-            None keeps the checkpoint's own.
-
-    Raises:
-        K2DError: if ctranslate2 is not installed, the type is unknown, or the output folder holds something.
-    """
-    return write_folder(
-        Path(output_dir), lambda folder: _fill_ctranslate2(Path(checkpoint_dir), folder, quantization=quantization)
-    )
-
-
-def to_ctranslate2(checkpoint_dir: str | Path, *, quantization: str | None = None) -> Path:
-    """The CTranslate2 twin of a local checkpoint, converted on first use and kept in the cache by fingerprint.
-
-    Args:
-        checkpoint_dir: folder of a transformers Whisper checkpoint.
-        quantization: as in `export_ctranslate2`.
-
-    Raises:
-        K2DError: as `export_ctranslate2`.
-    """
-    name = f"{checkpoint_fingerprint(checkpoint_dir)}-{quantization or 'unquantized'}"
-    return cached_folder(
-        cache_root() / "ctranslate2" / name,
-        lambda folder: _fill_ctranslate2(Path(checkpoint_dir), folder, quantization=quantization),
-    )
 
 
 def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> None:
@@ -111,35 +70,6 @@ def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> No
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
     rewrite_config(folder)
-
-
-def _fill_ctranslate2(checkpoint: Path, folder: Path, *, quantization: str | None) -> None:
-    try:
-        from ctranslate2.converters import TransformersConverter
-        from ctranslate2.specs.model_spec import ACCEPTED_MODEL_TYPES
-    except ImportError:
-        raise K2DError(f"the CTranslate2 format needs ctranslate2: {install_hint('fast')}") from None
-    from transformers import WhisperFeatureExtractor, WhisperTokenizer
-
-    if quantization not in (None, *ACCEPTED_MODEL_TYPES):
-        raise K2DError(f"quantization {quantization!r}: not one of {', '.join(ACCEPTED_MODEL_TYPES)}")
-    from k2d_hf.models.checkpoint import checkpoint_gap
-
-    # The converter loads whatever weights there are, pickles too: so it is not asked before these are known to be none.
-    if gap := checkpoint_gap(checkpoint):
-        raise K2DError(f"{checkpoint}: not a complete checkpoint, {gap}; give the folder of a transformers checkpoint")
-
-    class Converter(TransformersConverter):
-        """It takes from the generation config what old checkpoints do not have there."""
-
-        def load_model(self, *args: Any, **kwargs: Any) -> Any:
-            return complete_generation_config(super().load_model(*args, **kwargs), partial(load_tokenizer, checkpoint))
-
-    # `force` deletes what is in the folder, which its maker has just made, empty.
-    Converter(str(checkpoint)).convert(str(folder), quantization=quantization, force=True)
-    # faster-whisper reads these two names only, whichever way the checkpoint spells them.
-    WhisperTokenizer.from_pretrained(checkpoint).backend_tokenizer.save(str(folder / "tokenizer.json"))
-    WhisperFeatureExtractor.from_pretrained(checkpoint).save_pretrained(folder)
 
 
 def _whisper_config(

@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.formatting import quoted
-from k2d_hf.transcription.engines import check_engine, on_ray
+from k2d_hf.transcription.engines import check_engine, engine_named, on_ray
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.targets.settings import TargetsSettings
     from k2d_hf.evaluation.settings import EvaluateSettings
     from k2d_hf.transcription.settings import WorkersSettings
 
-FLOATS = ("float32", "float16", "bfloat16")
-QUANTIZED = ("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16")  # CTranslate2 has these too
-DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu", "mlu", "musa")  # that torch knows and a Whisper may run on
-FAST_DEVICES = ("cpu", "cuda")  # of CTranslate2
 HERE = (None, "local")  # addresses of a Ray cluster that the run starts on this machine
 _DEVICE = re.compile(r"([a-z]+)(?::(\d+))?", re.ASCII)
 _ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
@@ -57,7 +53,7 @@ def lacks_of(settings: WorkersSettings | EvaluateSettings | TargetsSettings, whe
 
 def check_number_format(dtype: str, engine: str, *, where: str = "") -> None:
     """Raise K2DError for a number format that the engine never has."""
-    known = FLOATS if engine == "transformers" else FLOATS + QUANTIZED
+    known = engine_named(engine).dtypes
     if dtype not in ("auto", *known):
         raise K2DError(f"{where}dtype: {quoted(dtype)}: the engine {engine} has auto, {', '.join(known)}")
 
@@ -68,11 +64,11 @@ def device_lacks(device: str, engine: str, *, where: str = "") -> Iterator[str]:
     Raises:
         K2DError: for what is no device, or none of the engine.
     """
-    known = DEVICES if engine == "transformers" else FAST_DEVICES
+    known, of_torch = engine_named(engine).devices, engine_named("transformers").devices
     match = _DEVICE.fullmatch(device)
     if device != "auto" and (match is None or match[1] not in known):
-        shown = "auto, cpu, cuda, cuda:1, ..." if match is None or match[1] not in DEVICES else "auto, cpu, cuda"
-        of = f" of the engine {engine}" if match is not None and match[1] in DEVICES else ""
+        shown = "auto, cpu, cuda, cuda:1, ..." if match is None or match[1] not in of_torch else "auto, cpu, cuda"
+        of = f" of the engine {engine}" if match is not None and match[1] in of_torch else ""
         raise K2DError(f"{where}device: {quoted(device)} is no device{of}; choose {shown}")
     if match is None or device in ("auto", "cpu"):
         return
@@ -95,14 +91,13 @@ def device_count(kind: str) -> int:
 
 
 def _format_lacks(dtype: str, device: str, engine: str, where: str) -> Iterator[str]:
-    if dtype == "auto" or engine == "transformers":
+    supported_dtypes = engine_named(engine).supported_dtypes
+    if dtype == "auto" or supported_dtypes is None:
         return
-    from ctranslate2 import get_supported_compute_types
-
     kind, _, index = device.partition(":")
     if kind == "auto":
         kind = "cuda" if device_count("cuda") else "cpu"
-    has = get_supported_compute_types(kind, int(index or 0))
+    has = supported_dtypes(kind, int(index or 0))
     if dtype not in has:
         yield f"{where}dtype: {dtype}: not on this {kind}, which has {', '.join(sorted(has))}; auto is safe"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.extras import install_hint
+from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
 from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
 from k2d_hf.publishing import retry as patience
 from k2d_hf.publishing.card_use import Place, is_ours, turned_to
@@ -62,7 +62,7 @@ def push_student(
     """
     files = student_files(Path(folder))
     if ctranslate2:
-        check_ctranslate2()
+        CTRANSLATE2_FORMAT.check_installed()
     destination = open_destination(repo_id, kind="model", private=private, revision=revision, token=token)
     if CARD not in files:
         logger.warning("%s has no %s, so the repository gets no card; k2d run writes one", folder, CARD)
@@ -70,9 +70,7 @@ def push_student(
     with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
         files = completed(Path(folder), files, Path(temporary))
         if ctranslate2:
-            from k2d_hf.models.conversion import export_ctranslate2
-
-            exported = export_ctranslate2(folder, Path(temporary) / "ctranslate2")
+            exported = CTRANSLATE2_FORMAT.export(folder, Path(temporary) / "ctranslate2")
             files |= {f"{CTRANSLATE2}{file.name}": file for file in sorted(exported.iterdir())}
         files |= _card(destination, files, Path(temporary))
         return push_files(destination, files, message=message, stale=is_stale)
@@ -230,11 +228,3 @@ def _check_rights(login: Mapping[str, Any], repo_id: str) -> None:
     if owner.lower() != user.lower() and parts.get(owner.lower()) not in _WRITERS:
         writes = [user, *(name for name, part in parts.items() if part in _WRITERS)]
         raise K2DError(f"push to {repo_id}: the token does not write for {owner}, but for {', '.join(writes)}")
-
-
-def check_ctranslate2() -> None:
-    """Raise K2DError where the converter is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec("ctranslate2") is None:
-        raise K2DError(f"the CTranslate2 format needs ctranslate2: {install_hint('fast')}")

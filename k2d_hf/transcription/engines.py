@@ -1,8 +1,9 @@
-"""The engines by name: `transformers`, or `faster-whisper` (extra `fast`), each loaded when it is first needed."""
+"""The engines by name, found in this folder: each `*_engine.py` declares one, which loads when it is first needed."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import pkgutil
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,19 +11,36 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.extras import install_hint
+from k2d_hf.files.extras import missing
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
-from k2d_hf.transcription.transcribers import DecodingOptions, Transcriber, batches_recordings
+from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Transcriber
 
-ENGINES = ("auto", "transformers", "faster-whisper")
+
+def _declared() -> dict[str, Engine]:
+    modules = [name for _, name, _ in pkgutil.iter_modules([str(Path(__file__).parent)]) if name.endswith("_engine")]
+    engines = [importlib.import_module(f"{__package__}.{name}").ENGINE for name in modules]
+    return {engine.name: engine for engine in sorted(engines, key=lambda engine: engine.preference)}
+
+
+_BY_NAME = _declared()
+ENGINES = ("auto", *_BY_NAME)
 RAY = "ray"  # as an engine: any of the others, in workers of a Ray cluster
 SPREAD_ENGINES = (*ENGINES, RAY, *(f"{RAY}+{engine}" for engine in ENGINES[1:]))
 
 
 def default_engine() -> str:
-    """`faster-whisper` where it is installed, else `transformers`."""
-    return "faster-whisper" if importlib.util.find_spec("faster_whisper") else "transformers"
+    """The engine that `auto` stands for here: `faster-whisper` where it is installed, else `transformers`."""
+    return [name for name, engine in _BY_NAME.items() if not missing(engine.module, engine.extra)][-1]
+
+
+def engine_named(name: str) -> Engine:
+    """The engine that `name` stands for, as its module declares it.
+
+    Raises:
+        K2DError: as `check_engine`.
+    """
+    return _BY_NAME[check_engine(name)]
 
 
 def open_transcriber(
@@ -40,18 +58,7 @@ def open_transcriber(
     Raises:
         K2DError: for an unknown engine, language, device or dtype, or `faster-whisper` where it is not installed.
     """
-    transcriber = _transcriber_class(check_engine(engine))
-    return transcriber.from_checkpoint(checkpoint, options or DecodingOptions(), calls_at_once=calls_at_once)
-
-
-def _transcriber_class(engine: str) -> Any:
-    if engine == "transformers":
-        from k2d_hf.transcription.transformers_engine import TransformersTranscriber
-
-        return TransformersTranscriber
-    from k2d_hf.transcription.faster_whisper_engine import FasterWhisperTranscriber
-
-    return FasterWhisperTranscriber
+    return engine_named(engine).open(checkpoint, options or DecodingOptions(), calls_at_once=calls_at_once)
 
 
 def check_engine(engine: str) -> str:
@@ -63,12 +70,14 @@ def check_engine(engine: str) -> str:
     if engine not in SPREAD_ENGINES:
         raise K2DError(f"engine {engine!r}: choose one of {', '.join(SPREAD_ENGINES)}")
     if on_ray(engine):
-        if importlib.util.find_spec("ray") is None:
-            raise K2DError(f"engine ray is not installed: {install_hint('ray')}, or leave ray out of the engine")
+        if hint := missing("ray", "ray"):
+            raise K2DError(f"engine ray is not installed: {hint}, or leave ray out of the engine")
         engine = each_workers_engine(engine)
-    if engine == "faster-whisper" and default_engine() != engine:
-        raise K2DError(f"engine faster-whisper is not installed: {install_hint('fast')}, or set engine transformers")
-    return default_engine() if engine == "auto" else engine
+    if engine == "auto":
+        return default_engine()
+    if hint := missing(_BY_NAME[engine].module, _BY_NAME[engine].extra):
+        raise K2DError(f"engine {engine} is not installed: {hint}, or set engine {default_engine()}")
+    return engine
 
 
 def each_workers_engine(engine: str) -> str:
@@ -112,9 +121,9 @@ class OnDemand:
     @property
     def batches_recordings(self) -> bool:
         """As of the transcriber; known before it is loaded."""
-        return (
-            batches_recordings(self.engine, self.options) if self._loaded is None else self._loaded.batches_recordings
-        )
+        if self._loaded is not None:
+            return self._loaded.batches_recordings
+        return engine_named(self.engine).batches_recordings(self.options)
 
     def load(self, *, calls_at_once: int | None = None) -> Transcriber:
         """The transcriber itself, made for that many calls at the same time if it was not loaded before."""

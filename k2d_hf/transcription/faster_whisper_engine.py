@@ -18,11 +18,12 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.background import stop_if_asked
 from k2d_hf.files.processes import available_cores
 from k2d_hf.models import count_parameters
+from k2d_hf.models.exports.ctranslate2_format import FORMAT
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.transcription.decoding import faster_whisper_arguments
-from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcript, resolve_device
+from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, resolve_device
 
 THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
 
@@ -45,8 +46,6 @@ class FasterWhisperTranscriber:
         import ctranslate2
         from faster_whisper import WhisperModel
 
-        from k2d_hf.models.conversion import to_ctranslate2
-
         device = resolve_device(options.device)
         self.options = options
         self.parameters = count_parameters(Path(checkpoint))
@@ -56,7 +55,7 @@ class FasterWhisperTranscriber:
         if options.language:
             self.encoder.start_ids(options.language)
         ctranslate2.set_random_seed(0)  # of threads that come after this
-        converted = to_ctranslate2(Path(checkpoint))
+        converted = FORMAT.cached(checkpoint)
         self.calls_at_once, threads = share_cores(available_cores(), calls_at_once if device == "cpu" else 1)
         where: dict[str, Any] = {
             "device": device.split(":")[0],
@@ -75,13 +74,6 @@ class FasterWhisperTranscriber:
         self.runtime = Runtime(device, self.model.model.compute_type, threads if device == "cpu" else None)
         sampler = partial(_loaded, ctranslate2.models.Whisper, str(converted), intra_threads=threads, **where)
         self.model.model = _Reproducible(self.model.model, sampler)
-
-    @classmethod
-    def from_checkpoint(
-        cls, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1
-    ) -> FasterWhisperTranscriber:
-        """The same as the class itself, under the name that both engines have."""
-        return cls(checkpoint, options, calls_at_once=calls_at_once)
 
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -196,3 +188,21 @@ def _storage(values: np.ndarray) -> Any:
     import ctranslate2
 
     return ctranslate2.StorageView.from_array(np.ascontiguousarray(values, np.float32))
+
+
+def _supported_dtypes(device: str, index: int) -> set[str]:
+    import ctranslate2
+
+    return ctranslate2.get_supported_compute_types(device, index)
+
+
+ENGINE = Engine(
+    "faster-whisper",
+    FasterWhisperTranscriber,
+    dtypes=FORMAT.quantizations,
+    devices=("cpu", "cuda"),
+    supported_dtypes=_supported_dtypes,
+    module="faster_whisper",
+    extra="fast",
+    preference=2,
+)

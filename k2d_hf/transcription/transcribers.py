@@ -6,9 +6,9 @@ The teacher uses `transcribe` (sequential long-form decoding with timestamps), t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
@@ -127,13 +127,31 @@ class Transcriber(Protocol):
         ...
 
 
-def batches_recordings(engine: str, options: DecodingOptions) -> bool:
-    """Whether an engine takes several recordings in one pass where it transcribes so.
+@dataclass(frozen=True)
+class Engine:
+    """What an engine's module declares in `ENGINE`; choices, checks, plans and help follow from it.
 
-    faster-whisper never does. transformers' `generate` does, but where windows are decoded again or prompted with the
-    text before, rows of a batch get each other's fallbacks, thresholds, draws and prompts; there it is given one.
+    Attributes:
+        name: in recipes and on the command line.
+        open: `open(checkpoint, options, calls_at_once=N)` loads a local transformers checkpoint, as `open_transcriber`.
+        dtypes: number formats beside `auto`.
+        devices: kinds of device beside `auto`.
+        batches_recordings: by the options, as of the `Transcriber`.
+        supported_dtypes: number formats of a device of this machine, by its kind and index; None has them all.
+        module: what must be importable; None where nothing more is.
+        extra: the extra of this package that installs it.
+        preference: `auto` is the installed engine with the highest.
     """
-    return engine == "transformers" and options.windows_stand_alone
+
+    name: str
+    open: Callable[..., Any]
+    dtypes: Sequence[str]
+    devices: Sequence[str]
+    batches_recordings: Callable[[DecodingOptions], bool] = lambda options: False
+    supported_dtypes: Callable[[str, int], Collection[str]] | None = None
+    module: str | None = None
+    extra: str | None = None
+    preference: int = 0
 
 
 def resolve_device(device: str) -> str:

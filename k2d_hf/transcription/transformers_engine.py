@@ -11,12 +11,12 @@ from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
 from k2d_hf.files.background import stop_if_asked
 from k2d_hf.files.resuming import key_of
-from k2d_hf.models.checkpoint import open_whisper
+from k2d_hf.models.checkpoint import DTYPES, open_whisper
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.sources import model_fingerprint
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
 from k2d_hf.transcription.decoding import transformers_arguments
-from k2d_hf.transcription.transcribers import DecodingOptions, Runtime, Transcript, batches_recordings, resolve_device
+from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, resolve_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,8 +48,12 @@ class TransformersTranscriber:
 
     @property
     def batches_recordings(self) -> bool:
-        """Only where nothing of one recording can reach another."""
-        return batches_recordings(self.engine, self.options)
+        """Only where nothing of one recording can reach another.
+
+        Where windows are decoded again or prompted with the text before, `generate` gives rows of a batch each other's
+        fallbacks, thresholds, draws and prompts.
+        """
+        return self.options.windows_stand_alone
 
     @property
     def fingerprint(self) -> str:
@@ -234,3 +238,13 @@ def _stop_if_asked(ids: Any, scores: Any, **kwargs: Any) -> Any:
 
     stop_if_asked()
     return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+
+ENGINE = Engine(
+    "transformers",
+    TransformersTranscriber.from_checkpoint,
+    dtypes=DTYPES,
+    devices=("cpu", "cuda", "mps", "xpu", "npu", "hpu", "mlu", "musa"),  # that torch knows and a Whisper may run on
+    batches_recordings=lambda options: options.windows_stand_alone,
+    preference=1,
+)

@@ -9,9 +9,10 @@ from tiny_whisper import WHISPER_BASE, make_tiny_whisper
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models import resolve_checkpoint
-from k2d_hf.models.conversion import export_ctranslate2, import_ctranslate2
+from k2d_hf.models.conversion import import_ctranslate2
 from k2d_hf.models.ctranslate2_file import read_ctranslate2
 from k2d_hf.models.ctranslate2_weights import transformers_weights
+from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
 
 # Largest error of a rounded weight, as a share of the largest of its array; for int16 twice the half step, because the
 # projections that are stored as one array share a scale.

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k2d_hf.errors import K2DError
-from k2d_hf.models.conversion import export_ctranslate2, import_ctranslate2
+from k2d_hf.models.conversion import import_ctranslate2
 from k2d_hf.models.ctranslate2_file import read_ctranslate2
 from k2d_hf.models.ctranslate2_weights import transformers_weights, weight_shapes
+from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
 
 
 def variable(name, array, type_id):

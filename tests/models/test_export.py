@@ -11,7 +11,8 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 from k2d_hf import create_student
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
-from k2d_hf.models.conversion import export_ctranslate2, import_ctranslate2
+from k2d_hf.models.conversion import import_ctranslate2
+from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
 
 SHAPES = (
     *(

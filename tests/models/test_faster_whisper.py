@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from k2d_hf.errors import K2DError
-from k2d_hf.models.conversion import to_ctranslate2
+from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def test_faster_whisper_hears_what_the_checkpoint_hears(tiny_whisper, tiny_whisp
     from ctranslate2 import StorageView
     from faster_whisper import WhisperModel
 
-    model = WhisperModel(str(to_ctranslate2(tiny_whisper_dir)), device="cpu", compute_type="float32", cpu_threads=1)
+    model = WhisperModel(str(CTRANSLATE2.cached(tiny_whisper_dir)), device="cpu", compute_type="float32", cpu_threads=1)
     assert model.model.is_multilingual
     assert model.hf_tokenizer.token_to_id("<|30.00|>") == 51864
     features = model.feature_extractor(np.random.default_rng(0).normal(0, 0.1, 480000).astype(np.float32))[
@@ -32,15 +32,18 @@ def test_faster_whisper_hears_what_the_checkpoint_hears(tiny_whisper, tiny_whisp
 
 
 def test_each_content_is_converted_once_for_each_quantisation(tiny_whisper_dir, tmp_path):
-    first = to_ctranslate2(tiny_whisper_dir)
+    first = CTRANSLATE2.cached(tiny_whisper_dir)
     written = (first / "model.bin").stat().st_mtime_ns
-    assert to_ctranslate2(str(shutil.copytree(tiny_whisper_dir, tmp_path / "copy"))) == first
+    assert CTRANSLATE2.cached(str(shutil.copytree(tiny_whisper_dir, tmp_path / "copy"))) == first
     assert (first / "model.bin").stat().st_mtime_ns == written
     with (tmp_path / "copy" / "generation_config.json").open("a") as file:
         file.write("\n")
-    assert to_ctranslate2(tmp_path / "copy", quantization="int8").name.partition("-")[0] != first.name.partition("-")[0]
+    assert (
+        CTRANSLATE2.cached(tmp_path / "copy", quantization="int8").name.partition("-")[0]
+        != first.name.partition("-")[0]
+    )
 
 
 def test_a_folder_without_a_checkpoint_is_an_error(tmp_path):
     with pytest.raises(K2DError, match="no safetensors weights here; give the folder of a transformers checkpoint"):
-        to_ctranslate2(tmp_path)
+        CTRANSLATE2.cached(tmp_path)

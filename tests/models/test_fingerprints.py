@@ -10,7 +10,7 @@ from fresh_process import run_python
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models import fingerprints, load_whisper
-from k2d_hf.models.conversion import export_ctranslate2
+from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
 from k2d_hf.models.fingerprints import checkpoint_fingerprint, file_sha256
 from k2d_hf.models.sources import model_fingerprint
 

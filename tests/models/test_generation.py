@@ -18,7 +18,7 @@ from k2d_hf import create_student
 from k2d_hf.cli import main
 from k2d_hf.models import load_whisper
 from k2d_hf.models.checkpoint import open_whisper
-from k2d_hf.models.conversion import to_ctranslate2
+from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2
 from k2d_hf.models.generation import complete_generation_config, generation_fields, generation_gaps
 from k2d_hf.transcription.engines import open_transcriber
 from k2d_hf.transcription.transcribers import DecodingOptions
@@ -209,7 +209,9 @@ def test_a_trainer_completes_what_it_is_given(tiny_whisper, noise_file, processo
 
 
 def test_the_export_of_an_old_checkpoint_suppresses_what_it_should(teacher):
-    settings = json_of(to_ctranslate2(teacher(gone("suppress_tokens", "begin_suppress_tokens"), {})) / "config.json")
+    settings = json_of(
+        CTRANSLATE2.cached(teacher(gone("suppress_tokens", "begin_suppress_tokens"), {})) / "config.json"
+    )
     assert settings["suppress_ids"][-1] == 50362
     assert settings["suppress_ids_begin"] == [220, 50257]
     assert settings["lang_ids"]

@@ -9,7 +9,7 @@ from hub_server import LocalHub, serving
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models import Checkpoint, count_parameters, load_whisper, resolve_checkpoint
-from k2d_hf.models.conversion import export_ctranslate2
+from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
 from k2d_hf.models.fingerprints import file_sha256
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from k2d_hf.models.checkpoint import DTYPES
 from k2d_hf.pipeline.command import Command, add_folder, check_new_folder, perform
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import ProgressLine
@@ -22,9 +23,8 @@ class ImportCTranslate2(Command):
             "source", type=Path, metavar="DIR", help="folder with model.bin, tokenizer.json, config.json"
         )
         add_folder(parser, "folder of the checkpoint")
-        dtypes = ["float32", "float16", "bfloat16"]
         text = "number format of the weights (default: float32)"
-        parser.add_argument("--dtype", default="float32", metavar="|".join(dtypes), help=text)
+        parser.add_argument("--dtype", default="float32", metavar="|".join(DTYPES), help=text)
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d import-ctranslate2`."""

@@ -35,14 +35,15 @@ class Push(Stage, Command):
 
     def lacks(self, recipe: Recipe) -> list[str]:
         """Nothing; names that no repository has, and a converter that is not installed, are errors."""
-        from k2d_hf.publishing.hub import check_ctranslate2, check_repo_id, check_revision
+        from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
+        from k2d_hf.publishing.hub import check_repo_id, check_revision
 
         for name in ("repo_id", "data_repo_id"):
             if (repo_id := getattr(recipe.hub, name)) is not None:
                 check_repo_id(repo_id, where=f"hub.{name}")
         check_revision(recipe.hub.revision, where="hub.revision")
         if recipe.hub.ctranslate2:
-            check_ctranslate2()
+            CTRANSLATE2_FORMAT.check_installed()
         return []
 
     def check(self, run: RunState) -> None:
