@@ -50,6 +50,10 @@ def heard_by_student(
         metric="full",
         language=language,
         shards_dir=unfinished(resume, "report", key_of(checkpoint_fingerprint(student), language)),
-        on_progress=on_progress or (lambda count, note="": None),
+        on_progress=on_progress or _no_progress,
     )
     return [replace(chunk, student_text=text) for chunk, text in zip(chunks, heard["auxiliary_text"], strict=True)]
+
+
+def _no_progress(count: int, note: str = "") -> None:
+    """Show nothing."""
