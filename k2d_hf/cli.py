@@ -24,8 +24,8 @@ EXIT_STATUS = "Exit status: 0 done, 1 failed with a line that says why, 2 mistyp
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `k2d` with the given arguments (those of the process if None); returns the exit status."""
     status = _run(argv)
-    guard = sys.modules.get("k2d_hf.transcription.timeout")
-    if guard is not None and guard.hanging():
+    timeout = sys.modules.get("k2d_hf.transcription.timeout")
+    if timeout is not None and timeout.has_abandoned_calls():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)  # a thread that computes while Python ends in order would take the process down
@@ -45,15 +45,15 @@ def _run(argv: Sequence[str] | None) -> int:
         with interrupts.Raised():
             arguments.execute(arguments)
     except KeyboardInterrupt:
-        interrupts.tell()
+        interrupts.print_stopped()
         return INTERRUPTED
     except BrokenPipeError:
         return 1
     except Exception as error:
         if debug:
             raise
-        if interrupts.asked():  # an import or a library made something else of it
-            interrupts.tell()
+        if interrupts.requested():  # an import or a library made something else of it
+            interrupts.print_stopped()
             return INTERRUPTED
         from k2d_hf.terminal.screen import encoding_of, printable
 

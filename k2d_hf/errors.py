@@ -1,5 +1,5 @@
-"""The errors a user can mend: one line that says what is wrong, where, and what to do."""
+"""The error that a user can fix: one line with what is wrong, where, and what to do."""
 
 
 class K2DError(ValueError):
-    """Something the caller can put right; the command line prints it as one line, without a traceback."""
+    """A mistake that the caller can fix; the command line prints it as one line, without a traceback."""

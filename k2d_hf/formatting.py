@@ -1,23 +1,29 @@
-"""How errors quote what they refuse: on one line whatever is in it, and cut where it is long.
+"""Values, names and messages inside an error: on one line whatever is in them, and cut where they are long.
 
 Files and settings come from anywhere; a name of a megabyte or with line breaks in it must not bury what is wrong.
 """
 
 import re
 
-MOST = 80  # characters of what is quoted
-_MOST_OF_A_MESSAGE = 400
+MAX_LENGTH = 80  # characters of a value or name
+_MAX_MESSAGE = 400
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-def quoted(value: object, most: int = MOST) -> str:
+def quote(value: object, most: int = MAX_LENGTH) -> str:
     """`repr(value)`, cut to `most` characters."""
     return _cut(repr(value), most)
 
 
-def named(name: object, most: int = MOST) -> str:
-    """A name as it is, or quoted where it cannot stand in a line."""
-    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= most else quoted(name, most)
+def short_name(name: object, most: int = MAX_LENGTH) -> str:
+    """A name as it is, or as `quote` has it where it is long or not printable."""
+    return name if isinstance(name, str) and name.isprintable() and 0 < len(name) <= most else quote(name, most)
+
+
+def counted(number: float, noun: str) -> str:
+    """`1 chunk`, `37 chunks`, `1.50 epochs`."""
+    figure = f"{number:,.0f}" if number == round(number) else f"{number:,.2f}"
+    return f"{figure} {noun}{'' if number == 1 else 's'}"
 
 
 def is_text(value: object) -> bool:
@@ -25,10 +31,21 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and not _NO_TEXT.search(value)
 
 
-def message_of(error: BaseException) -> str:
-    """What an exception of another library says, on one line."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)[: 2 * _MOST_OF_A_MESSAGE]).split())
-    return _cut(text, _MOST_OF_A_MESSAGE) or type(error).__name__
+def error_message(error: BaseException) -> str:
+    """The message of another library's exception, on one line; the name of its class if it has none."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)[: 2 * _MAX_MESSAGE]).split())
+    return _cut(text, _MAX_MESSAGE) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Class and first line of another library's exception."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def os_error_reason(error: OSError) -> str:
+    """The system's reason, without number and path; the message of one that has none."""
+    return error.strerror or error_message(error)
 
 
 def _cut(text: str, most: int) -> str:

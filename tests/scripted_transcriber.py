@@ -8,15 +8,15 @@ from k2d_hf.transcription.transcribers import DecodingOptions, Transcript
 class ScriptedTranscriber:
     """Maps seconds of audio to segments `(start, end, text)`, or, for chunks, to a text.
 
-    After `patience` recordings or chunks it is interrupted, as if by Ctrl-C.
+    After `calls_before_interrupt` recordings or chunks it is interrupted, as if by Ctrl-C.
     """
 
-    def __init__(self, script, *, engine="faster-whisper", calls_at_once=1, patience=1000, **options):
+    def __init__(self, script, *, engine="faster-whisper", calls_at_once=1, calls_before_interrupt=1000, **options):
         self.script = script
         self.engine = engine
         self.batches_recordings = engine == "transformers"
         self.calls_at_once = calls_at_once
-        self.patience = patience
+        self.calls_before_interrupt = calls_before_interrupt
         self.parameters = 12_300_000
         self.options = DecodingOptions(**options)
         self.calls = []  # the seconds of audio in each call
@@ -24,7 +24,7 @@ class ScriptedTranscriber:
 
     def _take(self, audio, languages):
         seconds = [round(len(samples) / SAMPLE_RATE, 4) for samples in audio]
-        if sum(map(len, self.calls)) + len(seconds) > self.patience:
+        if sum(map(len, self.calls)) + len(seconds) > self.calls_before_interrupt:
             raise KeyboardInterrupt
         self.calls.append(seconds)
         self.languages += languages or [None] * len(seconds)

@@ -132,10 +132,10 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("run recipe.yaml --set recordings=nowhere.jsonl", 1, "k2d: recipe.yaml: recordings: 'nowhere.jsonl' does not exist, neither beside the recipe nor from here"),
         ("run recipe.yaml --set recordings=pathless.jsonl", 1, "k2d: manifest {here}/pathless.jsonl: no column with audio; it has sound, reference; rename one to, or set audio_column: audio, path,"),
         ("run recipe.yaml --set teacher=no/where", 1, "k2d: teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked"),
-        ("run", 2, "k2d: the following arguments are required: RECIPE.yaml; `k2d run --help` says more"),
-        ("run recipe.yaml --frm label", 2, "k2d: unrecognized arguments: --frm; did you mean --from?; `k2d run --help` says more"),
+        ("run", 2, "k2d: the following arguments are required: RECIPE.yaml; `k2d run --help` has more"),
+        ("run recipe.yaml --frm label", 2, "k2d: unrecognized arguments: --frm; did you mean --from?; `k2d run --help` has more"),
         ("rum recipe.yaml", 2, "k2d: argument COMMAND: invalid choice: 'rum'"),
-        ("label recordings --output out", 2, "k2d: the following arguments are required: --teacher; `k2d label --help` says more"),
+        ("label recordings --output out", 2, "k2d: the following arguments are required: --teacher; `k2d label --help` has more"),
         ("label nowhere --teacher teacher --output out", 1, "k2d: recordings nowhere: no such file or folder, and not a Hub id; give a folder of audio files"),
         ("label no/where --teacher teacher --output out", 1, "k2d: data set no/where: it cannot be loaded"),
         ("label pathless.jsonl --teacher teacher --output out", 1, "k2d: manifest {here}/pathless.jsonl: no column with audio"),
@@ -152,7 +152,7 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("distil chunks --student teacher --teacher teacher --output out --set max_step=3", 1, "k2d: distil: max_step: no such setting; did you mean max_steps?"),
         ("distil chunks --student teacher --teacher teacher --output out --kl-weight=-1", 1, "k2d: distil: settings: kl_weight -1"),
         ("evaluate teacher --data recordings/one.flac", 1, "k2d: none of 1 recordings can be evaluated"),
-        ("push", 2, "k2d: the following arguments are required: --repo-id; `k2d push --help` says more"),
+        ("push", 2, "k2d: the following arguments are required: --repo-id; `k2d push --help` has more"),
         ("push --repo-id me/x", 1, "k2d: push: nothing to push; give the folder of a student, or --data CHUNKS"),
         ("push nowhere --repo-id me/x", 1, "k2d: nowhere: no such folder; give the folder of a student, as k2d distil or k2d run writes it"),
         ("push recordings --repo-id me/x", 1, "k2d: recordings: not a complete checkpoint, no config.json; give what"),
@@ -236,7 +236,7 @@ def test_validation_takes_a_limit_and_warns_of_a_low_share(made, workplace, tmp_
     assert "max_speaking_rate: 0.0 is too small; at least 1" in capsys.readouterr().err
 
 
-def test_an_output_in_use_is_told_with_its_holder(here, capsys):
+def test_an_output_in_use_is_an_error_with_its_holder(here, capsys):
     from k2d_hf.files.lock import locked
 
     with locked(here / "runs" / "tiny"):
@@ -369,7 +369,7 @@ def test_help_is_complete(capsys):
     assert all(f"    {command}" in overview for command in [*sections, "run", "push", "import-ctranslate2"])
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_printed(capsys):
     from k2d_hf import __version__
 
     assert k2d("--version") == 0

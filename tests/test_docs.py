@@ -17,12 +17,11 @@ import k2d_hf
 from docs_tools import check, tables
 from k2d_hf.cli import _parser
 from k2d_hf.data import chunking
-from k2d_hf.data.chunking import Segment, sound_segments
+from k2d_hf.data.chunking import Segment, valid_segments
 from k2d_hf.data.utterances import LONGER, NO_TEXT
 from k2d_hf.labelling import hypotheses, teacher
 from k2d_hf.pipeline.recipe import load_recipe
-from k2d_hf.transcription import timeout as guard
-from k2d_hf.transcription import worker
+from k2d_hf.transcription import timeout, worker
 from k2d_hf.validation.distance import compare_labels, drop_reason
 from k2d_hf.validation.judges import JUDGES
 
@@ -200,10 +199,10 @@ def test_every_message_is_listed():
 def test_every_reason_is_on_the_page():
     page = text_of(tables.DOCS / "errors.md")
     odd = [(-1, 0, "a"), (0, 40, "a"), (50, 50, "a"), (60, 61, " "), (70, float("inf"), "a"), (99, 101, "a")]
-    _, left_out = sound_segments([Segment(*values) for values in odd], recording_duration=100.0)
+    _, left_out = valid_segments([Segment(*values) for values in odd], recording_duration=100.0)
     reasons = {span.reason for span in left_out}
     assert len(reasons) == len(odd)
-    reasons |= {guard.NOT_TRANSCRIBED, guard.TIMED_OUT, teacher.LISTED_TWICE, hypotheses.UNKNOWN_LANGUAGE}
+    reasons |= {timeout.NOT_TRANSCRIBED, timeout.TIMED_OUT, teacher.LISTED_TWICE, hypotheses.UNKNOWN_LANGUAGE}
     reasons |= {chunking.PASSED_OVER, chunking.PASSED_OVER_INSIDE, worker.NO_SPEECH}
     reasons |= {drop_reason(compare_labels(text, "b"), "composite", 0.4) for text in ("a", "ab" * 20)}
     reasons |= {judge.reason(15) for judge in JUDGES} | {LONGER, NO_TEXT}

@@ -16,7 +16,7 @@ from shard_files import rewrite, stage_folder
 from k2d_hf.cli import INTERRUPTED, main
 
 
-def test_ctrl_c_leaves_what_was_done_and_the_next_run_goes_on(workplace, tmp_path):
+def test_ctrl_c_leaves_what_was_done_and_the_next_run_resumes(workplace, tmp_path):
     """Sixteen recordings, one at a time; the interrupt comes once two are done."""
     here = shutil.copytree(workplace, tmp_path / "here", ignore=shutil.ignore_patterns("recordings"))
     (here / "recordings").mkdir()
@@ -41,7 +41,7 @@ def test_ctrl_c_leaves_what_was_done_and_the_next_run_goes_on(workplace, tmp_pat
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
-    assert shown.endswith("\nk2d: stopped; what is done stays, and the same command goes on from here\n")
+    assert shown.endswith("\nk2d: stopped; what is done stays, and the same command resumes from here\n")
     assert "Traceback" not in shown
     before = finished(here / "out")
     assert 2 <= before < 16
@@ -65,7 +65,7 @@ def finished(output):
 
 
 PROGRAM = "import sys; from k2d_hf.__main__ import main; print('up', flush=True)\n"  # as the script `k2d` begins
-LINE = "\nk2d: stopped; what is done stays, and the same command goes on from here\n"
+LINE = "\nk2d: stopped; what is done stays, and the same command resumes from here\n"
 
 
 def interrupted(code, *arguments, after=0.0, mark="up"):

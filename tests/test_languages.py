@@ -166,7 +166,7 @@ SCRIPT = {1.0: [(0.0, 1.0, "好")]}
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_rows_are_heard_in_their_languages_and_a_row_of_none_is_skipped_by_name(manifest, streaming):
+def test_rows_are_transcribed_in_their_languages_and_a_row_of_none_is_skipped_by_name(manifest, streaming):
     recordings = load_recordings(manifest, streaming=streaming)
     assert [row["language"] for row in recordings] == ["Chinese", "zh-TW", "<|en|>", "Klingon", None, "unclear"]
     teacher, report = ScriptedTranscriber(SCRIPT), LabellingReport()

@@ -31,7 +31,7 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_a_second_process_is_told_who_holds_the_folder(holder, tmp_path):
+def test_the_error_of_a_second_process_names_who_holds_the_folder(holder, tmp_path):
     directory = tmp_path / "runs" / "mine"
     line = rf"^{re.escape(str(directory))} is in use by process {holder.pid} \(started \d\d:\d\d on host \S+\); wait for it or choose another --output$"
     with pytest.raises(K2DError, match=line), locked(directory):

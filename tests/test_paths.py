@@ -5,7 +5,8 @@ import uuid
 import fsspec
 import pytest
 
-from k2d_hf.files.paths import folder_of, is_file, is_folder, joined, name_of, walk_files
+from k2d_hf.files.paths import folder_of, joined, name_of, walk_files
+from k2d_hf.files.storage import is_file, is_folder
 
 FILES = ["b.wav", "a/x.wav", "a.wav", "a b/空 🎧.wav", ".hidden/c.wav", "a/.d.wav"]
 IN_ORDER = ["a/x.wav", "a b/空 🎧.wav", "a.wav", "b.wav"]

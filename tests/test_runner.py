@@ -117,9 +117,9 @@ def test_a_student_decodes_as_it_was_evaluated_and_other_settings_of_that_train_
     assert '"num_beams": 2,\n        "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),' in card
     figures = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))["student"]
     assert [figures[name] for name in ("beam_size", "temperature_fallback", "dtype")] == [2, True, "float32"]
-    told = f"beam 2, float32, windows that look wrong again by sampling, {figures['threads']} thread"
-    assert f"Measured like this ({told}" in card
-    assert f"long-form by transformers, {told}" in card
+    decoded = f"beam 2, float32, windows that look wrong again by sampling, {figures['threads']} thread"
+    assert f"Measured like this ({decoded}" in card
+    assert f"long-form by transformers, {decoded}" in card
     assert run(workplace, again, *changed)[0] == []
 
 

@@ -44,7 +44,7 @@ def test_text_is_written_as_the_encoding_allows():
         printable("".join(map(chr, range(0x3000))), encoding).encode(encoding)
 
 
-def test_a_table_that_fits_is_one_and_a_wide_one_goes_on_below():
+def test_a_table_that_fits_is_one_and_a_wide_one_continues_below():
     rows = [["", "long head, of words", "MER %"], ["teacher", "1", "2"], ["講課", "3", "4"]]
     assert aligned(rows, Screen(40)).splitlines() == [
         "         long head, of words  MER %",

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from k2d_hf.terminal.console import Console
-from k2d_hf.terminal.status_lines import EVERY, LOOK, StatusLines
+from k2d_hf.terminal.status_lines import EVERY, POLL_INTERVAL, StatusLines
 
 
 class Clock:
@@ -73,7 +73,7 @@ def test_there_are_lines_while_nothing_is_counted(lines, clock, shown):
     def wait(seconds):
         looks.append(seconds)
         clock.now += seconds
-        return len(looks) > 60 / LOOK  # then the stage ends
+        return len(looks) > 60 / POLL_INTERVAL  # then the stage ends
 
     lines._watch(wait)
     assert shown == ["[1/6] label: at work for 00:30", "[1/6] label: at work for 01:00"]

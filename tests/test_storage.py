@@ -19,7 +19,7 @@ from k2d_hf.files.storage import (
     remove_file,
     remove_folder,
     size,
-    write_whole,
+    write_atomic,
 )
 
 
@@ -38,8 +38,8 @@ def test_an_address_is_known_by_its_kind(path, expected):
 
 def test_what_is_written_is_read_listed_and_removed(folder):
     for name, content in [("b/2.txt", b"two"), ("a/1.txt", b"one"), ("a/1.bin", b"")]:
-        write_whole(f"{folder}/{name}", content)
-    write_whole(f"{folder}/a/1.txt", b"another")
+        write_atomic(f"{folder}/{name}", content)
+    write_atomic(f"{folder}/a/1.txt", b"another")
     assert files_below(folder, ".txt") == [f"{folder}/a/1.txt", f"{folder}/b/2.txt"]
     assert len(files_below(folder)) == 3
     with open_to_read(f"{folder}/a/1.txt") as file:
@@ -58,7 +58,7 @@ def test_a_changed_file_has_another_key_and_one_that_is_not_there_its_path(folde
     assert file_key(path) == path
     keys = set()
     for content in (b"one", b"other"):
-        write_whole(path, content)
+        write_atomic(path, content)
         keys |= {file_key(path), file_key(path)}
     assert len(keys) == 2
     assert all(key.startswith(f"{path} ") for key in keys)
@@ -67,14 +67,14 @@ def test_a_changed_file_has_another_key_and_one_that_is_not_there_its_path(folde
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failing):
     path = tmp_path / "a.txt"
-    write_whole(path, b"old")
+    write_atomic(path, b"old")
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(f"os.{failing}", full)
     with pytest.raises(K2DError, match=r"a\.txt: no room on its disk \(No space left on device: it takes 3 bytes"):
-        write_whole(path, b"new")
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

@@ -28,22 +28,22 @@ from k2d_hf.transcription.transcribers import DecodingOptions
 
 NAME = "a talk.wav"
 TEXTS = ("今天我們來看 attention", "這個 model", "Let us look at the encoder", "我們用 GPU 來 train")
-FOLLOWED = ("path", "file", "memory", "http", "stream")  # of which a window can be heard beyond the chunk's end
+FOLLOWED = ("path", "file", "memory", "http", "stream")  # of which a window can be read beyond the chunk's end
 KINDS = (*FOLLOWED, "embedded", "audio column", "samples", "stream of embedded")
 ORDER = {"train_sampling_strategy": "sequential", "group_by_label_length": False}
 
 
 class Listener:
-    """A transcriber that writes what it hears as a number, and counts."""
+    """A transcriber that writes the sum of its input as a number, and counts."""
 
     engine, batches_recordings, calls_at_once, parameters = "transformers", True, 1, 1
 
     def __init__(self):
         self.options = DecodingOptions()
-        self.heard = 0
+        self.transcribed = 0
 
     def transcribe_chunks(self, audio, languages=None):
-        self.heard += len(audio)
+        self.transcribed += len(audio)
         return [str(zlib.crc32(samples.tobytes())) for samples in audio]
 
 
@@ -209,14 +209,14 @@ def test_every_stage_gives_the_same(stored, kind, expected, collator, train, tin
 @pytest.mark.parametrize("kind", FOLLOWED)
 def test_windows_go_on_beyond_the_chunk(stored, kind, expected, train, tiny_whisper):
     settings = {"teacher_model": tiny_whisper, "timestamp_probability": 1.0, "max_steps": 1}
-    heard = losses(train(stored.of(kind), full_windows=True, **settings))
-    compare(expected, "windows", heard)
+    transcribed = losses(train(stored.of(kind), full_windows=True, **settings))
+    compare(expected, "windows", transcribed)
     if kind == "path":
-        assert heard != losses(train(stored.of(kind), **settings))
+        assert transcribed != losses(train(stored.of(kind), **settings))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in FOLLOWED])
-def test_a_window_that_cannot_be_heard_is_refused(stored, kind, train, tiny_whisper):
+def test_a_window_that_cannot_be_read_is_refused(stored, kind, train, tiny_whisper):
     with pytest.raises(K2DError, match="full_windows: .*carries its own sound, which ends with it") as caught:
         train(stored.of(kind), teacher_model=tiny_whisper, full_windows=True)
     assert "\n" not in str(caught.value)
@@ -282,15 +282,15 @@ def test_a_recording_that_was_replaced_is_labelled_again(stored, kind, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sound_that_was_replaced_is_heard_again(stored, kind, tmp_path):
+def test_audio_that_was_replaced_is_transcribed_again(stored, kind, tmp_path):
     listener, options = Listener(), {"shards_dir": tmp_path / "shards"}
     before = validate_labels(stored.of(kind), listener, **options)
-    assert listener.heard == 4
+    assert listener.transcribed == 4
     assert plain(validate_labels(stored.of(kind), listener, **options)) == plain(before)
-    assert listener.heard == 4
+    assert listener.transcribed == 4
     replaced(stored)
     after = validate_labels(stored.of(kind), listener, **options)
-    assert listener.heard == 8
+    assert listener.transcribed == 8
     assert all(one["auxiliary_text"] != other["auxiliary_text"] for one, other in zip(before, after, strict=True))
 
 

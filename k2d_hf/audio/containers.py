@@ -1,6 +1,6 @@
-"""What the containers of audio say about their own length: whether a file's end is missing, or was never known.
+"""The length in the headers of audio containers: whether a file's end is missing, or was never known.
 
-Part of the audio reader (K2D, stage 1): libsndfile takes a file for whole that is not.
+Part of the audio reader (K2D, stage 1): libsndfile takes a truncated file for a complete one.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-from k2d_hf.audio.sound_file import Spliced, size_of
+from k2d_hf.audio.sound_file import PatchedFile, size_of
 
-HEADER_SLACK = 64  # bytes: some writers count the header in the data size, or leave it out of the whole
+HEADER_SLACK = 64  # bytes: some writers count the header in the data size, or leave it out of the total
 # What writers to a pipe put for the size that they cannot know, SoX and arecord about the first, FFmpeg the second;
-# other sizes are believed, as a recording of hours may well have two gigabytes and more.
+# other sizes are taken as they are, as a recording of hours may well have two gigabytes and more.
 STREAMED_SIZES = (range(0x7FFFF000 - HEADER_SLACK, 0x80000001), range(0xFFFFFFFF - HEADER_SLACK, 0x100000000))
 MOST_CHUNKS = 10_000  # of a container, before its samples; a hostile one can have a hundred million
 OGG_CODECS = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC")  # as their first page begins, of those that libsndfile reads
@@ -21,7 +21,7 @@ SOUND = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")} 
 
 
 def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
-    """How the container tells that its end is missing, empty if it does not; decodes nothing.
+    """What shows that the end of a container is missing, empty if nothing does; decodes nothing.
 
     Args:
         file: stands anywhere, then elsewhere.
@@ -36,7 +36,7 @@ def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
             return ""  # a film, a picture
         start, length = _samples_chunk(file, size, magic)
         if start + (0 if any(length in sizes for sizes in STREAMED_SIZES) else length) > size + HEADER_SLACK:
-            return "fewer bytes than its header says"
+            return "fewer bytes than its header promises"
     elif magic == b"OggS":
         file.seek(max(0, size - 2 * OGG_PAGE_BYTES))
         if not _ends_ogg_stream(file.read()):
@@ -44,12 +44,12 @@ def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
         if not opened and head[28:].startswith(OGG_CODECS):
             return "a page of it is damaged"
     elif magic == b"fLaC" and not opened:
-        return "not even its first frame is whole"
+        return "its first frame is incomplete"
     return ""
 
 
-def with_open_size(file: BinaryIO) -> Spliced | None:
-    """Return a WAV stream whose header says 0 bytes with "unknown" there, which libsndfile reads; None for others."""
+def with_open_size(file: BinaryIO) -> PatchedFile | None:
+    """A WAV stream whose header has 0 bytes with "unknown" there, which libsndfile reads; None for others."""
     size = size_of(file)
     file.seek(0)
     magic = file.read(4)
@@ -61,11 +61,11 @@ def with_open_size(file: BinaryIO) -> Spliced | None:
     name, next_length = struct.unpack("<4sI", following)
     if name.strip().isalnum() and start + 8 + next_length <= size:
         return None  # another chunk: this one really holds no samples
-    return Spliced(file, start - 4, start, b"\xff" * 4)
+    return PatchedFile(file, start - 4, start, b"\xff" * 4)
 
 
 def _samples_chunk(file: BinaryIO, size: int, magic: bytes) -> tuple[int, int]:
-    """Return where the chunk of samples begins and its length; where that chunk is missing, a place beyond the end."""
+    """Where the chunk of samples begins and its length; where that chunk is missing, a place beyond the end."""
     layout = "<4sI" if magic == b"RIFF" else ">4sI"
     position = 12  # behind the container's own name, length and kind
     for _ in range(MOST_CHUNKS):
@@ -82,11 +82,11 @@ def _samples_chunk(file: BinaryIO, size: int, magic: bytes) -> tuple[int, int]:
 
 
 def _ends_ogg_stream(tail: bytes) -> bool:
-    """Tell whether the last page in `tail` is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
+    """Whether the last page in `tail` is complete and carries the end-of-stream flag (RFC 3533, section 6)."""
     at = tail.rfind(b"OggS")
     if at < 0 or len(tail) < at + 27:
         return False
     flags, segments = tail[at + 5], tail[at + 26]
     lacing = tail[at + 27 : at + 27 + segments]
-    whole = len(lacing) == segments and len(tail) >= at + 27 + segments + sum(lacing)
-    return whole and bool(flags & 4)
+    complete = len(lacing) == segments and len(tail) >= at + 27 + segments + sum(lacing)
+    return complete and bool(flags & 4)

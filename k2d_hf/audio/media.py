@@ -1,13 +1,13 @@
-"""What a file's name tells of it: sound that the reader does not decode, what sound is packed in, or neither.
+"""Kinds of files by their extensions: audio and video that the reader does not decode, archives, or neither.
 
-Used where files are listed and where one cannot be decoded (K2D, before stage 1), so that none is passed over.
+Used where files are listed and where one cannot be decoded (K2D, before stage 1), so that none is ignored silently.
 """
 
 from __future__ import annotations
 
 import os
 
-# Sound and pictures that people have beside what libsndfile decodes; which of these it decodes all the same, it does.
+# Audio and video beside what libsndfile is known to decode; of these, too, it decodes what it can.
 MEDIA_EXTENSIONS = frozenset(
     (
         *(".m4a", ".m4b", ".m4p", ".m4r", ".aac", ".adts", ".alac", ".mka", ".weba", ".wma", ".ape", ".wv", ".tta"),
@@ -20,7 +20,7 @@ MEDIA_EXTENSIONS = frozenset(
         *(".3gp", ".3gpp", ".3g2", ".3gpp2", ".rm", ".rmvb", ".mxf", ".dv", ".nut", ".swf", ".wtv", ".dvr-ms"),
     )
 )
-# Samples alone, without a word on their rate and form: no audio file, whoever reads it.
+# Samples alone, without rate and form: no reader can decode them.
 HEADERLESS_EXTENSIONS = frozenset(
     (".raw", ".pcm", ".ulaw", ".alaw", ".ul", ".al", ".vox", ".sln", ".g722", ".g729", ".gsm")
 )
@@ -31,7 +31,7 @@ ARCHIVE_EXTENSIONS = frozenset(
     )
 )
 TABLE_EXTENSIONS = frozenset((".parquet", ".tfrecord", ".tfrecords", ".h5", ".hdf5", ".ark", ".lmdb"))
-# What lies beside recordings and holds no sound: text, tables and marks about them, pictures, programs, checksums.
+# Files beside recordings that hold no audio: text, tables, annotations, pictures, programs, checksums.
 SILENT_EXTENSIONS = frozenset(
     (
         *(".txt", ".md", ".rst", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml"),
@@ -48,7 +48,7 @@ _SILENT_NAMES = ("readme", "license", "licence", "changelog", "changes", "author
 
 
 def unsupported_kind(path: str | os.PathLike[str]) -> str:
-    """What a file that may hold sound and is no audio file is by its name, such as `an archive`; else nothing."""
+    """The kind, by its name, of a file that may hold audio and is no audio file, such as `an archive`; else empty."""
     stem, extension = _parts(path)
     if extension in MEDIA_EXTENSIONS:
         return "sound or video of another kind"
@@ -58,12 +58,12 @@ def unsupported_kind(path: str | os.PathLike[str]) -> str:
 
 
 def may_hold_sound(path: str) -> bool:
-    """Whether a file that is no audio file may hold sound by its name."""
+    """Whether a file that is no audio file may hold audio, by its name."""
     return bool(unsupported_kind(path)) or _parts(path)[1] in HEADERLESS_EXTENSIONS
 
 
 def is_silent(path: str) -> bool:
-    """Whether a file holds no sound by its name: text, pictures, programs and the like."""
+    """Whether a file holds no audio, by its name: text, pictures, programs and the like."""
     stem, extension = _parts(path)
     packed = extension in ARCHIVE_EXTENSIONS and os.path.splitext(stem)[1] in SILENT_EXTENSIONS
     return packed or extension in SILENT_EXTENSIONS or (stem + extension) in _SILENT_NAMES

@@ -9,8 +9,8 @@ import re
 import struct
 from typing import BinaryIO
 
-from k2d_hf.audio.sound_file import BLOCK, Spliced, size_of
-from k2d_hf.files.background import stop_if_asked
+from k2d_hf.audio.sound_file import BLOCK, PatchedFile, size_of
+from k2d_hf.files.background import check_cancelled
 
 # kbit/s of layer III by the header's bit rate index; index 0 (free) and 15 (bad) are no frames here
 BIT_RATES = {
@@ -21,14 +21,14 @@ SAMPLE_RATES = (44100, 48000, 32000)
 HALVINGS = {3: 0, 2: 1, 0: 2}  # of the sample rate, by the header's version field: MPEG-1, MPEG-2, MPEG-2.5
 FRAME_START = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]")
 LONGEST_FRAME = 1441 + 4  # bytes, and the header of the next
-MOST_BYTES = 0xFFFFFFFF  # that a count of four bytes can say
+MOST_BYTES = 0xFFFFFFFF  # the largest count of four bytes
 COUNT_BIT_RATE = 10  # index of a rate whose frames have room for the count
 
 
-def with_frame_count(file: BinaryIO) -> Spliced | None:
-    """Return the file behind an Info frame that counts its frames; None if it has a count, or is no layer III.
+def with_frame_count(file: BinaryIO) -> PatchedFile | None:
+    """The file behind an Info frame with its number of frames; None if it has one, or is no layer III.
 
-    To count them the file is read to its end.
+    The file is read to its end.
     """
     file.seek(0)
     head = file.read(10)
@@ -47,7 +47,7 @@ def with_frame_count(file: BinaryIO) -> Spliced | None:
     stream = size_of(file) - tag - first
     # 3: both counts, of frames and of bytes, follow
     info += struct.pack(">III", 3, _count_frames(file, tag + first), min(length + stream, MOST_BYTES))
-    return Spliced(file, 0, tag + first, info.ljust(length, b"\0"))
+    return PatchedFile(file, 0, tag + first, info.ljust(length, b"\0"))
 
 
 def _count_frames(file: BinaryIO, begin: int) -> int:
@@ -55,7 +55,7 @@ def _count_frames(file: BinaryIO, begin: int) -> int:
     file.seek(begin)
     count, position, data = 0, 0, b""
     while True:
-        stop_if_asked()
+        check_cancelled()
         block = file.read(BLOCK)
         data = data[position:] + block
         position = 0
@@ -71,7 +71,7 @@ def _count_frames(file: BinaryIO, begin: int) -> int:
 
 
 def _frame_length(data: bytes, at: int) -> int:
-    """Return the bytes of the layer III frame whose header is at `at`; 0 if there is none."""
+    """Bytes of the layer III frame whose header is at `at`; 0 if there is none."""
     if len(data) < at + 4 or data[at] != 0xFF or data[at + 1] & 0xE6 != 0xE2:
         return 0
     version, bit_rate, rate = data[at + 1] >> 3 & 3, data[at + 2] >> 4, data[at + 2] >> 2 & 3
@@ -83,7 +83,7 @@ def _frame_length(data: bytes, at: int) -> int:
 
 
 def _find_frame(data: bytes, at: int) -> int:
-    """Return the next place with two frames in a row, as one header alone turns up in any data; -1 if there is none."""
+    """The next place with two frames in a row, as one header alone turns up in any data; -1 if there is none."""
     for found in FRAME_START.finditer(data, at):
         length = _frame_length(data, found.start())
         if length and _frame_length(data, found.start() + length):

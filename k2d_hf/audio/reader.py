@@ -1,6 +1,6 @@
-"""Recordings in: the one audio reader, from any file libsndfile reads to 16 kHz mono float32, whole or a span of it.
+"""The one audio reader: from any file libsndfile reads to 16 kHz mono float32, all of it or a span.
 
-Labelling reads whole recordings; what comes after it reads the spans of chunks (`k2d_hf.data.chunk_audio`), with the
+Labelling reads whole recordings; later stages read the spans of chunks (`k2d_hf.data.chunk_audio`), with the
 same function.
 """
 
@@ -19,10 +19,11 @@ import soxr
 from k2d_hf.audio.containers import missing_end, with_open_size
 from k2d_hf.audio.media import unsupported_kind
 from k2d_hf.audio.mp3 import with_frame_count
-from k2d_hf.audio.sound_file import Sound, check_readable, kept_place, size_of
+from k2d_hf.audio.sound_file import Sound, check_readable, kept_position, size_of
 from k2d_hf.errors import K2DError
-from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.background import check_cancelled
 from k2d_hf.files.storage import is_address, open_to_read
+from k2d_hf.formatting import os_error_reason
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper's feature extractor takes
 AUDIO_EXTENSIONS = (
@@ -38,12 +39,12 @@ LOSSY_FORMATS = {"OGG"} | MP3_FORMATS
 # Read on either side of a span that is resampled; from 0.02 s on, the span equals the same cut of the whole file.
 FILTER_MARGIN = SAMPLE_RATE // 20  # samples at 16 kHz
 BLOCK_SAMPLES = 1 << 18  # of all channels, decoded at once
-RATES = range(1000, 1_000_001)  # Hz; a header that says 1 Hz asks for 16,000 samples for each that there is
-# Bytes that are fetched at once of a file that is far away; a search for a span reads a little in many places.
+RATES = range(1000, 1_000_001)  # Hz; at 1 Hz each sample would become 16,000
+# Bytes that are fetched at once of a remote file; a search for a span reads a little in many places.
 WHOLE_FETCH, SPAN_FETCH = 1 << 22, 1 << 17
 
-UNKNOWN_LENGTH = 1 << 62  # libsndfile says 2**63 - 1 for a FLAC stream written to a pipe
-SHORT_READ_SLACK = 2 * 1152  # samples: an MP3 counts its frames, and its decoder keeps some of the last ones to itself
+UNKNOWN_LENGTH = 1 << 62  # libsndfile has 2**63 - 1 for a FLAC stream written to a pipe
+SHORT_READ_SLACK = 2 * 1152  # samples: an MP3 counts its frames, and its decoder does not return some of the last ones
 SPAN_SLACK = 0.5  # s that a span may be longer than what there is: manifests round, and count an MP3's padding
 
 ADVICE = {
@@ -86,19 +87,19 @@ def read_audio(
     what lies beyond the end is left away. Only the span is decoded. Amplitudes beyond 1 (float files) stay as they are.
     A span equals the same cut of the whole recording within 2e-6 (Opus at 16 kHz or less within 1e-2: its
     speech coder forgets the past slowly).
-    The path may be an address that fsspec knows, such as `s3://bucket/a.flac`: of one that is far away a span fetches
-    little more than itself; of an MP3 all before it too, and where that has no frame count, all of it.
-    `within` asks for a span that lies in the recording, but for half a second of rounding at its end.
+    The path may be an address that fsspec knows, such as `s3://bucket/a.flac`: there a span fetches little more than
+    itself; of an MP3 all before it too, and where that has no frame count, all of it.
+    With `within` the span must lie in the recording, but for half a second of rounding at its end.
 
     Raises AudioError: a file that is missing, cannot be read to its end, is empty, not audio or of a kind that is not
     supported, truncated, without samples, of an absurd rate, or not finite; a span that is not `within` it.
-    Truncation is seen where the file lets it be known: a WAV, AIFF, FLAC or MP3 that holds less than its header says,
-    an Ogg without its end-of-stream page (RFC 3533). Not told from whole ones are a stream of unknown length, an MP3
-    without a frame count or with at most two frames gone, and a span that ends before the cut.
+    Truncation is found in a WAV, AIFF, FLAC or MP3 that holds less than its header promises, and in an Ogg without its
+    end-of-stream page (RFC 3533). It is missed in a stream of unknown length, an MP3 without a frame count or with at
+    most two frames missing, and a span that ends before the cut.
     """
     if not 0 <= start < math.inf or not (duration is None or 0 <= duration < math.inf):
         if within:
-            raise AudioError(path, "no such span", _told(start, duration))
+            raise AudioError(path, "no such span", _span_text(start, duration))
         raise K2DError(f"{path}: span at {start} s for {duration} s; give a start and a duration of 0 or more seconds")
     with _opened(path, WHOLE_FETCH if duration is None else SPAN_FETCH) as file:
         audio = _decoded(file, path, start, duration)
@@ -117,11 +118,11 @@ def span_within(path: str | os.PathLike[str], start: float, duration: float | No
     """
     there = seconds - start if duration is None else min(duration, seconds - start)
     if not (start >= 0 and there > 0 and (duration is None or duration - there <= SPAN_SLACK)):
-        raise AudioError(path, "no such span", f"{_told(start, duration)}, of {seconds:.2f} s")
+        raise AudioError(path, "no such span", f"{_span_text(start, duration)}, of {seconds:.2f} s")
     return there
 
 
-def _told(start: float, duration: float | None) -> str:
+def _span_text(start: float, duration: float | None) -> str:
     return f"from {start:g} s on" if duration is None else f"{start:g} to {start + duration:g} s"
 
 
@@ -133,9 +134,9 @@ def decode_audio(content: bytes, name: str) -> np.ndarray:
 
 
 def audio_duration(path: str | os.PathLike[str]) -> float:
-    """Return the length of a recording in seconds, from its header where that says it, else by decoding it.
+    """Return the length of a recording in seconds, from its header where it has it, else by decoding it.
 
-    Raises AudioError like `read_audio`, except that truncation and samples that are not finite may go unseen.
+    Raises AudioError like `read_audio`, except that truncation and samples that are not finite may be missed.
     """
     with _opened(path, SPAN_FETCH) as file:
         return _seconds(file, path)
@@ -157,7 +158,7 @@ def _seconds(file: BinaryIO, path: str | os.PathLike[str]) -> float:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str], fetch: int) -> Iterator[BinaryIO]:
-    """The file of a recording; whatever keeps it from being opened, or read to its end, is an AudioError."""
+    """The file of a recording; every failure to open or read it is an AudioError."""
     try:
         with _open(path, fetch) as file:
             if size_of(file) == 0:
@@ -168,8 +169,7 @@ def _opened(path: str | os.PathLike[str], fetch: int) -> Iterator[BinaryIO]:
     except IsADirectoryError as error:
         raise AudioError(path, "not a file") from error
     except OSError as error:
-        reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-        raise AudioError(path, "not readable", reason) from error
+        raise AudioError(path, "not readable", os_error_reason(error)) from error
 
 
 def _open(path: str | os.PathLike[str], fetch: int) -> BinaryIO:
@@ -196,15 +196,15 @@ def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound]:
     try:
         try:
             sound = Sound(file)
-            mended = None
-            with kept_place(file):
+            patched = None
+            with kept_position(file):
                 if sound.format in MP3_FORMATS:
-                    mended = with_frame_count(file)
+                    patched = with_frame_count(file)
                 elif sound.frames == 0:
-                    mended = with_open_size(file)
-            if mended:
+                    patched = with_open_size(file)
+            if patched:
                 sound.close()
-                sound = Sound(mended)
+                sound = Sound(patched)
         except soundfile.SoundFileError as error:
             cut, kind = missing_end(file, opened=False), unsupported_kind(path)
             if kind and not cut:
@@ -227,11 +227,11 @@ def _decoded(file: BinaryIO, path: str | os.PathLike[str], start: float, duratio
     last = None if duration is None else round((start + duration) * SAMPLE_RATE)
     with _sound(file, path) as sound:
         if last is None:
-            with kept_place(file):
+            with kept_position(file):
                 cut = missing_end(file)
             if cut:
                 raise AudioError(path, "truncated", cut)
-        # Both rates share a grid on which a resampled cut falls on the samples of the resampled whole.
+        # Both rates share a grid on which a resampled cut falls on the samples of the resampled recording.
         common = math.gcd(sound.samplerate, SAMPLE_RATE)
         step_in, step_out = sound.samplerate // common, SAMPLE_RATE // common
         margin = 0 if step_in == step_out else FILTER_MARGIN
@@ -253,9 +253,9 @@ def _mono_blocks(
     position = max(0, min(begin, promised) - lead) if promised < UNKNOWN_LENGTH else 0
     try:
         if position:
-            sound.go_to(position)
+            sound.seek_to(position)
         while position < end:
-            stop_if_asked()  # an hour takes seconds to decode
+            check_cancelled()  # an hour takes seconds to decode
             block = sound.read_block(min(BLOCK_SAMPLES // sound.channels, end - position))
             if len(block) == 0:
                 break
@@ -274,8 +274,8 @@ def _mono_blocks(
 
 
 def _stops(position: int, promised: int, rate: int) -> str:
-    whole = f" of {promised / rate:.1f} s" if promised < UNKNOWN_LENGTH else ""
-    return f"decoding stops after {position / rate:.1f} s{whole}"
+    total = f" of {promised / rate:.1f} s" if promised < UNKNOWN_LENGTH else ""
+    return f"decoding stops after {position / rate:.1f} s{total}"
 
 
 def _resample(blocks: Iterator[np.ndarray], rate: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""A recording's file under libsndfile: on disk, in memory or far away, with other bytes in place of some.
+"""A recording's file under libsndfile: on disk, in memory or remote, patched or not.
 
-It makes one kind of error of all that can go wrong below the audio reader (K2D, stage 1), which is `audio.py`.
+Below the audio reader (K2D, stage 1), for which all failures become a few kinds of error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.background import check_cancelled
 
 BLOCK = 1 << 20  # bytes
 
@@ -22,73 +22,75 @@ BLOCK = 1 << 20  # bytes
 class Sound(soundfile.SoundFile):
     """A file that is read forwards: soundfile seeks after every read, which Vorbis and MP3 do not survive exactly.
 
-    Opening, `read_block` and `go_to` raise OSError where disk or network are at fault, and soundfile.SoundFileError
+    Opening, `read_block` and `seek_to` raise OSError where disk or network are at fault, and soundfile.SoundFileError
     where the recording is. The file stays the caller's to close.
     """
 
-    _file = None  # for soundfile's `__del__`, should it come to nothing
+    _file = None  # for soundfile's `__del__`, should opening fail
 
-    def __init__(self, file: BinaryIO | Spliced) -> None:
+    def __init__(self, file: BinaryIO | PatchedFile) -> None:
         # A file on disk is left to libsndfile: what is raised in a callback, such as an interrupt, could be lost there.
         on_disk = isinstance(file, io.FileIO) and os.name != "nt"
-        self._under = file
-        self._watched = None if on_disk else _Watched(file)
+        self._source = file
+        self._observed = None if on_disk else _ObservedFile(file)
         file.seek(0)
-        with self._blaming():
-            super().__init__(file.fileno() if isinstance(file, io.FileIO) and on_disk else self._watched, closefd=False)
+        with self._own_errors():
+            super().__init__(
+                file.fileno() if isinstance(file, io.FileIO) and on_disk else self._observed, closefd=False
+            )
 
     def seekable(self) -> bool:
         """Not to soundfile."""
         return False
 
     def read_block(self, frames: int) -> np.ndarray:
-        """Up to so many frames from where it stands, [frames, channels] float32."""
-        with self._blaming():
+        """Up to so many frames from the current one, [frames, channels] float32."""
+        with self._own_errors():
             return self.read(frames, dtype="float32", always_2d=True)
 
-    def go_to(self, frame: int) -> None:
-        """Go to a frame."""
-        with self._blaming():
+    def seek_to(self, frame: int) -> None:
+        """Make `frame` the current one."""
+        with self._own_errors():
             self.seek(frame)
 
     @contextmanager
-    def _blaming(self) -> Iterator[None]:
+    def _own_errors(self) -> Iterator[None]:
         try:
             yield
         except soundfile.SoundFileError:
-            if self._watched is None:
-                check_readable(self._under)
+            if self._observed is None:
+                check_readable(self._source)
             raise
         finally:
-            if self._watched is not None and self._watched.failure is not None:
-                raise self._watched.failure
+            if self._observed is not None and self._observed.failure is not None:
+                raise self._observed.failure
 
 
-def check_readable(file: BinaryIO | Spliced) -> None:
-    """Read a file to its end, for one that breaks off while it is read looks like a short one to libsndfile.
+def check_readable(file: BinaryIO | PatchedFile) -> None:
+    """Read a file to its end: to libsndfile a read error looks like a short file.
 
     Raises:
-        OSError: if the disk or network, and not the recording, is what is at fault.
+        OSError: if the disk or network is at fault, and not the recording.
     """
     file.seek(0)
     while file.read(BLOCK):
-        stop_if_asked()
+        check_cancelled()
 
 
 @contextmanager
-def kept_place(file: BinaryIO) -> Iterator[BinaryIO]:
-    """The file, to be read from anywhere; then it stands where it stood, as libsndfile counts on it."""
-    place = file.tell()
+def kept_position(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The file, whose position is restored in the end, as libsndfile relies on it."""
+    position = file.tell()
     yield file
-    file.seek(place)
+    file.seek(position)
 
 
-def size_of(file: BinaryIO | Spliced) -> int:
+def size_of(file: BinaryIO | PatchedFile) -> int:
     """Bytes in a file."""
     return file.seek(0, os.SEEK_END)
 
 
-class Spliced:
+class PatchedFile:
     """A file with `content` in the place of its bytes from `begin` up to `end`; copies none of it."""
 
     def __init__(self, file: BinaryIO, begin: int, end: int, content: bytes) -> None:
@@ -113,7 +115,7 @@ class Spliced:
         return self._file.read(min(count, -behind) if behind < 0 else count)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place."""
+        """As of any file."""
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
@@ -122,16 +124,14 @@ class Spliced:
         return offset
 
     def tell(self) -> int:
-        """The place."""
+        """As of any file."""
         return self._position
 
 
-class _Watched:
-    """What libsndfile calls back for a file that it cannot read itself. It may not be given an exception, so the first
-    is kept for whoever called it, and the file ends there.
-    """
+class _ObservedFile:
+    """A file for libsndfile's callbacks, which must not raise: the first exception is kept, and the file ends there."""
 
-    def __init__(self, file: BinaryIO | Spliced) -> None:
+    def __init__(self, file: BinaryIO | PatchedFile) -> None:
         self.file = file
         self.failure: BaseException | None = None
 

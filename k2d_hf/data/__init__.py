@@ -1,1 +1,1 @@
-"""Recordings and chunks: where they come from, their schema, their identity, what was really said in them."""
+"""Recordings and chunks: their sources, their schema, their identity, their references."""

@@ -1,4 +1,4 @@
-"""Recordings in folders: the audio files below one, and by name or count whatever else may hold sound.
+"""Recordings in folders: the audio files below one, and by name or count whatever else may hold audio.
 
 Read by `recordings.py` (K2D, before stage 1).
 """
@@ -30,17 +30,17 @@ def has_audio(folder: str) -> bool:
 def audio_rows(folder: str, group_by: str | None = None) -> Iterator[Row]:
     """The recordings below a folder, sorted by path, known by their extensions.
 
-    Files of sound or video that may not be supported, archives and tables are among them, and after them folders that
-    cannot be listed: labelling tries each, and skips it by name. Text, pictures and programs are left out; what is
-    hidden, and files of kinds that are not known, are counted in a warning.
+    Audio and video of other kinds, archives and tables are among them, and after them folders that cannot be listed:
+    labelling tries each, and skips it by name. Text, pictures and programs are left out; hidden files, and those of
+    unknown kinds, are counted in a warning.
     """
     hidden: list[str] = []
     unlisted: list[str] = []
     others: list[str] = []
     for path in walk_files(folder, hidden=hidden, unlisted=unlisted):
-        if path.lower().endswith(AUDIO_EXTENSIONS) or (may_hold_sound(path) and not _is_our_own(path)):
+        if path.lower().endswith(AUDIO_EXTENSIONS) or (may_hold_sound(path) and not _is_shard(path)):
             yield file_row(path, path, group_by)
-        elif not is_silent(path) and not _is_our_own(path):
+        elif not is_silent(path) and not _is_shard(path):
             others.append(path)
     for path in unlisted:
         yield file_row(path, path, group_by)
@@ -57,14 +57,14 @@ def extension_counts(paths: Iterable[str]) -> str:
 
 
 def warn_of_others(folder: str) -> None:
-    """Count what may hold sound below a folder whose Parquet files are read."""
+    """Warn of files that may hold audio below a folder whose Parquet files are read."""
     others = [path for path in walk_files(folder) if not path.endswith(".parquet") and may_hold_sound(path)]
     if others:
         logger.warning("%s: its Parquet files are read, and not %s beside them", folder, extension_counts(others))
 
 
-def _is_our_own(path: str) -> bool:
-    """Whether a file is a part of finished work, which may lie beside the recordings that it is of."""
+def _is_shard(path: str) -> bool:
+    """Whether a file is a finished shard, which may lie beside its recordings."""
     return path.endswith(".parquet") and exists(joined(folder_of(path), RECORD))
 
 

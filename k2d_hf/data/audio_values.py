@@ -1,4 +1,4 @@
-"""The forms in which a column of a data set holds sound: a path, the bytes of a file, or samples."""
+"""The forms of audio in a column of a data set: a path, the bytes of a file, or samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from k2d_hf.data.sample_values import float_samples
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import quoted
+from k2d_hf.formatting import quote
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SoundPath:
 
 @dataclass(frozen=True)
 class SoundBytes:
-    """What is in a file of sound, and the name that the file had, if any."""
+    """The content of an audio file, and the name that the file had, if any."""
 
     content: bytes
     path: str | None
@@ -41,7 +41,7 @@ class Samples:
 
     @property
     def identity(self) -> bytes:
-        """What tells them from others. Not their WAV: libsndfile stamps the time into the header of one of floats."""
+        """Unique for samples and rate. Not their WAV: libsndfile stamps the time into the header of one of floats."""
         return self.values.tobytes() + str(self.rate).encode()
 
     def wav(self) -> bytes:
@@ -57,7 +57,7 @@ Sound = SoundPath | SoundBytes | Samples
 
 
 def sound_in(value: Any, where: str, *, kind: str | None = None) -> Sound | None:
-    """The sound that a value of a column holds; None where it holds none.
+    """The audio in a value of a column; None where it has none.
 
     Args:
         value: a path, the bytes of a file, or a mapping with `array` and `sampling_rate`, with `bytes`, or with `path`.
@@ -85,7 +85,7 @@ def sound_in(value: Any, where: str, *, kind: str | None = None) -> Sound | None
 
 
 def undecoded(rows: Any) -> Any:
-    """The same rows with their sound as bytes or path; a data set of it alone would decode each row that is read.
+    """The same rows with their audio as bytes or path; a data set would decode each row that is read.
 
     `datasets` decodes with torchcodec, and without it not even the first row can be read.
 
@@ -97,7 +97,7 @@ def undecoded(rows: Any) -> Any:
     for name, feature in (rows.features or {}).items():
         if not isinstance(feature, Audio):
             continue
-        if not isinstance(rows, Dataset):  # a stream would ask for torchcodec all the same
+        if not isinstance(rows, Dataset):  # a stream would need torchcodec all the same
             rows = rows.cast_column(name, {"bytes": Value("binary"), "path": Value("string")})
         elif feature.decode:
             rows = rows.cast_column(name, Audio(sampling_rate=feature.sampling_rate, decode=False))
@@ -107,6 +107,6 @@ def undecoded(rows: Any) -> Any:
 def _hertz(rate: Any, where: str) -> int:
     number = np.asarray(rate)
     if number.dtype.kind not in "iuf" or number.size != 1 or not 1 <= number.item() < math.inf:
-        told = number.item() if number.size == 1 else rate
-        raise K2DError(f"{where}: an `array` with the `sampling_rate` {quoted(told)}; give it in Hz")
+        given = number.item() if number.size == 1 else rate
+        raise K2DError(f"{where}: an `array` with the `sampling_rate` {quote(given)}; give it in Hz")
     return int(number.item())

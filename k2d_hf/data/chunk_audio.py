@@ -1,7 +1,7 @@
-"""The sound of a chunk, its length, and what tells it from every other: one place, however the chunk is stored.
+"""The audio of a chunk, its length and its key, however the chunk is stored.
 
-A chunk is a span of a recording, which is a path or an address; or it carries its own sound, as the bytes of a file or
-as samples. A row with a text and sound alone is a chunk too: an utterance.
+A chunk is a span of a recording, which is a path or an address; or it carries its own audio, as the bytes of a file or
+as samples. A row with a text and audio alone is a chunk too: an utterance.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Span:
 
 
 def source_of(chunk: Mapping[str, Any]) -> Span | SoundBytes | Samples:
-    """Where the sound of a chunk is.
+    """The source of a chunk's audio.
 
     Args:
         chunk: row with `recording`, `start` and `duration` (s), or with `audio`. What `audio` holds is the chunk alone,
-            and comes first. A file that it only names is one where no span of a recording is given.
+            and comes first. A path in it is used where no span of a recording is given.
 
     Raises:
         AudioError: if it has neither.
@@ -45,7 +45,7 @@ def source_of(chunk: Mapping[str, Any]) -> Span | SoundBytes | Samples:
         return sound
     path = sound.path if sound is not None and not (recording and start is not None) else recording
     if not path:
-        raise AudioError(chunk_name(chunk), "no such file", "it has no sound, and names none")
+        raise AudioError(chunk_name(chunk), "no such file", "it has no audio, and no path to any")
     return Span(path) if start is None else Span(path, float(start), chunk.get("duration"))
 
 
@@ -63,7 +63,7 @@ def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
 
 
 def chunk_seconds(chunk: Mapping[str, Any]) -> float:
-    """Length of a chunk in seconds: what the row says of a span, else what the header of its sound says.
+    """Length of a chunk in seconds: of a span as in its row, else as in the header of its audio.
 
     Raises:
         AudioError: as `audio_duration` does.
@@ -80,13 +80,13 @@ def chunk_seconds(chunk: Mapping[str, Any]) -> float:
 
 
 def chunk_key(chunk: Mapping[str, Any], *, file_key: Callable[[str], str] = content_key) -> str:
-    """What tells the sound of a chunk from every other: a digest of its own, else its recording's content and its span.
+    """Unique key of a chunk's audio: a digest of its own, else its recording's content and its span.
 
-    One that has no sound has its name for a key.
+    The key of a chunk without audio is its name.
 
     Args:
         chunk: as for `source_of`.
-        file_key: key of a recording; to be given where many chunks are of few recordings, as one that remembers.
+        file_key: key of a recording; one with a cache where many chunks are of few recordings.
     """
     try:
         source = source_of(chunk)
@@ -98,7 +98,7 @@ def chunk_key(chunk: Mapping[str, Any], *, file_key: Callable[[str], str] = cont
 
 
 def ends_with_its_sound(chunk: Mapping[str, Any]) -> bool:
-    """Whether a chunk carries its sound, so that nothing can be heard of what comes after it."""
+    """Whether a chunk carries its own audio, so that what follows it in the recording cannot be read."""
     value = chunk.get("audio")
     if isinstance(value, Mapping):
         return value.get("bytes") is not None or value.get("array") is not None
@@ -106,7 +106,7 @@ def ends_with_its_sound(chunk: Mapping[str, Any]) -> bool:
 
 
 def chunk_name(chunk: Mapping[str, Any]) -> str:
-    """What messages call a chunk: its recording and where it starts, or the file that it is."""
+    """The name of a chunk in messages: its recording and where it starts, or its file."""
     name, start = _path_of(chunk) or "an utterance without a name", chunk.get("start")
     return name if start is None else f"{name} at {start:.1f} s"
 

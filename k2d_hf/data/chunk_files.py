@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal, overload
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.parquet_folders import load_parquet
-from k2d_hf.files.paths import is_folder, joined
-from k2d_hf.files.storage import exists
+from k2d_hf.files.paths import joined
+from k2d_hf.files.storage import exists, is_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
 NEEDED = ("text", "recording or audio")  # columns of every chunk
-COUNTED_AT_ONCE = 10_000  # rows; a whole column may have millions
+COUNTED_AT_ONCE = 10_000  # rows; a column may have millions
 
 
 @overload
@@ -68,8 +68,8 @@ def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | Itera
 
 
 def check_chunks(chunks: Dataset | IterableDataset, path: str | Path) -> None:
-    """Raise K2DError for rows that are no chunks, whoever reads them; `path` is where they are from."""
-    columns = chunks.column_names  # None of a stream that does not know them
+    """Raise K2DError for rows that are no chunks; `path` is where they are from."""
+    columns = chunks.column_names  # None of a stream without known columns
     lacking = [names for names in NEEDED if not set(names.split(" or ")) & set(columns or ())]
     if columns and lacking:
         raise K2DError(f"{path}: no data set of chunks: no column {', '.join(lacking)}; `k2d label` writes one")
@@ -77,7 +77,7 @@ def check_chunks(chunks: Dataset | IterableDataset, path: str | Path) -> None:
 
 @contextmanager
 def _without_schemas() -> Iterator[None]:
-    """Have `datasets` raise what is wrong, and not log it too, with the whole Arrow schema of each file."""
+    """Keep `datasets` from logging what it raises too, with the complete Arrow schema of each file."""
     import datasets
 
     before = datasets.logging.get_verbosity()
@@ -89,7 +89,7 @@ def _without_schemas() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Why files are no data set, in a few words."""
+    """Why files are no data set, in short."""
     from datasets.exceptions import DatasetGenerationError
 
     if isinstance(error, DatasetGenerationError):

@@ -1,6 +1,6 @@
 """The columns of a chunk, declared once: name, type, what it is for, and who reads it (the contract between stages).
 
-The types of data sets, what is selected of them, what a stream looks at, and the card of a published set follow.
+The types of data sets, what is selected of them, what a stream checks, and the card of a published set follow.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Features
 
-LABELLING, VALIDATION = "labelling", "validation"  # who writes a column
-# What a column is read for: the chunk's sound, its label, the prompt before it, the draw of its form, the verdict on it
+LABELLING, VALIDATION = "labelling", "validation"  # writers of columns
+# Uses of a column: the chunk's audio, its label, the prompt before it, the draw of its form, the verdict on it
 SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdict"
 
 
@@ -47,14 +47,14 @@ COLUMNS = (
     _column("duration", "float64", LABELLING, "its length, s; at most 30", SOUND),
     _column(
         "segments", "segments", LABELLING,
-        "what the teacher heard and when: start and end, s from the start of the chunk, and text", LABEL,
+        "the teacher's transcript with times: start and end, s from the start of the chunk, and text", LABEL,
     ),
     _column("text", "string", LABELLING, "the pseudo-label: what the teacher wrote, without timestamps", LABEL),
     _column("previous_text", "string", LABELLING, "the text of the chunk before it in the same recording", PROMPT),
     _column(
         "next_start", "float64", LABELLING, "where the next chunk starts, s from the start of this one", SOUND, LABEL
     ),
-    _column("language", "string", LABELLING, "language code that the teacher was given or told", LABEL),
+    _column("language", "string", LABELLING, "language code, as given to the teacher or detected by it", LABEL),
     _column("auxiliary_text", "string", VALIDATION, "what the auxiliary model wrote for the same audio, on its own"),
     _column("teacher_loops", "bool", VALIDATION, "whether the teacher's text repeats itself"),
     _column("auxiliary_loops", "bool", VALIDATION, "likewise for the auxiliary"),
@@ -85,7 +85,7 @@ def features_of_writer(writer: str) -> Features:
 
 
 def known_features(names: Iterable[str]) -> Features:
-    """Types of those of some columns that chunks have, without sound, of which there are several."""
+    """Types of those of some columns that chunks have; not of audio, which has several."""
     from datasets import Features
 
     kinds = {column.name: column.kind for column in COLUMNS if column.kind != "audio"}

@@ -1,6 +1,6 @@
 """Segments and their packing into chunks of at most 30 s (K2D, section on realistic pseudo-labelling).
 
-Pure functions: what the teacher wrote comes in, chunks come out, and whatever is left out is named.
+Pure functions: the teacher's segments come in, chunks come out, and whatever is dropped is listed.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A span that reaches no chunk, with the reason: what is dropped is counted and named."""
+class DroppedSpan:
+    """A span that reaches no chunk, with the reason."""
 
     start: float
     end: float
@@ -53,14 +53,14 @@ def exceeds(duration: float, max_duration: float) -> bool:
     return duration > max_duration + 1 or round(duration * SAMPLE_RATE) > round(max_duration * SAMPLE_RATE)
 
 
-def sound_segments(
+def valid_segments(
     segments: Iterable[Segment], *, recording_duration: float, max_duration: float = CHUNK_SECONDS
-) -> tuple[list[Segment], list[LeftOut]]:
+) -> tuple[list[Segment], list[DroppedSpan]]:
     """Part the teacher's segments into those that can be packed and the spans that cannot.
 
-    Segments come out in order of time. A segment past the end of the recording (the teacher hears 30 s windows, padded
-    with silence) is cut at the end, one from before the start at the start, and the part cut off is listed; one longer
-    than `max_duration` is left out whole.
+    Segments come out in order of time. One past the end of the recording (windows of 30 s are padded with silence) is
+    cut at the end, one from before the start at the start, and the part cut off is listed; one longer than
+    `max_duration` is dropped.
 
     Args:
         segments: what the teacher wrote, in seconds from the recording's start.
@@ -68,7 +68,7 @@ def sound_segments(
         max_duration: the longest chunk, in seconds.
 
     Returns:
-        The segments to pack, and the spans left out; their durations sum to those of the input, of which a segment
+        The segments to pack, and the spans dropped; their durations sum to those of the input, of which a segment
         whose start or end is no finite number has none: it is listed from 0 to 0 s.
 
     Raises:
@@ -79,31 +79,31 @@ def sound_segments(
     segments = list(segments)
     timed = [segment for segment in segments if _has_times(segment)]
     kept: list[Segment] = []
-    left_out = [LeftOut(0.0, 0.0, "no time")] * (len(segments) - len(timed))
+    dropped = [DroppedSpan(0.0, 0.0, "no time")] * (len(segments) - len(timed))
     for segment in sorted(timed, key=lambda s: (s.start, s.end)):
         if segment.duration <= 0:
-            left_out.append(LeftOut(segment.start, segment.end, "no duration"))
+            dropped.append(DroppedSpan(segment.start, segment.end, "no duration"))
             continue
         if exceeds(segment.duration, max_duration):
-            left_out.append(LeftOut(segment.start, segment.end, f"longer than {max_duration:g} s"))
+            dropped.append(DroppedSpan(segment.start, segment.end, f"longer than {max_duration:g} s"))
             continue
         if segment.end <= 0:
-            left_out.append(LeftOut(segment.start, segment.end, "before the start"))
+            dropped.append(DroppedSpan(segment.start, segment.end, "before the start"))
             continue
         if segment.start < 0:
-            left_out.append(LeftOut(segment.start, 0.0, "before the start"))
+            dropped.append(DroppedSpan(segment.start, 0.0, "before the start"))
             segment = replace(segment, start=0.0)
         if segment.start >= recording_duration:
-            left_out.append(LeftOut(segment.start, segment.end, "past the end"))
+            dropped.append(DroppedSpan(segment.start, segment.end, "past the end"))
             continue
         if segment.end > recording_duration:
-            left_out.append(LeftOut(recording_duration, segment.end, "past the end"))
+            dropped.append(DroppedSpan(recording_duration, segment.end, "past the end"))
             segment = replace(segment, end=recording_duration)
         if segment.text.strip():
             kept.append(segment)
         else:
-            left_out.append(LeftOut(segment.start, segment.end, "no text"))
-    return kept, left_out
+            dropped.append(DroppedSpan(segment.start, segment.end, "no text"))
+    return kept, dropped
 
 
 def _has_times(segment: Segment) -> bool:
@@ -146,7 +146,7 @@ class Coverage:
 
     Attributes:
         in_chunks: seconds that lie in a chunk, pauses within it included.
-        listed: seconds in no chunk that are listed: in `passed_over`, or among the segments that were left out.
+        listed: seconds in no chunk that are listed: in `passed_over`, or among the segments that were dropped.
         unlisted: seconds in no chunk, in spans too short to be listed.
         passed_over: spans about which the teacher wrote nothing, in no chunk or inside one, in order of time.
     """
@@ -154,20 +154,20 @@ class Coverage:
     in_chunks: float
     listed: float
     unlisted: float
-    passed_over: list[LeftOut]
+    passed_over: list[DroppedSpan]
 
 
 def coverage(
-    chunks: Sequence[Sequence[Segment]], left_out: Iterable[LeftOut], *, recording_duration: float
+    chunks: Sequence[Sequence[Segment]], dropped: Iterable[DroppedSpan], *, recording_duration: float
 ) -> Coverage:
     """Find what of a recording reached a chunk, and the spans that the teacher passed over.
 
     Args:
         chunks: of the recording, as `pack_segments` gives them.
-        left_out: its segments that reached none, as `sound_segments` gives them: listed already, so not listed again.
+        dropped: its segments that reached none, as `valid_segments` gives them: listed already, so not listed again.
         recording_duration: seconds of audio that there are.
     """
-    known = [(span.start, span.end) for span in left_out]
+    known = [(span.start, span.end) for span in dropped]
     in_chunks = [(chunk[0].start, max(segment.end for segment in chunk)) for chunk in chunks]
     outside = _uncovered([*in_chunks, *known], 0.0, recording_duration)
     passed_over = [_passed_over(gap, PASSED_OVER) for gap in outside if _is_listed(gap)]
@@ -198,8 +198,8 @@ def _is_listed(gap: tuple[float, float]) -> bool:
     return _seconds(gap[1] - gap[0]) >= LEAST_LISTED
 
 
-def _passed_over(gap: tuple[float, float], reason: str) -> LeftOut:
-    return LeftOut(_seconds(gap[0]), _seconds(gap[1]), reason)
+def _passed_over(gap: tuple[float, float], reason: str) -> DroppedSpan:
+    return DroppedSpan(_seconds(gap[0]), _seconds(gap[1]), reason)
 
 
 def _length(spans: Iterable[tuple[float, float]]) -> float:

@@ -24,6 +24,7 @@ from k2d_hf.data.recording_rows import (
 )
 from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import keep_in_cache
+from k2d_hf.formatting import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
@@ -46,7 +47,7 @@ def data_set_rows(
 
     Args:
         source: has audio in a column, as paths or embedded.
-        name: what errors call it.
+        name: of it in errors.
         base: folder or address that relative paths are from.
         wanted: the columns that the user names.
         split: the one to take, if there are several.
@@ -77,10 +78,10 @@ class RowReader:
     """Makes recordings of the rows of one source; what is embedded in a row is written to the cache.
 
     Attributes:
-        columns: which of them say what.
+        columns: by their roles.
         labels: types of the columns with a language that is a number.
         kind: type of the samples, where the column with audio holds arrays.
-        name: what errors call the source.
+        name: of the source in errors.
         base: folder or address that relative paths are from.
     """
 
@@ -108,12 +109,12 @@ class RowReader:
 def row_reader(
     known: Mapping[str, Any], features: Mapping[str, Any] | None, name: str, base: str, wanted: ColumnNames
 ) -> RowReader:
-    """What makes recordings of the rows of a source.
+    """The reader for the rows of a source.
 
     Args:
         known: a source's columns: their types, or the values of a row.
         features: their types, where they are known.
-        name: what errors call the source.
+        name: of the source in errors.
         base: folder or address that relative paths are from.
         wanted: the columns that the user names.
 
@@ -144,9 +145,8 @@ def _rows(data: Dataset | IterableDataset, name: str) -> Iterator[dict[str, Any]
         yield from data
     except K2DError:
         raise
-    except Exception as error:  # whatever a remote file system, a decompressor or a script has come across
-        reason = (str(error).strip().splitlines() or [""])[0]
-        raise K2DError(f"{name}: the stream breaks off ({type(error).__name__}: {reason}); run again") from error
+    except Exception as error:  # of a remote file system, a decompressor or a script
+        raise K2DError(f"{name}: the stream breaks off ({first_line(error)}); run again") from error
 
 
 def _one_split(source: Any, name: str, split: str | None) -> Dataset | IterableDataset:
@@ -172,8 +172,8 @@ def _undecoded(data: Dataset | IterableDataset, column: str, name: str) -> Datas
     elif not text:
         try:
             if not isinstance(data, Dataset) and isinstance(feature, Value) and "binary" not in feature.dtype:
-                raise TypeError  # which a stream would say at its first row
-            # Before a row is touched: a decoding `Audio` needs torchcodec to hand out even its first row.
+                raise TypeError  # which a stream would raise at its first row
+            # Before a row is read: a decoding `Audio` needs torchcodec even for its first row.
             return data.cast_column(column, Audio(decode=False))
         except (TypeError, ValueError, NotImplementedError) as error:
             raise K2DError(f"{name}: column `{column}` holds no audio ({feature}); name another") from error
@@ -190,9 +190,7 @@ def _kind_of_samples(feature: Any) -> str | None:
 
 
 def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
-    """Return the path of one audio value of a data set; what is embedded is written to the cache first.
-
-    There it keeps the file name that the data set has for it, if any.
+    """The path of one audio value of a data set; what is embedded is written to the cache first, under its name.
 
     Args:
         value: of the column with the audio.

@@ -12,13 +12,13 @@ from typing import Any
 from k2d_hf.data.recording_rows import OFFSET_COLUMN, ColumnNames, Row, absolute, columns_of, row_of
 from k2d_hf.data.tab_separated import tab_separated
 from k2d_hf.errors import K2DError
-from k2d_hf.files.paths import folder_of, is_folder, joined
-from k2d_hf.files.storage import exists, is_address, open_to_read
-from k2d_hf.formatting import named, quoted
+from k2d_hf.files.paths import folder_of, joined
+from k2d_hf.files.storage import exists, is_address, is_folder, open_to_read
+from k2d_hf.formatting import os_error_reason, quote, short_name
 
 JSON_MANIFESTS, CSV_MANIFESTS = (".jsonl", ".ndjson", ".json"), (".csv", ".tsv")
 LONGEST_LINE = 1 << 26  # bytes
-LINES_FOR_COLUMNS = 1000  # of a stream, in which the column with the audio must turn up
+LINES_FOR_COLUMNS = 1000  # of a stream, one of which must have the column with the audio
 CLIPS = "clips"  # the folder beside a table of Common Voice that its paths are from
 
 Line = tuple[int, Mapping[str, Any]]
@@ -30,7 +30,7 @@ def manifest_rows(path: str, wanted: ColumnNames, *, streaming: bool = False) ->
     Args:
         path: absolute path, or address.
         wanted: the columns that the user names.
-        streaming: hold no more than the lines in which columns are looked for.
+        streaming: hold no more than the lines from which the columns are read.
 
     Raises:
         K2DError: if it cannot be read, has no rows or no such column, or for the first line that is broken.
@@ -45,7 +45,7 @@ def manifest_rows(path: str, wanted: ColumnNames, *, streaming: bool = False) ->
         where = f"{path}, line {number}"
         value = line.get(columns.audio)
         if value is not None and not isinstance(value, str):
-            raise K2DError(f"{where}: column `{columns.audio}` is {quoted(value)}; give the path of an audio file")
+            raise K2DError(f"{where}: column `{columns.audio}` is {quote(value)}; give the path of an audio file")
         if columns.start is None and line.get(OFFSET_COLUMN) is not None:
             raise K2DError(
                 f"{where}: the first with `{OFFSET_COLUMN}`; put one among the first {LINES_FOR_COLUMNS} lines, or do "
@@ -89,7 +89,7 @@ def _table_lines(path: str) -> Iterator[Line]:
         if any(cell.strip() for cell in cells[len(header) :]):
             raise K2DError(
                 f"{path}, line {number}: {len(cells)} cells for {len(header)} columns, the one too many "
-                f"{named(cells[len(header)])}; quote what holds the separator, or use JSONL"
+                f"{short_name(cells[len(header)])}; quote what holds the separator, or use JSONL"
             )
         cells += [""] * (len(header) - len(cells))
         yield number, {name: cell or None for name, cell in zip(header, cells, strict=False) if name}
@@ -113,8 +113,9 @@ def _text_lines(path: str) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
                 if len(line) == LONGEST_LINE:
                     raise K2DError(f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes; give a row a line")
-                # a name that is not UTF-8 is no reason to stop: it is told as one of which there is no file
+                # a name that is not UTF-8 is no reason to stop: the recording is skipped as a missing file
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
     except OSError as error:
-        reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-        raise K2DError(f"manifest {path}: it cannot be read ({reason}); check the path and its permissions") from error
+        raise K2DError(
+            f"manifest {path}: it cannot be read ({os_error_reason(error)}); check the path and its permissions"
+        ) from error

@@ -1,4 +1,4 @@
-"""What all map steps share: a batch of rows in whatever form it comes, and how a step travels and is known again.
+"""What all map steps share: a batch of rows in any form, and how a step is pickled and fingerprinted.
 
 A map step is a callable for `Dataset.map(batched=True)`, `IterableDataset.map` and Ray's `map_batches`. It goes to
 another process as its settings, never as a model; these and the identity of its models are its fingerprint too, so that
@@ -34,7 +34,7 @@ class Batch:
     """Rows that came together.
 
     Attributes:
-        columns: values by name, with sound as bytes or path.
+        columns: values by name, with audio as bytes or path.
         features: types of the columns, where they are known.
         table: the same as Arrow has them, where a table is the answer too; its types are those of the contract, while
             `datasets` would take a column that is null in the first batch for one without a type.
@@ -80,7 +80,7 @@ class Batch:
 
 
 def _plain(table: pyarrow.Table) -> pyarrow.Table:
-    """Without what an Arrow schema says of the features of a data set; that of the rows before knows no more."""
+    """Without the features of a data set in the Arrow schema, which are those of the rows before."""
     return table.replace_schema_metadata(None)
 
 
@@ -94,7 +94,7 @@ def batch_of(given: Any) -> Batch:
     from datasets import Features
     from datasets.formatting.formatting import LazyBatch
 
-    if isinstance(given, LazyBatch):  # to take a value out of it is to decode the sound, where there is some
+    if isinstance(given, LazyBatch):  # reading a value of it would decode the audio
         return Batch(given.pa_table.to_pydict(), given.formatter.features, given.pa_table)
     if isinstance(given, pyarrow.Table):
         return Batch(given.to_pydict(), Features.from_arrow_schema(given.schema), given)
@@ -119,7 +119,7 @@ def _table(columns: Mapping[str, list[Any]], given: Mapping[str, Any]) -> pyarro
 
 
 def _bare(value: Any) -> Any:
-    """A value without numpy, and sound that `datasets` would decode as it lies there."""
+    """A value without numpy, and audio that `datasets` would decode in its stored form."""
     if isinstance(value, Mapping):
         return {name: _bare(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -142,7 +142,7 @@ class MapStep(ABC):
     def __init__(self, settings: Any, **given: Any) -> None:
         self.settings = settings
         self._given = given
-        self._loaded: list[str | None] | None = None  # what the models were when they were loaded
+        self._loaded: list[str | None] | None = None  # fingerprints of the models when they were loaded
 
     def __init_subclass__(cls) -> None:
         """Describe the settings that the constructor takes (`files.keywords`) in the text of the class."""
@@ -167,18 +167,18 @@ class MapStep(ABC):
             if os.getpid() != _IMPORTED_BY:
                 import torch
 
-                torch.set_num_threads(1)  # of a forked process; more of them wait for ever, and there are siblings
+                torch.set_num_threads(1)  # of a forked process; more of them deadlock, and there are other processes
             self._loaded = self.identities() if self._is_portable() else []
             self.load(_device_of(self.settings.device, rank))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Settings and identity of the models: what travels, and what caches go by.
+        """Settings and identity of the models: for another process, and as the key of caches.
 
         Raises:
             K2DError: for a step that was given a loaded model.
         """
         if not self._is_portable():
-            raise K2DError("a loaded model stays in its process, and no cache knows it: give the map step a checkpoint")
+            raise K2DError("a loaded model stays in its process, and has no cache: give the map step a checkpoint")
         now = self.identities()
         if self._loaded is not None and now != self._loaded:
             self.unload()
@@ -191,7 +191,7 @@ class MapStep(ABC):
 
 
 def _made(kind: Any, given: Mapping[str, Any], version: str, identities: Sequence[str]) -> Any:
-    """A step in another process; of the version and the identities nothing is asked there."""
+    """A step in another process; version and identities only serve the fingerprint."""
     return kind(**given)
 
 

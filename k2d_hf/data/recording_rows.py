@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from k2d_hf.errors import K2DError
 from k2d_hf.files.paths import joined
 from k2d_hf.files.storage import is_address
-from k2d_hf.formatting import named, quoted
+from k2d_hf.formatting import quote, short_name
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class ColumnNames(NamedTuple):
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a source, and which of them say what."""
+    """The columns of a source, and their roles."""
 
     present: tuple[str, ...]
     audio: str
@@ -50,8 +50,8 @@ class Columns:
     def used(self) -> set[str]:
         """All that a row can be made from."""
         usual = {*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS, LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS, "segments"}
-        asked = {self.audio, self.reference, self.group, self.start, DURATION_COLUMN}
-        return {name for name in usual | asked if name in self.present}
+        chosen = {self.audio, self.reference, self.group, self.start, DURATION_COLUMN}
+        return {name for name in usual | chosen if name in self.present}
 
 
 class Row(NamedTuple):
@@ -61,14 +61,14 @@ class Row(NamedTuple):
     reference: str | None
     language: str | None
     where: str
-    group: str | None = None  # what it belongs to, where that was asked for
-    start: float | None = None  # s, of the span of the file that it is; None where the source knows no spans
+    group: str | None = None  # what it belongs to, with `group_by`
+    start: float | None = None  # s, of the span of the file that it is; None where the source has no spans
     duration: float | None = None  # s, likewise; None is up to the end
     columns: tuple[str, ...] = ()  # of its source
 
 
 def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Columns:
-    """Which columns of the source `name` say what.
+    """The roles of the columns of the source `name`.
 
     Raises:
         K2DError: if it has no column with audio, or not one that is wanted.
@@ -76,8 +76,8 @@ def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Column
     present = tuple(present)
     audio = audio_column(present, name, wanted.audio)
     if wanted.reference is not None and wanted.reference not in present:
-        found = ", ".join(map(named, present[:20]))
-        raise K2DError(f"{name}: no column {named(wanted.reference)}; it has {found}; set reference_column to one")
+        found = ", ".join(map(short_name, present[:20]))
+        raise K2DError(f"{name}: no column {short_name(wanted.reference)}; it has {found}; set reference_column to one")
     start = OFFSET_COLUMN if OFFSET_COLUMN in present and audio != OFFSET_COLUMN else None
     if start is None and audio == "recording" and set(SPAN_COLUMNS) <= set(present):
         start = SPAN_COLUMNS[0]
@@ -97,9 +97,9 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
         language = next(iter(others), None)
     for name, value in (("transcript", reference), (LANGUAGE_COLUMN, language)):
         if value is not None and not isinstance(value, str):
-            raise K2DError(f"{where}: the {name} is {quoted(value)}; give a string or null")
+            raise K2DError(f"{where}: the {name} is {quote(value)}; give a string or null")
         if value is not None and value != _storable(value):
-            raise K2DError(f"{where}: the {name} is not UTF-8 ({quoted(_storable(value))}); save it as UTF-8")
+            raise K2DError(f"{where}: the {name} is not UTF-8 ({quote(_storable(value))}); save it as UTF-8")
     row = file_row(recording, where, columns.group, values)._replace(
         reference=reference, language=language, columns=columns.present
     )
@@ -110,14 +110,14 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
 
 
 def file_row(recording: str, where: str, group_by: str | None, values: Mapping[str, Any] | None = None) -> Row:
-    """The row of a recording of which nothing is known but what it belongs to.
+    """The row of a recording of which only its group is known.
 
     Raises:
-        K2DError: if that is asked for, and there is nothing in the column `group_by`.
+        K2DError: if there is nothing in the column `group_by`.
     """
     group = None if group_by is None else (values or {}).get(group_by)
     if group_by is not None and group is None:
-        raise K2DError(f"{where}: nothing in column {named(group_by)}; give what the recording belongs to")
+        raise K2DError(f"{where}: nothing in column {short_name(group_by)}; give what the recording belongs to")
     return Row(_storable(recording), None, None, where, None if group is None else _storable(str(group)))
 
 
@@ -138,12 +138,12 @@ def _reference(values: Mapping[str, Any], where: str, column: str | None) -> Any
     try:
         return " ".join(segment["text"].strip() for segment in segments)
     except (TypeError, KeyError, AttributeError) as error:
-        name = named(column or "segments")
-        raise K2DError(f"{where}: `{name}` is not a list of objects with a `text`; mend or drop it") from error
+        name = short_name(column or "segments")
+        raise K2DError(f"{where}: `{name}` is not a list of objects with a `text`; correct or drop it") from error
 
 
 def span_in(values: Mapping[str, Any], where: str, column: str) -> tuple[float, float | None]:
-    """Start and duration of a row in seconds: (0, None) is the whole file, whatever duration that is said to have.
+    """Start and duration of a row in seconds: (0, None) is the whole file, whatever `duration` there is.
 
     Raises:
         K2DError: if one of them is no finite number.
@@ -151,14 +151,14 @@ def span_in(values: Mapping[str, Any], where: str, column: str) -> tuple[float, 
     if values.get(column) is None or (isinstance(values[column], str) and not values[column].strip()):
         return 0.0, None
     start = _seconds(values[column])
-    if start is None and column != OFFSET_COLUMN:  # a time of day, say, in a column that is ours by chance
+    if start is None and column != OFFSET_COLUMN:  # such as a time of day, in a column of the same name
         return 0.0, None
     length = values.get(DURATION_COLUMN)
     length = None if isinstance(length, str) and not length.strip() else length
     duration = None if length is None else _seconds(length)
     for name, given, value in ((column, values[column], start), (DURATION_COLUMN, length, duration)):
         if given is not None and value is None:
-            raise K2DError(f"{where}: {name} is {quoted(given)}; give seconds, or leave it out")
+            raise K2DError(f"{where}: {name} is {quote(given)}; give seconds, or leave it out")
     assert start is not None
     return start, duration
 
@@ -181,7 +181,7 @@ def span_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
 
 
 def span_fields(start: float, duration: float | None) -> dict[str, float | None]:
-    """What a list of recordings holds of one, beside its name: nothing where it is the whole file."""
+    """The columns of a recording's span in a list of recordings: none where it is the whole file."""
     return {} if (start, duration) == (0.0, None) else dict(zip(SPAN_COLUMNS, (start, duration), strict=True))
 
 
@@ -194,7 +194,7 @@ def reference_like(row: Row) -> list[str]:
 
 
 def _storable(text: str) -> str:
-    """Text as a data set can hold it: a file name that is no UTF-8 is told, though no file is found by it any more."""
+    """Text as a data set can hold it: a file name that is no UTF-8 with escapes, so that no file is found by it."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -221,7 +221,7 @@ def audio_column(columns: Iterable[str], name: str, wanted: str | None) -> str:
     for column in accepted:
         if column in columns:
             return column
-    found, names = ", ".join(map(named, columns[:20])), ", ".join(map(named, accepted))
+    found, names = ", ".join(map(short_name, columns[:20])), ", ".join(map(short_name, accepted))
     raise K2DError(f"{name}: no column with audio; it has {found}; rename one to, or set audio_column: {names}")
 
 
@@ -245,8 +245,8 @@ def unique(rows: Iterable[Row]) -> Iterator[Row]:
         repeated += 1
         if transcripts[recording] != transcript:
             raise K2DError(
-                f"{row.where}: {named(row.recording, 400)} came before with another transcript; a recording is read "
-                "whole, so give each file once, with its whole transcript, or spans of it by `offset` and `duration`"
+                f"{row.where}: {short_name(row.recording, 400)} came before with another transcript; give each file "
+                "once, with its complete transcript, or spans of it by `offset` and `duration`"
             )
     if repeated:
         logger.warning("%d rows name a recording that came before; each is kept once", repeated)

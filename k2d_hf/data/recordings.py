@@ -1,6 +1,6 @@
 """Recordings in: a folder, a manifest, a file or a data set, read into one table of recordings with nothing decoded.
 
-This is where unlabelled audio enters the method; `audio.py` decodes it when the teacher asks.
+This is where unlabelled audio enters the method; it is decoded when the teacher transcribes it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from k2d_hf.data.manifests import CSV_MANIFESTS, JSON_MANIFESTS, manifest_rows
 from k2d_hf.data.recording_rows import SPAN_COLUMNS, ColumnNames, Row, file_row, reference_like, unique
 from k2d_hf.errors import K2DError
 from k2d_hf.files.parquet_folders import ENDING, load_parquet
-from k2d_hf.files.paths import folder_of, is_file, is_folder, joined, walk_files
-from k2d_hf.files.storage import exists, is_address
-from k2d_hf.formatting import named
+from k2d_hf.files.paths import folder_of, joined, walk_files
+from k2d_hf.files.storage import exists, is_address, is_file, is_folder
+from k2d_hf.formatting import os_error_reason, short_name
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
@@ -40,7 +40,7 @@ _COLUMNS_OF_SOURCE = "Recordings of a source with the columns "  # the descripti
 _ACCEPTED = " ".join(AUDIO_EXTENSIONS)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
-_Rows = Callable[[], Iterator[Row]]  # can be gone through again, and pickled
+_Rows = Callable[[], Iterator[Row]]  # can be iterated again, and pickled
 
 
 @overload
@@ -82,7 +82,7 @@ def load_recordings(
     """Read a source of recordings into a `datasets.Dataset`, one row a recording; no audio is decoded.
 
     Args:
-        source: a folder (all audio files below it, sorted, and by name whatever else may hold sound: other formats,
+        source: a folder (all audio files below it, sorted, and by name whatever else may hold audio: other formats,
             videos, archives; hidden ones left out with a warning), one audio file, a JSONL, CSV or TSV manifest with a
             path column (relative paths are from its folder, or from `clips/` beside a table of Common Voice; with
             `offset` and `duration` in seconds, as NeMo has them, a row is a span of its file, while a duration alone
@@ -94,11 +94,11 @@ def load_recordings(
             `transcription`, `transcript`, `normalized_text`, `raw_text`, ..., or the texts of `segments`, joined.
         split: the split of a data set that has several; `train` for a Hub id.
         config: the configuration of a Hub data set that has several.
-        group_by: a column that says what a recording belongs to, such as a session; it is given as `group`.
+        group_by: the column with what a recording belongs to, such as a session; it is given as `group`.
         streaming: give an `IterableDataset` of the same rows, which reads the source as it goes and holds neither it
             nor its list: folders are listed one at a time, manifests read by line, Parquet and Hub data sets by row
-            group. To know what came before it holds 100 to 150 MB for each million recordings. What is wrong with
-            the source as a whole is said at once, what is wrong with a line when it is reached.
+            group. To find repeated ones it holds 100 to 150 MB for each million recordings. An error of the source
+            as a whole is raised at once, one of a line when it is reached.
 
     Returns:
         Columns `recording` (absolute path or address), `reference` (transcript, or null) and `language` (as the source
@@ -122,38 +122,32 @@ def load_recordings(
         try:
             rows = _rows_at(os.fspath(source), wanted, split, config, streaming)
         except OSError as error:
-            reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-            raise K2DError(f"recordings {source}: cannot be read ({reason}); check the path and its access") from error
+            raise K2DError(
+                f"recordings {source}: cannot be read ({os_error_reason(error)}); check the path and its access"
+            ) from error
     else:
         raise K2DError(f"recordings {source!r}: not a source of recordings; give {KINDS}")
     table: list[Row] = []
     if streaming:
-        first = next(rows(), None)  # so that a source that cannot be used is known at once
+        first = next(rows(), None)  # so that an unusable source is an error at once
     else:
         table = list(unique(rows()))
         first = table[0] if table else None
-    columns = (*COLUMNS, *_more_columns(first, group_by))
+    spans = SPAN_COLUMNS if first is not None and first.start is not None else ()
+    columns = (*COLUMNS, *spans, *(("group",) if group_by is not None else ()))
     features = Features({column: Value("float64" if column in SPAN_COLUMNS else "string") for column in columns})
     if first is not None and reference_column is None and (alike := reference_like(first)):
-        listed = " and ".join(map(named, alike[:3]))
-        logger.warning("%s: no transcripts are read, unless reference_column names %s", _name(source), listed)
+        listed = " and ".join(map(short_name, alike[:3]))
+        name = source if isinstance(source, (str, os.PathLike)) else "the data set"
+        logger.warning("%s: no transcripts are read, unless reference_column names %s", name, listed)
     if streaming:
         return IterableDataset.from_generator(
             _examples, features=features, gen_kwargs={"rows": rows, "columns": columns}
         )
-    about = _COLUMNS_OF_SOURCE + ", ".join(map(named, first.columns)) if first is not None and first.columns else ""
+    listed = ", ".join(map(short_name, first.columns)) if first is not None else ""
+    about = _COLUMNS_OF_SOURCE + listed if listed else ""
     values = {column: [getattr(row, column) for row in table] for column in columns}
     return Dataset.from_dict(values, info=DatasetInfo(description=about, features=features))
-
-
-def _more_columns(first: Row | None, group_by: str | None) -> tuple[str, ...]:
-    """The columns that not all sources have."""
-    spans = first is not None and first.start is not None
-    return (SPAN_COLUMNS if spans else ()) + (("group",) if group_by is not None else ())
-
-
-def _name(source: Any) -> str:
-    return str(source) if isinstance(source, (str, os.PathLike)) else "the data set"
 
 
 def advice_on_references(recordings: Any) -> str:

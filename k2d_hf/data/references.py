@@ -1,4 +1,4 @@
-"""What was really said in a chunk: references of recordings by segment, cut to chunks, for calibration (Table 5)."""
+"""References of recordings by segment, and of the chunks cut from them, for calibration (Table 5)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from k2d_hf.data.recording_rows import (
 from k2d_hf.errors import K2DError
 from k2d_hf.files.paths import folder_of
 from k2d_hf.files.storage import is_address
-from k2d_hf.formatting import named, quoted
+from k2d_hf.formatting import quote, short_name
 from k2d_hf.scoring.error_rates import error_rate
 from k2d_hf.scoring.text import mixed_tokens
 
@@ -44,7 +44,7 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
         raise K2DError(f"references {path}: it has no rows; give one a recording, with `audio` and `segments`")
     columns = columns_of(dict.fromkeys(name for _, line in lines for name in line), f"references {path}", ColumnNames())
     references: dict[str, list[Segment]] = {}
-    whole: set[str] = set()
+    complete: set[str] = set()
     for number, line in lines:
         where = f"{path}, line {number}"
         if not isinstance(line.get(columns.audio), str) or not line[columns.audio]:
@@ -53,10 +53,12 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
         start, duration = (0.0, None) if columns.start is None else span_in(line, where, columns.start)
         segments = _segments_of_span(line, where, start, duration)
         known = references.get(recording)
-        if known is not None and known != segments and (recording in whole or (start, duration) == (0.0, None)):
-            raise K2DError(f"{where}: {named(recording, 400)} came before with other segments; give each file once")
+        if known is not None and known != segments and (recording in complete or (start, duration) == (0.0, None)):
+            raise K2DError(
+                f"{where}: {short_name(recording, 400)} came before with other segments; give each file once"
+            )
         if (start, duration) == (0.0, None):
-            whole.add(recording)
+            complete.add(recording)
         merged = dict.fromkeys([*(known or ()), *segments])
         references[recording] = sorted(merged, key=lambda segment: (segment.start, segment.end)) if known else segments
     return references
@@ -77,20 +79,20 @@ def _segments_of_span(line: Mapping[str, Any], where: str, start: float, duratio
 def _segments(line: Mapping[str, Any], where: str) -> list[Segment]:
     segments = line.get("segments")
     if segments is None:
-        whole = next((name for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
-        has = f"`{whole}` is the transcript of the whole recording" if whole else "no `segments`"
+        column = next((name for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
+        has = f"`{column}` is the transcript of the whole recording" if column else "no `segments`"
         raise K2DError(f"{where}: {has}; to know what a chunk holds, give `segments` with start, end and text each")
     if not isinstance(segments, list):
-        raise K2DError(f"{where}: `segments` is {quoted(segments)}; give a list of objects with start, end and text")
+        raise K2DError(f"{where}: `segments` is {quote(segments)}; give a list of objects with start, end and text")
     return [_segment(one, where) for one in segments]
 
 
 def _segment(value: Any, where: str) -> Segment:
     fields = value if isinstance(value, Mapping) else {}
     times = [fields.get(name) for name in ("start", "end")]
-    sound = all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times)
-    if not sound or times[1] < times[0] or not isinstance(fields.get("text"), str):  # type: ignore[operator]
-        raise K2DError(f"{where}: segment {quoted(value)}; give start and end in seconds, in order, and a text")
+    valid = all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times)
+    if not valid or times[1] < times[0] or not isinstance(fields.get("text"), str):  # type: ignore[operator]
+        raise K2DError(f"{where}: segment {quote(value)}; give start and end in seconds, in order, and a text")
     return Segment(float(times[0]), float(times[1]), fields["text"])  # type: ignore[arg-type]
 
 
@@ -114,14 +116,14 @@ def match_recordings(recordings: Iterable[str], references: Mapping[str, Any]) -
 
 
 def references_of(path: str | os.PathLike[str], recordings: Iterable[str]) -> dict[str, list[Segment]]:
-    """The spoken segments of those recordings of which a manifest tells them.
+    """The spoken segments of recordings that a manifest has.
 
     Args:
         path: of the manifest, as `read_references` takes it.
         recordings: paths; each counts once.
 
     Raises:
-        K2DError: as `read_references` does, and if the manifest tells them of none.
+        K2DError: as `read_references` does, and if the manifest has none of them.
     """
     references = read_references(path)
     recordings = list(dict.fromkeys(recordings))
@@ -135,7 +137,7 @@ def references_of(path: str | os.PathLike[str], recordings: Iterable[str]) -> di
 
 
 def chunk_reference(segments: Sequence[Segment], start: float, duration: float) -> str:
-    """What was said in the span of a chunk: the text of the segments of which more than half lies in it."""
+    """The reference of a chunk: the text of the segments of which more than half lies in its span."""
     end = start + duration
     return join_texts(
         segment.text for segment in segments if min(segment.end, end) - max(segment.start, start) > segment.duration / 2
@@ -143,5 +145,5 @@ def chunk_reference(segments: Sequence[Segment], start: float, duration: float) 
 
 
 def label_error_rate(reference: str, label: str) -> float:
-    """True MER of a label; 1 where nothing was said and something is written."""
+    """True MER of a label; 1 for a label with text against an empty reference."""
     return error_rate(mixed_tokens(reference), mixed_tokens(label))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import message_of
+from k2d_hf.formatting import error_message
 
 DEPTHS = (16, 24, 32)  # bits that samples of no type of their own may have
 
@@ -31,7 +31,9 @@ def float_samples(values: Any, *, kind: str | None, where: str) -> np.ndarray:
         given = np.asarray(values)
         typed = given if kind is None or given.size == 0 else given.astype(kind)
     except (TypeError, ValueError) as error:
-        raise K2DError(f"{where}: samples that are no array ({message_of(error)}); give [samples] of numbers") from None
+        raise K2DError(
+            f"{where}: samples that are no array ({error_message(error)}); give [samples] of numbers"
+        ) from None
     if typed.dtype.kind not in "iuf" or typed.ndim not in (1, 2):
         raise K2DError(f"{where}: an array of {typed.dtype} with {typed.ndim} dimensions; give [samples] of numbers")
     samples = typed if typed.dtype.kind == "f" else _scaled(typed)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MOST_LINES = 1000  # that a quoted cell may go over
+MOST_LINES = 1000  # of a quoted cell
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ def tab_separated(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[
     """The cells of each row, with the number of its last line; blank lines give no cells.
 
     Args:
-        lines: number and text of each line, with its end. The first row is the header, which says how many cells
-            a row has: where a quote could belong to one cell or to many lines of them, that decides.
+        lines: number and text of each line, with its end. The first row is the header; its number of cells decides
+            where a quote could belong to one cell or to several lines.
     """
     ahead: deque[tuple[int, str]] = deque()
     width = 0
@@ -58,8 +58,8 @@ def _row(
 def _over_lines(
     text: str, lines: Iterator[tuple[int, str]], ahead: deque[tuple[int, str]], width: int
 ) -> tuple[int, list[str]] | None:
-    """The row of a quoted cell that goes over several lines; None where these are rows of their own."""
-    whole = text
+    """The row of a quoted cell of several lines; None where these are rows of their own."""
+    joined = text
     counts = [text.count("\t") + 1]  # cells of each line, if it is a row
     rows_of_their_own = False
     for taken in range(1, MOST_LINES):
@@ -69,12 +69,12 @@ def _over_lines(
                 return None
             ahead.append(following)
         number, more = ahead[taken - 1]
-        whole += more
+        joined += more
         counts.append(more.count("\t") + 1)
         if '"' not in more:
             rows_of_their_own = rows_of_their_own or counts[-1] == width
             continue
-        split = _split(_without_end(whole))
+        split = _split(_without_end(joined))
         if split.is_open:
             continue
         rows_of_their_own = rows_of_their_own or counts[0] == counts[-1] == width

@@ -1,6 +1,6 @@
 """Labelled utterances, as the tutorials of fine-tuning have them: chunks whose text is known, without timestamps.
 
-A row has a column with audio and one with the text. It is called as a chunk calls it; nothing is copied or decoded.
+A row has a column with audio and one with the text. They get the names of a chunk's; nothing is copied or decoded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONGER, NO_TEXT = f"longer than {CHUNK_SECONDS:g} s", "without text"
 
 
 def as_chunks(rows: Any) -> Any:
-    """The same rows under a chunk's names: their sound in `audio` or `recording`, their text in `text`, undecoded.
+    """The same rows under a chunk's names: their audio in `audio` or `recording`, their text in `text`, undecoded.
 
     Args:
         rows: a `Dataset` or an `IterableDataset`; those that are chunks already, and anything else, stay as they are.
@@ -44,7 +44,7 @@ def as_chunks(rows: Any) -> Any:
 
 
 def chunk_names(names: Sequence[str], features: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Which columns of rows are called otherwise in a chunk, and how.
+    """The columns of rows that have another name in a chunk, with that name.
 
     Args:
         names: of the columns.
@@ -53,9 +53,9 @@ def chunk_names(names: Sequence[str], features: Mapping[str, Any] | None = None)
     from datasets import Audio
 
     renamed: dict[str, str] = {}
-    sounds = [name for name in names if isinstance((features or {}).get(name), Audio)]
+    audio = [name for name in names if isinstance((features or {}).get(name), Audio)]
     if not {"audio", "recording"} & set(names):
-        given = (*(sounds if len(sounds) == 1 else ()), *PATH_COLUMNS)
+        given = (*(audio if len(audio) == 1 else ()), *PATH_COLUMNS)
         if found := next((name for name in given if name in names), None):
             renamed[found] = "audio"
     for name, others in (("text", TEXT_COLUMNS), (LANGUAGE_COLUMN, MORE_LANGUAGE_COLUMNS)):
@@ -74,14 +74,14 @@ def names_of(rows: Any) -> list[str]:
 
 
 def are_utterances(names: Any) -> bool:
-    """Whether rows with columns of these names have texts without times: nobody has to validate what people wrote."""
+    """Whether rows with columns of these names have texts without times: human transcripts need no validation."""
     return "text" in names and bool({"audio", "recording"} & set(names)) and not {"segments", "start"} & set(names)
 
 
 def unusable(chunk: Mapping[str, Any]) -> str | None:
-    """Why nothing can be learned from a chunk, as a message goes on after its name; None where something can.
+    """Why a chunk cannot be trained on, as the end of a message; None where it can.
 
-    Chunks that labelling wrote have text and a length of at most 30 s; of an utterance the header of its sound is read.
+    Chunks that labelling wrote have text and a length of at most 30 s; of an utterance the header of its audio is read.
     """
     if chunk.get("text") is None:
         return NO_TEXT
@@ -90,6 +90,6 @@ def unusable(chunk: Mapping[str, Any]) -> str | None:
     try:
         return LONGER if exceeds(chunk_seconds(chunk), CHUNK_SECONDS) else None
     except AudioError as error:
-        return f"that cannot be heard ({error.reason})"
+        return f"whose audio cannot be read ({error.reason})"
     except K2DError:
-        return "that cannot be heard (not audio)"
+        return "whose audio cannot be read (not audio)"

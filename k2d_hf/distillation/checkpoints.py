@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from k2d_hf.files.storage import NO_ROOM, flush_folder, no_room, write_whole
+from k2d_hf.files.storage import NO_ROOM, flush_folder, no_room, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def mark_whole(folder: Path) -> None:
             os.fsync(file.fileno())
     for parent in {(folder / name).parent for name in files} | {folder, folder.parent}:
         flush_folder(parent)
-    write_whole(folder / RECORD, json.dumps(files, indent=1).encode())
+    write_atomic(folder / RECORD, json.dumps(files, indent=1).encode())
 
 
 def what_is_missing(folder: Path) -> str | None:

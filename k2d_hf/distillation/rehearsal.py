@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import message_of
+from k2d_hf.formatting import error_message
 
 # Of what only a GPU or several processes can do: a machine that lacks them can rehearse the rest.
 ANYWHERE: Mapping[str, Any] = {
@@ -107,7 +107,7 @@ def _failure(values: Mapping[str, Any]) -> str | None:
         with tempfile.TemporaryDirectory(prefix="k2d-rehearsal-") as folder, _quietly(), _draws_untouched():
             _step(values, folder)
     except Exception as error:  # of whatever library the setting is for
-        return str(error) if isinstance(error, K2DError) else message_of(error)
+        return str(error) if isinstance(error, K2DError) else error_message(error)
     return None
 
 

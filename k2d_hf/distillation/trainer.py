@@ -58,7 +58,7 @@ from k2d_hf.distillation.targets.encoder_cache import keep_encoder_states, state
 from k2d_hf.errors import K2DError
 from k2d_hf.models.generation import complete_generation_config
 from k2d_hf.models.student import set_language
-from k2d_hf.models.student_folder import rewrite_config, saving_whole_processor
+from k2d_hf.models.student_folder import rewrite_config, saving_complete_processor
 from k2d_hf.models.whisper_tokens import IGNORED
 from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
 
@@ -275,7 +275,7 @@ class K2DTrainer(EvaluatingTrainer):
         self.card.create(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        with saving_whole_processor(self):
+        with saving_complete_processor(self):
             super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
@@ -288,7 +288,7 @@ class K2DTrainer(EvaluatingTrainer):
         carry_decoding(str(folder), NOT_EVALUATED, replace=False)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        with saving_whole_processor(self):
+        with saving_complete_processor(self):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _check_pushes(self) -> None:

@@ -16,7 +16,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.bootstrap import interval, resampled_rates
 from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_whole, of_recordings, ordered
 from k2d_hf.evaluation.timing import MEASUREMENT, speed_up, timed_together
-from k2d_hf.formatting import named
+from k2d_hf.formatting import short_name
 from k2d_hf.scoring.error_rates import count_errors
 from k2d_hf.scoring.text import mixed_tokens
 
@@ -120,7 +120,7 @@ def compare_runs(
     students = _grouped(runs, _recipe_key)
     names = [f"teacher ({name})" if len(teachers) > 1 else "teacher" for name in teachers] + _row_names(students)
     if against is not None and against not in names:
-        raise K2DError(f"--against {named(against)}: no such row; there are {', '.join(names)}")
+        raise K2DError(f"--against {short_name(against)}: no such row; there are {', '.join(names)}")
     groups = [
         *((group, "teacher") for group in teachers.values()),
         *((group, "student") for group in students.values()),

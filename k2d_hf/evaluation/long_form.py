@@ -20,7 +20,7 @@ from k2d_hf.data.recordings import COLUMNS, advice_on_references, load_recording
 from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import JOINED, keep_in_cache
 from k2d_hf.files.content_keys import content_key
-from k2d_hf.formatting import named
+from k2d_hf.formatting import short_name
 from k2d_hf.models.languages import language_of_row
 from k2d_hf.scoring.text import mixed_tokens
 
@@ -82,7 +82,7 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
         try:
             joined.append(_joined(group, rows, pause))
         except AudioError as error:
-            lost.append(f"{named(group)} (utterance {error})")
+            lost.append(f"{short_name(group)} (utterance {error})")
     if lost:
         told = f"{len(lost)} of {len(groups)}: {'; '.join(lost[:_TOLD])}{'; ...' if lost[_TOLD:] else ''}"
         if not joined:

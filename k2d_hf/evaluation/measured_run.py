@@ -11,7 +11,7 @@ from typing import Any
 
 from k2d_hf.data.recording_rows import span_of
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import named, quoted
+from k2d_hf.formatting import quote, short_name
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 
 _HEARD = ("engine", "language", "beam_size")  # figures that say how a model was decoded
@@ -49,10 +49,10 @@ def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
     names = sorted({_file_name(row) for row in run.transcripts["teacher"]})
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            listed = ", ".join(map(named, names[:_LISTED]))
+            listed = ", ".join(map(short_name, names[:_LISTED]))
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
             raise K2DError(
-                f"{run.folder}: no recording matches --recordings {quoted(pattern)}; there are {listed}{more}"
+                f"{run.folder}: no recording matches --recordings {quote(pattern)}; there are {listed}{more}"
             )
     transcripts = {
         model: [row for row in rows if any(fnmatchcase(_file_name(row), pattern) for pattern in patterns)]
@@ -102,9 +102,9 @@ def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:
     for run, mine, theirs in ((one, left, right), (other, right, left)):
         if missing := sorted(mine.keys() - theirs.keys()):
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            return f"only {run.folder} has {named(missing[0][0])}{more}"
+            return f"only {run.folder} has {short_name(missing[0][0])}{more}"
     changed = [key[0] for key in left if left[key]["reference"] != right[key]["reference"]]
-    return f"the reference of {named(changed[0])} is another" if changed else None
+    return f"the reference of {short_name(changed[0])} is another" if changed else None
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, float, float, str]:

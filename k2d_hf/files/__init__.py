@@ -1,1 +1,1 @@
-"""Files, near and far: atomic folders, shards, locks, caches, settings read from YAML."""
+"""Local and remote files: atomic folders, shards, locks, caches, settings read from YAML."""

@@ -6,14 +6,14 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.files.cache import scratch_folder
 from k2d_hf.files.folders import write_folder
-from k2d_hf.files.storage import enough_room, files_below, is_address, remove_folder, write_whole
+from k2d_hf.files.storage import enough_room, files_below, is_address, remove_folder, write_atomic
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -43,23 +43,18 @@ def dataset_of(batches: Iterable[Sequence[Mapping[str, Any]]], features: Feature
         with enough_room(folder.parent, DESCRIPTION, advice=advice):
             writer = pyarrow.ipc.new_stream(path, schema)
         try:
-            for table in _tables(batches, features):
+            for rows in filter(None, batches):
+                table = table_of({name: [row[name] for row in rows] for name in features}, features)
                 with enough_room(folder.parent, table.nbytes, advice=advice):
                     writer.write_table(table)
         except BaseException:
-            with suppress(OSError):  # to close is to write a last word
+            with suppress(OSError):  # closing writes the end of the stream
                 writer.close()
             raise
         with enough_room(folder.parent, DESCRIPTION, advice=advice):
             writer.close()
-        # of a buffer and not of a file, as datasets would come back to the file's name
+        # of a buffer and not of a file, whose name datasets would need again
         return Dataset.from_buffer(pyarrow.memory_map(path).read_buffer(), info=DatasetInfo(features=features))
-
-
-def _tables(batches: Iterable[Sequence[Mapping[str, Any]]], features: Features) -> Iterator[Any]:
-    for rows in batches:
-        if rows:
-            yield table_of({name: [row[name] for row in rows] for name in features}, features)
 
 
 def table_of(columns: Mapping[str, Sequence[Any]], features: Features) -> Any:
@@ -67,10 +62,10 @@ def table_of(columns: Mapping[str, Sequence[Any]], features: Features) -> Any:
     import pyarrow
     from datasets import Audio, Dataset
 
-    sounds = [name for name, feature in features.items() if isinstance(feature, Audio)]
-    plain = type(features)({name: feature for name, feature in features.items() if name not in sounds})
+    audio = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    plain = type(features)({name: feature for name, feature in features.items() if name not in audio})
     table = Dataset.from_dict({name: columns[name] for name in plain}, features=plain).with_format("arrow")[:]
-    for name in sounds:  # `datasets` asks for torchcodec to store even the bytes of a file
+    for name in audio:  # `datasets` needs torchcodec to store even the bytes of a file
         table = table.append_column(name, pyarrow.array(columns[name], features[name].pa_type))
     return table.select(list(features)).cast(features.arrow_schema)
 
@@ -78,7 +73,7 @@ def table_of(columns: Mapping[str, Sequence[Any]], features: Features) -> Any:
 def write_rows(rows: Dataset, output: str | Path) -> None:
     """Write a data set to where later stages read it, in the place of what is there.
 
-    A folder is what `load_from_disk` reads; it appears whole. An address gets Parquet files, the last one last.
+    A folder is what `load_from_disk` reads; it appears complete. An address gets Parquet files, the last one last.
 
     Raises:
         K2DError: if there is no room.
@@ -96,11 +91,11 @@ def write_rows(rows: Dataset, output: str | Path) -> None:
         buffer = io.BytesIO()
         part = range(index * ROWS_OF_A_FILE, min((index + 1) * ROWS_OF_A_FILE, len(rows)))
         rows.select(part).to_parquet(buffer)
-        write_whole(f"{address}/chunks-{index:05d}-of-{count:05d}.parquet", buffer.getvalue())
+        write_atomic(f"{address}/chunks-{index:05d}-of-{count:05d}.parquet", buffer.getvalue())
 
 
 def join_files(files: Sequence[Path], features: Features, output: Path) -> None:
-    """Arrow files that `write_file` wrote as one data set in the folder `output`, which appears whole.
+    """Arrow files that `write_file` wrote as one data set in the folder `output`, which appears complete.
 
     Its files are the same ones under a second name, where the disk has that, so that nothing is copied.
 
@@ -125,13 +120,13 @@ def join_files(files: Sequence[Path], features: Features, output: Path) -> None:
 
 
 def write_file(columns: Mapping[str, Sequence[Any]], features: Features, path: Path) -> None:
-    """Columns as an Arrow file that `join_files` and `opened_files` take, whole or not there."""
+    """Columns as an Arrow file that `join_files` and `opened_files` take, written atomically."""
     import pyarrow
 
     sink = pyarrow.BufferOutputStream()
     with pyarrow.ipc.new_stream(sink, features.arrow_schema) as writer:
         writer.write_table(table_of(columns, features))
-    write_whole(path, sink.getvalue())
+    write_atomic(path, sink.getvalue())
 
 
 def opened_files(files: Sequence[Path], features: Features) -> Dataset:

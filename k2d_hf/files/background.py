@@ -17,22 +17,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Stopped(Exception):
-    """Work was given up because nobody waits for it any more."""
+class Cancelled(Exception):
+    """Work was cancelled, as nobody waits for its result any more."""
 
 
 _thread = threading.local()
 
 
-def stop_if_asked() -> None:
-    """Give up work that nobody waits for any more; to be called where a long piece of work can stop.
+def check_cancelled() -> None:
+    """Called within long work, wherever it can end early.
 
     Raises:
-        Stopped: in a thread of `prefetch` or `spread` whose generator was closed; never elsewhere.
+        Cancelled: in a thread of `prefetch` or `spread` whose generator was closed; never elsewhere.
     """
-    asked: threading.Event | None = getattr(_thread, "asked", None)
-    if asked is not None and asked.is_set():
-        raise Stopped
+    cancelled: threading.Event | None = getattr(_thread, "cancelled", None)
+    if cancelled is not None and cancelled.is_set():
+        raise Cancelled
 
 
 def prefetch(function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int) -> Generator[Result, None, None]:
@@ -75,16 +75,16 @@ def spread(function: Callable[[Item], Result], items: Iterable[Item], *, workers
 
 @contextmanager
 def _threads(count: int) -> Iterator[Callable[..., Future[Result]]]:
-    """The `submit` of a pool of threads, which are told to stop, and waited for, when the `with` is left."""
-    asked = threading.Event()
-    pool = ThreadPoolExecutor(count, initializer=heed, initargs=(asked,))
+    """The `submit` of a pool of threads, which are cancelled, and joined, when the `with` is left."""
+    cancelled = threading.Event()
+    pool = ThreadPoolExecutor(count, initializer=set_cancel_event, initargs=(cancelled,))
     try:
         yield pool.submit
     finally:
-        asked.set()
+        cancelled.set()
         pool.shutdown(cancel_futures=True)
 
 
-def heed(asked: threading.Event) -> None:
-    """Have `stop_if_asked` in this thread look at `asked`."""
-    _thread.asked = asked
+def set_cancel_event(cancelled: threading.Event) -> None:
+    """The event that cancels the work of this thread, for its `check_cancelled`."""
+    _thread.cancelled = cancelled

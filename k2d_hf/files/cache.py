@@ -1,4 +1,4 @@
-"""Where the package keeps what it can make again: converted checkpoints, audio unpacked from data sets, rows in work.
+"""The cache, of what can be made again: converted checkpoints, audio unpacked from data sets, rows in work.
 
 One root for all of them, so that a user can move it, measure it or delete it as a whole.
 """
@@ -46,15 +46,15 @@ def keep_in_cache(
         folder: below the cache root.
         extension: of the file.
         identity: what the content depends on.
-        name: what it is called, any text: it comes behind the hash, and `name_of_kept` tells it.
+        name: any text: it follows the hash, and `name_of_kept` returns it.
     """
-    called = "-" + _file_name(name, _LONGEST_NAME - len(extension)) if name else ""
-    target = cache_root() / folder / (hashlib.sha256(identity).hexdigest()[:_DIGITS] + called + extension)
+    suffix = "-" + _file_name(name, _LONGEST_NAME - len(extension)) if name else ""
+    target = cache_root() / folder / (hashlib.sha256(identity).hexdigest()[:_DIGITS] + suffix + extension)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{os.getpid()}")
         partial.write_bytes(content() if callable(content) else content)
-        os.replace(partial, target)  # whole or not there, also when the run is killed
+        os.replace(partial, target)  # atomically, also when the run is killed
     return target
 
 
@@ -75,21 +75,21 @@ def name_of_kept(path: str) -> str | None:
 
 def _file_name(name: str, longest: int) -> str:
     """A name that every file system takes, from which `unquote` makes the name again; cut where it is too long."""
-    quoted = ""
+    safe_name = ""
     for character in name:
         unsafe = _UNSAFE.match(character)
         safe = "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass")) if unsafe else character
-        if len((quoted + safe).encode()) > longest:
+        if len((safe_name + safe).encode()) > longest:
             break
-        quoted += safe
-    return quoted
+        safe_name += safe
+    return safe_name
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A folder below the cache root for as long as a `with` lasts.
 
-    What a killed process leaves there does no harm, and goes when the next one on the same host asks for a folder.
+    What a killed process leaves there is removed when the next one on the same host makes a folder.
 
     Raises:
         K2DError: if the cache cannot be written.

@@ -1,4 +1,4 @@
-"""What is optional in an installation, and the line that installs it: by the packages themselves, from any folder."""
+"""The optional packages of an installation, and the commands that install them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ def packages_of(extra: str) -> list[str]:
 
 
 def install_hint(extra: str) -> str:
-    """The command that installs what the extra `extra` needs, wherever this package itself came from.
-
-    It names the packages of the extra: `k2d_hf` is on no package index, and where its checkout lies is not known here.
-    """
+    """The command that installs the packages of an extra, by their names: `k2d_hf` itself is on no package index."""
     packages = " ".join(f"'{package}'" for package in packages_of(extra))
     return f"pip install {packages}" if packages else f"pip install '.[{extra}]' in the checkout of {DISTRIBUTION}"
 

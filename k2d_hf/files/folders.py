@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, so that a killed or concurrent run never leaves half a checkpoint."""
+"""Folders that are written atomically, so that a killed or concurrent run never leaves half a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTIAL = ".partial"
 
 
 def check_free(target: str | Path) -> None:
-    """Raise K2DError if `target` exists and is not an empty folder: to be asked before the work, not after."""
+    """Raise K2DError if `target` exists and is not an empty folder; for a check before the work."""
     if isinstance(target, str):
         if files_below(target):
             raise K2DError(f"{target}: already there and not empty; choose another address or remove it")
@@ -28,9 +28,9 @@ def check_free(target: str | Path) -> None:
 
 
 def check_writable(target: str | Path | None, *, file: bool = False) -> None:
-    """Raise K2DError if a file or folder `target` could not be written: to be asked before the work, not after.
+    """Raise K2DError if a file or folder `target` could not be written; for a check before the work.
 
-    Nothing is made, and nothing that is there is touched. None and addresses pass.
+    Nothing is made or changed. None and addresses pass.
     """
     if target is None or isinstance(target, str):
         return
@@ -52,7 +52,7 @@ def check_writable(target: str | Path | None, *, file: bool = False) -> None:
 def clear_left_behind(folder: Path, name: str = "") -> None:
     """Remove what a killed process was writing in `folder`, for results whose names begin with `name`.
 
-    Only who holds these results for itself may ask for it (`k2d_hf.files.lock`).
+    Only for a process that holds their lock (`k2d_hf.files.lock`).
     """
     for path in folder.glob(f".{name}*{_PARTIAL}"):
         if path.is_dir():
@@ -67,7 +67,7 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
     Args:
         target: the folder to make.
         build: fills the folder whose path it is given.
-        replace: whether a folder that is there already gives way, once the new one is whole.
+        replace: whether an existing folder is replaced, once the new one is complete.
 
     Raises:
         K2DError: if `target` exists and is not an empty folder, unless `replace`, or the folder around it cannot be
@@ -94,7 +94,7 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
         if target.exists():
             target.rmdir()  # refuses, should something have come in since the check
         os.replace(partial, target)
-    except BaseException:  # Ctrl-C included: nothing half-made stays
+    except BaseException:  # Ctrl-C included: nothing partial stays
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return target
@@ -103,7 +103,7 @@ def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool
 def _share(folder: Path) -> None:
     """Give files the mode of any that is written here: safetensors leaves its own to their owner alone."""
     probe = folder / f"{uuid.uuid4().hex}{_PARTIAL}"
-    probe.touch()  # asked of the file system, because a process cannot read its umask without changing it
+    probe.touch()  # by the file system, because a process cannot read its umask without changing it
     usual = probe.stat().st_mode
     probe.unlink()
     for path in folder.rglob("*"):

@@ -1,4 +1,4 @@
-"""JSON files for people and programs: one value, or a row a line."""
+"""JSON files: one value, or a row a line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from k2d_hf.files.storage import remove_file, write_whole
+from k2d_hf.errors import K2DError
+from k2d_hf.files.storage import remove_file, write_atomic
+from k2d_hf.formatting import error_message
+
+
+def read_json(path: Path, *, fix: str = "download or copy it again") -> Any:
+    """The value in a file.
+
+    Raises:
+        K2DError: if it cannot be read; the message ends with `fix`.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise K2DError(f"{path}: not readable as JSON ({error_message(error)}); {fix}") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -22,4 +36,4 @@ def write_lines(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
         remove_file(path)
         return
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(path, text.encode(errors="backslashreplace"))  # of a name that is no UTF-8, what JSON has for it
+    write_atomic(path, text.encode(errors="backslashreplace"))  # of a name that is no UTF-8, what JSON has for it

@@ -1,4 +1,4 @@
-"""One process at a time in a folder of results, and a clear word to the second."""
+"""One process at a time in a folder of results, and an error for the second."""
 
 from __future__ import annotations
 

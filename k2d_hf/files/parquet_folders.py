@@ -1,4 +1,4 @@
-"""Folders of Parquet files, here or far away, as data sets or as streams, in the splits that their names tell."""
+"""Folders of Parquet files, local or remote, as data sets or as streams, in the splits of their names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from k2d_hf.files.cache import cache_root
-from k2d_hf.files.paths import is_file
-from k2d_hf.files.storage import enough_room, file_key, filesystem, is_address, open_to_read
+from k2d_hf.files.storage import enough_room, file_key, filesystem, is_address, is_file, open_to_read
 
 if TYPE_CHECKING:
     from datasets import DatasetDict, IterableDatasetDict
@@ -19,9 +18,9 @@ COPIED_AT_ONCE = 1 << 22  # bytes
 
 
 def load_parquet(path: str, *, streaming: bool = False) -> DatasetDict | IterableDatasetDict:
-    """The Parquet files below a folder or address, or one such file, by split; `train` if the names tell none.
+    """The Parquet files below a folder or address, or one such file, by split; `train` if the names have none.
 
-    Streamed, no more is held than a row group. Otherwise what is far away is copied to the cache first.
+    A stream holds no more than a row group. Otherwise remote files are copied to the cache first.
 
     Raises:
         OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError: as `load_dataset` does.
@@ -44,7 +43,7 @@ def load_parquet(path: str, *, streaming: bool = False) -> DatasetDict | Iterabl
 
 
 def _copied(path: str) -> str:
-    """A file of this machine's own, in the cache: `datasets` would fetch none while the Hub is set to be offline."""
+    """A local file, in the cache: `datasets` would fetch none while the Hub is set to be offline."""
     if not is_address(path):
         return path
     target = cache_root() / "parquet" / (hashlib.sha256(file_key(path).encode()).hexdigest()[:32] + ENDING)

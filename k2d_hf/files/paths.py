@@ -1,4 +1,4 @@
-"""Paths and addresses: joined, told apart, and the files below a folder one after the other, be it here or far away."""
+"""Paths and addresses: joined and split, and the files below a folder, local or remote."""
 
 from __future__ import annotations
 
@@ -13,24 +13,6 @@ from k2d_hf.files.storage import as_os_errors, filesystem, is_address
 logger = logging.getLogger(__name__)
 
 
-def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a file at `path`."""
-    if not is_address(path):
-        return os.path.isfile(path)
-    system, inside = filesystem(path)
-    with as_os_errors(path):
-        return bool(system.isfile(inside))
-
-
-def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a folder at `path`; of a store without folders, whether there are files below it."""
-    if not is_address(path):
-        return os.path.isdir(path)
-    system, inside = filesystem(path)
-    with as_os_errors(path):
-        return bool(system.isdir(inside))
-
-
 def walk_files(
     folder: str | os.PathLike[str], *, hidden: list[str] | None = None, unlisted: list[str] | None = None
 ) -> Iterator[str]:
@@ -40,8 +22,8 @@ def walk_files(
 
     Args:
         folder: path or address.
-        hidden: takes up the hidden files and folders that are left out, these with a slash at their end.
-        unlisted: takes up the folders that cannot be listed.
+        hidden: gets the hidden files and folders that are left out, these with a slash at their end.
+        unlisted: gets the folders that cannot be listed.
 
     Raises:
         OSError: if not even `folder` can be listed.
@@ -49,16 +31,16 @@ def walk_files(
     if is_address(folder):
         filesystem(folder)[0].invalidate_cache()  # of listings that may be out of date
     visited: set[str] = set()
-    on_the_way = [iter(_entries(os.fspath(folder), visited, hidden))]
-    while on_the_way:
-        path, goes_on = next(on_the_way[-1], ("", False))
+    stack = [iter(_entries(os.fspath(folder), visited, hidden))]
+    while stack:
+        path, is_a_folder = next(stack[-1], ("", False))
         if not path:
-            on_the_way.pop()
-        elif not goes_on:
+            stack.pop()
+        elif not is_a_folder:
             yield path
         else:
             try:
-                on_the_way.append(iter(_entries(path, visited, hidden)))
+                stack.append(iter(_entries(path, visited, hidden)))
             except OSError as error:
                 if unlisted is not None:
                     unlisted.append(path)
@@ -112,9 +94,9 @@ def folder_of(path: str) -> str:
 
 
 def name_of(path: str) -> str:
-    """The name of a file, whichever slash is before it; of one in an archive, its own; of one on the web, as it reads.
+    """The name of a file, whichever slash is before it; of one in an archive, its own; of one on the web, decoded.
 
-    So a recording has the same name wherever it is kept, and the question of an address, which may hold a key, is none.
+    So a recording has the same name wherever it is kept. The query of an address, which may hold a key, is not in it.
     """
     link = path.partition("::")[0] if is_address(path) else path
     if link.startswith(("http://", "https://")):

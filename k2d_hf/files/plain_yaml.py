@@ -1,4 +1,4 @@
-"""YAML as a recipe may hold it: plain values, every key once, and never more than a person would write.
+"""YAML as a recipe may have it: plain values, every key once, and of limited size.
 
 YAML's safe loader runs no code, yet ten lines of aliases make it fill the memory, and some values make it crash.
 """
@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from k2d_hf.formatting import is_text, message_of, named
+from k2d_hf.formatting import error_message, is_text, short_name
 
 MOST_CHARACTERS = 1 << 17
-MOST_VALUES = 5000  # with aliases written out
+MOST_VALUES = 5000  # with aliases expanded
 MOST_LEVELS = 50
 _MOST_DIGITS = 100
 _MOST_BITS = 64
@@ -22,7 +22,7 @@ def load_yaml(text: str) -> Any:
     """The values of a YAML document.
 
     Raises:
-        yaml.YAMLError: if it is not YAML, sets a key twice, holds what a recipe never does, or is far too large.
+        yaml.YAMLError: if it is not YAML, sets a key twice, holds what no recipe has, or is far too large.
     """
     if len(text) > MOST_CHARACTERS:
         raise yaml.YAMLError(f"{len(text)} characters, where at most {MOST_CHARACTERS} are read")
@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _checked(self, node: yaml.Node) -> int:
-        """How many values it is with its aliases written out."""
+        """Its number of values with aliases expanded."""
         if isinstance(node, yaml.ScalarNode):
             if not is_text(node.value):
                 raise _refused("a character that is no text", node)
@@ -59,7 +59,7 @@ class _Loader(yaml.SafeLoader):
         inner = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
         values = 1 + sum(self._values[part] for part in inner)
         if values > MOST_VALUES:
-            raise _refused(f"{values} values, aliases written out, where at most {MOST_VALUES} are read", node)
+            raise _refused(f"{values} values with aliases expanded, where at most {MOST_VALUES} are read", node)
         return values
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -69,19 +69,19 @@ class _Loader(yaml.SafeLoader):
         try:
             value = super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            raise _refused(f"not of type {named(kind)} ({message_of(error)})", node) from None
+            raise _refused(f"not of type {short_name(kind)} ({error_message(error)})", node) from None
         if isinstance(value, int) and value.bit_length() > _MOST_BITS:
             raise _refused(f"a number of more than {_MOST_BITS} bits", node)
         return value
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    """The safe loader would take the last of two, and the first would be lost without a word."""
+    """The safe loader would take the last of two, and lose the first without a warning."""
     seen = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
-                raise _refused(f"{named(key.value)} is set twice", key)
+                raise _refused(f"{short_name(key.value)} is set twice", key)
             seen.add(key.value)
 
 

@@ -1,13 +1,10 @@
-"""What a process may use, and what it is among several: cores, and the processes that train one student together.
-
-Those are started by torchrun and accelerate; one of them speaks and writes.
-"""
+"""Cores that a process may use, and its place among the processes that torchrun or accelerate start together."""
 
 import os
 
 
 def process_count() -> int:
-    """How many processes there are together; 1 unless a launcher says otherwise."""
+    """How many processes there are together; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -17,7 +14,7 @@ def is_main_process() -> bool:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: as many as OMP_NUM_THREADS says, where it is set, else all it is given."""
+    """Cores that this process may use: OMP_NUM_THREADS where it is set, else all it is given."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdigit() and int(wanted) > 0:
         return int(wanted)

@@ -1,4 +1,4 @@
-"""What lets work be skipped or taken up again: identities of inputs and settings, and a place for what is unfinished.
+"""Skipping and resuming work: keys of inputs and settings, and a place for what is unfinished.
 
 Used by every stage of the method, by `k2d run` and by the other commands alike.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.files.content_keys import content_key
-from k2d_hf.files.storage import file_key
+from k2d_hf.files.storage import file_key, write_atomic
 
 
 def key_of(*parts: Any) -> str:
@@ -35,14 +35,14 @@ def folder_key(folder: Path) -> str:
 
 
 def unfinished(folder: Path, stage: str, key: str) -> Path:
-    """Where a stage keeps what it has done so far; what it left there for other inputs or settings is thrown away."""
+    """The folder of what a stage has done so far; what it left for other inputs or settings is removed."""
     path = folder / f"{stage}-{key}"
     discard(folder, stage, but=path)
     return path
 
 
 def discard(folder: Path, stage: str, *, but: Path | None = None) -> None:
-    """Throw away what `stage` left in `folder`, whether file or folder."""
+    """Remove what `stage` left in `folder`, whether file or folder."""
     for path in folder.glob(f"{stage}-*"):
         if path == but:
             continue
@@ -76,7 +76,7 @@ class StageRecord:
         return entry["line"] if entry is not None and entry["key"] == key else None
 
     def run_of(self, stage: str) -> str | None:
-        """What tells one execution of a stage from the next: a stage that reads its results depends on it."""
+        """Unique for an execution of a stage: a stage that reads its results depends on it."""
         return self._entries[stage]["run"] if stage in self._entries else None
 
     def forget(self, stages: Iterable[str]) -> None:
@@ -86,7 +86,7 @@ class StageRecord:
         self._write()
 
     def suppose_again(self, stage: str) -> None:
-        """Treat a stage as to be done again, without writing that down: what reads its results follows."""
+        """Treat a stage as to be done again, without a record: stages that read its results follow."""
         self._entries.pop(stage, None)
 
     def remember(self, stage: str, key: str, line: str, seconds: float | None = None) -> None:
@@ -97,6 +97,4 @@ class StageRecord:
         self._write()
 
     def _write(self) -> None:
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self._entries, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        part.replace(self.path)
+        write_atomic(self.path, (json.dumps(self._entries, ensure_ascii=False, indent=2) + "\n").encode())

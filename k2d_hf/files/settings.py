@@ -1,4 +1,4 @@
-"""Settings as dataclasses: read from plain mappings with every mistake named, and offered as command-line options.
+"""Settings as dataclasses: read from plain mappings with an error for every mistake, and as command-line options.
 
 Used by the recipe and by each command, so that a setting is written down once.
 """
@@ -20,7 +20,7 @@ import yaml
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.plain_yaml import load_yaml
-from k2d_hf.formatting import named, quoted
+from k2d_hf.formatting import quote, short_name
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ def setting(
     no_effect: str | None = None,
     after_model: bool = False,
 ) -> Any:
-    """A dataclass field with a description, the values that it may have, and what has to be done again for another.
+    """A dataclass field with a description, its limits, and what has to be done again when it changes.
 
     Args:
         default: the value where none is given; without one the setting must be given. A dataclass is a section.
@@ -48,10 +48,9 @@ def setting(
         choices: the values that there are.
         least: the smallest number.
         most: the largest number.
-        metavar: what stands for the value in `--help`, where its type does not say it.
+        metavar: of the value in `--help`, where its type gives none.
         short_for: of a section: the setting that is meant where text stands for the whole section.
-        no_effect: why the result is the same whatever the value; None where it may be another, as of every setting that
-            is not declared.
+        no_effect: why the result is the same for any value; None, the default, where it may differ.
         after_model: it decides what becomes of a model's output, which is kept: no model runs again for it.
     """
     metadata = {"help": help, "choices": choices, "least": least, "most": most, "short_for": short_for}
@@ -78,7 +77,7 @@ def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -
     """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise K2DError(f"{where}: {section or 'the recipe'} must be a mapping of settings, not {quoted(values)}")
+        raise K2DError(f"{where}: {section or 'the recipe'} must be a mapping of settings, not {quote(values)}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     check_names(values, fields, where=where, section=section)
@@ -120,8 +119,8 @@ def hints_of(cls: Any) -> dict[str, Any]:
 def deciding(settings: Any, *, models: bool = False) -> dict[str, Any]:
     """The settings that a result depends on: all, those of sections too, but what is declared to have no effect.
 
-    What a result is known by is made of these, so that a declaration that is forgotten costs a second run, and never
-    gives a result that is out of date.
+    The key of a result is made of these, so that a forgotten declaration costs a second run, and never gives a result
+    that is out of date.
 
     Args:
         settings: a dataclass of them.
@@ -141,7 +140,7 @@ def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, secti
     known = list(known)
     for name in names:
         if name not in known:
-            key = f"{section}.{named(name)}" if section else named(name)
+            key = f"{section}.{short_name(name)}" if section else short_name(name)
             hint = f"; known are {', '.join(known)}" if len(known) <= LISTED else ""
             raise K2DError(f"{where}: {key}: no such setting{did_you_mean(name, known) or hint}")
 
@@ -157,11 +156,11 @@ def check_value(value: Any, limits: Mapping[str, Any], *, where: str, key: str) 
     choices, least, most = limits["choices"], limits["least"], limits["most"]
     if choices is not None and value not in choices:
         hint = did_you_mean(value, choices)
-        raise K2DError(f"{where}: {key}: {quoted(value)} is none of {', '.join(map(str, choices))}{hint}")
+        raise K2DError(f"{where}: {key}: {quote(value)} is none of {', '.join(map(str, choices))}{hint}")
     if least is not None and most is not None and not least <= value <= most:
-        raise K2DError(f"{where}: {key}: {quoted(value)} is outside {least:g} to {most:g}")
+        raise K2DError(f"{where}: {key}: {quote(value)} is outside {least:g} to {most:g}")
     if least is not None and not value >= least:
-        raise K2DError(f"{where}: {key}: {quoted(value)} is too small; at least {least:g}")
+        raise K2DError(f"{where}: {key}: {quote(value)} is too small; at least {least:g}")
 
 
 def read_value(value: Any, hint: Any, *, where: str, key: str) -> Any:
@@ -175,8 +174,8 @@ def read_value(value: Any, hint: Any, *, where: str, key: str) -> Any:
         if fits:
             return converted
     wants_text = str in _options(hint) and not isinstance(value, (list, dict))
-    quote = "; put it in quotes" if wants_text and value is not None else ""
-    raise K2DError(f"{where}: {key}: {quoted(value)} is not {_describe(hint)}{quote}")
+    advice = "; put it in quotes" if wants_text and value is not None else ""
+    raise K2DError(f"{where}: {key}: {quote(value)} is not {_describe(hint)}{advice}")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -249,15 +248,15 @@ def assign(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
     for text in assignments:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise K2DError(f"--set {named(text)}: write key=value, such as distil.max_steps=50")
+            raise K2DError(f"--set {short_name(text)}: write key=value, such as distil.max_steps=50")
         *sections, name = key.strip().split(".")
         inner = assigned
         for section in sections:
             below = inner.get(section)
             if below is not None and not isinstance(below, Mapping):
-                raise K2DError(f"--set {named(text)}: {named(section)} is {quoted(below)} and no section")
+                raise K2DError(f"--set {short_name(text)}: {short_name(section)} is {quote(below)} and no section")
             inner[section] = inner = dict(below or {})
-        inner[name] = _as_yaml(value, where=f"--set {named(text)}")
+        inner[name] = _as_yaml(value, where=f"--set {short_name(text)}")
     return assigned
 
 
@@ -289,7 +288,7 @@ def add_options(parser: Any, cls: type, *, skip: Iterable[str] = ()) -> None:
 
 
 def metavar_of(field: dataclasses.Field, hint: Any) -> str:
-    """What stands for the value of a setting in `--help`: its choices if they are short, else its type or name."""
+    """The value of a setting in `--help`: its choices if they are short, else its type or name."""
     if metavar := field.metadata.get("metavar"):
         return metavar
     name = field.name.rpartition("_")[2].upper()

@@ -1,7 +1,7 @@
-"""Finished work of a stage, a shard a file: what lets a run that died go on, and several workers share one stage.
+"""Finished work of a stage, a file for each shard: a run that died resumes, and several workers share one stage.
 
-A shard is some consecutive rows of the stage's input. Its file is named by what is in it, so it is found again whatever
-else changed; it appears whole or not at all, and lies in a folder with a record of the settings that it depends on.
+A shard is some consecutive rows of the stage's input. Its file is named by its content, so it is found again whatever
+else changed; it is written atomically, into a folder with a record of the settings that it depends on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.storage import exists, files_below, open_to_read, write_whole
+from k2d_hf.files.storage import exists, files_below, open_to_read, write_atomic
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ Values = dict[str, dict[str, Any]]  # by key of the item
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no result for an item: a short, stable reason, what happened, and the seconds of audio."""
+    """Why there is no result for an item: a short, stable reason, the error, and the seconds of audio."""
 
     reason: str
     detail: str
     seconds: float = 0.0
 
     def row(self) -> dict[str, Any]:
-        """What the file of its shard holds."""
+        """Its row in the file of a shard."""
         return {"reason": self.reason, "detail": self.detail, "seconds": self.seconds}
 
 
@@ -53,8 +53,8 @@ class Shard:
 
     Attributes:
         index: its place among the shards.
-        items: what is worked on; each has a `key`, and `repeated` if it came before and is left out.
-        rows: what the caller wants back with them.
+        items: each has a `key`, and `repeated` if it came before and is left out.
+        rows: given back with them.
     """
 
     index: int
@@ -72,11 +72,11 @@ class Shard:
 
     @property
     def wanted(self) -> list[Any]:
-        """The items that there is work for."""
+        """The items that are not repeated."""
         return [item for item in self.items if not item.repeated]
 
     def without_rows(self) -> Shard:
-        """The same for a worker, which has no use for the rows."""
+        """The same for a worker, which does not need the rows."""
         return replace(self, rows=())
 
 
@@ -122,7 +122,7 @@ class RecordedFolder:
         if not self._recorded:
             about = {"k2d_hf": __version__, "versions": engine_versions(), "settings": self.settings}
             text = json.dumps(about, ensure_ascii=False, indent=2) + "\n"
-            write_whole(f"{self.folder}/{RECORD}", text.encode())
+            write_atomic(f"{self.folder}/{RECORD}", text.encode())
             self._recorded = True
 
     def _check(self) -> bool:
@@ -135,7 +135,7 @@ class RecordedFolder:
         except FileNotFoundError:
             return False
         except NotADirectoryError:
-            raise K2DError(f"{self.folder}: a file, where a folder for finished work is asked for") from None
+            raise K2DError(f"{self.folder}: a file, where a folder for finished work is expected") from None
         except (OSError, ValueError, KeyError, TypeError):
             raise K2DError(f"{path}: cannot be read; delete {self.folder} to start anew") from None
         names = sorted(name for name in {**theirs, **self.settings} if theirs.get(name) != self.settings.get(name))
@@ -162,12 +162,12 @@ class ShardFolder(RecordedFolder):
     def __init__(self, folder: str | Path, schema: pyarrow.Schema, *, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, settings=settings)
         self.schema = schema
-        self._met: set[str] = set()  # files that this run has asked for
+        self._read: set[str] = set()  # files that this run has looked up
 
     def read(self, shard: Shard) -> Values | None:
         """Results of a finished shard by key of the item; None if it is not finished."""
         name = self._name(shard)
-        self._met.add(name)
+        self._read.add(name)
         rows = self._rows(name)
         return None if rows is None else {row.pop("key"): row for row in rows}
 
@@ -187,7 +187,7 @@ class ShardFolder(RecordedFolder):
         return found
 
     def write(self, shard: Shard, values: Values) -> None:
-        """Put a finished shard on the disk, whole.
+        """Write a finished shard atomically.
 
         Raises:
             K2DError: if the disk is full.
@@ -200,7 +200,7 @@ class ShardFolder(RecordedFolder):
         buffer = io.BytesIO()
         about = {"k2d_hf": __version__, "versions": json.dumps(engine_versions())}
         parquet.write_table(pyarrow.Table.from_pylist(rows, self._full_schema).replace_schema_metadata(about), buffer)
-        write_whole(f"{self.folder}/{self._name(shard)}", buffer.getvalue())
+        write_atomic(f"{self.folder}/{self._name(shard)}", buffer.getvalue())
 
     def _name(self, shard: Shard) -> str:
         return f"{shard.key}{ENDING}"
@@ -217,7 +217,7 @@ class ShardFolder(RecordedFolder):
             rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(content), schema=self._full_schema).to_pylist()
         except (ArrowException, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            logger.warning("%s/%s: passed over a damaged shard (%s); its work is done again", self.folder, name, reason)
+            logger.warning("%s/%s: skipped a damaged shard (%s); its work is done again", self.folder, name, reason)
             return None
         return rows
 
@@ -230,25 +230,25 @@ class ShardFolder(RecordedFolder):
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:
-        """The file of each item in shards that this run has not asked for so far; read when first needed."""
+        """The file of each item in shards that this run has not looked up so far; read when first needed."""
         from pyarrow import ArrowException, parquet
 
         found: dict[str, str] = {}
         for path in files_below(self.folder, ENDING):
             name = path.rsplit("/", 1)[-1]
-            if name in self._met:
+            if name in self._read:
                 continue
             try:
                 with open_to_read(path) as file:
                     keys = parquet.read_table(io.BytesIO(file.read()), columns=["key"])["key"].to_pylist()
             except (ArrowException, OSError, ValueError):
-                continue  # named when it is asked for
+                continue  # a warning comes when it is read
             found.update(dict.fromkeys(keys, name))
         return found
 
 
 class NoFolder(ShardFolder):
-    """The same for shards that are kept nowhere: none is ever there."""
+    """A folder that keeps no shard."""
 
     def __init__(self) -> None:
         self.folder, self.settings = "", {}
@@ -266,7 +266,7 @@ class NoFolder(ShardFolder):
 
 
 def engine_versions() -> dict[str, str]:
-    """Versions of what makes the results, as far as it is installed."""
+    """Versions of the installed packages that make the results."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

@@ -1,7 +1,6 @@
-"""Files wherever they are: on a local disk, or behind an address that fsspec knows, such as `s3://bucket/lectures`.
+"""Local and remote files: on a disk, or behind an address that fsspec knows, such as `s3://bucket/lectures`.
 
-What is written appears whole or not at all, and stays when the power goes: written aside, flushed to the disk, renamed.
-A file of an object store appears whole by itself.
+Writes are atomic and survive a power cut: written aside, flushed to the disk, renamed. An object store's are by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from k2d_hf.errors import K2DError
+from k2d_hf.formatting import error_message
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -44,34 +44,49 @@ def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(os.fspath(path))
     except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise K2DError(f"{path}: cannot be reached ({reason}); give a path, or an address that fsspec knows") from None
+        raise K2DError(
+            f"{path}: cannot be reached ({error_message(error)}); give a path, or an address that fsspec knows"
+        ) from None
 
 
 def open_to_read(path: str | os.PathLike[str], *, fetch: int | None = None) -> BinaryIO:
-    """A file to read bytes from, which can seek; of one that is far away, only what is read is fetched.
+    """A seekable file to read bytes from; of a remote one only what is read is fetched.
 
     Args:
         path: of the file, or its address.
-        fetch: bytes to fetch at once of one that is far away; a few megabytes where the file system is not told.
+        fetch: bytes to fetch at once of a remote one; by default the file system's, a few megabytes.
 
     Raises:
-        OSError: as `open` does, and `read` and `seek` of the file; what a remote file system raises is made one.
+        OSError: as `open` does, and `read` and `seek` of the file; errors of a remote file system become one.
     """
     if not is_address(path):
         return open(path, "rb")  # noqa: SIM115, the caller's to close
     system, inside = filesystem(path)
     with as_os_errors(path):
-        return cast(BinaryIO, io.BufferedReader(_Far(path, system.open(inside, "rb", block_size=fetch))))
+        return cast(BinaryIO, io.BufferedReader(_RemoteFile(path, system.open(inside, "rb", block_size=fetch))))
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is a file or folder at `path`."""
+    return _test("exists", path)
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file at `path`."""
+    return _test("isfile", path)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder at `path`; of a store without folders, whether there are files below it."""
+    return _test("isdir", path)
+
+
+def _test(name: str, path: str | os.PathLike[str]) -> bool:
     if not is_address(path):
-        return os.path.exists(path)
+        return getattr(os.path, name)(path)
     system, inside = filesystem(path)
     with as_os_errors(path):
-        return bool(system.exists(inside))
+        return bool(getattr(system, name)(inside))
 
 
 def files_below(folder: str | os.PathLike[str], ending: str = "") -> list[str]:
@@ -87,9 +102,9 @@ def files_below(folder: str | os.PathLike[str], ending: str = "") -> list[str]:
 
 
 def file_key(path: str | os.PathLike[str]) -> str:
-    """Key of a file's content: its path, size and time of change, or what stands for that; a changed file has another.
+    """Key of a file's content: its path, size and time of change, or a store's field for that.
 
-    Of a file that is not there, or cannot be looked at, it is the path alone.
+    Of a file that does not exist or cannot be accessed it is the path alone.
     """
     path = os.fspath(path)
     try:
@@ -105,8 +120,8 @@ def file_key(path: str | os.PathLike[str]) -> str:
     return f"{path} {about.get('size', '')} {changed}".rstrip()
 
 
-def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens meanwhile, with the folders around it.
+def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file atomically, with the folders around it.
 
     Raises:
         K2DError: if its disk is full, with what is missing.
@@ -140,7 +155,7 @@ def flush_folder(folder: Path) -> None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # Windows
         return
-    with suppress(OSError):  # some network file systems have it not
+    with suppress(OSError):  # some network file systems cannot
         os.fsync(descriptor)
     os.close(descriptor)
 
@@ -169,7 +184,7 @@ def remove_folder(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advice: str = "") -> Iterator[None]:
-    """Say in one line that a disk is full: what was to be written, where, and how much is missing.
+    """A full disk as an error of one line: what was to be written, where, and how much is missing.
 
     Args:
         path: the file or folder that is written.
@@ -188,13 +203,13 @@ def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advi
 
 
 def no_room(path: str | os.PathLike[str], needed: int | None, reason: str, *, advice: str = "") -> K2DError:
-    """The error that says so."""
+    """The error for a full disk."""
     free = free_bytes(path)
-    told = f"{size(free)} free"
+    text = f"{size(free)} free"
     if needed is not None:
-        told = f"it takes {size(needed)}, {told}" + (f", {size(needed - free)} missing" if needed > free else "")
+        text = f"it takes {size(needed)}, {text}" + (f", {size(needed - free)} missing" if needed > free else "")
     advice = advice or "free some and run again: what is done stays done"
-    return K2DError(f"{path}: no room on its disk ({reason}: {told}); {advice}")
+    return K2DError(f"{path}: no room on its disk ({reason}: {text}); {advice}")
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
@@ -214,7 +229,7 @@ def size(count: float) -> str:
     return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
 
 
-class _Far(io.RawIOBase):
+class _RemoteFile(io.RawIOBase):
     """A file of a remote file system, whose errors are OSErrors."""
 
     def __init__(self, path: str | os.PathLike[str], file: Any) -> None:
@@ -249,10 +264,10 @@ class _Far(io.RawIOBase):
 
 @contextmanager
 def as_os_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """What the many libraries behind fsspec raise, as OSError, so that callers need to know one kind."""
+    """Errors of the many libraries behind fsspec as OSError, so that callers handle one kind."""
     try:
         yield
     except (OSError, K2DError):
         raise
     except Exception as error:
-        raise OSError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise OSError(f"{path}: {type(error).__name__}: {error_message(error)}") from error

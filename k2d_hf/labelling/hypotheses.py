@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
-from k2d_hf.data.chunking import Coverage, LeftOut, Segment, chunk_rows, coverage, pack_segments, sound_segments
+from k2d_hf.data.chunking import Coverage, DroppedSpan, Segment, chunk_rows, coverage, pack_segments, valid_segments
 from k2d_hf.data.data_set_rows import row_reader
 from k2d_hf.data.map_step import Batch, batch_of
 from k2d_hf.data.recording_rows import ColumnNames, span_fields, span_of
@@ -211,7 +211,7 @@ def _chunks_of(
         skip(report, recording, heard["reason"], heard["detail"], seconds)
         return []
     segments = [Segment(**segment) for segment in heard["segments"]]
-    sound, left_out = sound_segments(segments, recording_duration=seconds, max_duration=max_duration)
+    sound, left_out = valid_segments(segments, recording_duration=seconds, max_duration=max_duration)
     report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
     report.segment_seconds_out += sum(segment.duration for segment in sound)
     report.left_out.extend({"recording": recording.name, **asdict(_moved(span, recording.start))} for span in left_out)
@@ -230,7 +230,7 @@ def _later(time: float, start: float) -> float:
     return round(time + start, 7) if start else time
 
 
-def _moved(span: LeftOut, start: float) -> LeftOut:
+def _moved(span: DroppedSpan, start: float) -> DroppedSpan:
     return replace(span, start=_later(span.start, start), end=_later(span.end, start))
 
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import cache_root
 from k2d_hf.files.folders import cached_folder, write_folder
+from k2d_hf.files.json_files import read_json
 from k2d_hf.files.resuming import key_of
 from k2d_hf.files.settings import read_settings, setting
-from k2d_hf.formatting import message_of, named, quoted
+from k2d_hf.formatting import error_message, quote, short_name
 from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE, DTYPES, Checkpoint, load_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint, file_sha256
 from k2d_hf.models.processors import load_processor
@@ -32,9 +33,9 @@ _GENERATION = "generation_config.json"
 _CARD = "README.md"
 _MERGE_VERSION = 2  # raise it when the same adapter and base make another checkpoint
 
-# Settings of LoRA that say where its matrices are and what they weigh. With the others a model might be more than
+# Settings of LoRA for the places and weights of its matrices. With the others a model might be more than
 # base and matrices (biases, layers twice, other models fetched), so they must have their defaults.
-_MEANT = (
+_OF_MATRICES = (
     *("r", "lora_alpha", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save"),
 )
@@ -42,12 +43,12 @@ _OF_TRAINING = (
     *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "lora_dropout", "init_lora_weights"),
 )
-_KEEP_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")  # ways to begin that leave the base's weights alone
+_KEEP_THE_BASE = (True, False, "gaussian", "orthogonal", "eva")  # initialisations that leave the base's weights alone
 
 
 @dataclass(frozen=True)
 class AdapterBase:
-    """What an adapter belongs to, as `base.json` beside it says."""
+    """The base of an adapter, as in `base.json` beside it."""
 
     sources: str | list[str] = setting(help="the base weights, one source or several to try in order")
     encoder_layers: int | list[int] | None = setting(None, "How many of its encoder layers, or which; null is all.")
@@ -69,7 +70,7 @@ def save_adapter(
     name: str | None = None,
     dtype: str = "float16",
 ) -> Path:
-    """Write the adapter of a trained student as a folder that serves wherever a model is asked for.
+    """Write the adapter of a trained student as a folder that serves wherever a model is given.
 
     Args:
         trained: the peft model that `K2DTrainer` trained (`trainer.model`), on a student of `create_student`.
@@ -94,7 +95,7 @@ def save_adapter(
     from safetensors.torch import save_file
 
     if dtype not in DTYPES:
-        raise K2DError(f"dtype {quoted(dtype)}: not one of {', '.join(DTYPES)}")
+        raise K2DError(f"dtype {quote(dtype)}: not one of {', '.join(DTYPES)}")
     if not hasattr(trained, "peft_config"):
         raise K2DError(f"a {type(trained).__name__} has no adapter; give the model that K2DTrainer trained with peft")
     adapter = trained.active_adapter
@@ -145,23 +146,23 @@ def merge_onto(folder: Path, adapter: AdapterBase, base: Checkpoint) -> Path:
 
 
 def read_adapter(folder: Path) -> AdapterBase:
-    """What `base.json` says, with sources as seen from here; for an adapter that has all its files.
+    """The settings in `base.json`, with sources as seen from here; for an adapter that has all its files.
 
     Raises:
-        K2DError: if one is missing or `base.json` says what cannot be.
+        K2DError: if one is missing or a setting of `base.json` is impossible.
     """
     for name in (ADAPTER, WEIGHTS):
         if not (folder / name).is_file():
             raise K2DError(f"{folder}: {ADAPTER_BASE} without {name}; save the adapter again, with safetensors")
     path = folder / ADAPTER_BASE
     adapter = read_settings(AdapterBase, _read_mapping(path), where=str(path))
-    if adapter.name is not None and named(adapter.name) != adapter.name:
-        raise K2DError(f"{path}: name: {quoted(adapter.name)} is no name of one line; give a shorter one")
+    if adapter.name is not None and short_name(adapter.name) != adapter.name:
+        raise K2DError(f"{path}: name: {quote(adapter.name)} is no name of one line; give a shorter one")
     sources = [adapter.sources] if isinstance(adapter.sources, str) else adapter.sources
     if not sources:
         raise K2DError(f"{path}: sources: none; give the base weights, such as openai/whisper-base")
     sources = [str(folder / source) if source.startswith(("./", "../")) else source for source in sources]
-    for source in sources:  # which might go round in circles
+    for source in sources:  # a circle of adapters would never end
         if os.path.isfile(os.path.join(os.path.expanduser(source), ADAPTER_BASE)):
             raise K2DError(f"{path}: sources: {source} is an adapter too; give the weights that it belongs to")
     return replace(adapter, sources=sources)
@@ -215,16 +216,16 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
     from k2d_hf.models.parts import copy_layers, keep_neurons
 
     config = _lora_config(folder / ADAPTER)
-    whole = load_checkpoint(base)
+    original = load_checkpoint(base)
     parts = selected_parts(
         folder,
         adapter,
-        encoder_layers=whole.config.encoder_layers,
-        decoder_layers=whole.config.decoder_layers,
-        encoder_neurons=whole.config.encoder_ffn_dim,
+        encoder_layers=original.config.encoder_layers,
+        decoder_layers=original.config.decoder_layers,
+        encoder_neurons=original.config.encoder_ffn_dim,
     )
-    student = copy_layers(whole, parts.decoder_layers, parts.encoder_layers)
-    del whole  # two in memory at a time
+    student = copy_layers(original, parts.decoder_layers, parts.encoder_layers)
+    del original  # two in memory at a time
     if parts.encoder_neurons is not None:
         student = keep_neurons(student, parts.encoder_neurons)
     merged = _with_adapter(student, config, folder)
@@ -233,7 +234,9 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
         try:
             merged.generation_config = GenerationConfig.from_dict(_read_mapping(path))
         except (ValueError, TypeError) as error:
-            raise K2DError(f"{path}: not a generation config ({message_of(error)}); save the adapter again") from None
+            raise K2DError(
+                f"{path}: not a generation config ({error_message(error)}); save the adapter again"
+            ) from None
     merged.config.name_or_path = base.name
     save_student(merged, load_processor(base.path), target)
     if (folder / _CARD).is_file():  # its licence is that of what is made with it
@@ -249,35 +252,37 @@ def _with_adapter(
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
-    mend = f"correct {ADAPTER_BASE}, or save the adapter again"
+    fix = f"correct {ADAPTER_BASE}, or save the adapter again"
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise K2DError(f"{path}: damaged ({message_of(error)}); download or copy it again") from None
+        raise K2DError(f"{path}: damaged ({error_message(error)}); download or copy it again") from None
     try:
         model: Any = get_peft_model(student, config)
         places = get_peft_model_state_dict(model, save_embedding_layers=False)
     except Exception as error:  # whatever peft makes of settings that fit no Whisper
-        raise K2DError(f"{folder / ADAPTER}: does not fit the base ({message_of(error)}); {mend}") from None
+        raise K2DError(f"{folder / ADAPTER}: does not fit the base ({error_message(error)}); {fix}") from None
     shapes, wanted = ({key: list(one.shape) for key, one in part.items()} for part in (weights, places))
     for key in sorted(shapes.keys() | wanted.keys()):
         if shapes.get(key) != wanted.get(key):
-            wrong = f"{named(key, 200)} has shape {shapes.get(key, 'none')}, and {wanted.get(key, 'none')} in the base"
-            raise K2DError(f"{path}: does not fit the base with the layers of {ADAPTER_BASE}: {wrong}; {mend}")
+            wrong = (
+                f"{short_name(key, 200)} has shape {shapes.get(key, 'none')}, and {wanted.get(key, 'none')} in the base"
+            )
+            raise K2DError(f"{path}: does not fit the base with the layers of {ADAPTER_BASE}: {wrong}; {fix}")
     set_peft_model_state_dict(model, weights)
     return model.merge_and_unload()
 
 
 def _lora_config(path: Path) -> LoraConfig:
-    """The settings in a file that say where an adapter's matrices are; none that would fetch or run anything."""
+    """The settings in a file for the places of an adapter's matrices; none that would fetch or run anything."""
     from peft import LoraConfig
 
     values = _read_mapping(path)
     _check_settings(values, where=str(path))
     try:
-        return LoraConfig(**{name: values[name] for name in _MEANT if name in values})
+        return LoraConfig(**{name: values[name] for name in _OF_MATRICES if name in values})
     except Exception as error:  # of values that no LoRA can have
-        raise K2DError(f"{path}: not settings of LoRA ({message_of(error)}); save the adapter again") from None
+        raise K2DError(f"{path}: not settings of LoRA ({error_message(error)}); save the adapter again") from None
 
 
 def _check_settings(values: Mapping[str, Any], *, where: str) -> None:
@@ -285,14 +290,14 @@ def _check_settings(values: Mapping[str, Any], *, where: str) -> None:
     from peft import LoraConfig
 
     if values.get("peft_type") != "LORA":
-        raise K2DError(f"{where}: peft_type {quoted(values.get('peft_type'))}; give an adapter of LoRA")
+        raise K2DError(f"{where}: peft_type {quote(values.get('peft_type'))}; give an adapter of LoRA")
     if values.get("init_lora_weights", True) not in _KEEP_THE_BASE:
-        begin = quoted(values["init_lora_weights"])
+        begin = quote(values["init_lora_weights"])
         raise K2DError(f"{where}: init_lora_weights {begin} changes the base too; train with another")
     defaults = vars(LoraConfig())
     for name, value in values.items():
-        if name not in (*_MEANT, *_OF_TRAINING) and value and value != defaults.get(name):
-            raise K2DError(f"{where}: {named(name)} is {quoted(value)}, which cannot be merged; train without it")
+        if name not in (*_OF_MATRICES, *_OF_TRAINING) and value and value != defaults.get(name):
+            raise K2DError(f"{where}: {short_name(name)} is {quote(value)}, which cannot be merged; train without it")
 
 
 def _plain(value: Any) -> Any:
@@ -315,10 +320,7 @@ def _json(values: Mapping[str, Any]) -> str:
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise K2DError(f"{path}: not readable as JSON ({message_of(error)}); download or copy it again") from None
+    values = read_json(path)
     if not isinstance(values, dict):
-        raise K2DError(f"{path}: {quoted(values)} is no mapping of settings; download or copy it again")
+        raise K2DError(f"{path}: {quote(values)} is no mapping of settings; download or copy it again")
     return values

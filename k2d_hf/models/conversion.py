@@ -5,7 +5,6 @@ The way back is `exports/ctranslate2_format.py`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.folders import write_folder
-from k2d_hf.formatting import message_of, named
+from k2d_hf.files.json_files import read_json
+from k2d_hf.formatting import error_message, short_name
 from k2d_hf.models.checkpoint import DTYPES
 from k2d_hf.models.ctranslate2_file import CTranslate2File, read_ctranslate2
 from k2d_hf.models.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
@@ -49,13 +49,13 @@ def import_ctranslate2(source_dir: str | Path, output_dir: str | Path, *, dtype:
 
 
 def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> None:
-    """What `import_ctranslate2` does, into a folder that is there, for callers who see to it that it appears whole."""
+    """As `import_ctranslate2`, into an existing folder, for callers that make it appear complete themselves."""
     import torch
     from safetensors.torch import save_file
 
     model = read_ctranslate2(source / "model.bin")
     if model.spec != "WhisperSpec":
-        raise K2DError(f"{model.path}: a CTranslate2 {named(model.spec)}, not a Whisper model")
+        raise K2DError(f"{model.path}: a CTranslate2 {short_name(model.spec)}, not a Whisper model")
     settings = _read_settings(source / "config.json")
     weights = transformers_weights(model)
     tokenizer = save_processor(source / "tokenizer.json", folder, shapes=weight_shapes(model, weights))
@@ -93,7 +93,7 @@ def _whisper_config(
 
 
 def _generation_config(settings: dict[str, Any], config: WhisperConfig, tokenizer: Any) -> GenerationConfig:
-    """The generation config that OpenAI's checkpoints ship: what the tokenizer knows, and what `settings` say."""
+    """The generation config of OpenAI's checkpoints: from the tokenizer, and from `settings`."""
     from transformers import GenerationConfig
 
     heads = [
@@ -112,10 +112,7 @@ def _generation_config(settings: dict[str, Any], config: WhisperConfig, tokenize
 def _read_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():  # models converted years ago have none
         return {}
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise K2DError(f"{path}: not JSON ({message_of(error)}); download or copy it again") from None
+    settings = read_json(path)
     settings = settings if isinstance(settings, dict) else {}
     for name in ("suppress_ids", "suppress_ids_begin"):
         if settings.get(name) is not None and not _are_whole_numbers(settings[name]):
@@ -142,7 +139,9 @@ def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]
     try:
         backend = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # the library raises bare Exception
-        raise K2DError(f"{tokenizer_file}: not a tokenizer ({message_of(error)}); download or copy it again") from None
+        raise K2DError(
+            f"{tokenizer_file}: not a tokenizer ({error_message(error)}); download or copy it again"
+        ) from None
     if shapes["vocab_size"] - backend.get_vocab_size() == _TIMESTAMPS:  # files of the first years stop before these
         names = [f"<|{index * TIMESTAMP_SECONDS:.2f}|>" for index in range(_TIMESTAMPS)]
         backend.add_tokens([AddedToken(name, special=False) for name in names])
@@ -156,8 +155,8 @@ def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]
             raise K2DError(f"{tokenizer_file}: no token {name}; copy the tokenizer.json of the original model")
     last_special = vocabulary["<|notimestamps|>"]
     backend.save(str(output / "tokenizer.json"))
-    # WhisperTokenizer takes the last special id plus one for <|0.00|>; unless it is told, it knows <|endoftext|> only
-    # and every timestamp that it decodes is 2 s late.
+    # WhisperTokenizer takes the last special id plus one for <|0.00|>; by default its last is <|endoftext|>, and every
+    # timestamp that it decodes is 2 s late.
     added = backend.get_added_tokens_decoder()
     tokenizer = WhisperTokenizer(
         tokenizer_file=str(output / "tokenizer.json"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import named, quoted
+from k2d_hf.formatting import quote, short_name
 
 # Type ids of the format, in its order. numpy has no bfloat16: its bits are kept as uint16, which the format never has.
 _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16, np.uint16)
@@ -25,7 +25,7 @@ _MOST_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class CTranslate2File:
-    """What a model.bin holds; arrays stay on disk until they are asked for."""
+    """The contents of a model.bin; arrays stay on disk until they are read."""
 
     path: Path
     spec: str
@@ -56,11 +56,11 @@ class CTranslate2File:
             scale = self._stored(name + _SCALE).astype(np.float32)
             if stored.dtype == np.int32 or scale.shape not in ((), stored.shape[:1]):
                 found = f"quantised as {stored.dtype} with scales {scale.shape}"
-                raise K2DError(f"{self.path}: {named(name)} is {found}: not supported")
+                raise K2DError(f"{self.path}: {short_name(name)} is {found}: not supported")
             with np.errstate(all="ignore"):
                 values /= scale.reshape(scale.shape + (1,) * (stored.ndim - 1) if scale.ndim else ())
         if not np.isfinite(values).all():
-            raise K2DError(f"{self.path}: {named(name)} holds NaN or infinity; download or copy the file again")
+            raise K2DError(f"{self.path}: {short_name(name)} holds NaN or infinity; download or copy the file again")
         return values
 
     def setting(self, name: str) -> int:
@@ -71,12 +71,14 @@ class CTranslate2File:
         """
         stored = self._stored(name)
         if stored.size != 1 or not np.issubdtype(stored.dtype, np.integer):
-            raise K2DError(f"{self.path}: {named(name)} is no whole number; download or copy the file again")
+            raise K2DError(f"{self.path}: {short_name(name)} is no whole number; download or copy the file again")
         return int(stored.reshape(())[()])
 
     def _stored(self, name: str) -> np.ndarray:
         if name not in self.variables:
-            raise K2DError(f"{self.path}: no variable {named(name)}; convert the model again with a recent CTranslate2")
+            raise K2DError(
+                f"{self.path}: no variable {short_name(name)}; convert the model again with a recent CTranslate2"
+            )
         return self.variables[name]
 
 
@@ -125,8 +127,8 @@ class _Cursor:
         name = self.string()
         shape = tuple(self.integer("I") for _ in range(self.integer("B")))
         type_id, size = self.integer("B"), self.integer("I")
-        # An array without elements may claim any shape, and whoever believes it allocates any amount of memory.
+        # An array without elements may claim any shape, for which any amount of memory would be allocated.
         sensible = type_id < len(_TYPES) and len(shape) <= _MOST_DIMENSIONS and size > 0
         if not sensible or size != math.prod(shape) * np.dtype(_TYPES[type_id]).itemsize:
-            raise K2DError(f"{self.path}: variable {quoted(name)} is damaged; download or copy the file again")
+            raise K2DError(f"{self.path}: variable {quote(name)} is damaged; download or copy the file again")
         return name, self.take(size).view(_TYPES[type_id]).reshape(shape)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import named
+from k2d_hf.formatting import short_name
 from k2d_hf.models.ctranslate2_file import CTranslate2File
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
         in_layer = _IN_LAYER.fullmatch(scope)
         inside = _INSIDE_LAYERS.get(in_layer[3]) if in_layer else None
         if parameter not in _PARAMETERS or (inside is None and scope not in _OUTSIDE_LAYERS):
-            raise K2DError(f"{model.path}: {named(name)} is not part of a Whisper model as transformers knows it")
+            raise K2DError(f"{model.path}: {short_name(name)} is not part of a Whisper model as transformers knows it")
         if in_layer is None or inside is None:
             targets = [_OUTSIDE_LAYERS[scope]]
         else:
@@ -73,7 +73,7 @@ def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
         array = model.array(name)
         if len(array) % len(targets):
             raise K2DError(
-                f"{model.path}: {named(name)} has {len(array)} rows, which {len(targets)} projections cannot share"
+                f"{model.path}: {short_name(name)} has {len(array)} rows, which {len(targets)} projections cannot share"
             )
         for target, part in zip(targets, np.split(array, len(targets)), strict=True):
             weights[f"{target}.{_PARAMETERS[parameter]}"] = part
@@ -139,4 +139,4 @@ def check_against_architecture(model: CTranslate2File, weights: dict[str, np.nda
         wanted = tuple(expected[name].shape) if name in expected else None
         found = weights[name].shape if name in weights else None
         if wanted != found:
-            raise K2DError(f"{model.path}: {named(name)} has shape {found} where Whisper has {wanted}")
+            raise K2DError(f"{model.path}: {short_name(name)} has shape {found} where Whisper has {wanted}")

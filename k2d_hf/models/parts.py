@@ -62,8 +62,8 @@ def neuron_indices(
     """The neurons of feed-forward networks to copy, as indices from 0, a list for each layer.
 
     Args:
-        neurons: for each layer that is copied which of its neurons; the same number in each, as one number says in a
-            config how many (`encoder_ffn_dim`).
+        neurons: for each layer that is copied which of its neurons; the same number in each, as a config has one
+            number of them (`encoder_ffn_dim`).
         layers: that are copied.
         total: neurons of a layer of the teacher.
         what: name of the setting, for errors.
@@ -93,14 +93,14 @@ def student_generation_config(
 ) -> Any:
     """The teacher's generation config, repaired for a decoder that keeps `decoder_layers`.
 
-    Language and task are set and forced ids removed, so that the student transcribes without being told; alignment
+    Language and task are set and forced ids removed, so that the student transcribes without arguments; alignment
     heads are renumbered, those of layers that are gone removed. Where none is left, or the teacher names none, all
     `attention_heads` of the last half of the layers take their place, as in CTranslate2, so that word timestamps work
     in a small student too.
     """
     config: Any = copy.deepcopy(teacher)  # Whisper's own fields are known to no type
     config.forced_decoder_ids = None
-    # False, as openai ships it, makes transformers refuse audio of over 30 s unless the caller asks for timestamps
+    # False, as openai ships it, makes transformers refuse audio of over 30 s without `return_timestamps=True`
     config.return_timestamps = None
     if getattr(config, "is_multilingual", False):
         config.language = language_code(language or getattr(config, "language", None))

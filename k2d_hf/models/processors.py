@@ -1,66 +1,53 @@
 """Tokenizers and processors of checkpoints on this disk, read once a process for each content of their files.
 
-Reading a tokenizer of 50,000 tokens takes a third of a second, and a run asks for the same one in every stage.
+Reading a tokenizer of 50,000 tokens takes a third of a second, and every stage of a run needs the same one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "normalizer.json"),
-    *("added_tokens.json", "special_tokens_map.json", "preprocessor_config.json", "processor_config.json"),
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("normalizer.json", "vocab.json", "merges.txt"),
 )
+FEATURES = "preprocessor_config.json"
+# transformers 5 puts the feature extractor in here, over which 4.49 fails to build a processor; 5 reads FEATURES too.
+NESTED = "processor_config.json"
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The Whisper tokenizer of a local checkpoint; others have the same one, so nobody may change it."""
-    return _shared(_read_tokenizer, folder)
+    """The Whisper tokenizer of a local checkpoint, shared with others of the same files: nobody may change it."""
+    return _load("WhisperTokenizer", _Place(str(folder), _digest(folder)))
 
 
 def load_processor(folder: str | Path) -> Any:
-    """The Whisper processor of a local checkpoint; others have the same one, so nobody may change it."""
-    return _shared(_read_processor, folder)
+    """The Whisper processor of a local checkpoint, shared likewise."""
+    return _load("WhisperProcessor", _Place(str(folder), _digest(folder)))
 
 
-def _read_tokenizer(folder: str) -> Any:
-    from transformers import WhisperTokenizer
-
-    return WhisperTokenizer.from_pretrained(folder)
-
-
-def _read_processor(folder: str) -> Any:
-    from transformers import WhisperProcessor
-
-    return WhisperProcessor.from_pretrained(folder)
-
-
-def _shared(read: Callable[[str], Any], folder: str | Path) -> Any:
+def _digest(folder: str | Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for name in _FILES:
+    for name in (*TOKENIZER, FEATURES, NESTED):
         path = Path(folder) / name
         digest.update(name.encode() + (path.read_bytes() if path.is_file() else b""))
-    return _kept(read, _Place(str(folder), digest.hexdigest()))
+    return digest.hexdigest()
 
 
+@dataclass(frozen=True)
 class _Place:
-    """A folder that counts by what is in it."""
+    """A folder, equal to others of the same content."""
 
-    def __init__(self, folder: str, digest: str) -> None:
-        self.folder = folder
-        self.digest = digest
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Place) and self.digest == other.digest
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
+    folder: str = field(compare=False)
+    digest: str
 
 
 @lru_cache(maxsize=8)
-def _kept(read: Callable[[str], Any], place: _Place) -> Any:
-    return read(place.folder)
+def _load(kind: str, place: _Place) -> Any:
+    import transformers
+
+    return getattr(transformers, kind).from_pretrained(place.folder)

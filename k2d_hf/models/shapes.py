@@ -1,6 +1,6 @@
 """Shapes of Whisper models: from a config, or by name for those that OpenAI published, and what follows from them.
 
-What a plan needs to know of a model whose weights are not here.
+For the plan of a run with a model whose weights are not here.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def known_shape(name: str) -> WhisperShape | None:
 
 
 def shape_of_config(config: Mapping[str, Any]) -> WhisperShape | None:
-    """The shape that a `config.json` tells; None where it is not Whisper's."""
+    """The shape in a `config.json`; None where it is not Whisper's."""
     names = [one.name for one in fields(WhisperShape)[:-2]]
     try:
         return WhisperShape(

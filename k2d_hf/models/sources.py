@@ -16,12 +16,12 @@ from urllib.parse import parse_qs
 from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import cache_root
 from k2d_hf.files.folders import cached_folder
+from k2d_hf.formatting import first_line
 from k2d_hf.models.adapters import merge_onto, read_adapter
 from k2d_hf.models.checkpoint import (
     ADAPTER_BASE,
     Checkpoint,
     checkpoint_gap,
-    first_line,
     is_adapter,
     load_checkpoint,
     weight_files,
@@ -127,7 +127,7 @@ def merged_checkpoint(folder: str | Path) -> Path:
             there are any `generation_config.json` and `README.md`. Nothing else in it is read.
 
     Raises:
-        K2DError: if a file is missing or says what cannot be, no source of the base answers, or the two do not fit.
+        K2DError: if a file is missing or invalid, no source of the base answers, or the two do not fit.
     """
     folder = Path(os.path.expanduser(folder))
     adapter = read_adapter(folder)
@@ -205,8 +205,8 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
-    # Not `snapshot_download(local_files_only=True)`: it hands back whatever part of a snapshot is there, unless the
-    # same function had listed the repository before.
+    # Not `snapshot_download(local_files_only=True)`: it returns whatever part of a snapshot is there, unless the same
+    # function had listed the repository before.
     try:
         config = try_to_load_from_cache(repo, "config.json", revision=revision)
     except HFValidationError as error:

@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 def set_language(student: WhisperForConditionalGeneration, language: str | None, task: str) -> None:
-    """Make language and task the student's defaults, so that nobody has to type them; None keeps the language it has.
+    """Make language and task the student's defaults; None keeps the language it has.
 
-    Nothing changes in an English-only student, which knows neither.
+    Nothing changes in an English-only student, which has neither.
     """
     config: Any = student.generation_config
     if getattr(config, "is_multilingual", False):
@@ -44,7 +44,7 @@ def create_student(
     Args:
         teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
         decoder_layers: how many, evenly spaced with first and last, or which; the paper's are 2 of 32.
-        encoder_layers: likewise; None keeps the encoder whole.
+        encoder_layers: likewise; None keeps all of the encoder.
         language: that the student transcribes by default, as a code or a name such as `zh`; None keeps the teacher's.
         task: `transcribe` or `translate`, likewise.
         tokenizer: the teacher's, from which languages and timestamps come where its generation config is too old to
@@ -78,7 +78,7 @@ def create_student(
 
 
 def _complete(student: WhisperForConditionalGeneration, teacher: str, tokenizer: Any) -> None:
-    """Complete the generation config that the student has from its teacher; say so where that cannot be."""
+    """Complete the generation config that the student has from its teacher, or warn where that is impossible."""
     from k2d_hf.models.generation import complete_generation_config, generation_gaps
     from k2d_hf.models.processors import load_tokenizer
     from k2d_hf.models.sources import resolve_checkpoint

@@ -2,7 +2,7 @@
 
 transformers 5 alone saves less than its predecessors, CTranslate2's converter, faster-whisper and whisper.cpp read, and
 some of it in a form that transformers 4 refuses. So every folder of ours has the layout that OpenAI's checkpoints have
-on the Hub: what is written here beside `save_pretrained` says the same things under the names that the others know.
+on the Hub: what is written here beside `save_pretrained` has the same values under the names that the others know.
 `make test-compat` opens such a folder in each of them.
 """
 
@@ -19,27 +19,23 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import message_of
-from k2d_hf.models.generation import OLD_HOME, complete_generation_config, generation_gaps
+from k2d_hf.files.json_files import read_json
+from k2d_hf.formatting import error_message
+from k2d_hf.models.generation import MOVED_FIELDS, complete_generation_config, generation_gaps
+from k2d_hf.models.processors import FEATURES, NESTED, TOKENIZER
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "normalizer.json"),
-)
-FEATURES = "preprocessor_config.json"
-# transformers 5 puts the feature extractor in here, over which 4.49 fails to build a processor; 5 reads FEATURES too.
-NESTED = "processor_config.json"
 SETTINGS = (CONFIG, GENERATION)
 PROCESSOR = (*TOKENIZER, FEATURES)
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
 _OF_THIS_MACHINE = ("backend", "is_local", "local_files_only")  # notes of transformers 5 on how it loaded the file
-_MEND = "save the student again, or copy that file of its teacher"
+_FIX = "save the student again, or copy that file of its teacher"
+_read = partial(read_json, fix=_FIX)
 _FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 
 
@@ -76,7 +72,9 @@ def write_processor(processor: Any, folder: str | Path) -> None:
     _write(folder / "added_tokens.json", {name: index for name, index in ids.items() if name != end})
     _write(folder / "normalizer.json", getattr(tokenizer, "english_spelling_normalizer", None) or _spellings())
     _write(folder / "tokenizer_config.json", _tokenizer_config(folder / "tokenizer_config.json", added))
-    _write(folder / "special_tokens_map.json", _special_tokens(folder / "tokenizer_config.json"))
+    config = _read(folder / "tokenizer_config.json")
+    special = {name: config[name] for name in ("additional_special_tokens", *_NAMED) if name in config}
+    _write(folder / "special_tokens_map.json", special)
 
 
 def rewrite_config(folder: str | Path) -> None:
@@ -89,7 +87,7 @@ def rewrite_config(folder: str | Path) -> None:
         config["torch_dtype"] = dtype
     if "max_target_positions" in config:
         config["max_length"] = config["max_target_positions"]  # whisper.cpp's converter takes it from here
-    config |= dict.fromkeys(config.keys() & OLD_HOME)  # the generation config has what they said
+    config |= dict.fromkeys(config.keys() & MOVED_FIELDS)  # the generation config has them
     _write(path, {name: config[name] for name in sorted(config)})
 
 
@@ -101,7 +99,7 @@ def is_complete(folder: Path) -> bool:
     return (
         "dtype" not in config
         and "max_length" in config
-        and not any(config.get(name) for name in OLD_HOME)
+        and not any(config.get(name) for name in MOVED_FIELDS)
         and "added_tokens_decoder" in tokenizer
         and not isinstance(tokenizer.get("extra_special_tokens"), list)
         and not generation_gaps(_generation_config(folder))
@@ -119,7 +117,7 @@ def complete_student(folder: Path, target: Path) -> None:
     try:
         processor = WhisperProcessor.from_pretrained(folder)
     except Exception as error:  # of several libraries, for what is no tokenizer
-        raise K2DError(f"{folder}: its tokenizer cannot be read ({message_of(error)}); {_MEND}") from None
+        raise K2DError(f"{folder}: its tokenizer cannot be read ({error_message(error)}); {_FIX}") from None
     parts: Any = SimpleNamespace(
         config=WhisperConfig.from_pretrained(folder), generation_config=_generation_config(folder)
     )
@@ -131,7 +129,7 @@ def complete_student(folder: Path, target: Path) -> None:
 
 
 @contextmanager
-def saving_whole_processor(trainer: Any) -> Iterator[None]:
+def saving_complete_processor(trainer: Any) -> Iterator[None]:
     """Let a Trainer, which saves its processor in several places, write all of that processor's files."""
     own = trainer.processing_class
     trainer.processing_class = SimpleNamespace(save_pretrained=partial(write_processor, own))
@@ -151,18 +149,13 @@ def _tokenizer_config(path: Path, added: list[dict[str, Any]]) -> dict[str, Any]
     return {name: config[name] for name in sorted(config)}
 
 
-def _special_tokens(path: Path) -> dict[str, Any]:
-    config = _read(path)
-    return {name: config[name] for name in ("additional_special_tokens", *_NAMED) if name in config}
-
-
 def _generation_config(folder: Path) -> Any:
     from transformers import GenerationConfig
 
     try:
         return GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError) as error:
-        raise K2DError(f"{folder / GENERATION}: not a generation config ({message_of(error)}); {_MEND}") from None
+        raise K2DError(f"{folder / GENERATION}: not a generation config ({error_message(error)}); {_FIX}") from None
 
 
 @lru_cache(maxsize=1)
@@ -174,13 +167,6 @@ def _spellings() -> dict[str, str]:
 
 def _update(path: Path, *, indent: int | None = 2, **values: Any) -> None:
     _write(path, {**_read(path), **values}, indent=indent)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise K2DError(f"{path}: not readable as JSON ({message_of(error)}); {_MEND}") from None
 
 
 def _write(path: Path, values: dict[str, Any], *, indent: int | None = 2) -> None:

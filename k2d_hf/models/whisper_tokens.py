@@ -1,7 +1,7 @@
 """Whisper's token layout: special tokens looked up by name, timestamps, prompts and labels.
 
-The one place that knows a special token and the one place that builds a prompt; labelling, distillation and
-evaluation all come here (K2D, stage 3: teacher forcing on the timestamped pseudo-label).
+The one place for special tokens and prompts of labelling, distillation and evaluation (K2D, stage 3: teacher forcing
+on the timestamped pseudo-label).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import is_text, quoted
+from k2d_hf.formatting import is_text, quote
 from k2d_hf.models.languages import language_code as language_code
 
 CHUNK_SECONDS = 30.0  # what Whisper's encoder sees at once
@@ -21,6 +21,7 @@ TIMESTAMP_SECONDS = 0.02  # one timestamp token a step of this length
 MAX_TARGET_TOKENS = 448  # positions of Whisper's decoder
 MAX_SAMPLED_TOKENS = MAX_TARGET_TOKENS // 2  # what openai/whisper and CTranslate2 let a model write about one chunk
 MAX_PROMPT_TOKENS = MAX_TARGET_TOKENS // 2  # <|startofprev|> included
+TASKS = ("transcribe", "translate")
 IGNORED = -100  # label of a position that is not supervised
 _MULTILINGUAL_END_OF_TEXT = 50257  # English-only vocabularies have one token fewer before it
 
@@ -126,16 +127,16 @@ class LabelEncoder:
         if not language:
             raise K2DError("no language for the labels: set language, such as language='zh' for Mandarin-English")
         language_id = self.tokenizer.convert_tokens_to_ids(f"<|{language}|>") or 0 if is_text(language) else 0
-        task_ids = [token_id(self.tokenizer, f"<|{task}|>") for task in ("transcribe", "translate")]
+        task_ids = [token_id(self.tokenizer, f"<|{task}|>") for task in TASKS]
         # languages lie between <|startoftranscript|> and the tasks; an unknown name has the id of another token
         if not self.special.start_of_transcript < language_id < min(task_ids):
             raise K2DError(
-                f"language {quoted(language)} is unknown to this vocabulary: give a code such as 'zh' or 'en'"
+                f"language {quote(language)} is unknown to this vocabulary: give a code such as 'zh' or 'en'"
             )
         return [self.special.start_of_transcript, language_id, token_id(self.tokenizer, f"<|{self.task}|>")]
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of plain text; whatever looks like a special token is left out, and so are lone surrogates: no text."""
+        """Ids of plain text; special tokens and lone surrogates in it are removed."""
         return self.tokenizer.encode(_plain(text), add_special_tokens=False)
 
     def label_ids(
@@ -147,12 +148,12 @@ class LabelEncoder:
         timestamps: bool,
         next_start: float | None = None,
     ) -> list[int]:
-        """The whole label, `<|startoftranscript|>` to `<|endoftext|>`.
+        """The complete label, `<|startoftranscript|>` to `<|endoftext|>`.
 
         Args:
             text: the chunk's text, used without timestamps.
             segments: mappings with `start`, `end` (s from the chunk's start) and `text` as the teacher wrote it; None
-                where nobody knows when what was said, and the label has no timestamps.
+                where times are unknown, and the label has no timestamps.
             language: language code, such as `zh`.
             timestamps: which of the two forms.
             next_start: where a segment begins that the window cuts off, in seconds from its start: with timestamps the
@@ -167,7 +168,7 @@ class LabelEncoder:
             if next_start is not None:
                 ids.append(max(self.special.timestamp(next_start), ids[-1]))
         else:
-            # Whether Whisper begins with a blank depends on language and word; `text` is stripped, the segments tell.
+            # Whether Whisper begins with a blank depends on language and word; `text` is stripped, segments are not.
             blank = " " if segments and segments[0]["text"].startswith(" ") else ""
             ids.append(self.special.no_timestamps)
             ids.extend(self.text_ids(blank + text))

@@ -11,7 +11,7 @@ from pathlib import Path
 from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.errors import K2DError
-from k2d_hf.models.inspect import KnownModel, look_at
+from k2d_hf.models.inspect import ModelInfo, inspect_model
 from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, look_at_data
 from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
 from k2d_hf.pipeline.planning.throughput import CHUNK_SPEECH, GPU, cores
@@ -70,21 +70,21 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     return replace(plan, stages=tuple(stages))
 
 
-def _inspect(role: str, sources: str | list[str]) -> KnownModel:
+def _inspect(role: str, sources: str | list[str]) -> ModelInfo:
     try:
-        return look_at(sources)
+        return inspect_model(sources)
     except K2DError as error:
         raise K2DError(f"{role}: {error}") from None
 
 
-def _auxiliary(recipe: Recipe, teacher: KnownModel) -> KnownModel:
+def _auxiliary(recipe: Recipe, teacher: ModelInfo) -> ModelInfo:
     """As a run finds it: the teacher where nothing before it is to be had, which a name alone is not."""
     sources = [recipe.auxiliary] if isinstance(recipe.auxiliary, str) else list(recipe.auxiliary)
     if TEACHER not in sources:
         return _inspect("auxiliary", sources)
     for source in sources[: sources.index(TEACHER)]:
         try:
-            found = look_at(source)
+            found = inspect_model(source)
         except K2DError:
             continue
         if found.available:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import quoted
+from k2d_hf.formatting import quote
 from k2d_hf.transcription.engines import check_engine, engine_named, on_ray
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def check_number_format(dtype: str, engine: str, *, where: str = "") -> None:
     """Raise K2DError for a number format that the engine never has."""
     known = engine_named(engine).dtypes
     if dtype not in ("auto", *known):
-        raise K2DError(f"{where}dtype: {quoted(dtype)}: the engine {engine} has auto, {', '.join(known)}")
+        raise K2DError(f"{where}dtype: {quote(dtype)}: the engine {engine} has auto, {', '.join(known)}")
 
 
 def device_lacks(device: str, engine: str, *, where: str = "") -> Iterator[str]:
@@ -69,7 +69,7 @@ def device_lacks(device: str, engine: str, *, where: str = "") -> Iterator[str]:
     if device != "auto" and (match is None or match[1] not in known):
         shown = "auto, cpu, cuda, cuda:1, ..." if match is None or match[1] not in of_torch else "auto, cpu, cuda"
         of = f" of the engine {engine}" if match is not None and match[1] in of_torch else ""
-        raise K2DError(f"{where}device: {quoted(device)} is no device{of}; choose {shown}")
+        raise K2DError(f"{where}device: {quote(device)} is no device{of}; choose {shown}")
     if match is None or device in ("auto", "cpu"):
         return
     count = device_count(match[1])
@@ -106,16 +106,16 @@ def _check_address(address: str | None, *, spread: bool, where: str) -> None:
     if address is None:
         return
     if not _ADDRESS.fullmatch(address):
-        raise K2DError(f"{where}address: {quoted(address)} is none of a Ray cluster; write auto, or ray://HOST:10001")
+        raise K2DError(f"{where}address: {quote(address)} is none of a Ray cluster; write auto, or ray://HOST:10001")
     if not spread:
         raise K2DError(f"{where}address: for the engine ray alone; set {where}engine to ray, or leave it out")
 
 
 def _unreachable(address: str, where: str) -> Iterator[str]:
-    from k2d_hf.transcription.ray_cluster import knock
+    from k2d_hf.transcription.ray_cluster import probe
 
     try:
-        knock(address)
+        probe(address)
     except OSError as error:
         yield f"{where}address: {address}: nobody answers there ({error}); start a cluster with `ray start --head`"
 

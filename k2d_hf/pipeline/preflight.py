@@ -17,7 +17,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.folders import check_writable
-from k2d_hf.formatting import message_of
+from k2d_hf.formatting import error_message
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.processors import load_tokenizer
@@ -85,7 +85,7 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
             with_adapters(model, peft_config(values["peft"]), freeze_encoder=values.get("freeze_encoder", True))
         output_embedding(model)
     except Exception as error:  # of peft, which has many kinds
-        raise K2DError(f"{where}peft: {error if isinstance(error, K2DError) else message_of(error)}") from None
+        raise K2DError(f"{where}peft: {error if isinstance(error, K2DError) else error_message(error)}") from None
 
 
 def student_shape(teacher: WhisperShape | None, recipe: Recipe, *, where: str = "student.") -> WhisperShape | None:

@@ -16,7 +16,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.files.settings import assign, read_settings, setting
-from k2d_hf.formatting import message_of, quoted
+from k2d_hf.formatting import error_message, quote
 from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.models.settings import StudentSettings
 from k2d_hf.pipeline.recipe_distil import MANAGED as MANAGED
@@ -120,7 +120,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     path = Path(path)
     recipe = read_settings(Recipe, assign(_read_yaml(path), overrides), where=str(path))
     if not _NAME.fullmatch(recipe.name):
-        raise K2DError(f"{path}: name: {quoted(recipe.name)} names a folder: {_NAME_CHARACTERS}")
+        raise K2DError(f"{path}: name: {quote(recipe.name)} names a folder: {_NAME_CHARACTERS}")
     if recipe.hub.data_repo_id and not recipe.hub.repo_id:
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     if recipe.evaluation is not None and recipe.evaluation.streaming:
@@ -156,7 +156,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         problem = " ".join(str(error.problem).split())
         raise K2DError(f"{path}{line}: not a YAML that a recipe may hold: {problem:.300}") from None
     except yaml.YAMLError as error:
-        raise K2DError(f"{path}: not YAML: {message_of(error)}") from None
+        raise K2DError(f"{path}: not YAML: {error_message(error)}") from None
     if not isinstance(values, dict):
-        raise K2DError(f"{path}: a recipe is a mapping of settings, such as name: mine; this is {quoted(values)}")
+        raise K2DError(f"{path}: a recipe is a mapping of settings, such as name: mine; this is {quote(values)}")
     return values

@@ -8,7 +8,7 @@ from typing import Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import check_names, hints_of, read_value
-from k2d_hf.formatting import message_of
+from k2d_hf.formatting import error_message
 from k2d_hf.models.languages import checked_language
 
 # Fields of K2DTrainingArguments that the stage sets itself.
@@ -57,7 +57,7 @@ def _fault(given: Mapping[str, Any]) -> str | None:
     try:
         K2DTrainingArguments(output_dir="unused", **given)
     except Exception as error:  # of three libraries, which look at some values without asking for their kind
-        return message_of(error)
+        return error_message(error)
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.storage import is_address
-from k2d_hf.formatting import quoted
+from k2d_hf.formatting import quote
 
 Data = TypeVar("Data", bound=Any)  # settings with a `source`
 
@@ -45,7 +45,7 @@ def _found(path: str, recipe: Path) -> str | None:
 
 
 def _nowhere(path: str, recipe: Path, key: str) -> K2DError:
-    return K2DError(f"{recipe}: {key}: {quoted(path)} does not exist, neither beside the recipe nor from here")
+    return K2DError(f"{recipe}: {key}: {quote(path)} does not exist, neither beside the recipe nor from here")
 
 
 def models_of(models: str | list[str], recipe: Path, *, word: str | None = None) -> str | list[str]:

@@ -12,7 +12,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.resuming import key_of
 from k2d_hf.files.settings import deciding
 from k2d_hf.files.storage import file_key
-from k2d_hf.formatting import message_of
+from k2d_hf.formatting import error_message
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import stages
 from k2d_hf.reporting.settings import ReportSettings
@@ -61,7 +61,7 @@ def report_or_warn(folder: Path, settings: ReportSettings, console: Console) -> 
                 write_calibration(written.calibration, folder)
         return _line(written)
     except Exception as error:  # the run is done, and all that it promises is there
-        console.warn(f"no report: {error if isinstance(error, K2DError) else message_of(error)}")
+        console.warn(f"no report: {error if isinstance(error, K2DError) else error_message(error)}")
         return None
     finally:
         progress.close()

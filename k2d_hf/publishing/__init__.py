@@ -1,1 +1,1 @@
-"""Publishing: the card that goes with a student."""
+"""Publishing: cards, and pushes to the Hub."""

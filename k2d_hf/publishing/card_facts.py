@@ -1,4 +1,4 @@
-"""Facts for a card from where they lie: chunks, training arguments, installed versions. Nothing is written."""
+"""Facts for a card: from chunks, training arguments and installed versions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def data_facts(rows: Any) -> DataFacts | None:
     """Figures of a data set of chunks, read in batches: a filter of it would write a file beside the user's data.
 
     Args:
-        rows: a `datasets.Dataset`; of anything else nothing is known.
+        rows: a `datasets.Dataset`; None is returned for anything else.
     """
     from datasets import Dataset
 
@@ -47,7 +47,7 @@ def data_facts(rows: Any) -> DataFacts | None:
         kept_count += sum(kept)
         seconds += math.fsum(batch["duration"])
         kept_seconds += math.fsum(duration for duration, k in zip(batch["duration"], kept, strict=True) if k)
-        # a reason of somebody else's may say anything, a path among it
+        # a reason from elsewhere may hold anything, such as a path
         dropped.update(r if _is_ours(r) else "other reasons" for r in batch.get("drop_reason", ()) if r)
         languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
         for name in MEASURES:
@@ -72,16 +72,16 @@ def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str
 
     Args:
         settings: the dataclass; fields that are declared to have no effect are left out.
-        besides: names of those that are told otherwise.
+        besides: names of those that the card has elsewhere.
     """
-    told: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for entry in dataclasses.fields(settings):
         if entry.name in besides or entry.metadata.get("no_effect"):
             continue
         value, default = _plain(getattr(settings, entry.name, None)), _plain(entry.default)
         if (value or None) != (default or None) and (not isinstance(value, str) or _CHOICE.fullmatch(value)):
-            told[entry.name] = value
-    return told
+            shown[entry.name] = value
+    return shown
 
 
 def _is_ours(reason: str) -> bool:

@@ -1,6 +1,6 @@
-"""What of a name a card may tell: an id on the Hub, the last part of a folder, text that stays text; never a path.
+"""Names that a card may show: an id on the Hub, the last part of a folder, escaped text; never a path.
 
-Names come from users, folders and other people's files, so nothing of them is taken for Markdown, HTML or YAML.
+Names come from users, folders and other people's files, so they are never Markdown, HTML or YAML.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _MARKS = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)")
 
 
 def has_id(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint is known by an id on the Hub, and not by a folder of the user's."""
+    """Whether a checkpoint's name is an id on the Hub, and not a folder of the user's."""
     return checkpoint.origin in ("hub", "hub cache") or (checkpoint.origin == "wheels" and "/" in checkpoint.name)
 
 
 def public_name(checkpoint: Checkpoint) -> str:
-    """Its id, or the last part of its folder: a card tells no paths."""
+    """Its id, or the last part of its folder: a card has no paths."""
     return checkpoint.name if has_id(checkpoint) else Path(checkpoint.name).name
 
 
@@ -44,7 +44,7 @@ def hub_id(name: Any) -> str | None:
 
 
 def names_of(model: Any) -> tuple[str | None, str | None]:
-    """What to call a model, and its id on the Hub; None where it is not known.
+    """The name of a model, and its id on the Hub; None where it is unknown.
 
     Args:
         model: a loaded model, a folder, an id, or wheels, as `resolve_checkpoint` takes them.

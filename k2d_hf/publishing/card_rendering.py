@@ -1,6 +1,6 @@
 """From facts to the text of a card: the only place where a student's card is written.
 
-All that goes into the template is escaped, but for what is marked as Markdown of our own here.
+All values of the template are escaped, but for `Markdown` made here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, table_rows
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
+from k2d_hf.formatting import counted
 from k2d_hf.publishing.card_names import escaped, hub_id, one_line
 from k2d_hf.publishing.card_use import (
     AS_EVALUATED,
@@ -41,7 +42,7 @@ LOGGED = {
 
 
 class Markdown(str):
-    """Text that was made here, and stays as it is."""
+    """Text that is Markdown already, and not escaped."""
 
 
 def render_card(data: K2DModelCardData) -> ModelCard:
@@ -54,7 +55,11 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    base_model, training = hub_id(data.base_model), data.training
+    base_model, training, facts = hub_id(data.base_model), data.training, data.data
+    checked = "a second decoding" if data.auxiliary_is_teacher else "a second model"
+    learned_from = None
+    if facts is not None:
+        learned_from = minutes(facts.seconds if facts.kept_seconds is None else facts.kept_seconds)
     text = environment.from_string(_template("model_card_template.md")).render(
         metadata=Markdown(data.to_yaml()),
         title=one_line(data.model_name),
@@ -67,8 +72,8 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         facts=_facts(data),
         training_log=_log_table(data.training_log),
         validation_log=_evaluated_table(training.evaluated) if training else None,
-        checked=_checked_by(data),
-        learned_from=_learned_from(data),
+        checked=checked if facts is not None and facts.kept is not None else None,
+        learned_from=learned_from,
     )
     return ModelCard(text)
 
@@ -132,7 +137,7 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
     kept, means = None, facts.means
     if facts.kept is not None and facts.kept_seconds is not None:
         share = f" ({100 * facts.kept_seconds / facts.seconds:.0f}%)" if facts.seconds else ""
-        kept = f"{minutes(facts.kept_seconds)}{share}, {_count(facts.kept, 'chunk')}"
+        kept = f"{minutes(facts.kept_seconds)}{share}, {counted(facts.kept, 'chunk')}"
     shown = [f"{name.upper()} {means[name]:.1%}" for name in ("mer", "per") if name in means]
     shown += [f"distance {means['distance']:.2f}"] if "distance" in means else []
     read = f" of {minutes(facts.read_seconds)} of recordings" if facts.read_seconds else ""
@@ -140,7 +145,7 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
     too_long = (facts.chunks if facts.kept is None else facts.kept) - used if used is not None else 0
     dropped = {**facts.dropped, **({"label too long for the decoder": too_long} if too_long > 0 else {})}
     return {
-        "speech labelled": f"{minutes(facts.seconds)}{read}, {_count(facts.chunks, 'chunk')}",
+        "speech labelled": f"{minutes(facts.seconds)}{read}, {counted(facts.chunks, 'chunk')}",
         "validation": validation,
         "speech kept": kept,
         "dropped": ", ".join(f"{count} {reason}" for reason, count in dropped.items()),
@@ -151,9 +156,9 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
 def _training_facts(training: TrainingFacts) -> dict[str, str | None]:
     probabilities = {True: "soft targets on disk", False: "in memory while training", None: None}
     encoders = {True: "the teacher's, frozen", False: "its own", None: None}
-    done = _count(training.steps, "step") if training.steps else None
+    done = counted(training.steps, "step") if training.steps else None
     if done and training.epochs:
-        done += f", {_count(round(training.epochs, 2), 'epoch')}"
+        done += f", {counted(round(training.epochs, 2), 'epoch')}"
     if done and training.seconds:
         done += f", {minutes(training.seconds)}"
     on = training.device + (f", {training.processes} processes" if training.processes > 1 else "")
@@ -169,18 +174,6 @@ def _training_facts(training: TrainingFacts) -> dict[str, str | None]:
     }
 
 
-def _checked_by(data: K2DModelCardData) -> str | None:
-    if data.data is None or data.data.kept is None:
-        return None
-    return "a second decoding" if data.auxiliary_is_teacher else "a second model"
-
-
-def _learned_from(data: K2DModelCardData) -> str | None:
-    if data.data is None:
-        return None
-    return minutes(data.data.seconds if data.data.kept_seconds is None else data.data.kept_seconds)
-
-
 def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
     """How a set was measured, its table, and how much faster the student is, if both were timed together."""
     figures = dict(measured.figures)
@@ -188,7 +181,7 @@ def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
     name = escaped(hub_id(measured.dataset) or measured.name)
     part = ", ".join(escaped(value) for value in (measured.config, measured.split) if value)
     how = (
-        f"{name}{f' ({part})' if part else ''}: {_count(student['recordings'], 'recording')}, "
+        f"{name}{f' ({part})' if part else ''}: {counted(student['recordings'], 'recording')}, "
         f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, {escaped(decoded(student))}."
     )
     speed = None
@@ -233,11 +226,6 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Markdown:
 def _named(values: Mapping[str, Any]) -> str:
     shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
     return ", ".join(f"{name} {value}" for name, value in shown.items())
-
-
-def _count(number: float, what: str) -> str:
-    figure = f"{number:,.0f}" if number == round(number) else f"{number:,.2f}"
-    return f"{figure} {what}{'' if number == 1 else 's'}"
 
 
 def _is_number(value: Any) -> bool:

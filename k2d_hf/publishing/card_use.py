@@ -1,6 +1,6 @@
-"""A card's section `Use`: code that decodes as the student was evaluated, and what was measured of each way of use.
+"""A card's section `Use`: code that decodes as the student was evaluated, and the measurements of each way of use.
 
-It is written with the card, and turned to the repository by a push, which is when the student's name is known.
+It is written with the card; a push, when the student's name is known, makes it load from the repository.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.formatting import counted
 from k2d_hf.terminal.console import minutes
 from k2d_hf.transcription.decoding import arguments_of_faster_whisper, arguments_of_pipeline, carried_decoding
 
@@ -37,7 +38,7 @@ _TEMPERATURE = re.compile(r'"temperature": ([\d., ()]+),\n')
 
 @dataclass(frozen=True)
 class Place:
-    """Where whoever reads the card finds the student.
+    """The student's place for readers of the card.
 
     Attributes:
         repo_id: `user/name` on the Hub; None is the card's own folder.
@@ -51,7 +52,7 @@ class Place:
 
     @property
     def source(self) -> str:
-        """The first arguments of whatever loads the student, as code."""
+        """The first arguments of a call that loads the student, as code."""
         if self.repo_id is None:
             return '"."'
         branch = f", revision={json.dumps(self.revision)}" if self.revision else ""
@@ -59,7 +60,7 @@ class Place:
 
     @property
     def folder(self) -> str:
-        """Code that says where the folder for faster-whisper is."""
+        """Code for the folder of faster-whisper."""
         if not self.ctranslate2:
             made = f"k2d export {self.repo_id or '.'} --to ctranslate2 --output student-ct2"
             return f'\nfolder = "student-ct2"  # as `{made}` writes it\n'
@@ -89,7 +90,7 @@ def faster_whisper_section(
     Args:
         place: where the student is.
         options: how it decodes.
-        language: of the student; CTranslate2 has no place for it.
+        language: of the student; the CTranslate2 format does not hold it.
         measured: figures of this way, as `way_figures` gives them; None where it was not measured.
         evaluated: whether anything was.
     """
@@ -109,13 +110,13 @@ def _dtype(measured: Mapping[str, Any]) -> str | None:
 
 
 def measured_line(figures: Mapping[str, Any] | None) -> str:
-    """What was measured of a way of use, in a line; that nothing was, where there are no figures."""
+    """The measurements of a way of use in a line, or `NOT_MEASURED`."""
     if figures is None:
         return NOT_MEASURED
     loops, count = figures["looping_outputs"], figures["recordings"]
-    looped = "no loops" if not loops else f"{loops} loop{'s' if loops > 1 else ''}"
-    heard = f"{count} recording{'s' if count > 1 else ''}, {minutes(figures['audio_seconds'])}"
-    line = f"Measured like this ({decoded(figures)}; {heard}): "
+    looped = counted(loops, "loop") if loops else "no loops"
+    data = f"{counted(count, 'recording')}, {minutes(figures['audio_seconds'])}"
+    line = f"Measured like this ({decoded(figures)}; {data}): "
     line += f"MER {figures['mer']:.1%}, {looped}, RTF {figures['rtf']:.3f}."
     if figures.get("differs") is not None:
         line += f" {figures['differs']:.1%} of its tokens differ from the text that the table is about."
@@ -123,14 +124,14 @@ def measured_line(figures: Mapping[str, Any] | None) -> str:
 
 
 def decoded(figures: Mapping[str, Any]) -> str:
-    """How a model was decoded, as far as its figures tell: beams, number format, fallback, threads or device."""
-    said = {True: "windows that look wrong again by sampling", False: "each window once", None: None}
+    """How a model was decoded, as far as its figures have it: beams, number format, fallback, threads or device."""
+    fallback = {True: "windows that look wrong again by sampling", False: "each window once", None: None}
     threads = figures.get("threads")
     parts = [
         f"beam {figures['beam_size']}",
         figures.get("dtype"),
-        said[figures.get("temperature_fallback")],
-        f"{threads} thread{'s' if threads > 1 else ''}" if threads else figures.get("device"),
+        fallback[figures.get("temperature_fallback")],
+        counted(threads, "thread") if threads else figures.get("device"),
     ]
     return ", ".join(part for part in parts if part)
 
@@ -142,7 +143,7 @@ def ways_of(evaluations: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def turned_to(text: str, place: Place, config: Mapping[str, Any]) -> str:
-    """A card whose section `Use` loads the student from `place`; what is not of our making stays as it is.
+    """A card whose section `Use` loads the student from `place`; text of other authors stays as it is.
 
     Args:
         text: the card.
@@ -163,7 +164,7 @@ def turned_to(text: str, place: Place, config: Mapping[str, Any]) -> str:
 
 
 def is_ours(text: str) -> bool:
-    """Whether a card has a section that `turned_to` would look at."""
+    """Whether a card has the section that `turned_to` changes."""
     return _SECTION.search(text) is not None
 
 

@@ -1,12 +1,11 @@
-"""Files into a repository of the Hub in one commit: only what differs, and tried again where that can help.
+"""Files into a repository of the Hub in one commit: only those that differ, with retries.
 
-Before each try the repository is looked at anew and the commit names the one it was seen at, so that an answer that got
-lost on the way never becomes a second commit, and a commit of somebody else's in between is never undone unseen.
+Before each try the repository is listed anew and the commit names its parent, so that a lost answer never becomes a
+second commit, and a commit of somebody else's in between is never undone silently.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models.fingerprints import file_sha256
-from k2d_hf.publishing import retry as patience
-from k2d_hf.publishing.retry import limited_waiting, patiently, told
+from k2d_hf.publishing import retry
+from k2d_hf.publishing.retry import readable_errors, request_timeout, with_retries
 from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
@@ -32,10 +31,10 @@ class Destination:
         repo_id: `user/name`.
         kind: `model` or `dataset`.
         private: whether only its owner may see it.
-        exists: whether it is there already.
+        exists: whether it exists already.
         revision: the branch; None is the main one.
-        token: what lets us in.
-        opens: whether it is there, and private, and the push is to make it public.
+        token: an access token.
+        opens: whether it exists, is private, and becomes public with the push.
     """
 
     repo_id: str
@@ -62,13 +61,13 @@ class Destination:
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """Its name in errors."""
         return f"{self.repo_id}{f' (branch {self.revision})' if self.revision else ''}"
 
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
         repo_id: `user/name`.
@@ -77,7 +76,7 @@ class PushResult:
         private: whether only its owner may see it.
         commit: hash of the commit that holds what was pushed.
         uploaded: files that were new or had changed; empty where there was nothing to do and no commit was made.
-        deleted: files of an earlier push that took their leave.
+        deleted: files of an earlier push that were removed.
         unchanged: how many files were there already.
         opened: whether it was private before, and the push made it public.
     """
@@ -93,12 +92,12 @@ class PushResult:
     opened: bool = False
 
     def __str__(self) -> str:
-        seen = "private" if self.private else f"public{', which it was not before' if self.opened else ''}"
+        access = "private" if self.private else f"public{', which it was not before' if self.opened else ''}"
         if not self.uploaded and not self.deleted:
-            return f"{self.url} ({seen}) is up to date"
-        gone = f", {len(self.deleted)} taken away" if self.deleted else ""
+            return f"{self.url} ({access}) is up to date"
+        gone = f", {len(self.deleted)} deleted" if self.deleted else ""
         total = len(self.uploaded) + self.unchanged
-        return f"{len(self.uploaded)} of {total} files to {self.url} ({seen}{gone}, commit {self.commit[:7]})"
+        return f"{len(self.uploaded)} of {total} files to {self.url} ({access}{gone}, commit {self.commit[:7]})"
 
 
 def push_files(
@@ -123,11 +122,11 @@ def push_files(
         K2DError: if the Hub refuses, does not answer after several tries, or somebody else changed one of the files.
     """
     check_for_token(files, destination.token)
-    with told(f"push to {destination.name}", destination.token), limited_waiting():
+    with readable_errors(f"push to {destination.name}", destination.token), request_timeout():
         _make(destination)
-        result = _Push(destination, files, message, stale).go()
-        if destination.opens:  # last, so that nobody sees what is there before
-            patiently(
+        result = _Push(destination, files, message, stale).run()
+        if destination.opens:  # last, so that the old files never become public
+            with_retries(
                 lambda: destination.api.update_repo_settings(
                     destination.repo_id, private=False, repo_type=destination.kind
                 ),
@@ -154,17 +153,17 @@ def will_hold(
     if not destination.exists:
         return False
     push = _Push(destination, files, "", stale)
-    with told(f"push to {destination.name}", destination.token), limited_waiting():
+    with readable_errors(f"push to {destination.name}", destination.token), request_timeout():
         try:
-            _, seen = patiently(push.look, destination.token)
+            _, remote = with_retries(push.list_files, destination.token)
         except RevisionNotFoundError:
             return False
-    _, gone = push.differences(seen)
-    return any(path.startswith(folder) and path not in gone for path in seen)
+    _, gone = push.differences(remote)
+    return any(path.startswith(folder) and path not in gone for path in remote)
 
 
 class _Push:
-    """One push: what the repository looked like at first, and what it is to hold."""
+    """One push of `files` to a repository."""
 
     def __init__(
         self, destination: Destination, files: Mapping[str, Path], message: str, stale: Callable[..., bool]
@@ -175,25 +174,25 @@ class _Push:
         self.stale = stale
         self.hashes: dict[tuple[str, bool], str] = {}
 
-    def go(self) -> PushResult:
+    def run(self) -> PushResult:
         token = self.destination.token
-        head, seen = patiently(self.look, token)
-        uploaded, deleted = self.differences(seen)
-        first = {path: seen.get(path) for path in (*self.files, *deleted)}
+        head, remote = with_retries(self.list_files, token)
+        uploaded, deleted = self.differences(remote)
+        first = {path: remote.get(path) for path in (*self.files, *deleted)}
 
         def attempt() -> str:
-            head, seen = self.look()
-            changed, gone = self.differences(seen)
+            head, remote = self.list_files()
+            changed, gone = self.differences(remote)
             for path in (*changed, *gone):
-                if seen.get(path) != first.get(path):
+                if remote.get(path) != first.get(path):
                     raise K2DError(
-                        f"{self.destination.name}: somebody else has changed {path} in the meantime; look at its "
+                        f"{self.destination.name}: somebody else has changed {path} in the meantime; see its "
                         "history, then push again if yours is to replace it"
                     )
             return self._commit(changed, gone, head) if changed or gone else head
 
         if uploaded or deleted:
-            head = patiently(attempt, token)
+            head = with_retries(attempt, token)
             self._check_arrived(head)
         where = self.destination
         return PushResult(
@@ -208,31 +207,33 @@ class _Push:
             opened=where.opens,
         )
 
-    def look(self, revision: str | None = None) -> tuple[str, dict[str, tuple[str, bool]]]:
+    def list_files(self, revision: str | None = None) -> tuple[str, dict[str, tuple[str, bool]]]:
         """Commit, and each file's hash in it with whether that is a SHA-256 (of a large file) or git's own."""
         from huggingface_hub.hf_api import RepoFile
 
         where, api = self.destination, self.destination.api
         if revision is None:
             info = api.repo_info(
-                where.repo_id, repo_type=where.kind, revision=where.revision, timeout=patience.REQUEST_SECONDS
+                where.repo_id, repo_type=where.kind, revision=where.revision, timeout=retry.REQUEST_SECONDS
             )
             revision = str(info.sha)
         tree = api.list_repo_tree(where.repo_id, repo_type=where.kind, revision=revision, recursive=True)
         entries = [entry for entry in tree if isinstance(entry, RepoFile)]
         return revision, {e.path: (e.lfs.sha256, True) if e.lfs else (e.blob_id, False) for e in entries}
 
-    def differences(self, seen: Mapping[str, tuple[str, bool]]) -> tuple[list[str], list[str]]:
+    def differences(self, remote: Mapping[str, tuple[str, bool]]) -> tuple[list[str], list[str]]:
         """Files to upload and files to delete."""
-        changed = [path for path in self.files if path not in seen or not self._is(path, *seen[path])]
-        gone = [path for path in seen if path not in self.files and self.stale(path, changed)]
+        changed = [path for path in self.files if path not in remote or not self._is(path, *remote[path])]
+        gone = [path for path in remote if path not in self.files and self.stale(path, changed)]
         return sorted(changed), sorted(gone)
 
-    def _is(self, path: str, remote: str, large: bool) -> bool:
+    def _is(self, path: str, digest: str, large: bool) -> bool:
         if (path, large) not in self.hashes:
+            from huggingface_hub.utils.sha import git_hash
+
             file = self.files[path]
-            self.hashes[path, large] = file_sha256(file) if large else _git_hash(file)
-        return self.hashes[path, large] == remote
+            self.hashes[path, large] = file_sha256(file) if large else git_hash(file.read_bytes())
+        return self.hashes[path, large] == digest
 
     def _commit(self, changed: list[str], gone: list[str], head: str) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -250,9 +251,9 @@ class _Push:
         return done.oid
 
     def _check_arrived(self, commit: str) -> None:
-        """The Hub leaves out, without a word, what a `.gitignore` in the repository names."""
-        _, seen = patiently(lambda: self.look(commit), self.destination.token)
-        if missing := [path for path in self.files if path not in seen]:
+        """The Hub silently ignores the files in a `.gitignore` of the repository."""
+        _, remote = with_retries(lambda: self.list_files(commit), self.destination.token)
+        if missing := [path for path in self.files if path not in remote]:
             raise K2DError(
                 f"{self.destination.name}: the Hub did not take {', '.join(missing)}; is there a .gitignore in the "
                 "repository? Remove it, then push again"
@@ -260,20 +261,20 @@ class _Push:
 
 
 def _make(destination: Destination) -> None:
-    """Make repository and branch where they are not there; both may be asked for twice."""
+    """Make repository and branch where they do not exist."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     where, api, token = destination, destination.api, destination.token
     repository: dict[str, Any] = {"repo_id": where.repo_id, "repo_type": where.kind}
     if not where.exists:
-        patiently(lambda: api.create_repo(**repository, private=where.private, exist_ok=True), token)
+        with_retries(lambda: api.create_repo(**repository, private=where.private, exist_ok=True), token)
     if where.revision is None:
         return
-    branch, limit = where.revision, patience.REQUEST_SECONDS
+    branch, limit = where.revision, retry.REQUEST_SECONDS
     try:
-        patiently(lambda: api.repo_info(**repository, revision=branch, timeout=limit), token)
+        with_retries(lambda: api.repo_info(**repository, revision=branch, timeout=limit), token)
     except RevisionNotFoundError:
-        patiently(lambda: api.create_branch(**repository, branch=branch, exist_ok=True), token)
+        with_retries(lambda: api.create_branch(**repository, branch=branch, exist_ok=True), token)
 
 
 def check_for_token(files: Mapping[str, Path], token: str) -> None:
@@ -281,11 +282,3 @@ def check_for_token(files: Mapping[str, Path], token: str) -> None:
     for path, file in files.items():
         if path.endswith(_TEXT) and token.encode() in file.read_bytes():
             raise K2DError(f"{file}: holds your access token; take it out, and get a new one if others have seen it")
-
-
-def _git_hash(file: Path) -> str:
-    digest = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
-    with file.open("rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The card of a data set of validated chunks: what is in it, how much, and what validation dropped."""
+"""The card of a data set of validated chunks: its columns, its size, and what validation dropped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def render_data_card(
     facts: Mapping[str, str],
     revision: str | None = None,
 ) -> str:
-    """The card as text. A licence is not in it: nobody has said which.
+    """The card as text, without a licence, which is unknown.
 
     Args:
         repo_id: `user/name` of the data set.

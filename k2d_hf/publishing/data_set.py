@@ -1,6 +1,6 @@
-"""Validated chunks as a data set that stands by itself: Parquet with the audio inside, and a card that says what it is.
+"""Validated chunks as a self-contained data set: Parquet with the audio inside, and a card.
 
-The training data of K2D's stage 3, for others to use; names and paths of the machine that made it stay behind.
+The training data of K2D's stage 3, for others to use, without names and paths of the machine that made it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class OpenChunks:
 
 
 def open_chunks(chunks_dir: str | Path, *, kept_only: bool = True) -> OpenChunks:
-    """Look through validated chunks before anything is made of them.
+    """Open and count validated chunks before anything is written.
 
     Raises:
         K2DError: if there are none, they were not validated, or there is no room to write them.
@@ -106,7 +106,7 @@ def write_data_set(
     revision: str | None = None,
     on_progress: Callable[[int], Any] | None = None,
 ) -> dict[str, Path]:
-    """Write Parquet files and card into `folder`; chunks whose audio cannot be read any more are left out, and counted.
+    """Write Parquet files and card into `folder`; chunks whose audio is gone are left out, and counted.
 
     Args:
         chunks: what to publish.
@@ -157,7 +157,7 @@ def write_data_set(
 
 
 def is_stale_data(path: str, _: Iterable[str]) -> bool:
-    """Whether a file of the repository that this data set does not have is of an earlier one, and must go."""
+    """Whether a file of the repository that this data set does not have is an earlier one's, and is deleted."""
     return _SHARD.fullmatch(path) is not None
 
 
@@ -174,7 +174,7 @@ def features_of(rows: Dataset) -> Features:
 def _with_audio(
     chunks: OpenChunks, columns: list[str], lost: list[tuple[str, float]], on_progress: Callable[[int], Any] | None
 ) -> Iterator[list[dict[str, Any]]]:
-    """The chunks to publish in batches, each row with its audio; what has none any more goes to `lost`."""
+    """The chunks to publish in batches, each row with its audio; one without goes to `lost`."""
     names = _PublicNames()
     present = chunks.rows.column_names
     columns = [name for name in present if name in columns or name in columns_for(SOUND, among=present)]
@@ -185,13 +185,13 @@ def _with_audio(
         for row in rows:
             name = names.of(row["recording"])
             try:
-                sound = read_chunk(row)
+                samples = read_chunk(row)
             except AudioError as error:
                 lost.append((str(error), row["duration"]))
                 continue
             stem = splitext(name)[0]
             row["recording"] = name
-            row["audio"] = {"bytes": _flac(sound), "path": f"{stem}_{round(1000 * row['start']):09d}.flac"}
+            row["audio"] = {"bytes": _flac(samples), "path": f"{stem}_{round(1000 * row['start']):09d}.flac"}
             done.append(row)
         if done:
             yield done
@@ -199,9 +199,9 @@ def _with_audio(
             on_progress(len(rows))
 
 
-def _flac(sound: Any) -> bytes:
-    # libsndfile would scale by 32767 what it read by 32768: of 16 bits, all are to stay as they are
-    samples = np.clip(np.round(sound * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
+def _flac(audio: Any) -> bytes:
+    # libsndfile would scale by 32767 what it read by 32768, and change samples of 16 bits
+    samples = np.clip(np.round(audio * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
     content = io.BytesIO()
     soundfile.write(content, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return content.getvalue()

@@ -1,7 +1,4 @@
-"""Students and validated chunks to the Hub: what is refused before any work, and what a push consists of.
-
-The last step of the method's use: from here on a student lives without this repository.
-"""
+"""Students and validated chunks to the Hub: checks before any work, and the files of a push."""
 
 from __future__ import annotations
 
@@ -10,16 +7,17 @@ import logging
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
 from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
-from k2d_hf.publishing import retry as patience
+from k2d_hf.publishing import retry
 from k2d_hf.publishing.card_use import Place, is_ours, turned_to
 from k2d_hf.publishing.commits import Destination, PushResult, check_for_token, push_files, will_hold
-from k2d_hf.publishing.retry import limited_waiting, patiently, status_of, told
+from k2d_hf.publishing.retry import readable_errors, request_timeout, status_of, with_retries
 from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, completed, is_stale, student_files
 from k2d_hf.version import __version__
 
@@ -27,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _NO_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{")
-_WRITERS = ("write", "contributor", "admin")  # parts in an organisation that may push
+_WRITERS = ("write", "contributor", "admin")  # roles in an organisation that may push
 
 
 def push_student(
@@ -57,8 +55,8 @@ def push_student(
         token: an access token; that of `hf auth login` or `HF_TOKEN` if None.
 
     Raises:
-        K2DError: before any work, if the folder is not a complete student or the Hub will not let us write; later, if
-            the Hub does not answer in several tries or somebody else changes the same files at the same time.
+        K2DError: before any work, if the folder is not a complete student or the token may not write; later, if the Hub
+            does not answer in several tries or somebody else changes the same files at the same time.
     """
     files = student_files(Path(folder))
     if ctranslate2:
@@ -77,7 +75,7 @@ def push_student(
 
 
 def _card(destination: Destination, files: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
-    """The card as it has to be in that repository, where it shows how to use the student; `scratch` takes it."""
+    """The card with code that loads the student from that repository, written to `scratch`."""
     text = files[CARD].read_text(encoding="utf-8") if CARD in files else ""
     if not is_ours(text):
         return {}
@@ -103,7 +101,7 @@ def push_data(
 ) -> PushResult:
     """Publish validated chunks as a data set of its own: audio inside, with a card, and no path of this machine.
 
-    The data set is written to a temporary folder first (`TMPDIR` says where), 60 to 85 MB for an hour of speech.
+    The data set is written to a temporary folder first (below `TMPDIR`), 60 to 85 MB for an hour of speech.
 
     Args:
         chunks_dir: what `k2d validate` wrote.
@@ -137,7 +135,7 @@ def push_data(
 def open_destination(
     repo_id: str, *, kind: str = "model", private: bool = True, revision: str | None = None, token: str | None = None
 ) -> Destination:
-    """Find out, before any work, whether we may write to a repository; nothing is made yet.
+    """Check, before any work, whether the token may write to a repository; nothing is made yet.
 
     Args:
         repo_id: `user/name`.
@@ -148,23 +146,23 @@ def open_destination(
 
     Raises:
         K2DError: for what is no `user/name`, offline mode, a missing, unknown or read-only token, a user or
-            organisation that the token does not write for, or a repository that is public where `private` is asked for.
+            organisation that the token does not write for, or a public repository with `private`.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import get_token
     from huggingface_hub.errors import RepositoryNotFoundError
 
     check_repo_id(repo_id)
     state = ensure_hub_state()
     if state != HUB_REACHABLE:
-        mend = "try again when it is" if state == HUB_NOT_REACHABLE else "unset it"
-        raise K2DError(f"push to {repo_id}: {state}; {mend}")
+        fix = "try again when it is" if state == HUB_NOT_REACHABLE else "unset it"
+        raise K2DError(f"push to {repo_id}: {state}; {fix}")
     token = token or get_token()
     if not token:
         raise K2DError(f"push to {repo_id}: no token; run `hf auth login`, or set HF_TOKEN to one that may write")
-    api = HfApi(token=token, library_name="k2d_hf", library_version=__version__)
-    with told(f"push to {repo_id}", token), limited_waiting():
+    new = Destination(repo_id, kind, private, exists=False, revision=revision, token=token)
+    with readable_errors(f"push to {repo_id}", token), request_timeout():
         try:
-            login = patiently(api.whoami, token)
+            login = with_retries(new.api.whoami, token)
         except Exception as error:
             if status_of(error) == 401:
                 raise K2DError(
@@ -173,19 +171,17 @@ def open_destination(
                 ) from None
             raise
         _check_rights(login, repo_id)
-        limit = patience.REQUEST_SECONDS
+        limit = retry.REQUEST_SECONDS
         try:
-            info = patiently(lambda: api.repo_info(repo_id, repo_type=kind, timeout=limit), token)
+            info = with_retries(lambda: new.api.repo_info(repo_id, repo_type=kind, timeout=limit), token)
         except RepositoryNotFoundError:
-            return Destination(repo_id, kind, private, exists=False, revision=revision, token=token)
+            return new
     if private and not info.private:
         raise K2DError(
-            f"push to {repo_id}: it is public already, and private was asked for; say --public (private=False) to push "
-            "there all the same, or choose another name"
+            f"push to {repo_id}: it is public already, and private was asked for; give --public (private=False) to "
+            "push there all the same, or choose another name"
         )
-    return Destination(
-        repo_id, kind, private, exists=True, revision=revision, token=token, opens=bool(info.private) and not private
-    )
+    return replace(new, exists=True, opens=bool(info.private) and not private)
 
 
 def check_repo_id(repo_id: str, *, where: str = "push") -> None:
@@ -205,7 +201,7 @@ def check_repo_id(repo_id: str, *, where: str = "push") -> None:
 
 
 def check_revision(revision: str | None, *, where: str = "push") -> None:
-    """Raise K2DError for what git takes for no branch (`git check-ref-format`)."""
+    """Raise K2DError for an invalid name of a branch (`git check-ref-format`)."""
     if revision is None:
         return
     parts = revision.split("/")
@@ -215,7 +211,7 @@ def check_revision(revision: str | None, *, where: str = "push") -> None:
 
 
 def _check_rights(login: Mapping[str, Any], repo_id: str) -> None:
-    """Whether the token may write there, as far as the Hub tells; what it does not tell, the push will show."""
+    """Whether the token may write there, as far as the Hub's answer has it."""
     access = login.get("auth", {}).get("accessToken", {})
     owner, user = repo_id.split("/")[0], login["name"]
     granted = [name for scope in access.get("fineGrained", {}).get("scoped", []) for name in scope["permissions"]]
@@ -224,7 +220,7 @@ def _check_rights(login: Mapping[str, Any], repo_id: str) -> None:
             f"push to {repo_id}: the token of {user} may only read; make one that may write at "
             "huggingface.co/settings/tokens, then `hf auth login`, or set HF_TOKEN"
         )
-    parts = {org["name"].lower(): org.get("roleInOrg", "write") for org in login.get("orgs", [])}
-    if owner.lower() != user.lower() and parts.get(owner.lower()) not in _WRITERS:
-        writes = [user, *(name for name, part in parts.items() if part in _WRITERS)]
+    roles = {org["name"].lower(): org.get("roleInOrg", "write") for org in login.get("orgs", [])}
+    if owner.lower() != user.lower() and roles.get(owner.lower()) not in _WRITERS:
+        writes = [user, *(name for name, role in roles.items() if role in _WRITERS)]
         raise K2DError(f"push to {repo_id}: the token does not write for {owner}, but for {', '.join(writes)}")

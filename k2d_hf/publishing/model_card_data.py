@@ -1,4 +1,4 @@
-"""What a student's card tells, grouped by who knows it; a fact that nobody has measured is None and stays out.
+"""The facts of a student's card, grouped by their source; an unknown one is None and is left out.
 
 No transcript and no path of the user's data is in here.
 """
@@ -35,7 +35,7 @@ class DataFacts:
         dropped: how many were dropped for which reason.
         languages: codes of the languages of what was kept.
         means: mean over what was kept of `mer`, `per` and `distance`, as far as validation measured them.
-        read_seconds: the length of the recordings that they come from; None where nobody has noted it.
+        read_seconds: the length of the recordings that they come from; None where it is unknown.
     """
 
     chunks: int
@@ -50,7 +50,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """What the trainer knows; it can be stored as JSON.
+    """Facts from the trainer; they can be stored as JSON.
 
     Attributes:
         loss: the weights of the loss, and the temperature.
@@ -88,12 +88,12 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class EvaluatedSet:
-    """What models did on recordings with references.
+    """Results of models on recordings with references.
 
     Attributes:
         figures: of each model, as `Evaluation.figures` gives them; that of the student is called `student`, and has the
             figures of its ways of use under `ways`.
-        name: of the set, as people know it.
+        name: of the set.
         dataset: its id on the Hub, where it has one.
         config: its configuration there.
         split: likewise.
@@ -108,9 +108,9 @@ class EvaluatedSet:
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class K2DModelCardData(ModelCardData):
-    """All that a card tells; `to_dict` is its metadata, as the Hub reads it.
+    """The facts of a card; `to_dict` is its metadata, as the Hub reads it, and `render_card` makes the card.
 
-    The fields of one group come from the same place, named above them. `render_card` makes the card.
+    The fields of one group come from the same source, named above them.
     """
 
     # the user
@@ -124,7 +124,7 @@ class K2DModelCardData(ModelCardData):
     datasets: list[str] = field(default_factory=list)  # ids on the Hub
     revision: str | None = None  # branch of the student's repository; None is the main one
     ctranslate2: bool = False  # whether an export for faster-whisper lies beside the student
-    decoding: DecodingOptions = NOT_EVALUATED  # how it decodes, for whoever loads it
+    decoding: DecodingOptions = NOT_EVALUATED  # how it decodes by default
     # the recipe and labelling
     teacher: str | None = None
     base_model: str | None = None  # the teacher's id on the Hub
@@ -155,7 +155,7 @@ class K2DModelCardData(ModelCardData):
         return hub_languages(self.language) or hub_languages(self.data.languages if self.data else ())
 
     def to_dict(self) -> dict[str, Any]:
-        """The metadata in front of a card: nothing but what the Hub has a key for."""
+        """The metadata in front of a card, with keys of the Hub alone."""
         teacher = hub_id(self.base_model)
         metadata: dict[str, Any] = {
             "language": self.languages,

@@ -1,4 +1,4 @@
-"""Patience with the Hub: what passes is tried again, what does not becomes one line without the token in it."""
+"""Retries of requests to the Hub, and its errors in one line without the token."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ T = TypeVar("T")
 
 TRIES = 5
 FIRST_WAIT = 1.0  # s before the second try; twice that before the next, and so on
-REQUEST_SECONDS = 120.0  # without a sign of life; left alone, huggingface_hub waits for ever
+REQUEST_SECONDS = 120.0  # without any answer; by default huggingface_hub waits for ever
 
 _RETRIED = {408, 425, 429}  # besides everything from 500 on
-_STALE = 412  # the branch has moved on from the commit that ours builds on
+_STALE = 412  # the branch has a later commit than the parent of ours
 
 logger = logging.getLogger(__name__)
 
 
-def patiently(work: Callable[[], T], token: str) -> T:
-    """What `work` returns, tried again after failures that pass: no answer, no connection, an error of the server's."""
+def with_retries(work: Callable[[], T], token: str) -> T:
+    """The result of `work`, tried again after temporary failures: no answer, no connection, a server error."""
     for attempt in range(TRIES - 1):
         try:
             return work()
         except Exception as error:
-            if not _may_pass(error):
+            if not _is_temporary(error):
                 raise
             wait = FIRST_WAIT * 2**attempt
-            logger.warning("%s; trying again in %g s", _without(token, _what_happened(error)), wait)
+            logger.warning("%s; trying again in %g s", _without(token, _describe(error)), wait)
             time.sleep(wait)
     return work()
 
 
 @contextmanager
-def told(what: str, token: str) -> Iterator[None]:
-    """Turn what the libraries raise into one line, without the token that a server may have sent back."""
+def readable_errors(what: str, token: str) -> Iterator[None]:
+    """Turn errors of the libraries into a K2DError of one line, without the token that a server may have sent back."""
     try:
         yield
     except K2DError:
         raise
     except Exception as error:
-        line = f"{what} failed: {_what_happened(error)}{_advice(error)}"
-        # Not `from error`: its text, and those of the errors behind it, are not ours to vouch for.
+        line = f"{what} failed: {_describe(error)}{_advice(error)}"
+        # Not `from error`: its text, and those of its causes, may hold the token.
         raise K2DError(_without(token, line)) from None
 
 
 @contextmanager
-def limited_waiting() -> Iterator[None]:
-    """Give the Hub's client a time limit, which it has not, for a while."""
+def request_timeout() -> Iterator[None]:
+    """A time limit for the Hub's client, which has none, within the `with`."""
     from huggingface_hub.utils import get_session
 
     session: Any = get_session()
@@ -81,7 +81,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     if isinstance(error, K2DError):
         return False
     status = status_of(error)
@@ -96,12 +96,12 @@ def _is_of_the_connection(error: BaseException) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError)) or "TransportError" in names
 
 
-def _what_happened(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     for cause in _causes(error):
         response = getattr(cause, "response", None)
         if response is not None:
-            said = " ".join((getattr(cause, "server_message", None) or "").split())
-            return f"the Hub answered {response.status_code}{f' ({said:.200})' if said else ''}"
+            reason = " ".join((getattr(cause, "server_message", None) or "").split())
+            return f"the Hub answered {response.status_code}{f' ({reason:.200})' if reason else ''}"
         if _is_of_the_connection(cause):
             return f"the connection failed ({type(cause).__name__}: {' '.join(str(cause).split()):.200})"
     return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
@@ -110,6 +110,6 @@ def _what_happened(error: Exception) -> str:
 def _advice(error: Exception) -> str:
     if status_of(error) in (401, 403, 404):
         return "; has the token the right to write there? `hf auth login` takes another"
-    if _may_pass(error):
-        return f" in each of {TRIES} tries; nothing half-done stays there, so run the same command again later"
+    if _is_temporary(error):
+        return f" in each of {TRIES} tries; nothing partial stays there, so run the same command again later"
     return ""

@@ -1,4 +1,4 @@
-"""Which files of a folder are the student: these go to the Hub, and nothing else that lies beside them."""
+"""The files of a student in its folder: only these go to the Hub."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models.checkpoint import WEIGHTS_INDEX, checkpoint_gap, weight_files
-from k2d_hf.models.student_folder import NESTED, PROCESSOR, SETTINGS, complete_student, is_complete
+from k2d_hf.models.processors import NESTED
+from k2d_hf.models.student_folder import PROCESSOR, SETTINGS, complete_student, is_complete
 
 CTRANSLATE2 = "ctranslate2/"  # the folder of the repository that holds that format
 CARD = "README.md"
@@ -44,9 +45,9 @@ def student_files(folder: Path) -> dict[str, Path]:
 
 
 def completed(folder: Path, files: dict[str, Path], scratch: Path) -> dict[str, Path]:
-    """`files` of the student in `folder`, and what an earlier version, or somebody's `save_pretrained`, left out.
+    """`files` of the student in `folder`, with those that an earlier version or a `save_pretrained` did not write.
 
-    The folder stays as it is; settings and processor are written anew to `scratch` where something is amiss.
+    The folder stays as it is; settings and processor are written anew to `scratch` where something is missing.
 
     Raises:
         K2DError: if they cannot be read.
@@ -59,10 +60,10 @@ def completed(folder: Path, files: dict[str, Path], scratch: Path) -> dict[str, 
 
 
 def is_stale(path: str, changed: Iterable[str]) -> bool:
-    """Whether a file of the repository that this student does not have belongs to an earlier one, and must go.
+    """Whether a file of the repository that this student does not have is an earlier student's, and is deleted.
 
     Old shards beside new weights would be loaded in their place, and an export to CTranslate2 is of the weights that it
-    was made from. What else lies in the repository is none of ours.
+    was made from. Other files of the repository stay.
     """
     if path.startswith(CTRANSLATE2):
         return any(_WEIGHTS.fullmatch(name) or name.startswith(CTRANSLATE2) for name in changed)

@@ -1,1 +1,1 @@
-"""Reporting: what a run did, as one page that people look at; nothing in here changes a run."""
+"""Reporting: a run as one page; nothing in here changes the run."""

@@ -29,7 +29,7 @@ _NUMBERS = ("duration", "distance", "per", "keep", "drop_reason")
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """What validation wrote, a value a chunk; without chunks all is empty."""
+    """Columns of validated chunks; without chunks all are empty."""
 
     rows: Dataset | None = None
     seconds: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -77,7 +77,7 @@ def _shares(seconds: np.ndarray, keep: np.ndarray, reasons: Iterable[str | None]
 
 
 def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tuple[list[ChunkFact], list[ChunkFact]]:
-    """The chunks of the largest distance, that first (of two alike the one whose sounds differ more), and some kept.
+    """The chunks of the largest distance, that first (of two alike the one of the larger PER), and some kept.
 
     Raises:
         K2DError: for references that cannot be read, or are of other recordings.
@@ -90,15 +90,15 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
     others = np.flatnonzero(table.keep & ~np.isin(np.arange(len(distances)), worst)).tolist()
     sample = sorted(random.Random(SEED).sample(others, min(SAMPLE, len(others))))
     names = short_names(table.recordings)
-    said = _References(references, table.recordings)
-    return tuple([_fact(table.rows[index], names, said) for index in chosen] for chosen in (worst, sample))  # type: ignore[return-value]
+    spoken = _References(references, table.recordings)
+    return tuple([_fact(table.rows[index], names, spoken) for index in chosen] for chosen in (worst, sample))  # type: ignore[return-value]
 
 
-def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> ChunkFact:
+def _fact(row: dict[str, Any], names: dict[str, str], spoken: _References) -> ChunkFact:
     from k2d_hf.data.references import label_error_rate
 
     source: dict[str, Any] = {name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row}
-    reference = said.of(row)
+    reference = spoken.of(row)
     return ChunkFact(
         recording=names[row["recording"]],
         reference=reference,
@@ -114,7 +114,7 @@ def _fact(row: dict[str, Any], names: dict[str, str], said: _References) -> Chun
 
 
 class _References:
-    """What was said in chunks, where a manifest tells."""
+    """References of chunks, from a manifest."""
 
     def __init__(self, path: str | Path | None, recordings: list[str]) -> None:
         from k2d_hf.data.references import references_of

@@ -1,4 +1,4 @@
-"""Audio for a page: clips encoded small, as addresses that hold the sound itself, up to a number of bytes."""
+"""Audio for a page: small clips as `data:` addresses, up to a number of bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ClipMaker:
         try:
             address = encode(read())
         except AudioError as error:
-            return Clip(None, f"the audio is not at hand: {error.reason}")
+            return Clip(None, f"the audio is not available: {error.reason}")
         except Exception as error:  # a player that is missing must not cost the page
             logger.info("no clip: %s", error)
             return Clip(None, f"the audio could not be encoded: {type(error).__name__}")

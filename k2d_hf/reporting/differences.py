@@ -1,4 +1,4 @@
-"""Two transcripts side by side, character by character: what one has in place of, beside, or without the other.
+"""The differences of two transcripts: substitutions, insertions and deletions.
 
 Aligned over mixed tokens, so what is marked is what the mixed error rate counts: case, punctuation, blanks and
 Traditional against Simplified characters are no differences. Within two words that are alike, the letters that differ.
@@ -71,7 +71,7 @@ def differences(base: str, other: str) -> list[Change]:
     numbers = [[codes.setdefault(token.key, len(codes)) for token in tokens] for tokens in (here, there)]
     for equal, old, new in _stretches(numbers[0], numbers[1], here, there):
         if equal:
-            changes.append(Change("equal", [], [Part(_whole(new))]))
+            changes.append(Change("equal", [], [Part(_joined_text(new))]))
         elif not new:
             changes.append(Change("deletion", [Part(_bare(old))], []))
         else:
@@ -143,13 +143,13 @@ def _tokens(text: str) -> tuple[str, list[_Token]]:
     return text[: spans[0][0][0]], tokens
 
 
-def _whole(tokens: Sequence[_Token]) -> str:
+def _joined_text(tokens: Sequence[_Token]) -> str:
     return "".join(token.text + token.trailing for token in tokens)
 
 
 def _bare(tokens: Sequence[_Token]) -> str:
     """Without what follows the last."""
-    return _whole(tokens[:-1]) + tokens[-1].text
+    return _joined_text(tokens[:-1]) + tokens[-1].text
 
 
 def _compared(old: Sequence[_Token], new: Sequence[_Token]) -> tuple[list[Part], list[Part]]:

@@ -1,4 +1,4 @@
-"""What a report tells, gathered before any of it is drawn or written: plain data, texts as they are, not escaped."""
+"""The facts of a report, before any of it is drawn or written: plain data, not escaped."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageFact:
-    """One stage of the run: what went in, what came out, how long it took (None where the run did not note it)."""
+    """One stage of the run: input, output, how long it took (None where unknown)."""
 
     name: str
-    went_in: str
-    came_out: str
+    input: str
+    output: str
     seconds: float | None
     line: str  # of result, as the log has it
 
@@ -35,7 +35,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ChunkFact:
-    """A chunk to look at and to listen to. `source` is its row, as `read_chunk` takes it."""
+    """A chunk with its texts. `source` is its row, as `read_chunk` takes it."""
 
     recording: str
     start: float
@@ -53,12 +53,12 @@ class ChunkFact:
     auxiliary_loops: bool
     source: Mapping[str, Any] = field(repr=False)
     measures: Mapping[str, float] = field(default_factory=dict)  # of the judges beyond the distance, by name
-    student_text: str | None = None  # None where no student has been asked, or it gave no transcript
+    student_text: str | None = None  # None without a student, or without its transcript
 
 
 @dataclass(frozen=True)
 class RecordingFact:
-    """A recording of the evaluation: what was said, and what each model wrote."""
+    """A recording of the evaluation: its reference, and the transcripts of the models."""
 
     recording: str
     path: str
@@ -70,7 +70,7 @@ class RecordingFact:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """All that a report tells. What the run has not done, or the files do not tell, is empty or None.
+    """The facts of a report; unknown ones are empty or None.
 
     Attributes:
         name: of the recipe.
@@ -86,10 +86,10 @@ class RunFacts:
         worst: chunks of the largest distance, that first.
         sample: some kept chunks, drawn at random, in their order.
         no_references: why those that the recipe names are not used, where they are not.
-        calibration: curves over alpha; where it is None, `no_calibration` says why.
+        calibration: curves over alpha; where it is None, `no_calibration` has the reason.
         training_log: of the Trainer.
         evaluation: figures by model, as in `evaluation.json`.
-        intervals: of the MER by model, lower and upper end; where empty, `no_intervals` says why.
+        intervals: of the MER by model, lower and upper end; where empty, `no_intervals` has the reason.
         recordings: of the evaluation, those with the most errors of the student first.
         recordings_left_out: how many more there are.
     """

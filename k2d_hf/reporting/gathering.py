@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
 from k2d_hf.reporting.facts import RecordingFact, RunFacts
 from k2d_hf.reporting.names import short_names, span_label
-from k2d_hf.reporting.stage_facts import ReportedStage, stage_facts
+from k2d_hf.reporting.stage_facts import ReportedStage, read_json, read_lines, stage_facts
 from k2d_hf.validation.judges import demands, limits_of
 
 SHOWN_RECORDINGS = 10  # of the evaluation
@@ -23,12 +22,12 @@ COMPARED_RECORDINGS = 20_000  # whose errors are counted; an evaluation set of u
 
 
 def gather(directory: Path, references: str | Path | None = None, *, stages: Iterable[ReportedStage]) -> RunFacts:
-    """All that the report of a run tells.
+    """The facts of a run's report.
 
     Args:
         directory: of a run, finished or not.
-        references: JSONL manifest with what was said in the recordings, by segment; tells the recall of bad labels.
-            Those of the recipe if None.
+        references: JSONL manifest of the recordings with their segments, for the recall of bad labels. Those of the
+            recipe if None.
         stages: of the method, in order; what the table of stages lists.
 
     Raises:
@@ -43,18 +42,18 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise K2DError(f"{directory / 'recipe.yaml'}: cannot be read ({type(error).__name__})") from None
     recipe = recipe if isinstance(recipe, dict) else {}
-    validation = _section(recipe, "validate")
+    validation = recipe.get("validate") if isinstance(recipe.get("validate"), dict) else {}
     table = read_chunks(directory / "validated")
     no_references = None
     if references is None:
         references, no_references = _references_of_recipe(recipe, table.recordings)
     worst, sample = chunk_facts(table, references)
     calibration, no_calibration = _calibration(directory / "validated", table, references, validation.get("metric"))
-    evaluation = _read_json(directory / "evaluation.json", {}) if recipe.get("evaluation") else {}
+    evaluation = read_json(directory / "evaluation.json", {}) if recipe.get("evaluation") else {}
     recordings = _recordings(directory / "evaluation_transcripts.jsonl") if evaluation else []
     intervals, no_intervals = _intervals(recordings, list(evaluation))
     shown = sorted(recordings, key=_errors_of_student, reverse=True)[:SHOWN_RECORDINGS]
-    log = _read_json(directory / "student" / "training_log.json", [])
+    log = read_json(directory / "student" / "training_log.json", [])
     return RunFacts(
         name=str(recipe.get("name") or directory.name),
         directory=str(directory),
@@ -78,11 +77,6 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
         recordings=shown,
         recordings_left_out=len(recordings) - len(shown),
     )
-
-
-def _section(recipe: dict[str, Any], name: str) -> dict[str, Any]:
-    section = recipe.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _demands(validation: dict[str, Any]) -> list[str]:
@@ -109,7 +103,7 @@ def _references_of_recipe(recipe: dict[str, Any], recordings: list[str]) -> tupl
 def _calibration(
     validated: Path, table: ChunkTable, references: str | Path | None, metric: Any
 ) -> tuple[Any, str | None]:
-    """The curves over alpha, or why there are none. References that are wrong are the user's to mend."""
+    """The curves over alpha, or why there are none. Wrong references are the user's error."""
     from k2d_hf.validation.calibrate import calibrate
     from k2d_hf.validation.calibration import THRESHOLD_METRICS
 
@@ -125,14 +119,14 @@ def _calibration(
 
 
 def _recordings(path: Path) -> list[RecordingFact]:
-    """What was said in each recording of the evaluation, and what each model wrote."""
+    """The recordings of the evaluation, with references and transcripts."""
     from k2d_hf.scoring.error_rates import count_errors
     from k2d_hf.scoring.text import mixed_tokens
 
     rows: dict[tuple[str, float, float | None], dict[str, Any]] = {}
-    for line in _read_lines(path):
-        told = [line.get(key) for key in ("recording", "reference", "hypothesis", "model")]
-        name, reference, hypothesis, model = (value if isinstance(value, str) else None for value in told)
+    for line in read_lines(path):
+        given = [line.get(key) for key in ("recording", "reference", "hypothesis", "model")]
+        name, reference, hypothesis, model = (value if isinstance(value, str) else None for value in given)
         if name is None or reference is None or hypothesis is None or model is None:
             continue
         key = (name, *span_of(line))
@@ -143,8 +137,8 @@ def _recordings(path: Path) -> list[RecordingFact]:
     names = short_names([name for name, _, _ in rows])
     facts = []
     for (name, start, duration), row in rows.items():
-        said = mixed_tokens(row["reference"])
-        errors = {model: count_errors(said, mixed_tokens(text)) for model, text in row["transcripts"].items()}
+        reference = mixed_tokens(row["reference"])
+        errors = {model: count_errors(reference, mixed_tokens(text)) for model, text in row["transcripts"].items()}
         label = names[name] + span_label(start, duration)
         facts.append(RecordingFact(label, name, row["reference"], row["transcripts"], errors, (start, duration)))
     return facts
@@ -156,13 +150,13 @@ def _intervals(recordings: list[RecordingFact], models: list[str]) -> tuple[dict
 
     from k2d_hf.evaluation.bootstrap import interval, resampled_rates
 
-    whole = [one for one in recordings if set(models) <= one.errors.keys() and one.reference]
-    whole = [one for one in whole if one.errors[models[0]].reference_length] if models else []
-    if len(whole) < 2:
-        what = "one recording" if whole else "no transcripts"
+    complete = [one for one in recordings if set(models) <= one.errors.keys() and one.reference]
+    complete = [one for one in complete if one.errors[models[0]].reference_length] if models else []
+    if len(complete) < 2:
+        what = "one recording" if complete else "no transcripts"
         return {}, f"{what}: a bootstrap over recordings needs several, so there are no intervals"
-    errors = np.array([[one.errors[model].errors for one in whole] for model in models])
-    lengths = [one.errors[models[0]].reference_length for one in whole]
+    errors = np.array([[one.errors[model].errors for one in complete] for model in models])
+    lengths = [one.errors[models[0]].reference_length for one in complete]
     rates = resampled_rates(errors, lengths)
     return {model: interval(rates[:, index]) for index, model in enumerate(models)}, None
 
@@ -180,19 +174,3 @@ def _announced(log: Path) -> str | None:
         return None
     lines = [line[20:] for line in text.splitlines() if line[20:].startswith("K2D ")]
     return lines[-1] if lines else None
-
-
-def _read_json(path: Path, otherwise: Any) -> Any:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return otherwise
-    return value if isinstance(value, type(otherwise)) else otherwise
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError):
-        return []
-    return [row for row in rows if isinstance(row, dict)]

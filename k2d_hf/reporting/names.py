@@ -1,10 +1,11 @@
-"""How a page calls recordings and models: enough to tell them apart, and no more of the user's folders."""
+"""Names of recordings and models on a page: unique, and no more of the user's folders than that takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from k2d_hf.data.recording_rows import span_fields
+from k2d_hf.terminal.console import minutes
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
@@ -20,13 +21,12 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 def clock(seconds: float) -> str:
     """A moment of a recording: `1:05`, `1:02:09`."""
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
+    hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
 def span_label(start: float, duration: float | None) -> str:
-    """What follows the name of a recording that is a span of its file: `, 0:08 to 0:20`; nothing of a whole one."""
+    """What follows the name of a recording that is a span of its file: `, 0:08 to 0:20`; nothing of a complete file."""
     if not span_fields(start, duration):
         return ""
     return f", {clock(start)} to " + ("the end" if duration is None else clock(start + duration))
@@ -38,9 +38,4 @@ def length(seconds: float) -> str:
         return "under 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.1f} min"
-
-
-def counted(count: int, what: str) -> str:
-    """`1 chunk`, `37 chunks`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+    return minutes(seconds)

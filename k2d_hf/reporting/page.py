@@ -9,11 +9,12 @@ from typing import Any
 
 from k2d_hf.evaluation.table import COLUMNS, TITLES, inserted_rows, millions, table_rows
 from k2d_hf.evaluation.timing import speed_up
+from k2d_hf.formatting import counted
 from k2d_hf.reporting.chunks import KEPT
 from k2d_hf.reporting.clips import Clip
 from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts
 from k2d_hf.reporting.markup import Tinting
-from k2d_hf.reporting.names import clock, counted, length
+from k2d_hf.reporting.names import clock, length
 from k2d_hf.reporting.plots import Plot
 from k2d_hf.validation.calibration import BAD_MER
 from k2d_hf.version import __version__
@@ -33,7 +34,7 @@ class Clips:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page is made of."""
+    """The contents of the page."""
 
     facts: RunFacts
     plots: dict[str, list[Plot]] = field(default_factory=dict)
@@ -75,7 +76,7 @@ def render_page(page: Page) -> str:
 
 
 def _figures(facts: RunFacts) -> list[tuple[str, str]]:
-    """The few figures that people look for first."""
+    """The main figures."""
     figures = []
     teacher, student = (facts.evaluation.get(name) for name in ("teacher", "student"))
     if teacher and student:
@@ -139,15 +140,15 @@ def _truth(facts: RunFacts) -> str | None:
     if calibration is None or calibration.references is None:
         return None
     counts, curve = calibration.references, calibration.curves.get(str(facts.metric))
-    told = f"Against what was said, {counts.chunks:,} labels have a mean true MER (each at most 100%) of "
-    told += f"{100 * counts.mean_capped_true_mer:.1f}%"
+    text = f"Against the references, {counts.chunks:,} labels have a mean true MER (each at most 100%) of "
+    text += f"{100 * counts.mean_capped_true_mer:.1f}%"
     point = curve.at(facts.threshold) if curve is not None and facts.threshold is not None else None
     if point is not None and point.capped_true_mer is not None:
-        told += f", those that the run kept of {100 * point.capped_true_mer:.1f}%"
-    told += f"; {counts.bad:,} are bad (above {100 * BAD_MER:.0f}%)"
+        text += f", those that the run kept of {100 * point.capped_true_mer:.1f}%"
+    text += f"; {counts.bad:,} are bad (above {100 * BAD_MER:.0f}%)"
     if point is not None and point.recall is not None:
-        told += f", of which it dropped {100 * point.recall:.0f}%"
-    return f"{told}."
+        text += f", of which it dropped {100 * point.recall:.0f}%"
+    return f"{text}."
 
 
 def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting) -> list[dict[str, Any]]:
@@ -170,12 +171,12 @@ def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting
 
 
 def _measures(chunk: ChunkFact) -> str:
-    told = [f"distance {chunk.distance:.2f}", f"PER {chunk.per:.2f}", f"MER {chunk.mer:.2f}"]
-    told += [f"true MER {chunk.true_mer:.2f}"] if chunk.true_mer is not None else []
-    told += [f"{name} {value:.1f}" for name, value in chunk.measures.items()]
-    told += ["the teacher loops"] if chunk.teacher_loops else []
-    told += ["the auxiliary loops"] if chunk.auxiliary_loops else []
-    return ", ".join(told)
+    measures = [f"distance {chunk.distance:.2f}", f"PER {chunk.per:.2f}", f"MER {chunk.mer:.2f}"]
+    measures += [f"true MER {chunk.true_mer:.2f}"] if chunk.true_mer is not None else []
+    measures += [f"{name} {value:.1f}" for name, value in chunk.measures.items()]
+    measures += ["the teacher loops"] if chunk.teacher_loops else []
+    measures += ["the auxiliary loops"] if chunk.auxiliary_loops else []
+    return ", ".join(measures)
 
 
 def _texts(

@@ -20,7 +20,7 @@ BINS = 40
 # matplotlib writes these, the page replaces them by its own: each stands for one role and occurs nowhere else
 INK, GRID, FIRST, SECOND, THIRD, FOURTH = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
 ROLES = {INK: "ink", GRID: "rule", FIRST: "one", SECOND: "two", THIRD: "three", FOURTH: "four"}
-DASHES: Any = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))  # lines are told apart without colours too
+DASHES: Any = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))  # lines differ without colours too
 COMPONENTS = {
     "loss": "loss",
     "ce": "cross-entropy",
@@ -48,7 +48,7 @@ def draw_plots(facts: RunFacts) -> dict[str, list[Plot]]:
     """
     try:
         import matplotlib
-        from matplotlib.figure import Figure  # never pyplot, which looks for a screen and keeps every figure
+        from matplotlib.figure import Figure  # never pyplot, which needs a screen and keeps every figure
     except ImportError:
         raise K2DError(f"no plots: they take matplotlib; {install_hint('report')}") from None
     style: Any = {
@@ -98,9 +98,9 @@ def _distances(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
                 textcoords="offset points",
             )  # fmt: skip
 
-    told = f"{len(distances):,} chunks, median distance {np.median(distances):.2f}"
-    told += "" if within is None else f"; {within:,} lie at or below alpha {alpha:g}"
-    yield plot, f"Distances of the chunks. {told}.", f"Histogram of distances: {told}"
+    summary = f"{len(distances):,} chunks, median distance {np.median(distances):.2f}"
+    summary += "" if within is None else f"; {within:,} lie at or below alpha {alpha:g}"
+    yield plot, f"Distances of the chunks. {summary}.", f"Histogram of distances: {summary}"
 
 
 def _calibration(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
@@ -162,8 +162,8 @@ def _training(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
         axis.legend(loc="upper right")
 
     first, last = steps[0]["loss"], steps[-1]["loss"]
-    told = f"from {first:.3g} to {last:.3g} in {steps[-1]['step']:,} steps"
-    yield loss, f"Loss and its components: {told}.", f"Loss by step on a logarithmic axis, {told}"
+    summary = f"from {first:.3g} to {last:.3g} in {steps[-1]['step']:,} steps"
+    yield loss, f"Loss and its components: {summary}.", f"Loss by step on a logarithmic axis, {summary}"
     for name, label, scale, caption in (
         ("agreement", "% of tokens", 100, "Agreement: tokens at which student and teacher have the same first choice."),
         ("learning_rate", "learning rate", 1, "Learning rate."),

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.audio.reader import read_audio
 from k2d_hf.data.chunk_audio import read_chunk
 from k2d_hf.errors import K2DError
-from k2d_hf.files.storage import write_whole
-from k2d_hf.formatting import message_of
+from k2d_hf.files.storage import write_atomic
+from k2d_hf.formatting import counted, error_message
 from k2d_hf.reporting.clips import Clip, ClipMaker
 from k2d_hf.reporting.facts import ChunkFact, RecordingFact
 from k2d_hf.reporting.gathering import gather
-from k2d_hf.reporting.names import counted, length
+from k2d_hf.reporting.names import length
 from k2d_hf.reporting.page import Clips, Page, render_page
 from k2d_hf.reporting.plots import draw_plots
 from k2d_hf.reporting.stage_facts import ReportedStage
-from k2d_hf.reporting.student import heard_by_student, student_of
+from k2d_hf.reporting.student import student_of, student_transcripts
 
 if TYPE_CHECKING:
     from k2d_hf.validation.calibration_report import Calibration
@@ -32,7 +32,7 @@ LONGEST_CLIP = 300.0  # s, of a recording of the evaluation; a lecture would tak
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """Where a report is, its size, its clips, what is not in it, a sentence each, and the curves that it shows."""
+    """Path and size of a report, its clips, notes on what is not in it, and its calibration."""
 
     path: Path
     bytes: int
@@ -57,12 +57,12 @@ def write_report(
     Args:
         directory: of the run, finished or not.
         stages: of the method, in order; what the table of stages lists.
-        references: JSONL manifest with `audio` and `segments` of its recordings; shown, and tells the recall of bad
-            labels. Those of the run's recipe if None, as far as they can still be read.
+        references: JSONL manifest with `audio` and `segments` of its recordings; shown, and used for the recall of
+            bad labels. Those of the run's recipe if None, as far as they can still be read.
         output: the file; `report.html` in the run if None.
         megabytes: the page grows no larger, as long as its text alone is not; clips that have no room are left out.
-        student: whether the run's student, where there is one, transcribes the chunks that are shown; it is asked
-            once, and what it gave stays in the run's folder `resume`.
+        student: whether the run's student, where there is one, transcribes the chunks that are shown, once: the
+            transcripts stay in the run's folder `resume`.
         on_start: called with the number of transcripts and clips to come.
         on_progress: called with the number of them done.
 
@@ -79,11 +79,11 @@ def write_report(
         on_start(len(chunks) * (2 if trained else 1) + len(facts.recordings))
     if trained:
         try:
-            chunks = heard_by_student(
+            chunks = student_transcripts(
                 chunks, trained, language=facts.language, resume=directory / "resume", on_progress=on_progress
             )
         except (K2DError, OSError, ValueError) as error:  # damaged weights, a disk that is full or not to be written
-            notes.append(f"no transcripts of the student: {message_of(error)}")
+            notes.append(f"no transcripts of the student: {error_message(error)}")
         facts = replace(facts, worst=chunks[: len(facts.worst)], sample=chunks[len(facts.worst) :])
     try:
         plots = draw_plots(facts)
@@ -91,7 +91,7 @@ def write_report(
         plots = {}
         notes.append(str(error))
     page = Page(facts, plots, notes=notes, made=time.strftime("%Y-%m-%d %H:%M"))
-    room = int(1e6 * megabytes) - len(render_page(page).encode()) - 1000  # for what is said of the clips
+    room = int(1e6 * megabytes) - len(render_page(page).encode()) - 1000  # for notes on the clips
     maker = ClipMaker(room)
 
     def each(items: Sequence[Any], make: Callable[[Any, ClipMaker], Clip]) -> list[Clip]:
@@ -109,7 +109,7 @@ def write_report(
             "--megabytes gives it more room"
         )
     content = render_page(replace(page, clips=clips)).encode(errors="replace")
-    write_whole(path, content)
+    write_atomic(path, content)
     return WrittenReport(path, len(content), maker.made, notes, facts.calibration)
 
 
@@ -124,7 +124,7 @@ def _recording(recording: RecordingFact, maker: ClipMaker) -> Clip:
     try:
         seconds = span_within(recording.path, start, duration, audio_duration(recording.path))
     except AudioError as error:
-        return Clip(None, f"the audio is not at hand: {error.reason}")
+        return Clip(None, f"the audio is not available: {error.reason}")
     note = None
     if seconds > LONGEST_CLIP:
         note = f"the first {length(LONGEST_CLIP)} of {length(seconds)}"

@@ -1,4 +1,4 @@
-"""What went into each stage of a run and what came out of it, from the files that the stages left."""
+"""Input and output of each stage of a run, from the files that the stages left."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, ClassVar, Protocol
 
 from k2d_hf.data.chunking import PASSED_OVER, PASSED_OVER_INSIDE
 from k2d_hf.evaluation.table import millions
+from k2d_hf.formatting import counted
 from k2d_hf.reporting.chunks import KEPT, ChunkTable
 from k2d_hf.reporting.facts import StageFact
-from k2d_hf.reporting.names import counted, length
+from k2d_hf.reporting.names import length
 
 
 class ReportedStage(Protocol):
@@ -28,19 +29,19 @@ def stage_facts(
     directory: Path, table: ChunkTable, evaluation: Mapping[str, Any], stages: Iterable[ReportedStage]
 ) -> list[StageFact]:
     """The stages that are done, of all the `stages` of the method in order."""
-    entries = _read(directory / "stages.json")
+    entries = read_json(directory / "stages.json", {})
     facts = []
     for stage in stages:
         entry = entries.get(stage.name)
         if not isinstance(entry, dict):
             continue
-        went_in, came_out = stage.in_and_out(directory, table, evaluation)
+        given, made = stage.in_and_out(directory, table, evaluation)
         seconds = entry.get("seconds")
         facts.append(
             StageFact(
                 name=stage.name,
-                went_in=went_in,
-                came_out=came_out,
+                input=given,
+                output=made,
                 seconds=seconds if isinstance(seconds, (int, float)) else None,
                 line=str(entry.get("line", "")),
             )
@@ -53,12 +54,7 @@ def skipped_counts(directory: Path) -> tuple[Counter[str], set[str], float]:
     skipped: Counter[str] = Counter()
     files: set[str] = set()
     lost = 0.0
-    try:
-        lines = (directory / "skipped.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-    except (OSError, ValueError):
-        rows = []
-    for row in rows:
+    for row in read_lines(directory / "skipped.jsonl"):
         reason = str(row.get("reason", "no reason"))
         if not (isinstance(row.get("start"), (int, float)) and isinstance(row.get("end"), (int, float))):
             skipped[reason] += 1
@@ -70,26 +66,26 @@ def skipped_counts(directory: Path) -> tuple[Counter[str], set[str], float]:
 
 def labelling_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
     """Recordings read and skipped; chunks, and what reached none."""
-    figures = _read(directory / "labelling.json")
+    figures = read_json(directory / "labelling.json", {})
     skipped, files, lost = skipped_counts(directory)
-    went_in = counted(len(files.union(table.recordings)), "recording") if table.recordings else ""
+    given = counted(len(files.union(table.recordings)), "recording") if table.recordings else ""
     if skipped:
-        went_in += f", skipped {', '.join(f'{count} {reason}' for reason, count in skipped.most_common())}"
-    came_out = all_chunks(table)
-    if went_in and "seconds" in figures:
-        went_in += f"; {length(figures['seconds'])} read"
-    if came_out and figures.get("seconds_without_text"):
-        came_out += f", {length(figures['seconds_without_text'])} of it without text"
-    if came_out and figures.get("seconds_passed_over"):
-        came_out += f"; {length(figures['seconds_passed_over'])} passed over"
-    return went_in, came_out + (f"; {length(lost)} of segments left out" if lost and came_out else "")
+        given += f", skipped {', '.join(f'{count} {reason}' for reason, count in skipped.most_common())}"
+    made = all_chunks(table)
+    if given and "seconds" in figures:
+        given += f"; {length(figures['seconds'])} read"
+    if made and figures.get("seconds_without_text"):
+        made += f", {length(figures['seconds_without_text'])} of it without text"
+    if made and figures.get("seconds_passed_over"):
+        made += f"; {length(figures['seconds_passed_over'])} passed over"
+    return given, made + (f"; {length(lost)} of segments left out" if lost and made else "")
 
 
 def validation_facts(table: ChunkTable) -> tuple[str, str]:
     """Chunks before and after, with the reasons of dropping."""
     dropped = [share for share in table.shares if share.verdict != KEPT]
-    told = ", ".join(f"{share.chunks:,} {share.verdict}" for share in dropped)
-    return all_chunks(table), kept_chunks(table) + (f"; dropped: {told}" if told else "")
+    reasons = ", ".join(f"{share.chunks:,} {share.verdict}" for share in dropped)
+    return all_chunks(table), kept_chunks(table) + (f"; dropped: {reasons}" if reasons else "")
 
 
 def student_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
@@ -101,7 +97,7 @@ def student_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
 
 def training_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
     """Chunks, steps and epochs."""
-    training = _read(directory / "student" / "training_facts.json")
+    training = read_json(directory / "student" / "training_facts.json", {})
     chunks, steps, epochs = (training.get(name) for name in ("chunks", "steps", "epochs"))
     done = counted(steps, "step") if isinstance(steps, int) else ""
     if done and isinstance(epochs, (int, float)):
@@ -115,8 +111,8 @@ def evaluation_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
         return "", ""
     models = list(evaluation.values())
     first, last = models[0], models[-1]
-    went_in = f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}"
-    return went_in, f"MER {100 * first['mer']:.1f}% to {100 * last['mer']:.1f}%"
+    given = f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}"
+    return given, f"MER {100 * first['mer']:.1f}% to {100 * last['mer']:.1f}%"
 
 
 def all_chunks(table: ChunkTable) -> str:
@@ -130,9 +126,19 @@ def kept_chunks(table: ChunkTable) -> str:
     return f"{counted(kept.chunks, 'chunk')}, {length(kept.seconds)}" if kept is not None else ""
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path, otherwise: Any) -> Any:
+    """The value in a file, if it can be read and has the type of `otherwise`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return otherwise
+    return value if isinstance(value, type(otherwise)) else otherwise
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a JSONL file; none if it cannot be read."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError):
+        return []
+    return [row for row in rows if isinstance(row, dict)]

@@ -1,4 +1,4 @@
-"""What the trained student makes of the chunks that a report shows, which no stage of a run asks it."""
+"""Transcripts of the trained student for the chunks that a report shows; no stage of a run makes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def student_of(directory: Path) -> Path | None:
     return student if any(student.glob("model*.safetensors")) else None
 
 
-def heard_by_student(
+def student_transcripts(
     chunks: Sequence[ChunkFact],
     student: Path,
     *,
@@ -31,7 +31,7 @@ def heard_by_student(
         chunks: to transcribe; one whose audio cannot be read keeps None.
         student: folder of its checkpoint.
         language: as the recipe has it.
-        resume: folder that keeps the transcripts, so that the next report of the same student asks for none again.
+        resume: folder of the transcripts, so that the next report of the same student makes none again.
         on_progress: called with the number of chunks done.
 
     Raises:
@@ -44,7 +44,7 @@ def heard_by_student(
     if not chunks:
         return []
     rows = Dataset.from_list([{**chunk.source, "text": chunk.text} for chunk in chunks])
-    heard = validate_labels(
+    rows = validate_labels(
         rows,
         str(student),
         metric="full",
@@ -52,7 +52,7 @@ def heard_by_student(
         shards_dir=unfinished(resume, "report", key_of(checkpoint_fingerprint(student), language)),
         on_progress=on_progress or _no_progress,
     )
-    return [replace(chunk, student_text=text) for chunk, text in zip(chunks, heard["auxiliary_text"], strict=True)]
+    return [replace(chunk, student_text=text) for chunk, text in zip(chunks, rows["auxiliary_text"], strict=True)]
 
 
 def _no_progress(count: int, note: str = "") -> None:

@@ -31,7 +31,7 @@ class ErrorCounts:
         """(S + D + I) / N; above 1 where insertions abound.
 
         Without reference tokens there is no N: 0.0 if nothing was inserted (both empty), else 1.0 (exactly one empty).
-        A rate of a corpus is that of the summed counts, so there the rule only speaks where all references are empty.
+        A rate of a corpus is that of the summed counts, so there the rule only applies where all references are empty.
         """
         if self.reference_length == 0:
             return 1.0 if self.insertions else 0.0
@@ -111,34 +111,30 @@ def error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
 
 
 def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
-    """Mixed errors of one example, whole and split by language.
+    """Mixed errors of one example, in total and split by language.
 
     The split counts align the Han characters of both texts alone, and all other tokens alone. A word that one side
     wrote in the other language is thus a deletion in one part and an insertion in the other, so the parts do not sum
-    to the whole.
+    to the total.
 
-    Insertions by script align the tokens of one script alone in the same way: what was written in another script than
-    it was said counts in full, so they do not sum to those of the whole either. `marks` are no tokens: of them those
+    Insertions by script align the tokens of one script alone in the same way: what is in another script than the
+    reference counts in full, so they do not sum to the total either. `marks` are no tokens: of them those
     count that stand in a row more often than the reference's, as they do where a model loops.
     """
     reference_tokens, hypothesis_tokens = mixed_tokens(reference), mixed_tokens(hypothesis)
+    marks = marks_in_rows(hypothesis) - marks_in_rows(reference)
     return MixedErrors(
         mixed=count_errors(reference_tokens, hypothesis_tokens),
         mandarin=count_errors(_only(reference_tokens, han=True), _only(hypothesis_tokens, han=True)),
         english=count_errors(_only(reference_tokens, han=False), _only(hypothesis_tokens, han=False)),
-        insertions_by_script=_insertions(reference_tokens, hypothesis_tokens) | _inserted_marks(reference, hypothesis),
+        insertions_by_script=_insertions(reference_tokens, hypothesis_tokens) | ({MARKS: marks} if marks > 0 else {}),
     )
 
 
 def _insertions(reference: list[str], hypothesis: list[str]) -> dict[str, int]:
-    said, written = by_script(reference), by_script(hypothesis)
-    counts = {script: count_errors(said.get(script, []), tokens).insertions for script, tokens in written.items()}
+    expected, written = by_script(reference), by_script(hypothesis)
+    counts = {script: count_errors(expected.get(script, []), tokens).insertions for script, tokens in written.items()}
     return {script: count for script, count in counts.items() if count}
-
-
-def _inserted_marks(reference: str, hypothesis: str) -> dict[str, int]:
-    count = marks_in_rows(hypothesis) - marks_in_rows(reference)
-    return {MARKS: count} if count > 0 else {}
 
 
 def _as_integers(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -23,9 +23,9 @@ _lock = threading.Lock()
 def ipa_phones(tokens: Iterable[str], *, language: str) -> list[str]:
     """IPA phones of the output of `mixed_tokens`, without stress and tone, every token at least one phone.
 
-    `language` is an espeak-ng voice (`en-us`, `hi`, `es`, ...). Han characters are read by the Mandarin voice in whole
-    runs: any other voice reads each of them as "Chinese letter", and so makes all of them equal. Characters of scripts
-    without blanks, such as Thai, are read in whole runs too, for their letters are no words.
+    `language` is an espeak-ng voice (`en-us`, `hi`, `es`, ...). Han characters are read by the Mandarin voice, in runs:
+    any other voice reads each of them as "Chinese letter", and so makes all of them equal. Characters of scripts
+    without blanks, such as Thai, are read in complete runs too, for their letters are no words.
 
     Raises K2DError for an unknown voice, or where the extra `espeak` is not installed.
     """

@@ -1,4 +1,4 @@
-"""What a transcript has beyond its reference, by script: English of a Chinese lecture, or Han in an English one.
+"""Insertions of a transcript against its reference, by script: English in a Chinese lecture, or Han in an English one.
 
 Error rates hide it: the Mandarin part of a set without Mandarin has no rate, and marks are no tokens at all.
 """

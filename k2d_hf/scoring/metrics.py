@@ -46,7 +46,7 @@ class _TranscriptMetric(evaluate.Metric):
                 raise K2DError(f"{name} is {column!r}: give a list of strings")
             for index, text in enumerate(column):
                 if not isinstance(text, str):
-                    raise K2DError(f"{name}[{index}] is {text!r}: give a string, the empty one if nothing was said")
+                    raise K2DError(f"{name}[{index}] is {text!r}: give a string, the empty one for no speech")
         if len(predictions) != len(references):
             raise K2DError(
                 f"{len(predictions)} predictions for {len(references)} references: give one prediction per reference"
@@ -76,7 +76,7 @@ class MixedErrorRate(_TranscriptMetric):
 
 
 class PhonemeErrorRate(_TranscriptMetric):
-    """Phoneme error rate over a corpus (paper Eq. 4): spelling that sounds the same is no error.
+    """Phoneme error rate over a corpus (paper Eq. 4): another spelling of the same phones is no error.
 
     Result: `per`, `substitutions`, `deletions`, `insertions`, `reference_length`, all in phones. `alphabet` and
     `language` of `compute` are those of `k2d_hf.scoring.phonemes.phonemes`.

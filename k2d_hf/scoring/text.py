@@ -65,7 +65,7 @@ _TO_FOLD = re.compile(f"[{''.join(map(chr, _FOLDS))}]")
 # Marks are put into order pair by pair, which takes a second for twenty thousand. No word has as many as are left.
 _MOST_MARKS = 256
 _MANY_MARKS = regex.compile(rf"(\p{{M}}{{{_MOST_MARKS}}})\p{{M}}++")
-# NFKC maps these alike, but one of them makes it rewrite the whole text: most Chinese needs no more than these.
+# NFKC maps these alike, but one of them makes it rewrite all of the text: most Chinese needs no more than these.
 _WIDE_MARKS = tuple((mark, unicodedata.normalize("NFKC", mark)) for mark in "，？！：；（）…\u3000")
 
 _converter_lock = threading.Lock()
@@ -75,7 +75,7 @@ def mixed_tokens(text: str) -> list[str]:
     """Tokens of `text` for the mixed error rate, in order.
 
     Special tokens `<|...|>` are dropped; curly apostrophes, compatibility forms (NFKC), case and dotted acronyms are
-    folded; Traditional becomes Simplified over the whole string, and variants of one character become one. Then one
+    folded; Traditional becomes Simplified over the complete string, and variants of one character become one. Then one
     token per Han, kana or Hangul character, one per character (grapheme cluster) of Thai, Lao, Khmer, Burmese and the
     scripts like them, one per digit run (inner `.` and `,` stay) and one per run of letters and marks of any other
     script (inner apostrophes stay). Letters and digits part: `GPT-4` and `gpt4` are both `gpt`, `4`. Numbers are not
@@ -128,7 +128,7 @@ def drop_special_tokens(text: str) -> str:
 def to_simplified(text: str) -> str:
     """`text` with Traditional Chinese as Simplified: OpenCC's `t2s`, then `fold_variants` for what that leaves.
 
-    Characters only: vocabulary is left as it is. Give whole strings: the reading of some characters depends on their
+    Characters only: vocabulary is left as it is. Give complete strings: the reading of some characters depends on their
     neighbours (乾燥, 乾隆).
     """
     if text.isascii():

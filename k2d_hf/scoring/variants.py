@@ -30,11 +30,9 @@ def fold_variants(text: str) -> str:
     if not table.gate.search(text):
         return text
     text = table.words.sub(lambda match: table.targets[match.group()], text.translate(table.characters))
-    return table.zhu.sub(_as_read, text) if "着" in text else text
-
-
-def _as_read(match: re.Match[str]) -> str:
-    return match.group().replace("着", "著") if match.lastindex else match.group()
+    if "着" not in text:
+        return text
+    return table.zhu.sub(lambda match: match[0].replace("着", "著") if match.lastindex else match[0], text)
 
 
 @cache
@@ -47,19 +45,16 @@ def _table() -> _Table:
         variant: target for target, variants in _ENTRY.findall(sections["words"]) for variant in variants.split()
     }
     odd = {character for variant, target in targets.items() for character in set(variant) - set(target)}
+    basic = "".join(character for character in (*map(chr, characters), *odd) if character <= "\uffff")
     zhu = sections["zhu"].replace("著", "着").split()
     return _Table(
         # What lies beyond the Basic Plane comes as one range: each alone would be compared with every character.
-        gate=re.compile(f"[着{''.join(filter(_is_basic, [*map(chr, characters), *odd]))}\U00020000-\U0003ffff]"),
+        gate=re.compile(f"[着{basic}\U00020000-\U0003ffff]"),
         characters=characters,
         words=re.compile(_any_of(targets)),
         targets=targets,
         zhu=re.compile(f"{_any_of(sections['zhe'].split())}|({_any_of(zhu)})"),
     )
-
-
-def _is_basic(character: str) -> bool:
-    return character <= "\uffff"
 
 
 def _any_of(words: Iterable[str]) -> str:

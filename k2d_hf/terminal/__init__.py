@@ -1,1 +1,1 @@
-"""What a person at a terminal sees: lines, bars, tables, and what Ctrl-C does."""
+"""The terminal: lines, bars, tables, and Ctrl-C."""

@@ -1,4 +1,4 @@
-"""How `k2d` reads a command line: mistakes of typing are one line, with the nearest word that there is."""
+"""The parser of the command line: an error of typing is one line, with the nearest valid word."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     commands: Any = None  # of the whole command
-    more_help: Callable[[], str] | None = None  # what help ends with, made when it is asked for
-    more_options: Callable[[Any], None] | None = None  # adds options that take long to list; asked where one is unknown
+    more_help: Callable[[], str] | None = None  # makes the end of the help
+    more_options: Callable[[Any], None] | None = None  # adds options that take long to list; called for an unknown one
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(allow_abbrev=False, **kwargs)
@@ -30,8 +30,8 @@ class CommandParser(argparse.ArgumentParser):
         return super().format_help() + (f"\n{self.more_help()}\n" if self.more_help is not None else "")
 
     def error(self, message: str) -> NoReturn:
-        """One line, and the exit status of what is mistyped."""
-        self.exit(MISTYPED, f"k2d: {message}; `{self.prog} --help` says more\n")
+        """Print one line and exit with `MISTYPED`."""
+        self.exit(MISTYPED, f"k2d: {message}; `{self.prog} --help` has more\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, once every word that should be an option or a command is one."""
@@ -67,7 +67,7 @@ def _dashed(word: str) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    names = {name.lstrip("-"): name for name in known}  # dashes, which all have, are no likeness
+    names = {name.lstrip("-"): name for name in known}  # all begin with dashes
     near = [name for name in names if name.startswith(word.lstrip("-"))]
     near = near or difflib.get_close_matches(word.lstrip("-"), names, n=1)
     return f"; did you mean {names[near[0]]}?" if near else ""

@@ -1,4 +1,4 @@
-"""What a user sees while a stage runs: a bar, then one line of result; the same lines go to the run's log."""
+"""Output while a stage runs: a bar, then one line of result; the same lines go to the run's log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Console:
         stream: where lines are printed.
         silent: print nothing, as all but one of several processes do.
         quiet: print nothing but warnings.
-        clock: seconds from any moment on, by which stages tell how they go.
+        clock: seconds from any moment on, for the speed of stages.
     """
 
     def __init__(
@@ -51,18 +51,18 @@ class Console:
 
     @property
     def screen(self) -> Screen:
-        """What tables are laid out for."""
+        """Width and encoding for tables."""
         return Screen.of(self.stream)
 
     def line(self, text: str = "") -> None:
-        """Print a line of result, and note it in the log."""
+        """Print a line of result, also to the log."""
         if not self.quiet:
             tqdm.write(printable(text, encoding_of(self.stream)), file=self.stream)
             self.stream.flush()
         self.note(text)
 
     def warn(self, text: str) -> None:
-        """Print a warning, apart from the results, and note it in the log."""
+        """Print a warning to stderr, also to the log."""
         if not self.silent:
             tqdm.write(printable(f"k2d: {text}", encoding_of(sys.stderr)), file=sys.stderr)
         self.note(f"k2d: {text}")
@@ -73,7 +73,7 @@ class Console:
         return not self.quiet and sys.stderr.isatty()
 
     def status(self, text: str) -> None:
-        """Tell how a stage goes: in the log, and where no bar shows it."""
+        """Write the progress of a stage to the log, and to stderr where no bar shows it."""
         self.note(text)
         if not self.quiet and not self.shows_bars:
             tqdm.write(printable(text, encoding_of(sys.stderr)), file=sys.stderr)
@@ -88,7 +88,7 @@ class Console:
 
     @contextmanager
     def warnings(self) -> Iterator[None]:
-        """Print the package's warnings as lines, and keep everything it says in the log."""
+        """Print the package's warnings as lines, and write all its messages to the log."""
         handler = _ToConsole(self)
         before, propagate = logger.level, logger.propagate
         logger.addHandler(handler)
@@ -134,7 +134,7 @@ class ProgressLine:
         self.unit = ""
 
     def start(self, total: int | None, unit: str) -> None:
-        """Show a bar of `total` units; None is not known before the end."""
+        """Show a bar of `total` units; None is unknown before the end."""
         if self.bar is not None:
             self.bar.close()
         self.lines.begin(total, unit)
@@ -155,7 +155,7 @@ class ProgressLine:
         )
 
     def advance(self, count: int, note: str = "") -> None:
-        """Count units as done, with a word on how it goes."""
+        """Count units as done, with a note on the progress."""
         self.done += count
         self.lines.count(count, note)
         if self.bar is not None:
@@ -164,7 +164,7 @@ class ProgressLine:
             self.bar.update(count)
 
     def close(self) -> None:
-        """Take the bar away, and tell no more how it goes, as when the stage fails."""
+        """Remove the bar and end the status lines, as when the stage fails."""
         self.lines.stop()
         if self.bar is not None:
             self.bar.close()
@@ -185,6 +185,6 @@ def minutes(seconds: float) -> str:
 
 
 def peak_memory() -> float:
-    """Most memory that this process held at once, in GB."""
+    """Peak memory of this process, in GB."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

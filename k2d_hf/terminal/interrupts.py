@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 INTERRUPTED = 130
-STOPPED = "k2d: stopped; what is done stays, and the same command goes on from here"
-_AGAIN = 0.05  # s until an interrupt that came where no exception can leave is raised anew
+STOPPED = "k2d: stopped; what is done stays, and the same command resumes from here"
+_AGAIN = 0.05  # s until an interrupt within a destructor or callback is raised anew
 
-_asked = False
-_told = False
+_requested = False
+_printed = False
 
 
 def end_at_once() -> None:
-    """From here on a Ctrl-C ends the process, unless whoever started it has Ctrl-C ignored."""
+    """From here on a Ctrl-C ends the process, unless its parent has Ctrl-C ignored."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
     signal.signal(signal.SIGINT, _end)
-    atexit.register(_ignore)  # registered first, so called last: from there on nothing of ours can answer
+    atexit.register(_ignore)  # registered first, so called last: from there on our handler cannot run
 
 
-def tell() -> None:
-    """Print the line; a Ctrl-C that follows prints none."""
-    global _told
-    _told = True
+def print_stopped() -> None:
+    """Print the line, once; a Ctrl-C that follows prints none."""
+    global _printed
+    _printed = True
     sys.stderr.write(f"\n{STOPPED}\n")
 
 
-def asked() -> bool:
+def requested() -> bool:
     """Whether a Ctrl-C came while a command ran, even if what was raised is something else by now."""
-    return _asked
+    return _requested
 
 
 class Raised:
@@ -65,7 +65,7 @@ class Raised:
             sys.unraisablehook = self.hook
 
     def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """What a destructor or a callback raised; Python would print a Ctrl-C that came there, and go on."""
+        """An exception of a destructor or a callback; Python would print a Ctrl-C that came there, and continue."""
         if unraisable.exc_type is not KeyboardInterrupt:
             self.hook(unraisable)
             return
@@ -75,16 +75,16 @@ class Raised:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    global _asked
-    _asked = True
+    global _requested
+    _requested = True
     raise KeyboardInterrupt
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     try:
         sys.stdout.flush()
-        if not _told:
-            tell()
+        if not _printed:
+            print_stopped()
     finally:
         os._exit(INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""The bar of functions that are called from Python: the one of `datasets.map`, switched off as that is."""
+"""The progress bar of functions called from Python: that of `datasets.map`, with the same switches."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Progress = Callable[..., None]  # takes how many units were done since, and perhaps a word on how it goes
+Progress = Callable[..., None]  # takes the number of units done since, and perhaps a note
 
 
 @contextmanager
 def progress_bar(
     on_progress: Callable[..., Any] | None, title: str, total: int | None, unit: str
 ) -> Iterator[Progress]:
-    """What work reports its progress to, for as long as a `with` lasts: a bar, unless the caller shows its own.
+    """The function that work reports its progress to, within a `with`: a bar, unless the caller gives one.
 
     `datasets.disable_progress_bars()` and HF_DATASETS_DISABLE_PROGRESS_BARS hide the bar.
 
     Args:
-        on_progress: of the caller; where there is one, it is all that is told.
+        on_progress: of the caller; used instead of a bar.
         title: of the bar.
-        total: units to do; None is not known before the end.
+        total: units to do; None is unknown before the end.
         unit: what is counted.
     """
     if on_progress is not None:

@@ -1,4 +1,4 @@
-"""Text for a terminal: tables that fit its columns, and what its encoding cannot show written so that it can."""
+"""Text for a terminal: tables that fit its columns, and characters that its encoding has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PLAINLY = str.maketrans(_PLAIN)
 
 @dataclass(frozen=True)
 class Screen:
-    """What text is laid out for: columns, None for no end of them, and an encoding."""
+    """Columns, None for any number, and encoding of an output."""
 
     width: int | None = None
     encoding: str = "utf-8"
@@ -69,7 +69,7 @@ def aligned(rows: Sequence[Sequence[str]], screen: Screen = ENDLESS) -> str:
     """Cells as text in columns. The first row is the head, the first column names the rows.
 
     Where that is wider than the screen, heads take several lines and long names lose their middle; what is still too
-    wide goes on below, with the names again.
+    wide continues below, with the names again.
     """
     rows = [[printable(cell, screen.encoding) for cell in row] for row in rows]
     widths = _widths(rows)
@@ -99,7 +99,7 @@ def _narrow_heads(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _blocks(widths: Sequence[int], most: int) -> list[list[int]]:
-    """Indices of columns that go side by side, the first column in front of each; blocks are about as wide."""
+    """Indices of columns side by side, the first column in front of each block; blocks have similar widths."""
     blocks = _packed(widths, most)
     while most > 1 and len(_packed(widths, most - 1)) == len(blocks):
         most -= 1
@@ -132,7 +132,7 @@ def _lines(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
 
 
 def shortened(names: Sequence[str], most: int) -> list[str]:
-    """Names of at most `most` columns, a long one without its middle; names that differ go on differing.
+    """Names of at most `most` columns, a long one without its middle; names that differ stay different.
 
     >>> shortened(["student", "/home/me/runs/of/last/winter/student"], 20)
     ['student', '/hom...inter/student']

@@ -1,4 +1,4 @@
-"""How a stage goes, a line every half minute: for a log, and for wherever no terminal shows a bar."""
+"""The progress of a stage, a line every half minute: for a log, and where no terminal shows a bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from tqdm import tqdm
 
 EVERY = 30.0  # s between two lines
-LOOK = 5.0  # s between two looks at the clock: a line is late by no more, however long nothing is counted
+POLL_INTERVAL = 5.0  # s between two checks of the clock: a line is late by no more while nothing is counted
 WINDOW = 20  # lines over which speed is taken, ten minutes: it may change
 FEW = 10  # units in those, below which one more or less would change it too much
 
@@ -34,12 +34,12 @@ class StatusLines:
         self.begin(None, "")
 
     def begin(self, total: int | None, unit: str) -> None:
-        """Count `total` units from now on; None is not known before the end, and without a unit nothing is counted."""
+        """Count `total` units from now on; None is unknown before the end, and without a unit nothing is counted."""
         self.total, self.unit, self.done, self.note = total, unit, 0, ""
         self._marks = [(self._clock(), 0)]  # times of lines, and what was done then
 
     def count(self, count: int, note: str = "") -> None:
-        """Count units as done, with a word on how it goes."""
+        """Count units as done, with a note on the progress."""
         self.done += count
         self.note = note or self.note
         self.tick()
@@ -59,7 +59,7 @@ class StatusLines:
         threading.Thread(target=self._watch, args=(self._stopped.wait,), daemon=True).start()
 
     def _watch(self, wait: Callable[[float], bool]) -> None:
-        while not wait(LOOK):
+        while not wait(POLL_INTERVAL):
             self.tick()
 
     def stop(self) -> None:
@@ -72,7 +72,7 @@ class StatusLines:
             return f"{self.title}: at work for {so_far}"
         speed = self._speed(now)
         parts = [f"{self.done}{'' if self.total is None else f'/{self.total}'} {self.unit}"]
-        parts += [_spoken(speed)] if speed else []
+        parts += [_rate_text(speed)] if speed else []
         if speed and self.total is not None and self.done < self.total:
             parts.append(f"{tqdm.format_interval((self.total - self.done) / speed)} left")
         else:
@@ -82,7 +82,7 @@ class StatusLines:
     def _speed(self, now: float) -> float:
         """Units a second over the last lines; where few came in them, since the first line, or else the beginning.
 
-        What an earlier run had done comes in before the first line, and tells nothing of the speed of this one.
+        Work of an earlier run is counted before the first line, and is no part of this one's speed.
         """
         lines = self._marks[1:] or self._marks
         since = [(lines[-WINDOW:][0], FEW), (lines[0], 1), (self._marks[0], 1)]
@@ -93,7 +93,7 @@ class StatusLines:
         return 0.0
 
 
-def _spoken(speed: float) -> str:
+def _rate_text(speed: float) -> str:
     if speed >= 1:
         return f"{speed:.1f} a second"
     return f"{speed * 60:.1f} a minute" if speed * 60 >= 1 else f"{speed * 3600:.1f} an hour"

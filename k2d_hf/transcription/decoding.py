@@ -1,7 +1,7 @@
-"""How a model transcribes, in each engine's own words: written down once, and read wherever somebody decodes.
+"""The decoding options as arguments of each engine, in one place.
 
-The engines call with these words, a student's generation config carries those that transformers reads there, and the
-snippets of its card pass the rest: so a student decodes, for whoever loads it, as it was evaluated.
+The engines call with these, a student's generation config carries those that transformers reads there, and the
+snippets of its card pass the rest: so a student decodes by default as it was evaluated.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from k2d_hf.files.storage import write_whole
+from k2d_hf.files.storage import write_atomic
 from k2d_hf.transcription.transcribers import LOGPROB_THRESHOLD, NO_SPEECH_THRESHOLD, DecodingOptions
 
 COMPRESSION_RATIO_OF_TOKENS = 1.35  # of token ids, which is what transformers measures
 COMPRESSION_RATIO_OF_TEXT = 2.4  # of the text's UTF-8 bytes, as openai/whisper and faster-whisper do
-# What nobody evaluated decodes with the settings of openai/whisper, but without its own earlier text, on which a small
-# model drifts, and which `pipeline` does not give either.
+# Without evaluation: the settings of openai/whisper, but not the student's own earlier text, on which a small model
+# drifts, and which `pipeline` does not give either.
 NOT_EVALUATED = DecodingOptions(condition_on_previous_text=False)
 # Of `generate`'s arguments those that it reads from a generation config. It reads the other thresholds there, too, and
 # then fails: only as arguments do they make it keep the scores that they are compared with. Temperatures are no field.
@@ -37,7 +37,7 @@ FASTER_WHISPER_DEFAULTS: dict[str, Any] = {
 
 
 def transformers_arguments(options: DecodingOptions) -> dict[str, Any]:
-    """Arguments of `WhisperForConditionalGeneration.generate`; language and task are told apart from them."""
+    """Arguments of `WhisperForConditionalGeneration.generate`; without language and task."""
     return {
         "num_beams": options.beam_size,
         "temperature": options.temperatures,
@@ -49,7 +49,7 @@ def transformers_arguments(options: DecodingOptions) -> dict[str, Any]:
 
 
 def faster_whisper_arguments(options: DecodingOptions) -> dict[str, Any]:
-    """Arguments of `faster_whisper.WhisperModel.transcribe`; the language is told apart from them."""
+    """Arguments of `faster_whisper.WhisperModel.transcribe`; without the language."""
     return {
         "task": options.task,
         "beam_size": options.beam_size,
@@ -63,33 +63,33 @@ def faster_whisper_arguments(options: DecodingOptions) -> dict[str, Any]:
 
 
 def arguments_of_pipeline(options: DecodingOptions) -> dict[str, Any]:
-    """What a pipeline must be given as `generate_kwargs` to decode so, where the generation config carries the rest.
+    """The `generate_kwargs` with which a pipeline decodes so, where the generation config carries the rest.
 
-    Beams are among them: transformers 4.50 to 4.57 search with five, whatever the generation config says.
+    Beams are among them: transformers 4.50 to 4.57 search with five, whatever the generation config has.
     """
     arguments = transformers_arguments(options)
     return {name: value for name, value in arguments.items() if name == "num_beams" or name not in CARRIED}
 
 
 def arguments_of_faster_whisper(options: DecodingOptions, language: str | None) -> dict[str, Any]:
-    """What its `transcribe` must be given to decode so: the language, and what is not its default."""
+    """Arguments of its `transcribe` to decode so: the language, and what is not its default."""
     arguments = faster_whisper_arguments(options)
     changed = {name: value for name, value in arguments.items() if value != FASTER_WHISPER_DEFAULTS[name]}
     if len(options.temperatures) == 1:
-        changed.pop("best_of", None)  # candidates of a sampling that there is none of
+        changed.pop("best_of", None)  # of sampling, which does not happen
     return {**({"language": language} if language else {}), **changed}
 
 
 def carry_decoding(folder: str | Path, options: DecodingOptions, *, replace: bool = True) -> bool:
-    """Have the generation config in the folder of a student carry how it decodes, as far as transformers reads that.
+    """Write the decoding options that transformers reads there into the generation config of a student.
 
-    Nothing else in it changes, and a file that says so already stays as it is. Language and task are there from the
+    Nothing else in it changes, and a file that has them already stays as it is. Language and task are there from the
     training on.
 
     Args:
         folder: of the student, with `generation_config.json`.
         options: how it decodes.
-        replace: whether what the file says already gives way; else it is only completed.
+        replace: whether values in the file are replaced; else only missing ones are added.
 
     Returns:
         Whether the file was written.
@@ -100,12 +100,12 @@ def carry_decoding(folder: str | Path, options: DecodingOptions, *, replace: boo
     carried = {name: arguments[name] for name in CARRIED if replace or config.get(name) is None}
     if config | carried == config:
         return False
-    write_whole(str(path), (json.dumps(config | carried, indent=2, sort_keys=True) + "\n").encode())
+    write_atomic(str(path), (json.dumps(config | carried, indent=2, sort_keys=True) + "\n").encode())
     return True
 
 
 def carried_decoding(config: Mapping[str, Any]) -> DecodingOptions:
-    """How a student decodes, as far as its generation config tells; the rest is that of one that nobody evaluated."""
+    """The decoding options in a student's generation config; the others as in `NOT_EVALUATED`."""
     beams, earlier = config.get("num_beams"), config.get("condition_on_prev_tokens")
     return replace(
         NOT_EVALUATED,

@@ -90,7 +90,7 @@ def on_ray(engine: str) -> bool:
     return engine.partition("+")[0] == RAY
 
 
-_LOADING = threading.Lock()  # not of each object, as these travel to other processes
+_LOADING = threading.Lock()  # one for all objects, as these are pickled
 
 
 class OnDemand:
@@ -138,24 +138,24 @@ class OnDemand:
                 )
             return self._loaded
 
-    def give_up(self, transcriber: Transcriber) -> None:
-        """Have the next `load` make a new one in the place of this one, which hangs; one that was given stays."""
+    def abandon(self, transcriber: Transcriber) -> None:
+        """Have the next `load` replace this one, which hangs; a transcriber from outside stays."""
         with _LOADING:
             if self._loaded is transcriber and self._checkpoint is not None:
                 self._loaded = None
 
     def unload(self) -> None:
-        """Have the next `load` read the checkpoint again; one that was given stays."""
+        """Have the next `load` read the checkpoint again; a transcriber from outside stays."""
         if self._loaded is not None:
-            self.give_up(self._loaded)
+            self.abandon(self._loaded)
 
     def move(self, device: str) -> None:
-        """Have the next `load` take that device; one that is loaded stays where it is."""
+        """The device of the next `load`; a loaded model stays where it is."""
         if self._loaded is None:
             self.options = replace(self.options, device=device)
 
     def settings(self) -> dict[str, Any]:
-        """What its transcripts depend on: the weights (as far as they are known), the engine and the options."""
+        """What its transcripts depend on: weights (None where unknown), engine and options."""
         options = {name: value for name, value in asdict(self.options).items() if name not in ("batch_size", "device")}
         model: str | None
         if self._checkpoint is not None:

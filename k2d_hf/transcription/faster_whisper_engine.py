@@ -15,7 +15,7 @@ import numpy as np
 from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
-from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.background import check_cancelled
 from k2d_hf.files.processes import available_cores
 from k2d_hf.models import count_parameters
 from k2d_hf.models.exports.ctranslate2_format import FORMAT
@@ -29,11 +29,11 @@ THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain 
 
 
 class FasterWhisperTranscriber:
-    """A `Transcriber` that runs a local transformers checkpoint; int8 on a CPU, float16 on a GPU unless told otherwise.
+    """A `Transcriber` of a local transformers checkpoint; `auto` is int8 on a CPU and float16 on a GPU.
 
     On a CPU, up to `calls_at_once` calls at the same time share the cores, and one copy of the weights. The windows of
-    one recording come one after the other and fill few cores; several recordings fill them all. What is heard in a
-    recording depends on no other.
+    one recording come one after the other and fill few cores; several recordings fill them all. The transcript of
+    a recording depends on no other.
 
     Raises:
         K2DError: for an unknown language, device or dtype.
@@ -92,8 +92,8 @@ class FasterWhisperTranscriber:
             **faster_whisper_arguments(self.options),
         )
         with self.model.model.one_recording():
-            heard = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
-        return Transcript(heard, info.language if self.encoder.special.multilingual else None)
+            decoded = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
+        return Transcript(decoded, info.language if self.encoder.special.multilingual else None)
 
     def transcribe_chunks(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -136,15 +136,14 @@ def share_cores(cores: int, calls: int) -> tuple[int, int]:
 
 
 class _Reproducible:
-    """A CTranslate2 model whose sampling in a recording depends on no other, and which can be stopped.
+    """A CTranslate2 model whose sampling in a recording depends on no other, and which can be cancelled.
 
     CTranslate2 has a random generator for each of its threads, seeded when the thread begins, and a thread for each
     worker of a model: what is sampled depends on what that worker sampled before. So what is sampled in a recording
     (windows that Whisper decodes again, hotter) comes from a model of its own, loaded when it is first needed and gone
     with the recording. The weights come from the disk's cache: a fraction of a second for each hour or so of speech.
 
-    In a thread that was asked to stop nothing more is to be had of it. Transcribing a recording takes minutes, of which
-    every call of the model takes a second or so.
+    Each use checks for cancellation: a recording takes minutes, each call of the model a second or so.
     """
 
     def __init__(self, model: Any, load_sampler: Callable[[], Any]) -> None:
@@ -153,12 +152,12 @@ class _Reproducible:
         self._of_thread = threading.local()
 
     def __getattr__(self, name: str) -> Any:
-        stop_if_asked()
+        check_cancelled()
         return getattr(self._model, name)
 
     @contextmanager
     def one_recording(self) -> Iterator[None]:
-        """For as long as a `with` lasts, what this thread samples belongs together."""
+        """One sampler for all that this thread samples within the `with`."""
         try:
             yield
         finally:
@@ -166,7 +165,7 @@ class _Reproducible:
 
     def generate(self, *arguments: Any, **options: Any) -> Any:
         """As the model's own."""
-        stop_if_asked()
+        check_cancelled()
         if "sampling_temperature" not in options:
             return self._model.generate(*arguments, **options)
         sampler = getattr(self._of_thread, "sampler", None)
@@ -176,10 +175,7 @@ class _Reproducible:
 
 
 def _loaded(kind: Callable[..., Any], path: str, **options: Any) -> Any:
-    """A model, loaded in a thread that ends.
-
-    CTranslate2 leaves its number of threads to the thread that loads a model, where torch would keep to it.
-    """
+    # In a thread that ends: CTranslate2 sets the number of threads of the one that loads a model, torch's too.
     with ThreadPoolExecutor(1) as loader:
         return loader.submit(partial(kind, path, **options)).result()
 

@@ -1,7 +1,7 @@
 """Greedy decoding of a batch of chunks by transformers' Whisper, in which a text that has ended takes no more time.
 
 `generate` carries every row to the end of the longest text, and one that loops goes on for hundreds of tokens. On a CPU
-most of a step goes into reading each row's cross-attention cache (37 MB in Whisper base), so rows that ended go.
+most of a step goes into reading each row's cross-attention cache (37 MB in Whisper base), so finished rows are removed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import NoRepeatNGramLogitsProcessor
 
-from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.background import check_cancelled
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -39,7 +39,7 @@ def decode_greedily(
         start_ids: what each text begins with, all of the same length.
         end_id: `<|endoftext|>`.
         max_tokens: how many tokens are written at most.
-        no_repeat_ngram_size: no run of so many tokens is written twice; 0 forbids nothing.
+        no_repeat_ngram_size: no run of so many tokens is repeated; 0 is no limit.
 
     Returns:
         The tokens written for each chunk, without start and end.
@@ -49,13 +49,13 @@ def decode_greedily(
     never = torch.tensor(model.generation_config.suppress_tokens or [], dtype=torch.long, device=device)
     not_first = torch.tensor(model.generation_config.begin_suppress_tokens or [], dtype=torch.long, device=device)
     written: list[list[int]] = [[] for _ in start_ids]
-    rows = list(range(len(start_ids)))  # the chunk of each row that goes on
+    rows = list(range(len(start_ids)))  # the chunk of each unfinished row
     ids = torch.tensor(start_ids, device=device)
     cache = None
-    forbidden = NoRepeatNGramLogitsProcessor(no_repeat_ngram_size) if no_repeat_ngram_size else None
+    no_repeat = NoRepeatNGramLogitsProcessor(no_repeat_ngram_size) if no_repeat_ngram_size else None
     sequences = ids
     for step in range(max_tokens):
-        stop_if_asked()
+        check_cancelled()
         output = decoder(
             input_ids=ids, encoder_hidden_states=encoder_states[: len(rows)], past_key_values=cache, use_cache=True
         )
@@ -64,18 +64,18 @@ def decode_greedily(
         logits[:, never] = -torch.inf
         if step == 0:
             logits[:, not_first] = -torch.inf
-        if forbidden is not None:
-            logits = forbidden(sequences, logits)
+        if no_repeat is not None:
+            logits = no_repeat(sequences, logits)
         best = logits.argmax(dim=-1)
         tokens = best.tolist()
-        going = [at for at, token in enumerate(tokens) if token != end_id]
-        for at in going:
+        unfinished = [at for at, token in enumerate(tokens) if token != end_id]
+        for at in unfinished:
             written[rows[at]].append(tokens[at])
-        if not going:
+        if not unfinished:
             break
-        if len(going) < len(rows):
-            rows = [rows[at] for at in going]
-            kept = torch.tensor(going, device=device)
+        if len(unfinished) < len(rows):
+            rows = [rows[at] for at in unfinished]
+            kept = torch.tensor(unfinished, device=device)
             cache.batch_select_indices(kept)
             best, sequences = best[kept], sequences[kept]
         ids = best[:, None]

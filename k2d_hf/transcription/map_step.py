@@ -40,7 +40,7 @@ class Hypotheses(MapStep):
         self._worker: Worker | None = None
 
     def transcribe(self, items: Sequence[Any], rank: int | None) -> Values:
-        """What the model wrote of each item, by its key, as a shard keeps it."""
+        """The results of each item, by its key, as in a shard."""
         self.ready(rank)
         assert self._worker is not None
         return self._worker.transcribe(items)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.shards import Shard, ShardFolder
+from k2d_hf.formatting import error_message
 from k2d_hf.transcription.worker import Worker
 
 if TYPE_CHECKING:
@@ -27,21 +28,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SHARDS_AT_ONCE = 20_000  # handed to Ray Data together, so that memory here does not grow with the corpus
-PATIENCE = 10.0  # s that a cluster has to answer at all
-UNSEEN = 60.0  # s that a network disk may take to show here what was written elsewhere
+CONNECT_TIMEOUT = 10.0  # s that a cluster has to answer at all
+SYNC_TIMEOUT = 60.0  # s that a network disk may take to show here what was written elsewhere
 
 
 def finish_on_ray(worker: Worker, shards: Iterator[Shard], settings: WorkersSettings) -> None:
     """Have the workers of a cluster finish shards; returns when the folder holds them all.
 
     Args:
-        worker: as it would do the work here: what it does, its model and its folder go to the cluster.
-        shards: what is to be done, and what may be done already.
+        worker: its work, model and folder go to the cluster.
+        shards: finished ones among them are skipped.
         settings: where the cluster is, and what each worker gets.
 
     Raises:
         K2DError: if there is no cluster at the address, it has no room for a worker, the work fails for a reason that
-            no other worker would change, or what workers write is not to be seen from here.
+            no other worker would change, or what workers write cannot be read here.
     """
     import ray
 
@@ -62,7 +63,7 @@ def finish_on_ray(worker: Worker, shards: Iterator[Shard], settings: WorkersSett
 
 
 def _connect(settings: WorkersSettings) -> bool:
-    """Connect to the cluster; returns whether that was done here."""
+    """Connect to the cluster, unless this process is connected; returns whether it was not."""
     import ray
 
     if ray.is_initialized():
@@ -72,21 +73,20 @@ def _connect(settings: WorkersSettings) -> bool:
     if settings.address is None:
         quiet["include_dashboard"] = False
     try:
-        knock(settings.address)
-        with _hushed():
+        probe(settings.address)
+        with _quiet():
             ray.init(address=settings.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise K2DError(
-            f"no Ray cluster at {settings.address or 'this machine'} ({reason}); start one with `ray start --head`, or "
-            "leave --address out for one on this machine"
+            f"no Ray cluster at {settings.address or 'this machine'} ({error_message(error)}); start one with "
+            "`ray start --head`, or leave --address out for one on this machine"
         ) from None
     return True
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """Let Ray's libraries, which tell that they were told to be quiet, say nothing; errors come as exceptions."""
+def _quiet() -> Iterator[None]:
+    """Suppress what Ray's libraries print, even about being quiet; errors come as exceptions."""
     if os.environ.get("K2D_DEBUG") == "1":
         yield
         return
@@ -101,11 +101,11 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def knock(address: str | None) -> None:
-    """Raise OSError if nobody answers at an address of the form HOST:PORT, which Ray would ask for many minutes."""
+def probe(address: str | None) -> None:
+    """Raise OSError if nothing answers at an address HOST:PORT, which Ray would retry for many minutes."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
 
 
 def room(settings: WorkersSettings) -> int:
@@ -120,15 +120,15 @@ def room(settings: WorkersSettings) -> int:
     wants = {"CPU": settings.worker_cpus, "GPU": settings.worker_gpus}
     fits = min((int(has.get(kind, 0) // amount) for kind, amount in wants.items() if amount), default=1)
     if fits < 1 or (settings.workers or 1) > fits:
-        told = ", ".join(f"{has.get(kind, 0):g} {kind}" for kind in wants)
-        asked = ", ".join(f"{amount:g} {kind}" for kind, amount in wants.items() if amount)
+        available = ", ".join(f"{has.get(kind, 0):g} {kind}" for kind in wants)
+        needed = ", ".join(f"{amount:g} {kind}" for kind, amount in wants.items() if amount)
         raise K2DError(
-            f"the Ray cluster has {told}: no room for {settings.workers or 1} workers of {asked}; "
+            f"the Ray cluster has {available}: no room for {settings.workers or 1} workers of {needed}; "
             "set workers, worker_cpus or worker_gpus to what it has"
         )
     if (unused := has.get("GPU", 0)) and not settings.worker_gpus:
         logger.warning(
-            "the Ray cluster has %g GPU, and the workers ask for none: they compute on CPUs; set worker_gpus (1: one "
+            "the Ray cluster has %g GPU, and the workers use none: they compute on CPUs; set worker_gpus (1: one "
             "for each worker) to use them",
             unused,
         )
@@ -170,19 +170,19 @@ def _finish(worker: Worker, shards: list[Shard], settings: WorkersSettings, work
 
 
 def _check_seen(folder: ShardFolder, key: str, host: str) -> None:
-    """Raise K2DError if a shard that a worker on `host` has written does not come into sight here."""
-    deadline = time.monotonic() + UNSEEN
+    """Raise K2DError if a shard that a worker on `host` has written does not appear here."""
+    deadline = time.monotonic() + SYNC_TIMEOUT
     while not folder.has(key):
         if time.monotonic() > deadline:
             raise K2DError(
-                f"{folder.folder}: what the worker on {host} wrote there is not to be seen from here; give an --output "
+                f"{folder.folder}: what the worker on {host} wrote there cannot be read here; give an --output "
                 "on a disk that all machines share, or an address such as s3://bucket/folder"
             )
         time.sleep(1.0)
 
 
 def _as_ours(error: Exception) -> K2DError:
-    """What a worker raised, in one line, where it is ours; else what Ray says, likewise."""
+    """The error of a worker, in one line, where it is a K2DError; else Ray's own, likewise."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, K2DError):

@@ -1,7 +1,4 @@
-"""Who finishes the shards of a stage: a worker in this process, or the workers of a Ray cluster.
-
-Either way the stage gets them back in the order of its input, so that it cannot tell the difference.
-"""
+"""The shards of a stage, finished by a worker in this process or by the workers of a Ray cluster, in input order."""
 
 from __future__ import annotations
 
@@ -38,9 +35,9 @@ def finished_shards(
         shards: makes the shards anew each time it is called.
         work: what is done with their items.
         model: what transcribes.
-        settings: who does it.
+        settings: engine and workers.
         schema: of the results.
-        folder: where finished shards stay; None keeps them for this once.
+        folder: where finished shards stay; None is a temporary one.
         calls: how many calls of the transcriber there may be.
         on_progress: called with the number of items done.
     """

@@ -1,4 +1,4 @@
-"""Calls of a transcriber that stop nothing: one that raises, gives nothing or hangs costs its own item and no more."""
+"""Calls of a transcriber with a time limit: one that raises, returns too little or hangs fails its own item alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.errors import K2DError
-from k2d_hf.files.background import Stopped, heed, stop_if_asked
+from k2d_hf.files.background import Cancelled, check_cancelled, set_cancel_event
 from k2d_hf.files.shards import Failure
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
 
@@ -28,23 +28,23 @@ Transcribe = Callable[["Transcriber", Sequence[Any], "Sequence[np.ndarray]"], Se
 NOT_TRANSCRIBED = "not transcribed"
 TIMED_OUT = "timed out"
 FAILURES_IN_A_ROW = 8  # so many are no bad recordings, but a bad engine
-LOOK_AGAIN = 0.2  # s between two looks at whether the work is still wanted
-LAST_WORDS = 30.0  # s that work which is to stop has until it looks, between two words or windows
+POLL_INTERVAL = 0.2  # s between two checks whether the result is still wanted
+GRACE_PERIOD = 30.0  # s that a cancelled call has until its next `check_cancelled`
 
-_given_up: list[threading.Thread] = []
-
-
-def hanging() -> bool:
-    """Whether a call that was given up still goes on, in a thread that nothing ends but the process."""
-    return any(thread.is_alive() for thread in _given_up)
+_abandoned: list[threading.Thread] = []
 
 
-class Guard:
-    """Runs a function on a transcriber, item by item where that must be.
+def has_abandoned_calls() -> bool:
+    """Whether an abandoned call is still running, in a thread that ends only with the process."""
+    return any(thread.is_alive() for thread in _abandoned)
+
+
+class TimedCalls:
+    """Calls a function of a transcriber, item by item where several fail together.
 
     Args:
         model: gives the transcriber, and a new one in the place of one that hangs.
-        time_limit: seconds that 30 s of audio may take, or a shorter recording; None waits for ever.
+        time_limit: seconds that 30 s of audio may take, or a shorter recording; None is no limit.
         in_a_row: failures just before.
     """
 
@@ -53,125 +53,119 @@ class Guard:
         self.time_limit = time_limit
         self.in_a_row = in_a_row
         self._lock = threading.Lock()
-        self._own = threading.local()
-        self._lanes: list[_Lane] = []
+        self._local = threading.local()
+        self._workers: list[_WorkerThread] = []
 
     def close(self) -> None:
-        """Let the threads go in which the calls ran."""
-        for lane in self._lanes:
-            lane.end(wait=True)
-        self._lanes.clear()
+        """End the threads in which the calls ran."""
+        for worker in self._workers:
+            worker.cancel(wait=True)
+        self._workers.clear()
 
     def call(
         self, function: Transcribe, items: Sequence[Any], audio: Sequence[np.ndarray]
     ) -> list[dict[str, Any] | Failure]:
-        """`function(transcriber, items, audio)`, with a failure in the place of each result that there is none of.
-
-        Of several items that fail together, each is tried by itself.
+        """`function(transcriber, items, audio)`, with a failure in the place of each missing result.
 
         Raises:
             K2DError: if so many fail in a row that it cannot be the recordings.
         """
         try:
-            results = list(self._within(function, items, audio))
+            results = list(self._limited(function, items, audio))
             if len(results) != len(items):
                 raise ValueError(f"the engine gave {len(results)} results for {len(items)}")
-        except Stopped:
+        except Cancelled:
             raise
         except Exception as error:
+            text = " ".join(str(error).split())
+            detail = text if isinstance(error, (K2DError, _TimedOut)) else f"{type(error).__name__}: {text}"
             if len(items) > 1:
-                logger.info("%d items together: %s; each is tried by itself", len(items), _told(error))
+                logger.info("%d items together: %s; each is tried by itself", len(items), detail)
                 pairs = zip(items, audio, strict=True)
-                return [result for item, sound in pairs for result in self.call(function, [item], [sound])]
+                return [result for item, samples in pairs for result in self.call(function, [item], [samples])]
+            self._count_failure(detail)
             reason = TIMED_OUT if isinstance(error, _TimedOut) else NOT_TRANSCRIBED
-            self._count(_told(error))
-            return [Failure(reason, _told(error), len(audio[0]) / SAMPLE_RATE)]
+            return [Failure(reason, detail, len(audio[0]) / SAMPLE_RATE)]
         self.in_a_row = 0
         return list(results)
 
-    def _count(self, told: str) -> None:
+    def _count_failure(self, detail: str) -> None:
         with self._lock:
             self.in_a_row += 1
             if self.in_a_row >= FAILURES_IN_A_ROW:
                 raise K2DError(
-                    f"{self.in_a_row} in a row could not be transcribed, the last one because: {told}; "
-                    "mend the engine (K2D_DEBUG=1 shows more) and run again: what is done stays done"
+                    f"{self.in_a_row} in a row could not be transcribed, the last one because: {detail}; "
+                    "fix the engine (K2D_DEBUG=1 shows more) and run again: what is done stays done"
                 )
 
-    def _within(self, function: Transcribe, items: Sequence[Any], audio: Sequence[np.ndarray]) -> Sequence[Any]:
+    def _limited(self, function: Transcribe, items: Sequence[Any], audio: Sequence[np.ndarray]) -> Sequence[Any]:
         transcriber = self.model.load()
         if self.time_limit is None:
             return function(transcriber, items, audio)
         seconds = sum(max(len(samples) / SAMPLE_RATE, CHUNK_SECONDS) for samples in audio)
-        limit = self.time_limit * seconds / CHUNK_SECONDS
-        lane = getattr(self._own, "lane", None)
-        if lane is None:
-            self._own.lane = lane = _Lane()
-            self._lanes.append(lane)
+        worker = getattr(self._local, "worker", None)
+        if worker is None:
+            self._local.worker = worker = _WorkerThread()
+            self._workers.append(worker)
         try:
-            return lane.run(lambda: function(transcriber, items, audio), limit)
+            return worker.run(lambda: function(transcriber, items, audio), self.time_limit * seconds / CHUNK_SECONDS)
         except _TimedOut:
-            self.model.give_up(transcriber)
+            self.model.abandon(transcriber)
             raise
         finally:
-            if lane.asked.is_set():
-                self._own.lane = None
-                self._lanes.remove(lane)
+            if worker.cancelled.is_set():
+                self._local.worker = None
+                self._workers.remove(worker)
 
 
 class _TimedOut(Exception):
-    """Nothing came within the time limit."""
+    """No result within the time limit."""
 
 
-class _Lane:
-    """A thread that works for one other, which need not wait for it: what hangs in it ends with the process."""
+class _WorkerThread:
+    """A thread that works for one other, which may abandon it: a call that hangs there ends with the process."""
 
     def __init__(self) -> None:
-        self.work: SimpleQueue[Callable[[], Any]] = SimpleQueue()
-        self.asked = threading.Event()  # to stop
-        self.thread = threading.Thread(target=self._serve, daemon=True, name="k2d-lane")
+        self.calls: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self.cancelled = threading.Event()
+        self.thread = threading.Thread(target=self._serve, daemon=True, name="k2d-transcribe")
         self.thread.start()
 
     def _serve(self) -> None:
-        heed(self.asked)
-        while not self.asked.is_set():
-            self.work.get()()
+        set_cancel_event(self.cancelled)
+        while not self.cancelled.is_set():
+            self.calls.get()()
 
-    def end(self, *, wait: bool) -> None:
-        """Stop when it next looks; a thread that computes while Python ends would take the process down."""
-        self.asked.set()
-        self.work.put(lambda: None)  # wakes it, if it waits
-        self.thread.join(LAST_WORDS if wait else 0.0)
+    def cancel(self, *, wait: bool) -> None:
+        """End at the next `check_cancelled`; a thread that computes while Python ends would crash the process."""
+        self.cancelled.set()
+        self.calls.put(lambda: None)  # wakes it, if it waits
+        self.thread.join(GRACE_PERIOD if wait else 0.0)
         if self.thread.is_alive():
-            _given_up.append(self.thread)
+            _abandoned.append(self.thread)
 
     def run(self, function: Callable[[], Any], limit: float) -> Any:
         done = threading.Event()
         result: dict[str, Any] = {}
 
-        def work() -> None:
+        def call() -> None:
             try:
                 result["value"] = function()
-            except BaseException as error:  # an interrupt, too, is for who waits
+            except BaseException as error:  # an interrupt, too, belongs to the thread that waits
                 result["error"] = error
             done.set()
 
-        self.work.put(work)
+        self.calls.put(call)
         try:
             waited = 0.0
-            while not done.wait(min(LOOK_AGAIN, max(limit - waited, 0.0))):
-                stop_if_asked()
-                waited += LOOK_AGAIN
+            while not done.wait(min(POLL_INTERVAL, max(limit - waited, 0.0))):
+                check_cancelled()
+                waited += POLL_INTERVAL
                 if waited >= limit:
-                    raise _TimedOut(f"nothing came within {limit:g} s")
+                    raise _TimedOut(f"no result within {limit:g} s")
         except BaseException as error:
-            self.end(wait=not isinstance(error, _TimedOut))
+            self.cancel(wait=not isinstance(error, _TimedOut))
             raise
         if "error" in result:
             raise result["error"]
         return result["value"]
-
-
-def _told(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, (K2DError, _TimedOut)) else f"{type(error).__name__}: {text}"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
 from k2d_hf.models.languages import checked_language
+from k2d_hf.models.whisper_tokens import TASKS
 
 if TYPE_CHECKING:
     import numpy as np
 
-TASKS = ("transcribe", "translate")
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own ladder (Radford et al. 2022, section 4.5)
-LOGPROB_THRESHOLD = -1.0  # windows that look worse than these thresholds are decoded again, hotter
+LOGPROB_THRESHOLD = -1.0  # windows beyond these thresholds are decoded again, hotter
 NO_SPEECH_THRESHOLD = 0.6
 
 
@@ -27,12 +27,12 @@ NO_SPEECH_THRESHOLD = 0.6
 class DecodingOptions:
     """How a model transcribes; the same for every engine."""
 
-    language: str | None = None  # as a code or a name; None lets the model tell, recording by recording
+    language: str | None = None  # code or name; None is the model's guess for each recording
     task: str = "transcribe"
     beam_size: int = 5
     condition_on_previous_text: bool = True
     temperatures: tuple[float, ...] = FALLBACK_TEMPERATURES
-    no_repeat_ngram_size: int = 0  # of chunks: no run of so many tokens comes twice; 0 forbids nothing
+    no_repeat_ngram_size: int = 0  # of chunks: no run of so many tokens is repeated; 0 is no limit
     batch_size: int = 8  # recordings, or chunks, in one pass
     device: str = "auto"
     dtype: str = "auto"  # engine's own: float32 or int8 on a CPU, float16 on a GPU
@@ -56,13 +56,13 @@ class DecodingOptions:
 
 
 def temperatures(*, fallback: bool) -> tuple[float, ...]:
-    """Temperatures at which a window is decoded, one after the other until it looks right; without fallback once."""
+    """The temperatures at which a window is decoded until it passes the thresholds; one without fallback."""
     return FALLBACK_TEMPERATURES if fallback else FALLBACK_TEMPERATURES[:1]
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a loaded model computes: device, number format, and on a CPU threads; None is not known."""
+    """Where a loaded model computes: device, number format, and on a CPU threads; None is unknown."""
 
     device: str | None = None
     dtype: str | None = None
@@ -71,7 +71,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What a model heard in one recording: segments in seconds from its start, and the language it was told or took."""
+    """Of one recording: segments in seconds from its start, and its language, as given or detected."""
 
     segments: list[Segment]
     language: str | None
@@ -80,10 +80,10 @@ class Transcript:
 class Transcriber(Protocol):
     """A loaded model that turns audio (float32, mono, 16 kHz, shape [samples]) into text.
 
-    `languages` are codes such as `zh`, one for each item of `audio`. Where there is none, `options.language` holds,
-    and where that is None too, the model tells. A code that the model does not know raises K2DError. One that can say
-    where it computes has a `runtime` too, for what an evaluation tells; one that knows its weights has their
-    `fingerprint`, without which finished shards cannot tell it from another model.
+    `languages` are codes such as `zh`, one for each item of `audio`; for None `options.language` holds, and where that
+    is None too, the model detects it. A code that the model does not have raises K2DError. Optional attributes are
+    `runtime` (a `Runtime`, for the results of an evaluation) and `fingerprint` (of the weights; without it finished
+    shards of two models with the same options are taken for each other's).
     """
 
     @property
@@ -95,7 +95,7 @@ class Transcriber(Protocol):
     def batches_recordings(self) -> bool:
         """Whether one call of `transcribe` with several recordings takes less time than a call for each.
 
-        It may never change what is heard in one.
+        The transcript of one never depends on the others.
         """
         ...
 
@@ -117,7 +117,7 @@ class Transcriber(Protocol):
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[Transcript]:
-        """Long-form, with timestamps; any length."""
+        """Long-form, with timestamps; recordings of any length."""
         ...
 
     def transcribe_chunks(

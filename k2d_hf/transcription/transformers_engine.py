@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
-from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.background import check_cancelled
 from k2d_hf.files.resuming import key_of
 from k2d_hf.models.checkpoint import DTYPES, open_whisper
 from k2d_hf.models.processors import load_processor
@@ -57,7 +57,7 @@ class TransformersTranscriber:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model as it is now, with what it decodes and hears by."""
+        """Of the model as it is now, its generation config, feature extractor and vocabulary."""
         settings = [self.model.generation_config.to_dict(), self.processor.feature_extractor.to_dict()]
         for one in settings:
             one.pop("transformers_version", None)
@@ -75,9 +75,9 @@ class TransformersTranscriber:
     def from_checkpoint(
         cls, checkpoint: str | Path, options: DecodingOptions, *, calls_at_once: int = 1
     ) -> TransformersTranscriber:
-        """Load weights and processor; float32 on a CPU and float16 elsewhere unless `options.dtype` says otherwise.
+        """Load weights and processor; the dtype `auto` is float32 on a CPU and float16 elsewhere.
 
-        `calls_at_once` is for engines that can use it; this one batches instead.
+        `calls_at_once` is ignored: this engine batches instead.
 
         Raises:
             K2DError: for an unknown language, device or dtype.
@@ -100,29 +100,29 @@ class TransformersTranscriber:
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[Transcript]:
-        """Long-form, with timestamps; what is heard in a recording depends on no other, nor on `options.batch_size`.
+        """Long-form, with timestamps; a transcript depends on no other recording, nor on `options.batch_size`.
 
-        Recordings that share a pass are all of at most 30 s or all longer, as `generate` hears these two by other
-        rules: it goes on into the silence that a short one is padded with.
+        Recordings that share a pass are all of at most 30 s or all longer, as `generate` treats these two differently:
+        it decodes the silence that a short one is padded with, too.
         """
         languages = languages or [None] * len(audio)
         size = self.options.batch_size if self.batches_recordings else 1
         is_short = [len(samples) <= _WINDOW for samples in audio]
-        heard: dict[int, Transcript] = {}
+        by_index: dict[int, Transcript] = {}
         for kind in (True, False):
             alike = [index for index, short in enumerate(is_short) if short is kind]
             for at in range(0, len(alike), size):
                 batch = alike[at : at + size]
                 transcripts = self._transcribe_batch([audio[one] for one in batch], [languages[one] for one in batch])
-                heard.update(zip(batch, transcripts, strict=True))
-        return [heard[index] for index in range(len(audio))]
+                by_index.update(zip(batch, transcripts, strict=True))
+        return [by_index[index] for index in range(len(audio))]
 
     def _transcribe_batch(self, audio: Sequence[np.ndarray], given_languages: Sequence[str | None]) -> list[Transcript]:
         import torch
 
         features, mask = self._features_of_recordings(audio)
         languages = self._languages(features, given_languages)
-        # Sampling (in the fallback) is seeded anew, so that a recording is heard alike whatever came before it.
+        # Sampling (in the fallback) is seeded anew, so that a transcript does not depend on the recordings before.
         with torch.random.fork_rng([self.model.device] if self.model.device.type == "cuda" else []):
             torch.manual_seed(0)
             output = self.model.generate(
@@ -130,7 +130,7 @@ class TransformersTranscriber:
                 attention_mask=mask,
                 return_timestamps=True,
                 return_segments=True,
-                stopping_criteria=[_stop_if_asked],
+                stopping_criteria=[_check_cancelled],
                 **transformers_arguments(self.options),
                 **self._language_arguments(languages),
             )
@@ -155,7 +155,7 @@ class TransformersTranscriber:
             no_repeat_ngram_size=self.options.no_repeat_ngram_size,
             condition_on_prev_tokens=False,
             max_length=MAX_SAMPLED_TOKENS,
-            stopping_criteria=[_stop_if_asked],
+            stopping_criteria=[_check_cancelled],
             **self._language_arguments(self._languages(features, given)),
         )
         return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
@@ -204,10 +204,12 @@ class TransformersTranscriber:
         )
         return batch.input_features.to(self.model.device, self.model.dtype), batch.attention_mask.to(self.model.device)
 
-    def _languages(self, heard: Any, given: Sequence[str | None]) -> list[str | None]:
-        """The language of each row: as given, else that of the options, else the one its first 30 s are heard in.
+    def _languages(self, encoded: Any, given: Sequence[str | None]) -> list[str | None]:
+        """The language of each row: as given, else that of the options, else as detected in its first 30 s.
 
-        `heard` is features, or the encoder's output for 30 s.
+        Args:
+            encoded: features, or the encoder's output for 30 s.
+            given: codes.
         """
         if not self.encoder.special.multilingual:
             return [None] * len(given)
@@ -215,8 +217,8 @@ class TransformersTranscriber:
         for language in filter(None, set(languages)):
             self.encoder.start_ids(language)
         if not all(languages):
-            name = "encoder_outputs" if isinstance(heard, dict) else "input_features"  # which are cut to 30 s
-            detected = self.model.detect_language(**{name: heard})
+            name = "encoder_outputs" if isinstance(encoded, dict) else "input_features"  # which are cut to 30 s
+            detected = self.model.detect_language(**{name: encoded})
             names = self.processor.tokenizer.convert_ids_to_tokens(detected.tolist())
             languages = [known or name.strip("<|>") for known, name in zip(languages, names, strict=True)]
         return languages
@@ -232,11 +234,11 @@ class TransformersTranscriber:
         return Segment(round(float(segment["start"]), 2), round(float(segment["end"]), 2), text)
 
 
-def _stop_if_asked(ids: Any, scores: Any, **kwargs: Any) -> Any:
-    """A stopping criterion that stops no row, but everything, where nobody waits for it any more."""
+def _check_cancelled(ids: Any, scores: Any, **kwargs: Any) -> Any:
+    """A stopping criterion that stops no row; it raises `Cancelled` where the call is cancelled."""
     import torch
 
-    stop_if_asked()
+    check_cancelled()
     return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 

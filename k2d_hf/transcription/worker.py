@@ -1,4 +1,4 @@
-"""The worker of labelling and of validation: unfinished shards in, finished shards out, whoever runs it.
+"""The worker of labelling and of validation: unfinished shards in, finished shards out.
 
 One process has one worker; on a Ray cluster every actor has one, and it is this one.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.audio.reader import SAMPLE_RATE, AudioError
 from k2d_hf.files.background import prefetch, spread
 from k2d_hf.files.shards import NO_SPEECH, Failure, Shard, ShardFolder, Values
-from k2d_hf.transcription.timeout import Guard, Transcribe
+from k2d_hf.transcription.timeout import TimedCalls, Transcribe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ class Work:
 
 @dataclass
 class _Open:
-    """A shard that is worked on, what is known of it, and how many items are still to come."""
+    """An unfinished shard, its results so far, and how many items are missing."""
 
     shard: Shard
     values: Values
@@ -55,7 +55,7 @@ class _Open:
 
 @dataclass(frozen=True)
 class _Call:
-    """Items that go to the transcriber together; a call without items hands on a shard that is finished."""
+    """Items that go to the transcriber together; a call without items stands for a finished shard."""
 
     work: _Open
     items: list[Any]
@@ -68,9 +68,9 @@ class Worker:
 
     Args:
         work: what is done with an item.
-        model: what transcribes; loaded when there is something to do.
+        model: loaded when there is an item to transcribe.
         folder: where finished shards are.
-        on_progress: called with the number of items done, and by Ray with a word on how it goes.
+        on_progress: called with the number of items done, and by Ray with a note on its speed.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Worker:
         """Finish shards; each comes with the results of its items by their keys, as soon as it is complete.
 
         Args:
-            shards: what is to be done, and what may be done already.
+            shards: finished ones among them come back as they are.
             at_most: how many calls of the transcriber there may be; fewer than it could take at once get more cores
                 each.
-            try_again: whether items that failed in an earlier run are tried again: their files may be mended.
+            try_again: whether items that failed in an earlier run are tried again: their files may be repaired by now.
         """
         todo = self._todo(shards, try_again=try_again)
         first = None
@@ -108,43 +108,42 @@ class Worker:
         if first is None:
             return
         workers = self.model.load(calls_at_once=at_most).calls_at_once
-        guard = Guard(self.model, time_limit=self.work.time_limit, in_a_row=self._failed_in_a_row)
+        calls = TimedCalls(self.model, time_limit=self.work.time_limit, in_a_row=self._failed_in_a_row)
         finished: deque[_Open] = deque()
         with (
-            closing(guard),
+            closing(calls),
             closing(prefetch(self._read, chain([first], todo), ahead=self.work.read_ahead)) as read,
-            closing(spread(lambda call: _answer(guard, self.work.transcribe, call), read, workers=workers)) as answers,
+            closing(spread(lambda call: _answer(calls, self.work.transcribe, call), read, workers=workers)) as answers,
         ):
             for call, values in answers:
                 self._take(call, values, finished)
                 while finished:
                     work = finished.popleft()
-                    self._failed_in_a_row = guard.in_a_row
+                    self._failed_in_a_row = calls.in_a_row
                     yield work.shard, work.values
 
     def transcribe(self, items: Sequence[Any]) -> Values:
-        """The results of some items by their keys, which differ: a shard that is kept nowhere."""
+        """The results of some items by their keys, which differ, as of one shard."""
         shard = Shard(0, tuple(items))
-        calls = -(-len(items) // self.work.items_per_call)
-        ((_, values),) = self.finish([shard], at_most=calls)
+        ((_, values),) = self.finish([shard], at_most=-(-len(items) // self.work.items_per_call))
         return values
 
     def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
-        """Those shards that there is something to do for."""
+        """The shards with items to transcribe."""
         for shard in shards:
             work, items = self._look_up(shard, try_again=True)
             if items:
                 yield shard
 
     def _look_up(self, shard: Shard, *, try_again: bool) -> tuple[_Open, list[Any]]:
-        """What is known of a shard, and the items that are still to be worked on."""
+        """A shard with its results so far, and the items without one."""
         values = self.folder.read(shard) if shard.wanted else {}
         new = values is None
         if values is None:
             values = self.folder.known(shard)
         if new or try_again:
             values = {key: row for key, row in values.items() if row["reason"] in (None, NO_SPEECH)}
-        # Items of one key sound alike, so that one of them is enough work.
+        # Items of one key have the same audio, so one of them is enough.
         items = list({item.key: item for item in shard.wanted if item.key not in values}.values())
         if len(shard.items) > len(items):
             self.on_progress(len(shard.items) - len(items))
@@ -153,7 +152,7 @@ class Worker:
         return _Open(shard, values, len(items)), items
 
     def _todo(self, shards: Iterable[Shard], *, try_again: bool) -> Iterator[_Call]:
-        """The calls that are needed; of a shard that is finished one without items."""
+        """The calls that are needed; for a finished shard one without items."""
         for shard in shards:
             work, items = self._look_up(shard, try_again=try_again)
             if not items:
@@ -191,10 +190,10 @@ class Worker:
             self.on_progress(len(values))
 
 
-def _answer(guard: Guard, transcribe: Transcribe, call: _Call) -> tuple[_Call, Values]:
+def _answer(calls: TimedCalls, transcribe: Transcribe, call: _Call) -> tuple[_Call, Values]:
     values = dict(call.failures)
     if call.items:
-        results: Sequence[dict[str, Any] | Failure] = guard.call(transcribe, call.items, call.audio)
+        results: Sequence[dict[str, Any] | Failure] = calls.call(transcribe, call.items, call.audio)
         for item, samples, result in zip(call.items, call.audio, results, strict=True):
             known = {"reason": None, "detail": None, "seconds": len(samples) / SAMPLE_RATE}
             values[item.key] = result.row() if isinstance(result, Failure) else {**known, **result}

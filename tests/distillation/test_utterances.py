@@ -188,8 +188,8 @@ def test_what_cannot_be_learned_from_is_left_out_counted_and_named(train, files,
     for name, reason in {
         "long.wav": "longer than 30 s",
         "mute.wav": "without text",
-        "gone.wav": "that cannot be heard (no such file)",
-        "broken.wav": "that cannot be heard (not audio)",
+        "gone.wav": "whose audio cannot be read (no such file)",
+        "broken.wav": "whose audio cannot be read (not audio)",
     }.items():
         told = f"a chunk {reason}: {name}" if streamed else f"1 chunks {reason}: {name}"
         assert f"training: left out {told}" in found or name == "broken.wav" and streamed, found

@@ -30,5 +30,5 @@ def test_a_run_in_which_nothing_comes_in_time_ends_with_a_line_and_does_not_wait
     slowly = ["--engine", "transformers", "--beam-size", 400, "--time-limit", 1, "--language", "zh", "--output", "out"]
     ended = stages.k2d.run(tmp_path, "label", recordings, "--teacher", stages.folder / "teacher", *slowly)
     assert ended.status == 1
-    assert "nothing came within 1 s" in ended.lines[-1]
+    assert "no result within 1 s" in ended.lines[-1]
     assert result_in(tmp_path) is None

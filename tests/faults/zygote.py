@@ -95,7 +95,7 @@ def heed_files(watched, log, kill_at):
     notes = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     lock, count = threading.Lock(), [0]
 
-    def heed(event, arguments):
+    def set_cancel_event(event, arguments):
         if event not in steps:
             return
         paths = [os.fspath(path) for path in arguments[:2] if isinstance(path, (str, os.PathLike))]
@@ -110,7 +110,7 @@ def heed_files(watched, log, kill_at):
             if writes and count[0] == kill_at:
                 os.killpg(0, signal.SIGKILL)
 
-    sys.addaudithook(heed)
+    sys.addaudithook(set_cancel_event)
 
 
 def give_up_sight_of_all_files():

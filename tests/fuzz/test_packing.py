@@ -4,7 +4,7 @@ import math
 
 from hypothesis import strategies as st
 
-from k2d_hf.data.chunking import Segment, chunk_rows, coverage, pack_segments, sound_segments
+from k2d_hf.data.chunking import Segment, chunk_rows, coverage, pack_segments, valid_segments
 
 from .mutations import TEXTS
 from .targets import bounded, fuzz, outcome
@@ -62,7 +62,7 @@ def test_segments_are_packed_in_order_each_once_or_refused(segments, limit, in_o
 )
 def test_whatever_a_teacher_writes_is_kept_or_listed(segments, limit, duration):
     with bounded():
-        found = outcome(sound_segments, segments, recording_duration=duration, max_duration=limit)
+        found = outcome(valid_segments, segments, recording_duration=duration, max_duration=limit)
     assert (found is None) == (not math.isfinite(duration) or duration < 0)
     if found is None:
         return

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2d_hf.files.background import prefetch, spread, stop_if_asked
+from k2d_hf.files.background import check_cancelled, prefetch, spread
 
 SOON = 10  # seconds after which a test that waits for another thread has failed
 
@@ -24,7 +24,7 @@ def until_stopped(started=None):
     if started is not None:
         started.set()
     while True:
-        stop_if_asked()
+        check_cancelled()
         threading.Event().wait(0.001)
 
 
@@ -126,7 +126,7 @@ def test_an_exception_stops_the_other_workers():
         list(spread(work, range(2), workers=2))
 
 
-def test_work_goes_on_while_somebody_waits_for_it():
-    stop_if_asked()  # nor is the caller's own thread ever stopped
-    assert list(spread(lambda n: stop_if_asked(), range(4), workers=2)) == [None] * 4
-    assert list(prefetch(lambda n: stop_if_asked(), range(4), ahead=2)) == [None] * 4
+def test_work_continues_while_its_result_is_awaited():
+    check_cancelled()  # nor is the caller's own thread ever stopped
+    assert list(spread(lambda n: check_cancelled(), range(4), workers=2)) == [None] * 4
+    assert list(prefetch(lambda n: check_cancelled(), range(4), ahead=2)) == [None] * 4

@@ -1,4 +1,4 @@
-"""What is heard in a recording, or a chunk, depends on nothing that shares a pass with it, nor on how many do."""
+"""The transcript of a recording, or a chunk, depends on nothing that shares a pass with it, nor on how many do."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def model(processor):
 
 
 @pytest.mark.parametrize("settings", [{"beam_size": 1, **ONCE}, {"beam_size": 2, **ONCE}, {"beam_size": 1, **AGAIN}])
-def test_recordings_are_heard_alike_whatever_the_batch(model, processor, settings):
+def test_transcripts_of_recordings_do_not_depend_on_the_batch(model, processor, settings):
     options = DecodingOptions(language="zh", dtype="float32", **settings)
     first, *others = (
         TransformersTranscriber(model, processor, replace(options, batch_size=size)).transcribe(RECORDINGS)
@@ -76,11 +76,11 @@ def test_recordings_are_heard_alike_whatever_the_batch(model, processor, setting
     assert [bool(transcript.segments) for transcript in first] == [True, True, False, True, True, False]
 
 
-def test_a_recording_is_heard_as_generate_hears_it_alone(model, processor):
+def test_a_recording_is_transcribed_as_by_generate_alone(model, processor):
     """Of short and of long ones, with the processor's own features: what `pipeline` gives, whatever comes with it."""
     options = DecodingOptions(language="zh", dtype="float32", beam_size=1, batch_size=5, **ONCE)
-    heard = TransformersTranscriber(model, processor, options).transcribe(RECORDINGS)
-    for samples, transcript in zip(RECORDINGS, heard, strict=True):
+    transcripts = TransformersTranscriber(model, processor, options).transcribe(RECORDINGS)
+    for samples, transcript in zip(RECORDINGS, transcripts, strict=True):
         padding = "max_length" if len(samples) <= 480000 else "longest"
         inputs = processor.feature_extractor(
             samples, sampling_rate=16000, return_tensors="pt", truncation=False, padding=padding,
@@ -95,7 +95,7 @@ def test_a_recording_is_heard_as_generate_hears_it_alone(model, processor):
 
 
 @pytest.mark.parametrize(("beam_size", "sizes"), [(1, (1, 2, 5)), (2, (1, 5))])
-def test_chunks_are_heard_alike_whatever_the_batch(model, processor, beam_size, sizes):
+def test_transcripts_of_chunks_do_not_depend_on_the_batch(model, processor, beam_size, sizes):
     transcriber = TransformersTranscriber(model, processor, DecodingOptions(beam_size=beam_size, dtype="float32"))
     chunks, languages = [noise(3), silence(5), noise(30)], ["zh", None, "en"]
     by_size = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k2d_hf.data.chunking import LeftOut, Segment, chunk_rows, exceeds, join_texts, pack_segments, sound_segments
+from k2d_hf.data.chunking import DroppedSpan, Segment, chunk_rows, exceeds, join_texts, pack_segments, valid_segments
 from k2d_hf.errors import K2DError
 
 
@@ -94,7 +94,7 @@ def test_segments_out_of_order_are_an_error(spans):
     st.floats(0.1, 120),
 )
 def test_seconds_in_are_seconds_kept_plus_seconds_left_out(segments, duration):
-    kept, left_out = sound_segments(segments, recording_duration=duration)
+    kept, left_out = valid_segments(segments, recording_duration=duration)
     seconds = sum(s.duration for s in kept) + sum(s.end - s.start for s in left_out)
     assert math.isclose(seconds, sum(s.duration for s in segments), abs_tol=1e-6)
     assert all(0 <= s.start < s.end <= duration and s.text.strip() for s in kept)
@@ -106,35 +106,35 @@ def test_seconds_in_are_seconds_kept_plus_seconds_left_out(segments, duration):
     [
         ((1, 3, "text"), [(1, 3)], []),
         ((0, 30, "text"), [(0, 30)], []),
-        ((0, 31, "text"), [], [LeftOut(0, 31, "longer than 30 s")]),
-        ((30, 61, "text"), [], [LeftOut(30, 61, "longer than 30 s")]),  # never cut to fit
+        ((0, 31, "text"), [], [DroppedSpan(0, 31, "longer than 30 s")]),
+        ((30, 61, "text"), [], [DroppedSpan(30, 61, "longer than 30 s")]),  # never cut to fit
         ((12.34, 42.34, "text"), [(12.34, 42.34)], []),
-        ((2, 2, "text"), [], [LeftOut(2, 2, "no duration")]),
-        ((3, 2, "text"), [], [LeftOut(3, 2, "no duration")]),
-        ((2, 4, " \n"), [], [LeftOut(2, 4, "no text")]),
-        ((55, 65, "text"), [(55, 60)], [LeftOut(60, 65, "past the end")]),
-        ((60, 65, "text"), [], [LeftOut(60, 65, "past the end")]),
-        ((-2, 3, "text"), [(0, 3)], [LeftOut(-2, 0, "before the start")]),
-        ((-3, -1, "text"), [], [LeftOut(-3, -1, "before the start")]),
-        ((math.nan, 3, "text"), [], [LeftOut(0, 0, "no time")]),
-        ((1, math.inf, "text"), [], [LeftOut(0, 0, "no time")]),
-        ((0, 1e308, "text"), [], [LeftOut(0, 1e308, "longer than 30 s")]),
-        ((55, 65, ""), [], [LeftOut(60, 65, "past the end"), LeftOut(55, 60, "no text")]),
+        ((2, 2, "text"), [], [DroppedSpan(2, 2, "no duration")]),
+        ((3, 2, "text"), [], [DroppedSpan(3, 2, "no duration")]),
+        ((2, 4, " \n"), [], [DroppedSpan(2, 4, "no text")]),
+        ((55, 65, "text"), [(55, 60)], [DroppedSpan(60, 65, "past the end")]),
+        ((60, 65, "text"), [], [DroppedSpan(60, 65, "past the end")]),
+        ((-2, 3, "text"), [(0, 3)], [DroppedSpan(-2, 0, "before the start")]),
+        ((-3, -1, "text"), [], [DroppedSpan(-3, -1, "before the start")]),
+        ((math.nan, 3, "text"), [], [DroppedSpan(0, 0, "no time")]),
+        ((1, math.inf, "text"), [], [DroppedSpan(0, 0, "no time")]),
+        ((0, 1e308, "text"), [], [DroppedSpan(0, 1e308, "longer than 30 s")]),
+        ((55, 65, ""), [], [DroppedSpan(60, 65, "past the end"), DroppedSpan(55, 60, "no text")]),
     ],
 )
 def test_sound_segments(segment, kept, left_out):
-    sound, out = sound_segments([Segment(*segment)], recording_duration=60.0)
+    sound, out = valid_segments([Segment(*segment)], recording_duration=60.0)
     assert (spans(sound), out) == (kept, left_out)
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
 def test_a_recording_of_no_duration_is_an_error(seconds):
     with pytest.raises(K2DError, match="give its duration in seconds"):
-        sound_segments([], recording_duration=seconds)
+        valid_segments([], recording_duration=seconds)
 
 
 def test_sound_segments_come_out_in_order_of_time():
-    sound, _ = sound_segments([Segment(5, 6, "b"), Segment(1, 2, "a")], recording_duration=10)
+    sound, _ = valid_segments([Segment(5, 6, "b"), Segment(1, 2, "a")], recording_duration=10)
     assert spans(sound) == [(1, 2), (5, 6)]
 
 

@@ -14,11 +14,11 @@ from k2d_hf.data.chunking import (
     LEAST_LISTED,
     PASSED_OVER,
     PASSED_OVER_INSIDE,
-    LeftOut,
+    DroppedSpan,
     Segment,
     coverage,
     pack_segments,
-    sound_segments,
+    valid_segments,
 )
 from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 
@@ -38,7 +38,7 @@ def moments(spans, duration):
     st.integers(1, 1000).map(lambda tenths: tenths / 10),
 )
 def test_every_moment_is_in_a_chunk_or_listed_or_in_a_short_pause(segments, duration):
-    sound, left_out = sound_segments(segments, recording_duration=duration)
+    sound, left_out = valid_segments(segments, recording_duration=duration)
     chunks = pack_segments(sound)
     found = coverage(chunks, left_out, recording_duration=duration)
     in_chunks = moments([(chunk[0].start, max(s.end for s in chunk)) for chunk in chunks], duration)
@@ -70,9 +70,9 @@ def test_every_moment_is_in_a_chunk_or_listed_or_in_a_short_pause(segments, dura
     ],
 )
 def test_spans_without_text(segments, passed_over, seconds):
-    sound, left_out = sound_segments([Segment(*times, "text") for times in segments], recording_duration=60)
+    sound, left_out = valid_segments([Segment(*times, "text") for times in segments], recording_duration=60)
     found = coverage(pack_segments(sound), left_out, recording_duration=60)
-    assert found.passed_over == [LeftOut(*span) for span in passed_over]
+    assert found.passed_over == [DroppedSpan(*span) for span in passed_over]
     assert (found.in_chunks, found.listed, found.unlisted) == pytest.approx(seconds)
 
 
@@ -94,7 +94,7 @@ def lectures(tmp_path):
     return Dataset.from_dict({"recording": [str(tmp_path / f"{name}.wav") for name in names]})
 
 
-def test_a_report_tells_what_became_of_every_second(lectures):
+def test_a_report_accounts_for_every_second(lectures):
     report = LabellingReport()
     label_recordings(lectures, ScriptedTranscriber(SCRIPT), report=report)
     assert [(span["recording"][-5:], span["start"], span["end"], span["reason"]) for span in report.passed_over] == [
@@ -109,7 +109,7 @@ def test_a_report_tells_what_became_of_every_second(lectures):
     assert Counter(entry.get("seconds") for entry in report.skipped) == {7.0: 1, 3.0: 1, None: 1}
 
 
-def test_spans_of_one_file_are_told_in_the_file_s_own_time(tmp_path):
+def test_spans_of_one_file_are_listed_in_the_file_s_own_time(tmp_path):
     noise = 0.1 * np.random.default_rng(0).standard_normal(60 * 16000)
     soundfile.write(tmp_path / "a.wav", noise, 16000)
     spans = {"recording": [str(tmp_path / "a.wav")] * 2, "start": [8.0, 40.0], "duration": [20.0, 7.0]}

@@ -119,7 +119,7 @@ def test_what_the_user_has_set_stays_where_it_is_only_completed(student):
     assert config_of(student)["compression_ratio_threshold"] == 1.35
 
 
-def test_faster_whisper_is_told_what_is_not_its_default():
+def test_faster_whisper_gets_what_is_not_its_default():
     from faster_whisper import WhisperModel
 
     defaults = inspect.signature(WhisperModel.transcribe).parameters

@@ -28,7 +28,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, processor):
-    """Ten recordings, one of them broken, and a model that hears something in the others."""
+    """Ten recordings, one of them broken, and a model that transcribes the others."""
     folder = tmp_path_factory.mktemp("corpus")
     for at in range(9):
         noise = np.random.default_rng(at).normal(0, 0.05, 16000 * (4 + at))
@@ -121,11 +121,11 @@ def test_a_cluster_without_room_is_an_error(cluster, settings, message):
 
 
 @pytest.mark.parametrize(("gpus", "asked", "said"), [(2, 0.0, 1), (2, 1.0, 0), (0, 0.0, 0)])
-def test_gpus_that_no_worker_asks_for_are_spoken_of(monkeypatch, caplog, gpus, asked, said):
+def test_gpus_that_no_worker_uses_are_a_warning(monkeypatch, caplog, gpus, asked, count):
     from k2d_hf.transcription.ray_cluster import room
 
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 4.0, **({"GPU": float(gpus)} if gpus else {})})
     room(WorkersSettings("ray", worker_gpus=asked))
-    told = [record.getMessage() for record in caplog.records if "GPU" in record.getMessage()]
-    assert len(told) == said
-    assert all("the Ray cluster has 2 GPU" in line and "set worker_gpus" in line for line in told)
+    warnings = [record.getMessage() for record in caplog.records if "GPU" in record.getMessage()]
+    assert len(warnings) == count
+    assert all("the Ray cluster has 2 GPU" in line and "set worker_gpus" in line for line in warnings)

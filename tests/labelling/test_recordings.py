@@ -225,7 +225,7 @@ def test_saved_and_parquet_data_sets_are_recognised(tmp_path):
         assert load_recordings(tmp_path / name)[:] == expected
 
 
-def test_the_split_can_be_said_and_must_be_where_there_are_several(tmp_path):
+def test_the_split_can_be_given_and_must_be_where_there_are_several(tmp_path):
     data = DatasetDict({name: Dataset.from_dict({"audio": [f"{name}.wav"]}) for name in ("train", "dev")})
     assert names(load_recordings(data, split="dev"), tmp_path) == ["dev.wav"]
     for split in (None, "test"):

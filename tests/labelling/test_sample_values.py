@@ -28,7 +28,7 @@ def as_type(sound, kind):
     return (whole + 2 ** (bits - 1) * (info.kind == "u")).astype(kind)
 
 
-def heard(source):
+def read(source):
     return [read_audio(row["recording"]) for row in load_recordings(source)]
 
 
@@ -45,7 +45,7 @@ def tolerance(kind):
 def test_whole_numbers_are_scaled_by_their_type(kind):
     data = data_of(as_type(SOUND, kind), List(Value(kind)))
     for source in (data, data.to_iterable_dataset(), data.with_format("torch") if kind != "uint32" else data):
-        (audio,) = heard(source)
+        (audio,) = read(source)
         assert np.allclose(audio, SOUND, atol=tolerance(kind)), kind
 
 
@@ -54,16 +54,16 @@ def test_several_channels_are_scaled_and_mixed_whichever_come_first(kind):
     stereo = as_type(np.stack([SOUND, np.zeros_like(SOUND)]), kind)
     for array in (stereo, stereo.T):
         for feature in (List(List(Value(kind))), Array2D(array.shape, kind)):
-            (audio,) = heard(data_of(array, feature))
+            (audio,) = read(data_of(array, feature))
             assert np.allclose(audio, SOUND / 2, atol=tolerance(kind))
 
 
 def test_numbers_of_python_have_the_depth_that_holds_them():
     for bits in (16, 24, 32):
         values = [round(value * 2 ** (bits - 1)) for value in SOUND]
-        (audio,) = heard(Dataset.from_list([{"audio": {"array": values, "sampling_rate": 16000}}]))
+        (audio,) = read(Dataset.from_list([{"audio": {"array": values, "sampling_rate": 16000}}]))
         assert np.allclose(audio, SOUND, atol=2e-3)
-    (audio,) = heard(Dataset.from_list([{"audio": {"array": [-32768, 32767] * 9, "sampling_rate": 16000}}]))
+    (audio,) = read(Dataset.from_list([{"audio": {"array": [-32768, 32767] * 9, "sampling_rate": 16000}}]))
     assert audio.min() == -1
 
 
@@ -72,12 +72,12 @@ def test_arrays_of_a_stream_that_knows_no_types_keep_their_own():
 
     for kind in ("int16", "int32", "uint8"):
         rows = [{"audio": {"array": as_type(SOUND, kind), "sampling_rate": 16000}}]
-        (audio,) = heard(IterableDataset.from_generator(lambda rows=rows: iter(rows)))
+        (audio,) = read(IterableDataset.from_generator(lambda rows=rows: iter(rows)))
         assert np.allclose(audio, SOUND, atol=tolerance(kind))
 
 
 def test_numbers_with_a_fraction_stay_as_they_are():
-    (audio,) = heard(Dataset.from_list([{"audio": {"array": [40.0, -40.5], "sampling_rate": 16000}}]))
+    (audio,) = read(Dataset.from_list([{"audio": {"array": [40.0, -40.5], "sampling_rate": 16000}}]))
     assert audio.tolist() == [40.0, -40.5]
 
 

@@ -1,4 +1,4 @@
-"""Spans of files, as manifests of NeMo have them: heard, named, resumed and measured as recordings of their own."""
+"""Spans of files, as manifests of NeMo have them: transcribed, named, resumed and measured as recordings of their own."""
 
 import json
 import math
@@ -76,8 +76,8 @@ def test_chunks_of_a_span_are_those_of_the_cut_file_by_their_place_in_the_whole_
     (left_out,) = report["span"].left_out
     assert (left_out["start"], left_out["end"], left_out["reason"]) == (60.0, 61.0, "past the end")
     assert report["span"].seconds == 12 + 30.5 + 16
-    heard = read_audio(chunks["span"][0]["recording"], 8.5, 10.5)
-    assert np.array_equal(heard, read_audio("cut.wav", 0.5, 10.5))
+    audio = read_audio(chunks["span"][0]["recording"], 8.5, 10.5)
+    assert np.array_equal(audio, read_audio("cut.wav", 0.5, 10.5))
 
 
 def test_columns_of_a_span_are_there_only_where_the_source_has_some():
@@ -172,7 +172,7 @@ def test_a_span_that_is_not_in_its_file_is_skipped_by_its_place(tmp_path, caplog
     assert "skipped 7 of 8 recordings: 7 no such span" in caplog.text
 
 
-def test_spans_are_told_apart_wherever_recordings_are():
+def test_spans_are_distinct_wherever_recordings_are():
     rows = [SPANS[0], SPANS[0], {"offset": 8, "duration": 12.5}, {}, {"offset": 0}]
     recordings = load_recordings(manifest(*rows))
     assert spans(recordings) == [(8.0, 12.0), (8.0, 12.5), (0.0, None)]
@@ -231,7 +231,7 @@ def test_spans_are_measured_one_by_one():
     assert [(one["start"], one["reason"]) for one in result.skipped] == [(70.0, "no such span")]
 
 
-def test_the_report_and_comparisons_tell_spans_apart(tmp_path):
+def test_spans_are_distinct_in_report_and_comparisons(tmp_path):
     lines = [
         {"recording": "/x/a.wav", "start": start, "duration": 12.0, "reference": "好", "hypothesis": text}
         for start, text in ((8.0, "好"), (44.0, "不"))
@@ -283,9 +283,9 @@ def test_references_of_spans_are_put_together_by_file(tmp_path):
         ]
     }
     chunks = label_recordings(load_recordings(manifest(*rows)), ScriptedTranscriber(SCRIPT))
-    said = references_of("m.jsonl", chunks["recording"])
+    references = references_of("m.jsonl", chunks["recording"])
     (chunk,) = (row for row in chunks if row["start"] == 8.5)
-    assert chunk_reference(said[chunk["recording"]], chunk["start"], chunk["duration"]) == "今天講 GPU"
+    assert chunk_reference(references[chunk["recording"]], chunk["start"], chunk["duration"]) == "今天講 GPU"
 
 
 @pytest.mark.parametrize(
@@ -297,6 +297,6 @@ def test_references_of_spans_are_put_together_by_file(tmp_path):
         ([{"offset": 8, "duration": 1, "text": "x"}, {"offset": None, "segments": []}], "line 2: .* came before"),
     ],
 )
-def test_references_that_cannot_be_told_apart_are_named(rows, words):
+def test_ambiguous_references_are_named(rows, words):
     with pytest.raises(K2DError, match=words):
         read_references(manifest(*rows))

@@ -171,7 +171,7 @@ def test_a_broken_line_is_named_when_it_is_reached_as_it_is_at_once_without_a_st
 
 @pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("content", [b"audio,text\nb\xe4d.wav,x\na.wav,y\n", b"audio,\xe4\nb\xe4d.wav,x\na.wav,y\n"])
-def test_a_path_that_is_no_utf_8_is_told_and_the_others_stay(tmp_path, before, content):
+def test_a_path_that_is_no_utf_8_is_named_and_the_others_stay(tmp_path, before, content):
     (tmp_path / "m.csv").write_bytes(before + content)
     named = [os.path.basename(name) for name in load_recordings("m.csv")["recording"]]
     assert named == ["b\\udce4d.wav", "a.wav"]
@@ -194,7 +194,7 @@ def test_a_network_that_breaks_is_one_clear_line():
     assert "\n" not in str(one.value)
 
 
-def test_names_that_are_no_utf_8_are_told_and_stop_nothing(tmp_path):
+def test_names_that_are_no_utf_8_are_shown_and_stop_nothing(tmp_path):
     (tmp_path / "in").mkdir()
     with open(bytes(tmp_path / "in") + b"/b\xe4d.wav", "wb") as file:
         file.write(flac(1))

@@ -13,7 +13,7 @@ from scripted_whisper import write_scripted_whisper
 
 from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
-from k2d_hf.files.background import stop_if_asked
+from k2d_hf.files.background import check_cancelled
 from k2d_hf.labelling.teacher import LabellingReport, chunk_features, label_recordings
 from k2d_hf.transcription import faster_whisper_engine
 
@@ -183,7 +183,7 @@ def test_recordings_go_to_the_engine_together_where_it_batches(lectures, engine,
 
 
 @pytest.mark.parametrize("workers", [2, 3, 9])
-def test_recordings_heard_at_once_give_what_they_give_one_by_one(lectures, tmp_path, workers):
+def test_recordings_transcribed_at_once_give_what_they_give_one_by_one(lectures, tmp_path, workers):
     expected, reports = None, []
     for count in (1, workers):
         reports.append(LabellingReport())
@@ -205,7 +205,7 @@ def test_recordings_heard_at_once_give_what_they_give_one_by_one(lectures, tmp_p
         (None, None, ["en"] * 4),
     ],
 )
-def test_the_language_is_the_one_asked_for_or_known_or_heard(lectures, column, setting, labels):
+def test_the_language_is_the_one_given_or_known_or_detected(lectures, column, setting, labels):
     recordings = lectures if column is None else lectures.add_column("language", column)
     chunks = label_recordings(recordings, ScriptedTranscriber(SCRIPT, language=setting))
     assert list(dict(zip(chunks["recording"], chunks["language"], strict=True)).values()) == labels
@@ -220,12 +220,12 @@ class Unused(ScriptedTranscriber):
 
 
 @pytest.mark.parametrize("engine", ["transformers", "faster-whisper"])
-@pytest.mark.parametrize("patience", [0, 1, 2, 3])
-def test_an_interrupted_run_goes_on_where_it_stopped(lectures, tmp_path, engine, patience):
+@pytest.mark.parametrize("calls_before_interrupt", [0, 1, 2, 3])
+def test_an_interrupted_run_resumes_where_it_stopped(lectures, tmp_path, engine, calls_before_interrupt):
     whole, report = ScriptedTranscriber(SCRIPT, engine=engine), LabellingReport()
     expected = label_recordings(lectures, whole, batch_size=2, report=report)
     shards = tmp_path / "shards"
-    first = ScriptedTranscriber(SCRIPT, engine=engine, patience=patience)
+    first = ScriptedTranscriber(SCRIPT, engine=engine, calls_before_interrupt=calls_before_interrupt)
     with pytest.raises(KeyboardInterrupt):
         label_recordings(lectures, first, batch_size=2, shards_dir=shards)
     second, resumed, done = ScriptedTranscriber(SCRIPT, engine=engine), LabellingReport(), []
@@ -245,7 +245,7 @@ class EndlessFirst(ScriptedTranscriber):
 
     def transcribe(self, audio, languages=None):
         while self.calls_at_once > 1 and len(audio[0]) == 10 * 16000:
-            stop_if_asked()
+            check_cancelled()
         return super().transcribe(audio, languages)
 
 
@@ -270,7 +270,7 @@ def test_what_is_done_beside_a_long_recording_outlives_an_interruption(tmp_path)
     assert rest.calls == [[10.0]]
 
 
-def test_a_file_that_changed_or_was_mended_is_labelled_anew(lectures, tmp_path):
+def test_a_file_that_changed_or_was_repaired_is_labelled_anew(lectures, tmp_path):
     shards, broken = tmp_path / "shards", tmp_path / "c.ogg"
     broken.write_bytes(b"not audio")
     report = LabellingReport()
@@ -311,7 +311,7 @@ def test_a_damaged_shard_is_passed_over_and_done_again(lectures, tmp_path, caplo
     teacher = ScriptedTranscriber(SCRIPT)
     assert texts(label_recordings(lectures, teacher, shards_dir=tmp_path / "s", shard_size=4)) == LECTURES
     assert len(teacher.calls) == 4
-    assert f"{shard}: passed over a damaged shard" in caplog.text
+    assert f"{shard}: skipped a damaged shard" in caplog.text
 
 
 # A real model
@@ -346,7 +346,7 @@ def test_a_checkpoint_labels_a_folder(tmp_path, processor, engine, cores, monkey
 
 
 @pytest.mark.parametrize(("fallback", "decodings"), [(True, 6), (False, 1)])
-def test_a_window_that_looks_wrong_is_decoded_again_unless_told_otherwise(
+def test_a_window_beyond_the_thresholds_is_decoded_again_by_default(
     tmp_path, processor, fallback, decodings, monkeypatch
 ):
     monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))

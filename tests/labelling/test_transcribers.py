@@ -12,7 +12,7 @@ from tiny_whisper import make_tiny_whisper
 
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
-from k2d_hf.files.background import Stopped, spread
+from k2d_hf.files.background import Cancelled, spread
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
 from k2d_hf.transcription.engines import OnDemand, default_engine, open_transcriber
 from k2d_hf.transcription.faster_whisper_engine import share_cores
@@ -21,7 +21,7 @@ from k2d_hf.transcription.transformers_engine import TransformersTranscriber
 
 ENGINES = ["transformers", "faster-whisper"]
 GREEDY = {"beam_size": 1, "temperatures": (0.0,), "condition_on_previous_text": False, "dtype": "float32"}
-SAID = [(8.0, "今天講 machine learning"), (20.0, "很重要")]
+SCRIPT = [(8.0, "今天講 machine learning"), (20.0, "很重要")]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,7 +33,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scripted_dir(tmp_path_factory, processor):
-    return write_scripted_whisper(tmp_path_factory.mktemp("scripted"), processor, *SAID)
+    return write_scripted_whisper(tmp_path_factory.mktemp("scripted"), processor, *SCRIPT)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def noise(*seconds):
 # Chunks
 
 
-def test_chunks_heard_together_are_chunks_heard_alone(tiny_whisper_dir, engine):
+def test_chunks_transcribed_together_are_as_transcribed_alone(tiny_whisper_dir, engine):
     transcriber = open_transcriber(tiny_whisper_dir, DecodingOptions(**GREEDY), engine=engine)
     audio, languages = noise(1, 30, 7), ["zh", None, "en"]
     together = transcriber.transcribe_chunks(audio, languages)
@@ -78,7 +78,7 @@ def test_chunks_heard_together_are_chunks_heard_alone(tiny_whisper_dir, engine):
     assert all(text == text.strip() != "" and "<|" not in text for text in together)
 
 
-def test_both_engines_hear_the_same_in_a_chunk(tiny_whisper_dir):
+def test_both_engines_write_the_same_for_a_chunk(tiny_whisper_dir):
     audio = noise(3, 12)
     first, second = (open_transcriber(tiny_whisper_dir, DecodingOptions(**GREEDY), engine=name) for name in ENGINES)
     assert first.transcribe_chunks(audio, ["zh", "en"]) == second.transcribe_chunks(audio, ["zh", "en"])
@@ -99,7 +99,7 @@ def test_a_model_can_be_kept_from_repeating_itself(tiny_whisper_dir, engine, bea
     assert kept != free
 
 
-def test_each_chunk_is_heard_in_its_own_language(tiny_whisper_dir, engine):
+def test_each_chunk_is_transcribed_in_its_own_language(tiny_whisper_dir, engine):
     def texts(*languages, **options):
         transcriber = open_transcriber(tiny_whisper_dir, DecodingOptions(**GREEDY, **options), engine=engine)
         return transcriber.transcribe_chunks(noise(5) * len(languages), languages)
@@ -107,7 +107,7 @@ def test_each_chunk_is_heard_in_its_own_language(tiny_whisper_dir, engine):
     zh, en = texts("zh", "en")
     assert zh != en
     assert texts("en", None, "zh", language="zh") == [en, zh, zh]
-    assert texts(None)[0] in (zh, en)  # the model tells
+    assert texts(None)[0] in (zh, en)  # as detected
     assert texts("zh", task="translate") != [zh]
 
 
@@ -135,22 +135,22 @@ def test_beams_are_used(tiny_whisper_dir, engine):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_recordings_of_any_length_are_heard_window_by_window(scripted_dir, engine, batch_size):
+def test_recordings_of_any_length_are_transcribed_window_by_window(scripted_dir, engine, batch_size):
     options = DecodingOptions(**GREEDY, language="zh", batch_size=batch_size)
     transcriber = open_transcriber(scripted_dir, options, engine=engine)
-    windows = [[Segment(at, at + 8.0, SAID[0][1]), Segment(at + 8.0, at + 20.0, SAID[1][1])] for at in (0.0, 30.0)]
-    heard = transcriber.transcribe(noise(22, 55, 39))
-    assert [transcript.language for transcript in heard] == ["zh"] * 3
-    assert [transcript.segments for transcript in heard] == [windows[0], sum(windows, []), sum(windows, [])]
+    windows = [[Segment(at, at + 8.0, SCRIPT[0][1]), Segment(at + 8.0, at + 20.0, SCRIPT[1][1])] for at in (0.0, 30.0)]
+    transcripts = transcriber.transcribe(noise(22, 55, 39))
+    assert [transcript.language for transcript in transcripts] == ["zh"] * 3
+    assert [transcript.segments for transcript in transcripts] == [windows[0], sum(windows, []), sum(windows, [])]
 
 
-def test_a_recording_has_the_language_it_is_given_or_heard_in(scripted_dir, engine):
+def test_a_recording_has_the_language_given_or_detected(scripted_dir, engine):
     transcriber = open_transcriber(scripted_dir, DecodingOptions(**GREEDY), engine=engine)
     given = transcriber.transcribe(noise(2, 2), ["en", "zh"])
     assert [transcript.language for transcript in given] == ["en", "zh"]
-    (told,) = transcriber.transcribe(noise(2))
-    assert told.language is not None
-    assert transcriber.transcribe(noise(2), [told.language]) == [told]
+    (detected,) = transcriber.transcribe(noise(2))
+    assert detected.language is not None
+    assert transcriber.transcribe(noise(2), [detected.language]) == [detected]
 
 
 def test_the_fallback_samples_the_same_each_time_and_leaves_other_draws_alone(scripted_dir):
@@ -197,14 +197,14 @@ def test_cores_are_used_and_never_given_twice(cores, calls):
     assert cores - workers < workers * threads <= cores
 
 
-def test_recordings_at_once_are_heard_as_one_by_one(tiny_whisper_dir, monkeypatch):
+def test_recordings_at_once_are_transcribed_as_one_by_one(tiny_whisper_dir, monkeypatch):
     audio, options = noise(31, 2, 9), DecodingOptions(**GREEDY | {"dtype": "int8"}, language="zh")
     expected = open_transcriber(tiny_whisper_dir, options, engine="faster-whisper", calls_at_once=3).transcribe(audio)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     transcriber = open_transcriber(tiny_whisper_dir, options, engine="faster-whisper", calls_at_once=3)
     assert transcriber.calls_at_once == 2
-    heard = spread(lambda at: (at, transcriber.transcribe([audio[at]])[0]), range(len(audio)), workers=2)
-    assert [transcript for _, transcript in sorted(heard, key=lambda result: result[0])] == expected
+    transcripts = spread(lambda at: (at, transcriber.transcribe([audio[at]])[0]), range(len(audio)), workers=2)
+    assert [transcript for _, transcript in sorted(transcripts, key=lambda result: result[0])] == expected
 
 
 def test_what_is_sampled_in_a_recording_depends_on_no_other(tiny_whisper_dir):
@@ -232,22 +232,22 @@ def test_torch_keeps_its_threads(tiny_whisper_dir, monkeypatch):
         torch.set_num_threads(before)
 
 
-def test_a_recording_is_given_up_where_nobody_waits_for_it(scripted_dir, monkeypatch):
+def test_a_recording_is_cancelled_where_nobody_waits_for_it(scripted_dir, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     options = DecodingOptions(**GREEDY, language="zh")
     transcriber = open_transcriber(scripted_dir, options, engine="faster-whisper", calls_at_once=2)
     outcomes = []
 
-    def hear(samples):
+    def transcribe(samples):
         try:
             outcomes.append(transcriber.transcribe([samples]))
-        except Stopped as stopped:
+        except Cancelled as stopped:
             outcomes.append(stopped)
 
-    results = spread(hear, noise(1, 900), workers=2)
+    results = spread(transcribe, noise(1, 900), workers=2)
     next(results)
     results.close()
-    assert [type(outcome) for outcome in outcomes] == [list, Stopped]
+    assert [type(outcome) for outcome in outcomes] == [list, Cancelled]
 
 
 # Opening
@@ -284,9 +284,9 @@ def test_what_an_engine_cannot_do_is_an_error(tiny_whisper_dir, engine, options,
 
 def test_a_language_that_the_model_does_not_know_is_an_error_whoever_gives_it(tiny_whisper_dir, engine):
     transcriber = open_transcriber(tiny_whisper_dir, DecodingOptions(**GREEDY), engine=engine)
-    for hear in (transcriber.transcribe, transcriber.transcribe_chunks):
+    for transcribe in (transcriber.transcribe, transcriber.transcribe_chunks):
         with pytest.raises(K2DError, match="language 'zh-TW' is unknown to this vocabulary"):
-            hear(noise(1), ["zh-TW"])
+            transcribe(noise(1), ["zh-TW"])
 
 
 @pytest.mark.parametrize(

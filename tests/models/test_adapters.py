@@ -15,7 +15,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.models import load_whisper, resolve_checkpoint
 from k2d_hf.models.adapters import merged_folder, save_adapter
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
-from k2d_hf.models.inspect import look_at
+from k2d_hf.models.inspect import inspect_model
 from k2d_hf.models.parts import keep_neurons
 from k2d_hf.models.sources import merged_checkpoint
 from k2d_hf.models.student import create_student
@@ -101,7 +101,7 @@ def test_what_is_loaded_is_what_was_trained(tiny_whisper, tiny_whisper_dir, tmp_
 def test_neurons_have_a_line_a_layer_and_are_seen_without_merging(tiny_whisper, tiny_whisper_dir, tmp_path):
     save_adapter(trained(tiny_whisper, layers=NARROW), tmp_path / "a", sources=str(tiny_whisper_dir), **NARROW)
     assert "    [1, 2, 3, 62]\n" in (tmp_path / "a" / "base.json").read_text()
-    found = look_at(str(tmp_path / "a"))
+    found = inspect_model(str(tmp_path / "a"))
     assert (found.shape.encoder_ffn_dim, found.checkpoint) == (4, None)
     assert found.shape.parameters == load_whisper(tmp_path / "a").num_parameters()
 
@@ -291,24 +291,24 @@ def test_a_model_without_adapter_cannot_be_saved_as_one(tiny_whisper, tmp_path):
 
 
 def test_it_is_looked_at_without_being_merged(folder, tmp_path):
-    found = look_at(["someone/else", str(folder)])
+    found = inspect_model(["someone/else", str(folder)])
     assert found.where.startswith("adapter of ")
     assert found.where.endswith(", folder; to be merged")
     assert (found.shape.encoder_layers, found.shape.decoder_layers, found.checkpoint) == (1, 3, None)
     assert not (tmp_path / "cache" / "checkpoints").exists()
     merged = resolve_checkpoint(folder)
-    again = look_at(str(folder))
+    again = inspect_model(str(folder))
     assert (again.checkpoint, again.shape) == (merged, found.shape)
     assert again.shape.parameters == load_whisper(folder).num_parameters()
 
 
 def test_one_whose_base_cannot_be_had_now_is_planned_by_its_name(folder):
     rewrite(folder / "base.json", sources=["openai/whisper-base"], encoder_layers=[0, 5], decoder_layers=2)
-    found = look_at(str(folder))
+    found = inspect_model(str(folder))
     assert (found.available, found.shape.encoder_layers, found.shape.decoder_layers) == (False, 2, 2)
     rewrite(folder / "base.json", decoder_layers=9)
     with pytest.raises(K2DError, match="decoder_layers: 9 layers: the base has 6"):
-        look_at(str(folder))
+        inspect_model(str(folder))
 
 
 @pytest.mark.parametrize("written", ["./auxiliary", "auxiliary"])

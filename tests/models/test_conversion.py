@@ -230,8 +230,8 @@ def test_a_pipeline_loads_what_was_imported(imported, timestamps):
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer.json: missing \(a vocabulary alone"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json: not a tokenizer"),
-        (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
-        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json: not JSON"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json: not readable as JSON"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json: not readable as JSON"),
         (lambda folder: (folder / "config.json").write_text('{"suppress_ids": ["a"]}'), "suppress_ids is no list of t"),
         (
             lambda folder: (folder / "config.json").write_text('{"suppress_ids_begin": 0}'),

@@ -139,7 +139,7 @@ def exported(workplace, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segments(exported):
-    """What faster-whisper hears in 55 s, by the defaults, with word times."""
+    """What faster-whisper writes for 55 s, by the defaults, with word times."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(str(exported), device="cpu", compute_type="float32", cpu_threads=1)

@@ -1,4 +1,4 @@
-"""The CTranslate2 twin that the fast engine reads: made once, and it hears what the checkpoint hears."""
+"""The CTranslate2 twin that the fast engine reads: made once, and it writes what the checkpoint writes."""
 
 import shutil
 
@@ -14,7 +14,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))
 
 
-def test_faster_whisper_hears_what_the_checkpoint_hears(tiny_whisper, tiny_whisper_dir):
+def test_faster_whisper_writes_what_the_checkpoint_writes(tiny_whisper, tiny_whisper_dir):
     import torch
     from ctranslate2 import StorageView
     from faster_whisper import WhisperModel

@@ -252,8 +252,8 @@ def test_a_file_of_a_repository_cannot_leave_its_folder(hub, tiny_whisper_dir, t
 
 def test_a_model_on_the_hub_is_looked_at_and_not_kept(hub, tmp_path):
     code = """
-from k2d_hf.models.inspect import look_at
-found = look_at(["me/unknown", "me/tiny"])
+from k2d_hf.models.inspect import inspect_model
+found = inspect_model(["me/unknown", "me/tiny"])
 result = [found.name, found.where, found.shape.d_model]"""
     with serving(hub) as address:
         found, _ = run_python(code, tmp_path, HF_ENDPOINT=address)

@@ -13,7 +13,7 @@ from tiny_whisper import WHISPER_BASE, make_tiny_whisper
 from k2d_hf import load_recipe
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
-from k2d_hf.models.inspect import look_at
+from k2d_hf.models.inspect import inspect_model
 from k2d_hf.models.shapes import known_shape, shape_of_config
 from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.pipeline.planning.data_facts import look_at_data
@@ -70,25 +70,25 @@ def test_a_config_tells_the_size_of_the_model_that_it_makes():
 
 
 def test_a_checkpoint_here_is_looked_at_and_not_loaded(tiny_whisper_dir):
-    found = look_at(["openai/whisper-base", str(tiny_whisper_dir)])
+    found = inspect_model(["openai/whisper-base", str(tiny_whisper_dir)])
     assert (found.name, found.where) == (str(tiny_whisper_dir), "folder")
     assert (found.shape.d_model, found.shape.decoder_layers) == (32, 4)
 
 
 def test_wheels_are_known_by_their_name():
-    found = look_at(WHISPER_BASE)
+    found = inspect_model(WHISPER_BASE)
     assert (found.name, found.shape.parameters) == ("openai/whisper-base", BASE.parameters)
 
 
 def test_a_model_that_cannot_be_had_now_is_planned_by_its_name():
-    found = look_at(["someone/else", "openai/whisper-large-v2"])
+    found = inspect_model(["someone/else", "openai/whisper-large-v2"])
     assert (found.name, found.shape, found.available) == ("openai/whisper-large-v2", LARGE, False)
     assert "HF_HUB_OFFLINE" in found.where
 
 
 def test_a_model_of_which_nothing_is_known_is_an_error():
     with pytest.raises(K2DError, match="none of someone/else is here"):
-        look_at("someone/else")
+        inspect_model("someone/else")
 
 
 # Recordings

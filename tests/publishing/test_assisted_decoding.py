@@ -20,7 +20,7 @@ def teacher():
 
 @pytest.fixture(scope="module")
 def assistant(teacher, tmp_path_factory):
-    """The decoder of a student; it hears what its teacher's encoder, which is its own, says."""
+    """The decoder of a student; its input is the output of its teacher's encoder, which is its own."""
     folder = tmp_path_factory.mktemp("student")
     student = create_student(teacher, decoder_layers=2, language="zh")
     with torch.no_grad():  # as training does: it no longer agrees with its teacher everywhere
@@ -41,7 +41,7 @@ def sound(frames):
     [
         (3000, {**LANGUAGE}),
         (3000, {**LANGUAGE, "return_timestamps": True}),
-        (3000, {"task": "transcribe"}),  # the teacher tells the language
+        (3000, {"task": "transcribe"}),  # the teacher detects the language
         (3000, {**LANGUAGE, "prompt_ids": torch.tensor([50361, 100, 200, 300])}),
         (7000, {**LANGUAGE, "return_timestamps": True, "attention_mask": torch.ones(1, 7000, dtype=torch.long)}),
     ],

@@ -19,7 +19,7 @@ SECRET, TOKEN = "他的病歷", "hf_abcdefghijklmnopqrstuvwxyz"
 
 @pytest.fixture(scope="module")
 def chunks(noise_file):
-    """Four chunks with things that a card must not tell; the third was dropped."""
+    """Four chunks with things that a card must not show; the third was dropped."""
     table = []
     for index in range(4):
         keep = index != 2
@@ -106,7 +106,7 @@ def test_a_trained_student_s_card(made, chunks, noise_file):
         assert secret not in text
 
 
-def test_before_training_nothing_is_said_about_it(made):
+def test_before_training_the_card_has_nothing_about_it(made):
     trainer = made()
     trainer.create_model_card()
     assert "training arguments" not in rows(card_of(trainer))
@@ -157,7 +157,7 @@ def test_adapters_are_saved_with_all_that_a_student_needs(made, tmp_path):
     assert rows(card_of(trainer))["adapters"] == "LORA, rank 2"
 
 
-def test_soft_targets_are_told_from_a_teacher_in_memory(made, tiny_whisper, chunks):
+def test_soft_targets_differ_from_a_teacher_in_memory(made, tiny_whisper, chunks):
     online = made()
     stored = made(
         add_soft_targets(chunks.select([0, 1]), tiny_whisper, online.data_collator, k=4, temperature=2.0),

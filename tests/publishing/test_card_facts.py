@@ -50,15 +50,15 @@ def test_chunks_are_counted_batch_by_batch_without_a_file(tmp_path, monkeypatch)
         (None, None),
     ],
 )
-def test_what_the_columns_do_not_tell_is_not_known(rows, facts):
+def test_what_the_columns_do_not_have_is_unknown(rows, facts):
     assert data_facts(rows) == facts
 
 
-def test_default_arguments_are_not_told():
+def test_default_arguments_are_left_out():
     assert told_arguments(K2DTrainingArguments("out", report_to="none")) == {}
 
 
-def test_arguments_tell_what_is_learned_and_no_path_token_or_name(tmp_path):
+def test_arguments_have_what_is_learned_and_no_path_token_or_name(tmp_path):
     secret = "hf_secret"
     args = K2DTrainingArguments(
         str(tmp_path / secret),

@@ -82,7 +82,7 @@ def test_every_evaluated_set_is_in_table_and_model_index():
     assert index["results"][1]["dataset"] == {"name": "me/dev", "type": "me/dev", "config": "zh", "split": "dev"}
 
 
-def test_what_models_wrote_that_nobody_said_stands_below_their_table():
+def test_insertions_of_models_stand_below_their_table():
     inserted = {**FIGURES, "insertions_by_script": {"Han": 4, "marks": 223}}
     text = card(evaluations=[EvaluatedSet({"teacher": FIGURES, "student_before": inserted, "student": inserted})])
     assert text.count("Inserted, by script") == 1
@@ -137,7 +137,7 @@ def test_assisted_decoding_is_shown_where_encoder_and_teacher_are_known(changes,
     assert ("## As its teacher's assistant" in card(**changes)) is shown
 
 
-def test_adapters_alone_are_not_said_to_be_a_student():
+def test_adapters_alone_are_not_called_a_student():
     text = card(adapters_alone=True, model_id="me/adapters")
     assert metadata(text)["library_name"] == "peft"
     assert "base_model" not in metadata(text)
@@ -233,7 +233,7 @@ def test_names_stay_names(evil):
 
 @pytest.fixture(scope="module")
 def run(tiny_whisper_dir, processor, tmp_path_factory):
-    """The folder of a run with everything in it that must not be told."""
+    """The folder of a run with everything in it that a card must not show."""
     from transformers import WhisperForConditionalGeneration
 
     home = tmp_path_factory.mktemp("home-of-the-user")
@@ -264,7 +264,7 @@ def run(tiny_whisper_dir, processor, tmp_path_factory):
     return home, directory, recipe, Checkpoint(teacher, str(teacher), "local")
 
 
-def test_a_run_s_card_tells_its_facts_and_nothing_of_its_data(run):
+def test_a_run_s_card_has_its_facts_and_nothing_of_its_data(run):
     home, directory, recipe, teacher = run
     before = {path: path.stat().st_mtime_ns for path in (directory / "validated").rglob("*")}
     text = write_card(directory, recipe, teacher=teacher, auxiliary=teacher).read_text(encoding="utf-8")
@@ -296,7 +296,7 @@ def test_an_evaluation_set_of_the_hub_is_named():
     assert metadata(text)["model-index"][0]["results"][0]["dataset"] == {"name": "me/dev", "type": "me/dev"}
 
 
-def test_without_validation_nothing_is_said_to_be_kept():
+def test_without_validation_nothing_is_called_kept():
     text = card(data=DataFacts(4, 60.0), metric=None)
     assert "kept" not in body(text)
     assert "checked by" not in text

@@ -22,7 +22,7 @@ CLUTTER = (
 SETUP = """
 import time
 from k2d_hf.cli import main
-from k2d_hf.publishing import retry as patience
+from k2d_hf.publishing import retry
 from k2d_hf.publishing.hub import push_student
 time.sleep = lambda seconds: None
 """
@@ -208,15 +208,15 @@ def test_what_passes_is_tried_again_and_ends_in_one_commit(hub, push, original, 
 
 
 def test_a_hub_that_falls_silent_is_not_waited_for(hub, push, python, original, files):
-    python.run("patience.REQUEST_SECONDS = 1")
+    python.run("retry.REQUEST_SECONDS = 1")
     hub.fail("commit", "hang")
     assert push(original, "me/silent").error is None
-    python.run("patience.REQUEST_SECONDS = 60")
+    python.run("retry.REQUEST_SECONDS = 60")
     assert hub.repository("me/silent").contents() == files
     assert len(hub.repository("me/silent").titles()) == 1
 
 
-def test_a_hub_that_is_out_of_order_is_given_up_and_told_in_one_line(hub, original, tmp_path):
+def test_a_hub_that_is_out_of_order_is_an_error_of_one_line_after_the_retries(hub, original, tmp_path):
     hub.fail("commit", 503, times=None)
     command = f"{SETUP}raise SystemExit(main(['push', {str(original)!r}, '--repo-id', 'me/broken']))"
     done = start_python(command, tmp_path, HF_ENDPOINT=hub.address, HF_TOKEN=WRITER)
@@ -225,7 +225,7 @@ def test_a_hub_that_is_out_of_order_is_given_up_and_told_in_one_line(hub, origin
     out_of_order = "the Hub answered 503 (out of order, for Bearer <token>)"
     assert tries == [f"k2d: {out_of_order}; trying again in {wait} s" for wait in (1, 2, 4, 8)]
     assert last == (
-        f"k2d: push to me/broken failed: {out_of_order} in each of 5 tries; nothing half-done stays there, so run the "
+        f"k2d: push to me/broken failed: {out_of_order} in each of 5 tries; nothing partial stays there, so run the "
         "same command again later"
     )
     assert hub.repository("me/broken").contents() == {}

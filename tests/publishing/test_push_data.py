@@ -75,7 +75,7 @@ def pushed(hub, python, chunks):
     return hub.repository("me/talks", "dataset"), done.said
 
 
-def test_a_stranger_loads_it_and_hears_it(pushed, hub, rows, tmp_path):
+def test_a_stranger_loads_it_and_decodes_its_audio(pushed, hub, rows, tmp_path):
     repository, said = pushed
     assert said.startswith("push ")
     assert f"4/4 chunks      2 of 2 files to {hub.address}/datasets/me/talks (private, commit" in said

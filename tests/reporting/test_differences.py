@@ -10,7 +10,7 @@ from k2d_hf.reporting.markup import Tinting
 TEXTS = st.text(alphabet="abAB '.,0 1今天講讲課か한<|>&\n", max_size=40)
 
 
-def told(base, other):
+def changes_of(base, other):
     """Changes that are none of `equal`, as (kind, before, after)."""
     return [
         (change.kind, "".join(part.text for part in change.before), "".join(part.text for part in change.after))
@@ -37,10 +37,10 @@ def told(base, other):
     ],
 )
 def test_changes_are_those_that_the_error_rate_counts(base, other, changes):
-    assert told(base, other) == changes
+    assert changes_of(base, other) == changes
 
 
-def test_letters_that_differ_are_told_within_words_that_are_alike():
+def test_letters_that_differ_are_marked_within_words_that_are_alike():
     (change,) = differences("deadline", "deadlion")
     assert [(part.text, part.differs) for part in change.after if part.differs] == [("o", True)]
     (change,) = differences("cat", "network")
@@ -50,7 +50,7 @@ def test_letters_that_differ_are_told_within_words_that_are_alike():
 @given(TEXTS, TEXTS)
 def test_what_is_shown_of_the_other_is_the_other(base, other):
     assert "".join(part.text for change in differences(base, other) for part in change.after) == other
-    assert told(other, other) == []
+    assert changes_of(other, other) == []
 
 
 @given(TEXTS)
@@ -58,7 +58,7 @@ def test_runs_by_script_make_up_the_text(text):
     assert "".join(run for run, _ in script_runs(text)) == text
 
 
-def test_scripts_are_told_apart():
+def test_scripts_are_distinguished():
     assert script_runs("今天 machine learning, 2か한") == [
         ("今天", "zh"), (" ", None), ("machine learning", "latin"), (", 2", None), ("か", "ja"), ("한", "ko"),
     ]  # fmt: skip

@@ -40,12 +40,12 @@ def run(workplace, output, *sets):
     return stream.getvalue()
 
 
-def write_said(workplace, folder, *names):
-    """A manifest of what was said in recordings of the workplace."""
+def write_references(workplace, folder, *names):
+    """A manifest with references of recordings of the workplace."""
     segments = [{"start": 0, "end": 25, "text": "今天講課"}]
     rows = [{"audio": str(workplace / "recordings" / f"{name}.flac"), "segments": segments} for name in names]
-    (folder / "said.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return folder / "said.jsonl"
+    (folder / "references.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return folder / "references.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +111,9 @@ def test_references_renew_the_report_and_nothing_else(finished, workplace, tmp_p
     assert json.loads((output / "calibration.json").read_text(encoding="utf-8"))["references"] is None
     written = []
     for names in (["one"], ["one", "two"]):
-        said = write_said(workplace, tmp_path, *names)
+        references = write_references(workplace, tmp_path, *names)
         for _ in range(2):  # the second does nothing
-            shown = run(workplace, output, f"references={said}")
+            shown = run(workplace, output, f"references={references}")
             assert shown.count("up to date: ") == 7
             assert f"Look:      {output / 'report.html'}\n" in shown
             written.append((output / "report.html").stat().st_mtime_ns)
@@ -126,7 +126,7 @@ def test_references_renew_the_report_and_nothing_else(finished, workplace, tmp_p
     assert calibration["references"]["chunks"] == 3
     assert {"calibration.png", "calibration.svg"} <= {path.name for path in output.iterdir()}
     capsys.readouterr()
-    said.unlink()
+    references.unlink()
     assert main(["report", str(output)]) == 0
     assert "without the references of the recipe: manifest " in capsys.readouterr().err
     assert "Recall of bad labels" not in (output / "report.html").read_text(encoding="utf-8")
@@ -172,7 +172,7 @@ def test_the_page_can_be_read_by_its_structure(browser):
     assert set(targets) <= set(ids)
 
 
-def test_the_page_tells_what_the_run_did(browser):
+def test_the_page_shows_what_the_run_did(browser):
     shown = browser.evaluate("document.body.innerText")
     assert (
         browser.evaluate("document.querySelectorAll('figure svg').length") == 5
@@ -183,7 +183,7 @@ def test_the_page_tells_what_the_run_did(browser):
     assert "3 chunks" in shown
     assert "student: 4 Han, 223 marks" in shown
     assert re.search(r"\d of the kept chunks, drawn at random", shown)
-    assert "the audio is not at hand: no such file" in shown
+    assert "the audio is not available: no such file" in shown
 
 
 def test_the_student_is_asked_once_for_the_chunks_that_are_shown(finished, tmp_path, monkeypatch):
@@ -215,7 +215,7 @@ def test_without_matplotlib_there_is_a_page_without_plots(finished, tmp_path, mo
     assert "<svg" not in (tmp_path / "plain.html").read_text(encoding="utf-8")
 
 
-def test_a_report_that_fails_is_one_line_and_the_run_goes_on(finished, tmp_path, capsys):
+def test_a_report_that_fails_is_one_line_and_the_run_continues(finished, tmp_path, capsys):
     run = shutil.copytree(finished[0], tmp_path / "run")
     (run / "recipe.yaml").write_bytes(b"\xff")
     assert report_or_warn(run, ReportSettings(), Console(stream=io.StringIO())) is None
@@ -245,12 +245,12 @@ def test_what_is_no_run_is_named(tmp_path, files, error):
 
 
 def test_the_command_takes_references_and_can_be_quiet(finished, workplace, tmp_path, capsys):
-    said = write_said(workplace, tmp_path, "one", "two")
+    references = write_references(workplace, tmp_path, "one", "two")
     command = [
         "report",
         str(finished[0]),
         "--references",
-        str(said),
+        str(references),
         "--output",
         str(tmp_path / "a.html"),
     ]

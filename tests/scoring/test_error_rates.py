@@ -83,7 +83,7 @@ def test_mandarin_and_english_are_counted_apart(reference, hypothesis, zh_cer, e
         ("", "", {}),
     ],
 )
-def test_insertions_are_told_by_script(reference, hypothesis, insertions):
+def test_insertions_are_counted_by_script(reference, hypothesis, insertions):
     assert mixed_errors(reference, hypothesis).insertions_by_script == insertions
 
 

@@ -30,12 +30,12 @@ def test_mixed_error_rate():
     }
 
 
-def test_insertions_by_script_are_told_where_asked_for():
+def test_insertions_by_script_are_given_on_request():
     metric, pair = MixedErrorRate(), {"predictions": ["we train 謝謝觀看" + "《" * 223], "references": ["we train"]}
     plain = metric.compute(**pair)
     assert (plain["mer"], plain["zh_cer"], plain["en_wer"]) == (2.0, None, 0.0)
-    told = metric.compute(**pair, insertions_by_script=True)
-    assert told == {**plain, "insertions_by_script": {"Han": 4, "marks": 223}}
+    rates = metric.compute(**pair, insertions_by_script=True)
+    assert rates == {**plain, "insertions_by_script": {"Han": 4, "marks": 223}}
     assert "insertions_by_script" not in plain
 
 

@@ -96,8 +96,8 @@ def test_an_unknown_word_yields_english_phones(word):
 
 
 def test_a_wrong_unknown_word_is_an_error():
-    said, heard = phonemes("我們用 kubernetes 來部署"), phonemes("我們用 來部署")
-    assert count_errors(said, heard).deletions >= 5
+    reference, hypothesis = phonemes("我們用 kubernetes 來部署"), phonemes("我們用 來部署")
+    assert count_errors(reference, hypothesis).deletions >= 5
 
 
 @settings(max_examples=60, deadline=None)

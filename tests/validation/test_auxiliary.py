@@ -194,11 +194,14 @@ def test_a_chunk_that_cannot_be_read_is_dropped_with_the_reason_until_it_can(chu
 # Resuming
 
 
-@pytest.mark.parametrize("patience", [0, 2, 4, 6])
-def test_an_interrupted_run_goes_on_where_it_stopped(chunks, tmp_path, patience):
+@pytest.mark.parametrize("calls_before_interrupt", [0, 2, 4, 6])
+def test_an_interrupted_run_goes_on_where_it_stopped(chunks, tmp_path, calls_before_interrupt):
     whole = ScriptedTranscriber(HEARD)
     expected = validate_labels(chunks, whole, batch_size=2, shard_size=2)
-    first, second = ScriptedTranscriber(HEARD, patience=patience), ScriptedTranscriber(HEARD)
+    first, second = (
+        ScriptedTranscriber(HEARD, calls_before_interrupt=calls_before_interrupt),
+        ScriptedTranscriber(HEARD),
+    )
     with pytest.raises(KeyboardInterrupt):
         validate_labels(chunks, first, batch_size=2, shard_size=2, shards_dir=tmp_path / "j")
     done = []

@@ -13,7 +13,7 @@ from k2d_hf.pipeline.planning.throughput import LABEL_TOKENS, Throughput
 from k2d_hf.pipeline.recipe import Recipe
 
 if TYPE_CHECKING:
-    from k2d_hf.models.inspect import KnownModel
+    from k2d_hf.models.inspect import ModelInfo
     from k2d_hf.models.shapes import WhisperShape
     from k2d_hf.pipeline.planning.data_facts import DataFacts
 
@@ -47,8 +47,8 @@ class Plan:
     arguments: Any
     recordings: DataFacts
     evaluation: DataFacts | None
-    teacher: KnownModel
-    auxiliary: KnownModel
+    teacher: ModelInfo
+    auxiliary: ModelInfo
     student: WhisperShape | None
     chunks: int | None
     kept: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k2d_hf.evaluation.table import millions
-from k2d_hf.models.inspect import KnownModel
+from k2d_hf.models.inspect import ModelInfo
 from k2d_hf.models.parts import layer_indices
 from k2d_hf.pipeline.planning.data_facts import DataFacts
 from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
@@ -47,7 +47,7 @@ def _data(data: DataFacts) -> str:
     return f"{count}, {duration(data.seconds)}{f' ({data.note})' if data.note else ''}"
 
 
-def _model(model: KnownModel) -> str:
+def _model(model: ModelInfo) -> str:
     size = "size not known" if model.shape is None else f"{millions(model.shape.parameters)} parameters"
     return f"{model.name}, {size} ({model.where})"
 

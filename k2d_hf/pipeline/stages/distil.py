@@ -125,7 +125,7 @@ class Distil(Stage, Command):
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d distil`."""
         from k2d_hf.distillation.arguments import K2DTrainingArguments
-        from k2d_hf.models.inspect import look_at
+        from k2d_hf.models.inspect import inspect_model
 
         command, output = arguments.command, arguments.output
         given = assign(given_options(arguments, K2DTrainingArguments), arguments.sets)
@@ -135,7 +135,7 @@ class Distil(Stage, Command):
         check_output(output)
         validated = training_chunks(arguments, *(["validated"] if arguments.teacher else ["targets", "validated"]))
         untrained = model_of(arguments.student, "student-before")
-        check_adapters(settings, look_at(str(untrained.path)).shape, f"{command}: ")
+        check_adapters(settings, inspect_model(str(untrained.path)).shape, f"{command}: ")
         teacher = model_of(arguments.teacher) if arguments.teacher else None
         auxiliary = model_of(arguments.auxiliary) if arguments.auxiliary else None
         perform(

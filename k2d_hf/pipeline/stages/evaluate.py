@@ -18,7 +18,8 @@ from k2d_hf.files.folders import check_writable
 from k2d_hf.files.json_files import write_json, write_lines
 from k2d_hf.files.resuming import files_key, key_of
 from k2d_hf.files.settings import deciding, given_options, read_settings
-from k2d_hf.files.storage import write_whole
+from k2d_hf.files.storage import write_atomic
+from k2d_hf.formatting import counted
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
 from k2d_hf.pipeline.command import (
@@ -38,7 +39,6 @@ from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import RunState, weights_of
 from k2d_hf.pipeline.stages.files import local_checkpoint
 from k2d_hf.pipeline.stages.stage import Stage
-from k2d_hf.reporting.names import counted
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console, ProgressLine
 from k2d_hf.version import __version__
@@ -318,7 +318,7 @@ class _Evaluation:
     def _keep(self, key: str, result: Evaluation) -> dict[str, Any]:
         measured = {"figures": result.figures(), "transcripts": result.transcripts}
         if self.resume is not None:
-            write_whole(str(_place(self.resume, key)), json.dumps(measured).encode())
+            write_atomic(str(_place(self.resume, key)), json.dumps(measured).encode())
         return measured
 
     def forget_others(self) -> None:

@@ -11,21 +11,21 @@ from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.shards import Failure
-from k2d_hf.transcription import timeout as guard
+from k2d_hf.transcription import timeout
 from k2d_hf.transcription.engines import OnDemand
-from k2d_hf.transcription.timeout import FAILURES_IN_A_ROW, Guard
+from k2d_hf.transcription.timeout import FAILURES_IN_A_ROW, TimedCalls
 from k2d_hf.transcription.transcribers import DecodingOptions
 
 AUDIO = [np.zeros(16000 * seconds, np.float32) for seconds in range(1, 9)]
 
 
 def call(function, items, *, time_limit=None):
-    """What a guard makes of a function of items."""
-    guarded = Guard(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=time_limit)
+    """The results of a function of items, called under a time limit."""
+    calls = TimedCalls(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=time_limit)
     try:
-        return guarded.call(lambda model, some, audio: function(some), items, AUDIO[: len(items)])
+        return calls.call(lambda model, some, audio: function(some), items, AUDIO[: len(items)])
     finally:
-        guarded.close()
+        calls.close()
 
 
 def raises_on(bad, error):
@@ -60,7 +60,7 @@ def test_too_few_or_too_many_results_are_no_results(given):
     assert failure.detail == f"ValueError: the engine gave {len(given)} results for 1"
 
 
-def test_what_hangs_is_given_up_after_its_time():
+def test_a_call_that_hangs_is_abandoned_after_its_time():
     release = threading.Event()
     started = time.monotonic()
 
@@ -71,13 +71,13 @@ def test_what_hangs_is_given_up_after_its_time():
 
     results = call(function, ["a", "b"], time_limit=0.3)
     assert results[0] == {"text": "a"}
-    assert (results[1].reason, results[1].detail) == ("timed out", "nothing came within 0.3 s")
+    assert (results[1].reason, results[1].detail) == ("timed out", "no result within 0.3 s")
     assert 0.5 < time.monotonic() - started < 20
-    assert guard.hanging()
+    assert timeout.has_abandoned_calls()
     release.set()
-    for thread in guard._given_up:
+    for thread in timeout._abandoned:
         thread.join(5)
-    assert not guard.hanging()
+    assert not timeout.has_abandoned_calls()
 
 
 def test_the_time_is_for_30_s_of_audio():
@@ -85,26 +85,26 @@ def test_the_time_is_for_30_s_of_audio():
         time.sleep(0.5)
         return [{}] * len(items)
 
-    guarded = Guard(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=0.2)
+    calls = TimedCalls(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=0.2)
     try:
         for seconds, fits in [(15, False), (30, False), (300, True)]:
             audio = np.zeros(16000 * seconds, np.float32)
-            (result,) = guarded.call(lambda model, items, audio: slow(items), ["a"], [audio])
+            (result,) = calls.call(lambda model, items, audio: slow(items), ["a"], [audio])
             assert isinstance(result, Failure) != fits
     finally:
-        guarded.close()
+        calls.close()
 
 
 def test_failures_in_a_row_are_the_engines_and_stop_the_run():
-    guarded = Guard(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=None)
+    calls = TimedCalls(OnDemand(ScriptedTranscriber({}), DecodingOptions()), time_limit=None)
 
     def fail(model, items, audio):
         raise RuntimeError("no device")
 
     for _ in range(FAILURES_IN_A_ROW - 1):
-        guarded.call(fail, ["a"], AUDIO[:1])
-    with pytest.raises(K2DError, match=r"8 in a row could not be transcribed.*no device; mend the engine"):
-        guarded.call(fail, ["a"], AUDIO[:1])
+        calls.call(fail, ["a"], AUDIO[:1])
+    with pytest.raises(K2DError, match=r"8 in a row could not be transcribed.*no device; fix the engine"):
+        calls.call(fail, ["a"], AUDIO[:1])
 
 
 def test_an_interrupt_comes_through():
@@ -117,14 +117,14 @@ import sys, threading, time
 import numpy as np
 from k2d_hf import cli
 from k2d_hf.pipeline.stages.student import Student
-from k2d_hf.transcription.timeout import Guard
+from k2d_hf.transcription.timeout import TimedCalls
 
 class Model:
     def load(self): return self
-    def give_up(self, transcriber): pass
+    def abandon(self, transcriber): pass
 
 def execute(self, arguments):
-    Guard(Model(), time_limit=0.1).call(lambda model, items, audio: time.sleep(60), ["a"], [np.zeros(10)])
+    TimedCalls(Model(), time_limit=0.1).call(lambda model, items, audio: time.sleep(60), ["a"], [np.zeros(10)])
     print("went on")
 
 Student.execute = execute
@@ -132,6 +132,6 @@ sys.exit(cli.main(["student", "teacher", "--output", "out"]))
 """
 
 
-def test_the_command_ends_though_a_call_still_hangs():
+def test_the_command_ends_though_an_abandoned_call_still_runs():
     done = subprocess.run([sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (0, "went on\n"), done.stderr
