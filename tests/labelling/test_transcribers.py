@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
 from k2d_hf.files.background import Cancelled, spread
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.transcription import engines
 from k2d_hf.transcription.engines import OnDemand, default_engine, open_transcriber
 from k2d_hf.transcription.faster_whisper_engine import share_cores
 from k2d_hf.transcription.transcribers import DecodingOptions
@@ -251,6 +253,13 @@ def test_a_recording_is_cancelled_where_nobody_waits_for_it(scripted_dir, monkey
 
 
 # Opening
+
+
+def test_every_engine_file_declares_a_choice():
+    files = Path(engines.__file__).parent.glob("*_engine.py")
+    assert sorted(engines.ENGINES) == sorted(["auto", *ENGINES])
+    assert len(list(files)) == len(ENGINES)
+    assert [engines.engine_named(name).name for name in ENGINES] == ENGINES
 
 
 def test_auto_is_the_fast_engine_where_it_is_installed(tiny_whisper_dir, monkeypatch):

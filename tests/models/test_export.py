@@ -1,6 +1,7 @@
 """What `k2d export` writes: the student weight for weight, and a folder that faster-whisper transcribes with."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 from k2d_hf import create_student
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
+from k2d_hf.models import exporting
 from k2d_hf.models.conversion import import_ctranslate2
 from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
 
@@ -166,6 +168,18 @@ def test_alignment_heads_of_the_export_are_of_layers_that_are_there(exported):
     heads = written(exported, "config.json")["alignment_heads"]
     assert heads
     assert all(layer < 2 for layer, _ in heads)
+
+
+def test_every_format_file_declares_a_choice(capsys):
+    files = Path(exporting.__file__).parent.joinpath("exports").glob("*_format.py")
+    assert len(list(files)) == len(exporting.export_formats())
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, form in exporting.export_formats().items():
+        assert name in shown
+        assert f"{form.title}, which" in shown
+        assert all(number_format in shown for number_format in form.quantizations)
 
 
 @pytest.mark.parametrize(
