@@ -30,8 +30,8 @@ def test_what_a_person_writes_is_read(text, values):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (BOMB, "values, aliases written out, where at most 5000 are read"),
-        (MERGES, "values, aliases written out, where at most 5000 are read"),
+        (BOMB, "values with aliases expanded, where at most 5000 are read"),
+        (MERGES, "values with aliases expanded, where at most 5000 are read"),
         ("&a [*a]", "an alias of what it stands in"),
         ("a: &a {b: *a}", "an alias of what it stands in"),
         ("[" * 5000, "more than 50 levels"),

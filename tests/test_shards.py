@@ -82,7 +82,7 @@ def test_a_record_that_cannot_be_read_is_an_error(tmp_path, content):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(K2DError, match="a file, where a folder for finished work is asked for"):
+    with pytest.raises(K2DError, match="a file, where a folder for finished work is expected"):
         open_folder(tmp_path / "file")
 
 

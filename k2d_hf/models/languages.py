@@ -100,9 +100,7 @@ def checked_language(language: str | None) -> str | None:
         raise K2DError(f"language {quote(language)} is unknown: it names {' and '.join(several)}; give one of them")
     codes, names = _whispers()
     near = [_COUNTRIES[code]] if code in _COUNTRIES else difflib.get_close_matches(code, [*names, *codes], n=2)
-    similar = " or ".join(
-        dict.fromkeys(f"{codes[names.get(one, one)].title()} ({names.get(one, one)})" for one in near)
-    )
+    similar = dict.fromkeys(f"{codes[names.get(one, one)].title()} ({names.get(one, one)})" for one in near)
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     raise K2DError(
         f"language {quote(language)} is unknown: give a code such as zh, a name such as Chinese, or none for the "

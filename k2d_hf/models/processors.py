@@ -22,12 +22,12 @@ NESTED = "processor_config.json"
 
 def load_tokenizer(folder: str | Path) -> Any:
     """The Whisper tokenizer of a local checkpoint, shared with others of the same files: nobody may change it."""
-    return _load("WhisperTokenizer", _Place(str(folder), _digest(folder)))
+    return _load(_Place(str(folder), _digest(folder)))
 
 
 def load_processor(folder: str | Path) -> Any:
     """The Whisper processor of a local checkpoint, shared likewise."""
-    return _load("WhisperProcessor", _Place(str(folder), _digest(folder)))
+    return _load(_Place(str(folder), _digest(folder)), processor=True)
 
 
 def _digest(folder: str | Path) -> str:
@@ -47,7 +47,8 @@ class _Place:
 
 
 @lru_cache(maxsize=8)
-def _load(kind: str, place: _Place) -> Any:
-    import transformers
+def _load(place: _Place, *, processor: bool = False) -> Any:
+    from transformers import WhisperProcessor, WhisperTokenizer
 
-    return getattr(transformers, kind).from_pretrained(place.folder)
+    folder = place.folder
+    return WhisperProcessor.from_pretrained(folder) if processor else WhisperTokenizer.from_pretrained(folder)

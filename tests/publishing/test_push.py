@@ -248,7 +248,7 @@ def test_what_somebody_else_has_changed_is_not_overwritten_unseen(hub, push, stu
     (student / "README.md").write_text("# Mine\n", encoding="utf-8")
     hub.before["commit"] = lambda: repository.commit("theirs", {"README.md": b"# Theirs\n"})
     assert push(student, "me/contested").error == (
-        "K2DError: me/contested: somebody else has changed README.md in the meantime; look at its history, then push "
+        "K2DError: me/contested: somebody else has changed README.md in the meantime; see its history, then push "
         "again if yours is to replace it"
     )
     assert repository.contents()["README.md"] == b"# Theirs\n"
