@@ -33,8 +33,7 @@ SCENARIOS = {
     "states": ("chunks", {**KEEP_STATES, "predict_with_generate": True, "generation_max_length": 8}),
     "hidden": ("hidden", KEEP_STATES),
     "top": ("top", {"freeze_encoder": False, **ACCUMULATED}),
-    "random order": ("chunks", {"group_by_label_length": False}),
-    "untied": ("chunks", {}),
+    "random order, untied": ("chunks", {"group_by_label_length": False}),
     "stream": ("chunks", {"max_steps": 4, "shuffle_buffer": 5}),
     "fsdp": ("chunks", {"fsdp": True, **ACCUMULATED, "predict_with_generate": True, "generation_max_length": 8}),
     "fsdp hidden": ("hidden", {"fsdp": True, **KEEP_STATES, **LORA}),
@@ -67,7 +66,7 @@ def build(folder, output, scenario, world, **changes):
     if world == 1:
         settings.pop("fsdp", None)
     student = create_student(str(folder / "teacher"), language="zh")
-    if scenario == "untied":
+    if "untied" in scenario:
         untie(student)
     return trainer_for(
         student,
