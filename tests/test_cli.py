@@ -188,7 +188,7 @@ def here(workplace, tmp_path, monkeypatch):
     ("shape", "line"),
     [
         ({"vocab_size": 51866}, r"^k2d: teacher has 51866 tokens, student 51865: "),
-        ({"mel_bins": 128}, r"^k2d: teacher hears 128 mel bins, student 80: .*create the student from the teacher\n$"),
+        ({"mel_bins": 128}, r"^k2d: teacher has 128 mel bins, student 80: .*create the student from the teacher\n$"),
     ],
 )
 def test_a_teacher_of_another_family_is_refused(made, processor, tmp_path, capsys, shape, line):

@@ -10,7 +10,7 @@ import yaml
 
 from k2d_hf import K2DTrainingArguments
 from k2d_hf.cli import main
-from k2d_hf.distillation.ranges import RANGES
+from k2d_hf.distillation.arguments import RANGES
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.files.settings import hints_of, section_of
 from k2d_hf.pipeline.recipe import MANAGED, Recipe

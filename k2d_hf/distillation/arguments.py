@@ -1,20 +1,47 @@
-"""The settings of distillation: the weights of the loss (K2D, stage 3) on top of the Trainer's own arguments."""
+"""The arguments of `K2DTrainer`: the settings of distillation on top of the Trainer's own, and what each may be."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
 from k2d_hf.distillation.measures import GREATER_IS_BETTER, known_metric
-from k2d_hf.distillation.ranges import check_ranges
-from k2d_hf.distillation.settings import CHUNK_WEIGHTINGS, TASKS, DistillationSettings
+from k2d_hf.distillation.settings import DECLARED, DistillationSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import documented
 from k2d_hf.models.languages import checked_language
+
+MOST_SEED = 2**32 - 1  # of numpy
+MOST_WORKERS = 1024  # processes that read chunks; no machine has use for more
+
+# Least and most of each number. transformers takes most of its own as they come: a learning rate below 0 trains away
+# from the labels, a batch of 0 chunks fails after hours of labelling.
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, math.inf)),
+    **dict.fromkeys(("gradient_accumulation_steps", "eval_accumulation_steps"), (1, math.inf)),
+    **dict.fromkeys(("generation_max_length", "generation_num_beams"), (1, math.inf)),
+    **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps", "dataloader_prefetch_factor"), (1, math.inf)),
+    **dict.fromkeys(("ddp_bucket_cap_mb", "ddp_timeout"), (1, math.inf)),
+    **dict.fromkeys(("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm", "adam_epsilon"), (0, math.inf)),
+    **dict.fromkeys(("label_smoothing_factor", "neftune_noise_alpha"), (0, math.inf)),
+    "eval_delay": (0, math.inf),
+    "dataloader_num_workers": (0, MOST_WORKERS),
+    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), (0, math.inf)),  # below 1: a share of all
+    **dict.fromkeys(("adam_beta1", "adam_beta2"), (0, math.nextafter(1, 0))),
+    **dict.fromkeys(("seed", "data_seed"), (0, MOST_SEED)),
+    "num_train_epochs": (math.ulp(0), math.inf),
+    "max_steps": (-1, math.inf),
+    "local_rank": (-1, math.inf),
+    **{name: (about["least"], about["most"]) for name, about in DECLARED.items() if about["least"] is not None},
+}
+CHOICES: Mapping[str, tuple[str, ...]] = {"include_num_input_tokens_seen": ("all", "non_padding", "no")}
+WHERE_USED = {"logging_steps": "logging_strategy", "eval_steps": "eval_strategy", "save_steps": "save_strategy"}
 
 
 @partial(documented, besides=Seq2SeqTrainingArguments)
@@ -37,21 +64,9 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
             K2DError: naming the setting, its value and what it may be.
         """
         self.language = checked_language(self.language)
-        for name in ("ce_weight", "kl_weight", "auxiliary_weight", "encoder_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise K2DError(f"{name} {getattr(self, name)}: must not be negative, and finite")
-        if self.ce_weight + self.kl_weight + self.auxiliary_weight + self.encoder_weight == 0:
+        _check_ours(self)
+        if not any(getattr(self, name) for name in DECLARED if name.endswith("_weight")):
             raise K2DError("ce_weight, kl_weight and the other weights are all 0: there is nothing to learn from")
-        if not 0 < self.temperature < math.inf:
-            raise K2DError(f"temperature {self.temperature}: must be above 0, and finite")
-        for name in ("timestamp_probability", "previous_text_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise K2DError(f"{name} {getattr(self, name)}: must be between 0 and 1")
-        for name, choices in (("chunk_weighting", CHUNK_WEIGHTINGS), ("task", TASKS)):
-            if getattr(self, name) not in choices:
-                raise K2DError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
-        if self.shuffle_buffer < 0:
-            raise K2DError(f"shuffle_buffer {self.shuffle_buffer}: must not be negative")
         if self.remove_unused_columns:
             raise K2DError("remove_unused_columns must be False: the collator reads the columns of the chunks")
         if self.label_smoothing_factor:
@@ -59,8 +74,48 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         if self.greater_is_better is None and (metric := known_metric(self.metric_for_best_model or "")):
             self.greater_is_better = GREATER_IS_BETTER[metric]  # transformers takes all but losses for the greater
         super().__post_init__()
-        check_ranges(self)
+        _check_trainers(self)
+
+    @property
+    def draw_seed(self) -> int:
+        """Of the labels' draws, and of the order of chunks."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token: the Trainer pickles its arguments into every folder that it saves, and pushes them."""
         return {**vars(self), "hub_token": None}
+
+
+def _check_ours(args: K2DTrainingArguments) -> None:
+    """Check each setting of ours against what is declared with it."""
+    for name, about in DECLARED.items():
+        value, least, most = getattr(args, name), about["least"], about["most"]
+        if about["choices"] and value not in about["choices"]:
+            raise K2DError(f"{name} {value!r}: choose one of {', '.join(about['choices'])}")
+        if least is not None and not least <= value <= min(most, sys.float_info.max):
+            wanted = "not be negative, and finite" if least == 0 else "be above 0, and finite"
+            wanted = wanted if most == math.inf else f"be between {least:g} and {most:g}"
+            raise K2DError(f"{name} {value}: must {wanted}")
+
+
+def _check_trainers(args: K2DTrainingArguments) -> None:
+    """Check each number of the Trainer's, and what transformers looks up without a check."""
+    for name, (least, most) in RANGES.items():
+        value = getattr(args, name)
+        if isinstance(value, (int, float)) and not least <= value < math.inf:
+            wanted = "above 0" if 0 < least < 1 else f"at least {least:g}"
+            raise K2DError(f"{name} {value}: must be finite, and {wanted}")
+        if isinstance(value, (int, float)) and value > most:
+            raise K2DError(f"{name} {value}: must be {'below 1' if most < 1 else f'at most {most:.0f}'}")
+    for name, strategy in WHERE_USED.items():
+        if getattr(args, name) == 0 and getattr(args, strategy) == "steps":
+            raise K2DError(f"{name} 0: must be above 0 where {strategy} is steps")
+    if args.max_steps == 0:
+        raise K2DError("max_steps 0: give at least 1 step, or -1 to train for num_train_epochs")
+    for one in fields(args):
+        value = getattr(args, one.name)
+        choices = CHOICES.get(one.name, one.metadata.get("choices"))
+        if one.name.endswith("_kwargs") and not isinstance(value, dict | None):
+            raise K2DError(f"{one.name} {value!r}: must be a mapping")
+        if choices and value is not None and value not in choices:
+            raise K2DError(f"{one.name} {value!r}: choose one of {', '.join(map(str, choices))}")

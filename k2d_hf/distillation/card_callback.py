@@ -1,7 +1,7 @@
 """The card of a trainer: facts gathered while they happen, and written where the Trainer wants its card.
 
-`K2DTrainer` adds the callback itself. Losses are in the Trainer's own log, which a resumed training has whole; chunks
-are looked at when a card is written, and not while training waits.
+`K2DTrainer` adds the callback itself. Losses are in the Trainer's own log, which a resumed training has from its start;
+chunks are read when a card is written, and not while training waits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from transformers import TrainerCallback
@@ -25,17 +25,30 @@ from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card_data import TAGS, DataFacts, K2DModelCardData, TrainingFacts
 from k2d_hf.transcription.decoding import carried_decoding
 
-if TYPE_CHECKING:
-    from k2d_hf.distillation.trainer import K2DTrainer
-
 # Texts among the Trainer's own settings that are a choice; others are paths, tokens or names of machines and projects.
 CHOICES = ("train_sampling_strategy",)
 MEASURED = ("loss", "ce", "kl", "auxiliary_kl", "encoder_mse", "agreement", "mer")
 _LOSS_OF_SET = re.compile(r"eval_(?:(?P<name>.*)_)?loss")
 
 
+class CardSource(Protocol):
+    """A trainer, as far as its card knows it."""
+
+    args: Any
+    state: Any
+    model: Any
+    accelerator: Any
+    train_dataset: Any
+    teacher: Any
+    stored: list[str]
+    shares_encoder: bool
+
+    def is_world_process_zero(self) -> bool:
+        """Whether this process writes."""
+
+
 class ModelCardCallback(TrainerCallback):
-    """Gathers what a card tells of a training.
+    """Gathers the facts of a training for its card.
 
     Args:
         trainer: whose card it is.
@@ -44,7 +57,7 @@ class ModelCardCallback(TrainerCallback):
         train_dataset: the chunks as the trainer was given them, those that validation dropped among them.
     """
 
-    def __init__(self, trainer: K2DTrainer, *, teacher: Any, auxiliary: Any, train_dataset: Any) -> None:
+    def __init__(self, trainer: CardSource, *, teacher: Any, auxiliary: Any, train_dataset: Any) -> None:
         self.trainer = trainer
         self.teacher, self.base_model = names_of(teacher) if teacher is not None else (None, None)
         self.auxiliary = names_of(auxiliary)[0] if auxiliary is not None else None
@@ -58,8 +71,8 @@ class ModelCardCallback(TrainerCallback):
         self._data: DataFacts | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note the arguments before training changes them; what a training that goes on has measured is in its log."""
-        self.arguments = told_arguments(args)
+        """Note the arguments before training changes them; a resumed one has its figures in its log."""
+        self.arguments = arguments_for_card(args)
         self._seconds, self._started = None, time.perf_counter() if state.global_step == 0 else None
         for row in state.log_history:
             self._note(row, row.get("step", 0))
@@ -98,7 +111,7 @@ class ModelCardCallback(TrainerCallback):
 
         Args:
             language: code of the student's language; by default those of the chunks.
-            license: of the student; by default what the teacher's card says, if it lies beside the teacher.
+            license: of the student; by default that of the teacher's card, if it lies beside the teacher.
             tags: besides our own.
             model_name: the title; by default the name of the repository.
             finetuned_from: the teacher's id on the Hub.
@@ -123,7 +136,7 @@ class ModelCardCallback(TrainerCallback):
         """All that is known by now."""
         trainer: Any = self.trainer
         student: Any = base_whisper(trainer.accelerator.unwrap_model(trainer.model))
-        helps = trainer.teacher
+        teacher = trainer.teacher
         if self._data is None:
             self._data = data_facts(self.chunks)
         data = self._data
@@ -135,14 +148,16 @@ class ModelCardCallback(TrainerCallback):
             "model_id": model_id,
             "revision": getattr(trainer.args, "hub_revision", None),
             "decoding": carried_decoding(student.generation_config.to_dict()),
-            **(read_licence(helps.config.name_or_path) if helps is not None and helps.config.name_or_path else {}),
+            **(
+                read_licence(teacher.config.name_or_path) if teacher is not None and teacher.config.name_or_path else {}
+            ),
             "teacher": self.teacher,
             "base_model": self.base_model,
             "auxiliary": self.auxiliary,
-            "encoder_layers": _layers(student, helps, "encoder_layers"),
-            "decoder_layers": _layers(student, helps, "decoder_layers"),
+            "encoder_layers": _layers(student, teacher, "encoder_layers"),
+            "decoder_layers": _layers(student, teacher, "decoder_layers"),
             "parameters": student.num_parameters(),
-            "teacher_parameters": helps.num_parameters() if helps is not None else None,
+            "teacher_parameters": teacher.num_parameters() if teacher is not None else None,
             "data": data,
             "training": self.training_facts(),
             "training_log": trainer.state.log_history,
@@ -191,11 +206,11 @@ class ModelCardCallback(TrainerCallback):
         render_card(self.card_data()).save(path)
 
 
-def told_arguments(args: Any) -> dict[str, Any]:
-    """Training arguments that differ from the defaults of their dataclass, but for those of which a card says nothing.
+def arguments_for_card(args: Any) -> dict[str, Any]:
+    """Training arguments that differ from the defaults of their dataclass, but for those that no card shows.
 
     Numbers, switches and one-word choices, in the order of the dataclass; never a path, a token or the name of a run.
-    The weights of the loss, which a card tells in any case, are not among them.
+    The weights of the loss, which a card shows in any case, are not among them.
     """
     ours = {entry.name for entry in dataclasses.fields(DistillationSettings)}
 

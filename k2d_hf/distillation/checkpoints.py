@@ -1,4 +1,4 @@
-"""Checkpoints of training that are whole: marked once every file is on the disk, and told from those cut short.
+"""Complete checkpoints of training: marked once every file is on the disk, and so known from those cut short.
 
 The mark of a checkpoint (K2D, stage 3) is a record of its files and their sizes, written last; without it, or with
 another size, a crash came between.
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "whole_checkpoint.json"
 NAME = re.compile(r"checkpoint-(\d+)")
-# What torch, safetensors and numpy say, without an error number, of a file that could not be written
+# Messages of torch, safetensors and numpy, without an error number, of a file that could not be written
 UNWRITTEN = (
     "no space left",
     "os error 28",
@@ -35,8 +35,8 @@ UNWRITTEN = (
 )
 
 
-def mark_whole(folder: Path) -> None:
-    """Flush the files of a checkpoint to the disk, then write their names and sizes into it, whole or not at all.
+def mark_complete(folder: Path) -> None:
+    """Flush the files of a checkpoint to the disk, then write their names and sizes into it, completely or not at all.
 
     Raises:
         K2DError: if the disk is full.
@@ -52,7 +52,7 @@ def mark_whole(folder: Path) -> None:
 
 
 def what_is_missing(folder: Path) -> str | None:
-    """What a checkpoint lacks, in words; None if it is whole."""
+    """What a checkpoint lacks, in words; None if it is complete."""
     try:
         recorded = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,22 +68,17 @@ def what_is_missing(folder: Path) -> str | None:
     return None
 
 
-def whole_checkpoints(output_dir: str | Path) -> list[Path]:
-    """The whole checkpoints of a training, the last first; a warning names those after the last that are not whole."""
+def complete_checkpoints(output_dir: str | Path) -> list[Path]:
+    """The complete checkpoints of a training, the last first; a warning names those after the last that are not."""
     folders = [path for path in Path(output_dir).glob("checkpoint-*") if NAME.fullmatch(path.name) and path.is_dir()]
-    whole: list[Path] = []
+    complete: list[Path] = []
     for folder in sorted(folders, key=step_of, reverse=True):
         reason = what_is_missing(folder)
         if reason is None:
-            whole.append(folder)
-        elif not whole:
+            complete.append(folder)
+        elif not complete:
             logger.warning("%s: passed over, as a crash cut it short (%s)", folder, reason)
-    return whole
-
-
-def last_whole_checkpoint(output_dir: str | Path) -> Path | None:
-    """The last checkpoint of a training that is whole, if there is one; a warning names those that were cut short."""
-    return next(iter(whole_checkpoints(output_dir)), None)
+    return complete
 
 
 def step_of(checkpoint: Path) -> int:
@@ -93,7 +88,7 @@ def step_of(checkpoint: Path) -> int:
 
 @contextmanager
 def room_for(target: Path, needed: int, *, partial: Path | None = None) -> Iterator[None]:
-    """Say in one line that the disk is full, whatever torch, safetensors and numpy make of that.
+    """Raise in one line that the disk is full, whatever torch, safetensors and numpy make of that.
 
     Args:
         target: what is written.
@@ -106,18 +101,13 @@ def room_for(target: Path, needed: int, *, partial: Path | None = None) -> Itera
     try:
         yield
     except Exception as error:
-        if not _for_lack_of_room(error):
+        code, message = getattr(error, "errno", None), str(error).lower()
+        lacks_room = any(part in message for part in UNWRITTEN) if code is None else code in NO_ROOM
+        if not lacks_room:
             raise
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
         raise no_room(target, needed, "cannot be written") from error
-
-
-def _for_lack_of_room(error: Exception) -> bool:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in NO_ROOM
-    told = str(error).lower()
-    return any(part in told for part in UNWRITTEN)
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""How a `K2DTrainer` is built: where its students come from, and what it refuses, in one line each.
+"""How a `K2DTrainer` is built: its student, teacher and auxiliary, and what it refuses, in one line each.
 
 What is refused would otherwise fail, or pass in silence, hours later.
 """
@@ -9,17 +9,22 @@ import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import TrainingArguments, WhisperProcessor, set_seed
 
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.batches.collator import K2DDataCollator
-from k2d_hf.distillation.measures import GENERATED, known_metric
-from k2d_hf.distillation.sharding import loading_whole
+from k2d_hf.distillation.batches.streams import described, is_stream
+from k2d_hf.distillation.batches.target_columns import check_embedding, has_targets, kind_of, values_of
+from k2d_hf.distillation.measures import GENERATED, MixedErrorRateMetric, known_metric
+from k2d_hf.distillation.models import base_whisper, find_processor, load_for_loss, output_embedding, with_adapters
+from k2d_hf.distillation.sharding import check_loaded, complete_loading
 from k2d_hf.errors import K2DError
 from k2d_hf.models import load_whisper
+from k2d_hf.models.generation import complete_generation_config
+from k2d_hf.models.student import set_language
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ def check_arguments(args: Any) -> K2DTrainingArguments:
 
 
 def use_one_gpu(args: K2DTrainingArguments) -> None:
-    """Take the first of several GPUs where one process sees them, and say so.
+    """Take the first of several GPUs where one process sees them, and warn.
 
     The Trainer would split each batch over them by DataParallel, which copies the model in every step, multiplies the
     batch in silence, and is of no use to a loss that is formed outside the model.
@@ -54,11 +59,6 @@ def use_one_gpu(args: K2DTrainingArguments) -> None:
             args.n_gpu,
         )
         args._n_gpu = 1
-
-
-def number_format(args: K2DTrainingArguments) -> torch.dtype | None:
-    """Number format of models that only help: that of training's products; None leaves a model as it is stored here."""
-    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 def check_processor(processor: Any) -> WhisperProcessor:
@@ -90,6 +90,16 @@ def check_evaluation(args: K2DTrainingArguments, compute_metrics: Any) -> None:
     best = args.metric_for_best_model or ""
     if known_metric(best) in GENERATED:
         raise K2DError(f"metric_for_best_model {best!r} needs predict_with_generate: set it true, or choose 'loss'")
+
+
+def open_metrics(args: K2DTrainingArguments, compute_metrics: Any, processor: WhisperProcessor) -> Any:
+    """The metrics that are given, or the mixed error rate where the student generates text.
+
+    Raises:
+        K2DError: as `check_evaluation` does.
+    """
+    check_evaluation(args, compute_metrics)
+    return compute_metrics or (MixedErrorRateMetric(processor) if args.predict_with_generate else None)
 
 
 def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None:
@@ -134,9 +144,35 @@ def warn_of_slow_bf16(args: K2DTrainingArguments) -> None:
         logger.warning("bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false")
 
 
-def load_student(model: Any) -> Any:
-    """The student itself, loaded whole by every process where it is a checkpoint."""
-    with loading_whole():
+def open_student(
+    model: Any,
+    model_init: Callable[..., Any] | None,
+    processor: Any,
+    teacher: Any,
+    *,
+    args: K2DTrainingArguments,
+    ready: Callable[[Any], Any],
+) -> tuple[Any, FreshStudents | None, WhisperProcessor]:
+    """The first student, the maker of others where `model_init` makes them, and their processor.
+
+    Without a processor it is the one saved with student or teacher; `ready` is that of `FreshStudents`.
+
+    Raises:
+        K2DError: if both, or none, of `model` and `model_init` are given, or there is no processor.
+    """
+    if (model is None) == (model_init is None):
+        raise K2DError("give either model, a student or its checkpoint, or model_init, which makes one")
+    students = None if model_init is None else FreshStudents(model_init, seed=args.seed, ready=ready)
+    student = students.first if students else _load_student(model)
+    processor = check_processor(processor or find_processor(model or student, teacher))
+    complete_generation_config(base_whisper(student), lambda: processor.tokenizer)
+    check_untied(args, base_whisper(student))
+    return student, students, processor
+
+
+def _load_student(model: Any) -> Any:
+    """The student itself, loaded completely by every process where it is a checkpoint."""
+    with complete_loading():
         return load_whisper(model) if isinstance(model, (str, Path)) else model
 
 
@@ -167,4 +203,76 @@ class FreshStudents:
 
     def _make(self, trial: Any) -> Any:
         takes_trial = bool(inspect.signature(self.model_init).parameters)
-        return load_student(self.model_init(trial) if takes_trial else self.model_init())
+        return _load_student(self.model_init(trial) if takes_trial else self.model_init())
+
+
+def prepare_student(
+    student: Any,
+    args: K2DTrainingArguments,
+    processor: Any,
+    peft_config: Any,
+    *,
+    language: str | None,
+    stored_embedding: torch.Tensor | None,
+) -> Any:
+    """A student with adapters put in, parts frozen and its language set, as the settings ask for.
+
+    Raises:
+        K2DError: if its embedding is not the plain matrix that the loss, or the stored hidden states, take.
+    """
+    base = base_whisper(student)
+    complete_generation_config(base, lambda: processor.tokenizer)
+    if peft_config is not None:
+        set_seed(args.seed)  # adapters begin at random
+        student = with_adapters(student, peft_config, freeze_encoder=args.freeze_encoder)
+    embedding = output_embedding(base)
+    if stored_embedding is not None and not torch.equal(stored_embedding.to(embedding.device), embedding):
+        raise K2DError("model_init: its embedding is not that of the teacher whose hidden states are stored")
+    if args.freeze_encoder:
+        base.freeze_encoder()
+    if args.freeze_embeddings:
+        for module in (base.model.decoder.embed_tokens, base.proj_out):  # mostly one and the same matrix
+            module.requires_grad_(False)
+    set_language(base, language, args.task)
+    return student
+
+
+class FrozenModels(NamedTuple):
+    """What the KL terms of the loss are computed from: models in memory, or soft targets in their place."""
+
+    teacher: Any
+    auxiliary: Any
+    stored: list[str]  # models whose soft targets take their place
+    stored_embedding: torch.Tensor | None  # with which the teacher's stored hidden states become logits
+
+
+def open_frozen_models(
+    teacher: Any, auxiliary: Any, student: Any, rows: Any, args: K2DTrainingArguments
+) -> FrozenModels:
+    """Teacher and auxiliary as the loss needs them, and which of them the soft targets of `rows` replace.
+
+    Raises:
+        K2DError: if a model that the loss needs is missing, or does not fit the student.
+    """
+    given = {"teacher": (teacher, args.kl_weight), "auxiliary": (auxiliary, args.auxiliary_weight)}
+    needed = {"teacher": args.encoder_weight}  # in memory, whatever is stored of it
+    columns = described(rows)
+    stored = [
+        name
+        for name, (model, weight) in given.items()
+        if weight and model is None and not needed.get(name) and has_targets(columns, name)
+    ]
+    embedding: torch.Tensor | None = None
+    if "teacher" in stored and kind_of(columns) == "hidden":
+        embedding = output_embedding(student).detach().clone()  # the student's will change
+        if not is_stream(rows):
+            check_embedding(values_of(rows, "target_embedding"), embedding)
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None  # that of training's products
+    with complete_loading():
+        loaded = {
+            name: load_for_loss(name, model, student, weight or needed.get(name, 0.0), dtype)
+            for name, (model, weight) in given.items()
+            if name not in stored
+        }
+    check_loaded(student=student, **loaded)
+    return FrozenModels(loaded.get("teacher"), loaded.get("auxiliary"), stored, embedding)

@@ -1,4 +1,4 @@
-"""Evaluation while a student is trained: its loss by token over all processes, and what it writes by itself."""
+"""Measuring while a student is trained: its loss by token over all processes, and the text that it generates."""
 
 from __future__ import annotations
 
@@ -7,54 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from k2d_hf.data.utterances import as_chunks
-from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.batches.collator import K2DDataCollator
-from k2d_hf.distillation.batches.loading import LoadingTrainer
-from k2d_hf.distillation.batches.rows import check_prepared, check_usable, training_rows
-from k2d_hf.distillation.batches.streams import evaluation_stream, is_stream
-from k2d_hf.distillation.batches.target_columns import targets_for_loss
+from k2d_hf.distillation.loading import LoadingTrainer
 from k2d_hf.distillation.measures import RunningSums
 from k2d_hf.distillation.models import base_whisper
 from k2d_hf.models.whisper_tokens import IGNORED
 
 
 class EvaluatingTrainer(LoadingTrainer):
-    """A trainer whose evaluation weighs tokens, not batches, and counts no row twice."""
+    """A trainer whose logs and evaluation weigh tokens, not batches, and count no row twice."""
 
-    _components: list[str]
-    stored: list[str]
-    stored_embedding: Tensor | None
-
-    def _rows_for_loss(self, rows: Any, collator: Any, args: K2DTrainingArguments, *, what: str) -> Any:
-        """Chunks that the loss can use, with the soft targets that it needs and no others."""
-        if isinstance(collator, K2DDataCollator):
-            if is_stream(rows):
-                return evaluation_stream(rows, collator, args, self.stored, self.stored_embedding, what=what)
-            check_prepared(rows, what=what)
-            rows = training_rows(rows, collator, what=what)
-        return targets_for_loss(rows, self.stored, args.temperature, what=what)
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """As the Trainer's; chunks that are given later are looked at as those given at construction are."""
-        if eval_dataset is not None and not isinstance(eval_dataset, str):
-            eval_dataset = self._rows_for_loss(eval_dataset, self.data_collator, self.args, what="evaluation")
-        return super().get_eval_dataloader(eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """As the Trainer's, likewise; no row is left out, so that predictions are those of the rows, in order."""
-        rows, collator = as_chunks(test_dataset), self.data_collator
-        if isinstance(collator, K2DDataCollator):
-            if is_stream(rows):
-                rows = evaluation_stream(
-                    rows, collator, self.args, self.stored, self.stored_embedding, what="prediction", keep_all=True
-                )
-                return super().get_test_dataloader(rows)
-            check_prepared(rows, what="prediction")
-            check_usable(rows, what="prediction")
-        return super().get_test_dataloader(
-            targets_for_loss(rows, self.stored, self.args.temperature, what="prediction")
-        )
+    @property
+    def _components(self) -> list[str]:
+        """What is logged of the loss, besides itself."""
+        names = ["ce"]
+        names += ["kl", "agreement"] * bool(self.teacher or "teacher" in self.stored)
+        names += ["encoder_mse"] * bool(self.args.encoder_weight)
+        return names + ["auxiliary_kl"] * bool(self.auxiliary or "auxiliary" in self.stored)
 
     def prediction_step(
         self,
@@ -64,7 +32,7 @@ class EvaluatingTrainer(LoadingTrainer):
         ignore_keys: list[str] | None = None,
         **gen_kwargs: Any,
     ) -> tuple[Any, Tensor | None, Tensor | None]:
-        """Loss of a batch and, with `predict_with_generate`, the tokens that the student writes by itself."""
+        """Loss of a batch and, with `predict_with_generate`, the tokens that the student generates."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs["labels"]
         with torch.no_grad():
@@ -94,3 +62,14 @@ class EvaluatingTrainer(LoadingTrainer):
         metrics.update({f"{prefix}_{name}": value for name, value in sums.averages(self._components).items()})
         self._sums["train"].pause()
         return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As the Trainer's, with each component of the loss, agreement and supervised tokens per second.
+
+        Loss and components are averages over the supervised tokens since the last log, not over its steps, so that
+        the loss is the weighted sum of its components.
+        """
+        if "loss" in logs:
+            sums, self._sums["train"] = self._sums["train"], RunningSums()
+            logs = {**logs, **sums.averages(self._components), **sums.speed(self.accelerator.num_processes)}
+        super().log(logs, start_time)

@@ -1,15 +1,15 @@
-"""What the trainer measures on its way: the loss's parts by token, speed, and the mixed error rate."""
+"""What is measured while a student learns, and shown: the loss's parts by token, speed, and the mixed error rate."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from transformers import EvalPrediction, WhisperProcessor
+from transformers import EvalPrediction, TrainerCallback, WhisperProcessor
 
 from k2d_hf.distillation.loss.losses import LossSums
 from k2d_hf.models.whisper_tokens import token_id
@@ -40,7 +40,7 @@ class RunningSums:
         self.timed_from = 0
 
     def add(self, sums: LossSums) -> None:
-        """Add a batch; one after the other, so that a training that goes on from a checkpoint sums alike."""
+        """Add a batch; one after the other, so that a resumed training sums alike."""
         batch = torch.stack([getattr(sums, name).detach() for name in PARTS])
         batch = batch.to(torch.float32 if batch.device.type == "mps" else torch.float64)  # which has no float64
         self.total = batch if self.total is None else self.total + batch
@@ -50,7 +50,7 @@ class RunningSums:
         """The sums of PARTS, and the tokens."""
         return [*([0.0] * len(PARTS) if self.total is None else self.total.tolist()), self.tokens]
 
-    def go_on_from(self, so_far: list[float], device: torch.device) -> None:
+    def resume(self, so_far: list[float], device: torch.device) -> None:
         """Take up sums that an earlier run had; they do not count in the speed."""
         *sums, tokens = so_far
         self.total = torch.tensor(sums, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
@@ -105,3 +105,45 @@ class MixedErrorRateMetric:
     def _decode(self, ids: Any) -> list[str]:
         """Texts without special tokens and timestamps, which all come after the end of text."""
         return [self.tokenizer.decode([token for token in row if 0 <= token < self.end]) for row in ids.tolist()]
+
+
+class Bar(Protocol):
+    """What shows progress."""
+
+    def start(self, total: int, unit: str) -> None:
+        """Show `total` units."""
+
+    def advance(self, count: int, note: str = "") -> None:
+        """Count units as done."""
+
+
+class TrainingProgress(TrainerCallback):
+    """Progress of training as a bar, and as a line: the first and the last of what the Trainer logs."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+        self.logs: list[dict[str, float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the bar, at the step of the checkpoint that is resumed, if one is."""
+        self.bar.start(state.max_steps, "steps")
+        self.bar.advance(state.global_step)
+        self.logs = [entry for entry in state.log_history if "loss" in entry]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step more."""
+        self.bar.advance(1, f"loss {self.logs[-1]['loss']:.2f}" if self.logs else "")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Remember the losses."""
+        if logs and "loss" in logs:
+            self.logs.append(dict(logs))
+
+    def summary(self) -> str:
+        """`loss 8.19 -> 0.47 (ce 0.21, kl 0.08)  agreement with teacher 91%`."""
+        if not self.logs:
+            return "no loss was logged: lower distil.logging_steps"
+        first, last = self.logs[0], self.logs[-1]
+        parts = ", ".join(f"{name} {last[name]:.2f}" for name in PARTS[1:] if name != "agreement" and last.get(name))
+        text = f"loss {first['loss']:.2f} -> {last['loss']:.2f}" + (f" ({parts})" if parts else "")
+        return text + (f"  agreement with teacher {100 * last['agreement']:.0f}%" if "agreement" in last else "")

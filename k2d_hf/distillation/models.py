@@ -1,4 +1,4 @@
-"""Teacher, auxiliary and student as parties of the loss: who shares whose encoder, and the hidden states of each."""
+"""Teacher, auxiliary and student in the loss: loading and checking them, and the hidden states of each."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def find_processor(*models: Any) -> WhisperProcessor:
     raise K2DError(f"no processor{''.join(reasons)}: give processing_class, or a model loaded from a checkpoint")
 
 
-def helper(
+def load_for_loss(
     name: str,
     model: Any,
     student: WhisperForConditionalGeneration,
     weight: float,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """Teacher or auxiliary, ready to help: loaded if it is a checkpoint, checked against the student, frozen.
+    """Teacher or auxiliary of the loss: loaded if it is a checkpoint, checked against the student, frozen.
 
     Args:
-        name: of the party.
+        name: teacher or auxiliary.
         model: itself, or its checkpoint.
-        student: whom it helps.
+        student: that learns from it.
         weight: of its part in the loss.
         dtype: number format of one that is loaded here; float32 if None.
 
@@ -81,29 +81,29 @@ def helper(
     if model is None:
         setting = "kl_weight" if name == "teacher" else f"{name}_weight"
         raise K2DError(f"{setting} is {weight}: give {name}_model, or set {setting} to 0")
-    party = load_party(name, model, mel_bins=student.config.num_mel_bins, whose="student", dtype=dtype)
-    check_vocabulary(name, party.config.vocab_size, student.config.vocab_size)
-    return party
+    frozen = load_frozen_model(name, model, mel_bins=student.config.num_mel_bins, whose="student", dtype=dtype)
+    check_vocabulary(name, frozen.config.vocab_size, student.config.vocab_size)
+    return frozen
 
 
-def load_party(
+def load_frozen_model(
     name: str, model: Any, *, mel_bins: int, whose: str, dtype: torch.dtype | None = None
 ) -> WhisperForConditionalGeneration:
-    """A model that only helps: loaded if it is a checkpoint, frozen, and known to hear the same features.
+    """A model that is not trained: loaded if it is a checkpoint, frozen, and known to take the same features.
 
     Raises:
         K2DError: if its mel bins are not those of `whose`.
     """
     loaded = isinstance(model, (str, Path))
-    party: Any = load_whisper(model) if loaded else base_whisper(model)  # which has the adapters of a peft model in it
-    if party.config.num_mel_bins != mel_bins:
+    frozen: Any = load_whisper(model) if loaded else base_whisper(model)  # which has the adapters of a peft model in it
+    if frozen.config.num_mel_bins != mel_bins:
         raise K2DError(
-            f"{name} hears {party.config.num_mel_bins} mel bins, {whose} {mel_bins}: "
+            f"{name} has {frozen.config.num_mel_bins} mel bins, {whose} {mel_bins}: "
             "large-v3 and the others cannot be mixed; create the student from the teacher"
         )
     if loaded and dtype is not None:
-        party = party.to(dtype)  # it learns nothing, so that float32 would only take twice the memory
-    return party.eval().requires_grad_(False)
+        frozen = frozen.to(dtype)  # it learns nothing, so that float32 would only take twice the memory
+    return frozen.eval().requires_grad_(False)
 
 
 def with_adapters(student: WhisperForConditionalGeneration, config: PeftConfig, *, freeze_encoder: bool) -> nn.Module:
@@ -176,6 +176,17 @@ def hidden_states_for_logits(model: Any) -> Iterator[None]:
         model.proj_out = head
 
 
+def forward_inputs(
+    base: WhisperForConditionalGeneration, batch: dict[str, Any], encoder_states: Tensor | None
+) -> dict[str, Any]:
+    """What a Whisper's `forward` takes of a batch; features only where the encoder has not run already."""
+    given = {"decoder_input_ids": batch["decoder_input_ids"], "use_cache": False}
+    if encoder_states is not None:
+        return {**given, "encoder_outputs": BaseModelOutput(last_hidden_state=encoder_states.to(base.dtype))}
+    features = batch["input_features"]  # which augmentation masks in place, and the teacher takes unmasked
+    return {**given, "input_features": features.clone() if base.config.apply_spec_augment else features}
+
+
 def student_hidden(
     model: nn.Module,
     base: WhisperForConditionalGeneration,
@@ -191,17 +202,7 @@ def student_hidden(
         encoder_states: [B, frames, d] if the encoder has run already.
     """
     with hidden_states_for_logits(base):
-        if encoder_states is not None:
-            outputs = model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=encoder_states.to(base.dtype)),
-                decoder_input_ids=batch["decoder_input_ids"],
-                use_cache=False,
-            )
-        else:
-            features = batch["input_features"]
-            if base.config.apply_spec_augment:
-                features = features.clone()  # it masks them in place, and the teacher hears them whole
-            outputs = model(input_features=features, decoder_input_ids=batch["decoder_input_ids"], use_cache=False)
+        outputs = model(**forward_inputs(base, batch, encoder_states))
     return outputs.logits, outputs.encoder_last_hidden_state
 
 
@@ -229,8 +230,8 @@ def encode(
     return states
 
 
-def helping_head(
-    party: WhisperForConditionalGeneration,
+def teacher_head(
+    model: WhisperForConditionalGeneration,
     batch: dict[str, Any],
     supervised: Positions,
     encoder_states: Tensor | None = None,
@@ -238,20 +239,20 @@ def helping_head(
     """Teacher's or auxiliary's part in the loss, for the same decoder inputs as the student's.
 
     Args:
-        party: teacher or auxiliary.
+        model: teacher or auxiliary.
         batch: `input_features` and `decoder_input_ids`.
         supervised: positions that count, of [B, L].
         encoder_states: [B, frames, d] if its encoder has run already.
     """
     if encoder_states is None:
-        encoder_states = encode(party, batch["input_features"])
-    hidden = decode(party, encoder_states, batch["decoder_input_ids"])
-    return Head(hidden[supervised], output_embedding(party))
+        encoder_states = encode(model, batch["input_features"])
+    hidden = decode(model, encoder_states, batch["decoder_input_ids"])
+    return Head(hidden[supervised], output_embedding(model))
 
 
 @torch.no_grad()
 def decode(model: WhisperForConditionalGeneration, encoder_states: Tensor, decoder_input_ids: Tensor) -> Tensor:
-    """Last hidden states [B, L, d] of a model that only helps."""
+    """Last hidden states [B, L, d] of a frozen model."""
     states = encoder_states.to(model.model.decoder.embed_tokens.weight.dtype)
     outputs = model.model.decoder(input_ids=decoder_input_ids, encoder_hidden_states=states, use_cache=False)
     return outputs.last_hidden_state

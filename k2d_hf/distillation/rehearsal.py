@@ -2,7 +2,7 @@
 
 What a setting is worth is known to three libraries, each of which asks when it needs it: at the first step, hours after
 the first stage began. So before that one step is taken, on noise, with every optimizer, scheduler, loader and callback
-that the settings name. Nothing is written, nothing is sent, and random numbers go on as if nothing had been.
+that the settings name. Nothing is written, nothing is sent, and random numbers continue as if nothing had been.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _check_compiler(args: Any) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Whatever the libraries have to say of settings, training itself will say."""
+    """Quiet libraries: what they warn of, training itself will show."""
     import transformers
 
     before = transformers.logging.get_verbosity()

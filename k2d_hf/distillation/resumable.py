@@ -1,4 +1,4 @@
-"""A Trainer that is killed and run again ends as one that was not: whole checkpoints, and what is summed between logs.
+"""A Trainer that, killed and resumed, ends as one that was not: complete checkpoints, and sums between logs.
 
 The transformers Trainer restores weights, optimizer, random numbers and the place in the data; this adds the rest.
 """
@@ -15,7 +15,7 @@ from transformers import Seq2SeqTrainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
-from k2d_hf.distillation.checkpoints import mark_whole, room_for, step_of, whole_checkpoints
+from k2d_hf.distillation.checkpoints import complete_checkpoints, mark_complete, room_for, step_of
 from k2d_hf.distillation.measures import RunningSums
 from k2d_hf.errors import K2DError
 
@@ -24,7 +24,7 @@ ADAM_STATES = 2  # numbers that the optimizer keeps of each that is trained
 
 
 class ResumableTrainer(Seq2SeqTrainer):
-    """A `Seq2SeqTrainer` whose checkpoints are marked when they are whole, and that goes on exactly where one ends.
+    """A `Seq2SeqTrainer` whose checkpoints are marked when they are complete, and that resumes exactly where one ends.
 
     With a `save_total_limit` of 1 nothing is left should it be killed while it writes the next: keep 2.
     """
@@ -33,43 +33,43 @@ class ResumableTrainer(Seq2SeqTrainer):
         super().__init__(*args, **kwargs)
         self._sums = {mode: RunningSums() for mode in ("train", "eval")}
         self._resumed_from: Path | None = None
-        self.add_callback(_GoOn(self))
+        self.add_callback(_ResumeSums(self))
 
-    def last_whole_checkpoint(self) -> Path | None:
-        """The last checkpoint in `args.output_dir` that is whole for every process; all of them must ask.
+    def last_complete_checkpoint(self) -> Path | None:
+        """The last checkpoint in `args.output_dir` that is complete for every process; all of them must call this.
 
         Raises:
-            K2DError: if only some processes see whole checkpoints, as on machines without a disk in common.
+            K2DError: if only some processes see complete checkpoints, as on machines without a disk in common.
         """
-        mine = {step_of(path): path for path in whole_checkpoints(str(self.args.output_dir))}
+        mine = {step_of(path): path for path in complete_checkpoints(str(self.args.output_dir))}
         everyone = gather_object([sorted(mine)])
         common = set.intersection(*map(set, everyone))
         if common:
             return mine[max(common)]
         if any(everyone):
             raise K2DError(
-                f"{self.args.output_dir}: not every process sees the same whole checkpoints; give the machines a disk "
-                "in common, or set save_on_each_node"
+                f"{self.args.output_dir}: not every process sees the same complete checkpoints; give the machines a "
+                "disk in common, or set save_on_each_node"
             )
         return None
 
     @property
     def resumed_step(self) -> int:
-        """The step of the checkpoint that training goes on from; 0 if from the start."""
+        """The step of the checkpoint that is resumed; 0 at a fresh start."""
         if self._resumed_from is None:
             return 0
         return int(TrainerState.load_from_json(str(self._resumed_from / TRAINER_STATE_NAME)).global_step)
 
     def train(self, resume_from_checkpoint: str | Path | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's; `True` goes on from the last whole checkpoint, and the results are those of the whole run.
+        """As the Trainer's; `True` resumes the last complete checkpoint, with the results of an unbroken run.
 
         Raises:
-            K2DError: if there is no whole checkpoint to go on from, or the disk is full.
+            K2DError: if there is no complete checkpoint to resume, or the disk is full.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = self.last_whole_checkpoint()
+            resume_from_checkpoint = self.last_complete_checkpoint()
             if resume_from_checkpoint is None:
-                raise K2DError(f"{self.args.output_dir}: no whole checkpoint to go on from; train from the start")
+                raise K2DError(f"{self.args.output_dir}: no complete checkpoint to resume; train from the start")
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         output = super().train(str(self._resumed_from) if self._resumed_from else None, *args, **kwargs)
         return TrainOutput(output.global_step, output.metrics["train_loss"], output.metrics)
@@ -90,7 +90,7 @@ class ResumableTrainer(Seq2SeqTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self._resumed_from is not None and folder.resolve() == self._resumed_from.resolve():
-            return  # it is there, and whole
+            return  # it is there, and complete
         writes = self.args.should_save
         if writes:
             shutil.rmtree(folder, ignore_errors=True)  # what a crash left there, and perhaps a mark of old
@@ -100,7 +100,7 @@ class ResumableTrainer(Seq2SeqTrainer):
             self._save_sums(folder)
             self.accelerator.wait_for_everyone()  # each process writes its random state
             if writes:
-                mark_whole(folder)
+                mark_complete(folder)
 
     def _checkpoint_bytes(self) -> int:
         """About how many bytes a checkpoint takes."""
@@ -112,21 +112,21 @@ class ResumableTrainer(Seq2SeqTrainer):
     def _save_sums(self, folder: Path) -> None:
         everyone = gather_object([[*self._sums["train"].so_far(), self._tr_loss.item()]])
         if self.args.should_save:
-            told = {"processes": everyone, "loss": self._total_loss_scalar, "logged": self._globalstep_last_logged}
-            (folder / SUMS).write_text(json.dumps(told), encoding="utf-8")
+            state = {"processes": everyone, "loss": self._total_loss_scalar, "logged": self._globalstep_last_logged}
+            (folder / SUMS).write_text(json.dumps(state), encoding="utf-8")
 
-    def _go_on(self) -> None:
-        """Take up the sums of the checkpoint that training goes on from, if it has any."""
+    def _resume_sums(self) -> None:
+        """Take up the sums of the checkpoint that is resumed, if it has any."""
         self._sums["train"] = RunningSums()
         file = self._resumed_from / SUMS if self._resumed_from else None
         if file is None or not file.exists():
             return
-        told = json.loads(file.read_text(encoding="utf-8"))
-        *sums, loss = _share(told["processes"], self.args.process_index, self.args.world_size)
-        self._sums["train"].go_on_from(sums, self.args.device)
+        state = json.loads(file.read_text(encoding="utf-8"))
+        *sums, loss = _share(state["processes"], self.args.process_index, self.args.world_size)
+        self._sums["train"].resume(sums, self.args.device)
         self._tr_loss += loss
-        self._total_loss_scalar = told["loss"]
-        self._globalstep_last_logged = told["logged"]
+        self._total_loss_scalar = state["loss"]
+        self._globalstep_last_logged = state["logged"]
 
 
 def _share(processes: list[list[float]], index: int, count: int) -> list[float]:
@@ -138,7 +138,7 @@ def _share(processes: list[list[float]], index: int, count: int) -> list[float]:
     return [*mine, sum(losses) / len(losses)]  # the Trainer averages it over processes
 
 
-class _GoOn(TrainerCallback):
+class _ResumeSums(TrainerCallback):
     """Takes up the sums when the Trainer has set its own to 0."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
@@ -146,4 +146,4 @@ class _GoOn(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Before the first step."""
-        self.trainer._go_on()
+        self.trainer._resume_sums()

@@ -1,20 +1,19 @@
 """The settings of distillation that are our own: the loss (K2D, stage 3), and what a label looks like to the student.
 
-Apart from the Trainer's, and without torch, so that `k2d distil --help` can show them at once. What a change of one
-costs is declared with it: as elsewhere (`files.settings.deciding`), one of which nothing is said decides everything.
+Apart from the Trainer's, and without torch, so that `k2d distil --help` can show them at once. A setting is declared
+here and nowhere else: recipe, option, argument, help, table of the docs, range, cache key and card are derived. What a
+change of one costs is declared with it (`files.settings.deciding`); an undeclared one decides everything.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from k2d_hf.files.settings import documented
-
-CHUNK_WEIGHTINGS = ("hard", "soft")
-TASKS = ("transcribe", "translate")
+from k2d_hf.files.settings import documented, setting
 
 
 def _each(why: str, names: str) -> dict[str, str]:
@@ -30,12 +29,12 @@ TRAINER_WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
             "dataloader_multiprocessing_context",
         ),
         **_each(
-            "what others are told of the training",
+            "reports of the training",
             "disable_tqdm log_level log_level_replica log_on_each_node report_to run_name project trackio_space_id "
             "trackio_bucket_id trackio_static_space_id",
         ),
         **_each(
-            "what a training that is interrupted goes on from",
+            "checkpoints, from which an interrupted training resumes",
             "save_strategy save_steps save_total_limit save_on_each_node enable_jit_checkpoint",
         ),
         **_each(
@@ -58,12 +57,18 @@ TRAINER_NOT_ON_CARD: Mapping[str, str] = MappingProxyType(
             "predict_with_generate generation_max_length generation_num_beams",
         ),
         **_each(
-            "set by k2d, or told in another row",
+            "set by k2d, or shown in another row",
             "do_train do_eval do_predict push_to_hub remove_unused_columns use_cpu local_rank",
         ),
     }
 )
-_TRAINING_ALONE = {"training_alone": True}  # decides how the student learns, and no soft target
+
+
+def _setting(default: Any, help: str, *, training_alone: bool = False, **declared: Any) -> Any:
+    """A setting (`files.settings.setting`) that may decide how the student learns, and no soft target."""
+    bounds = {"most": math.inf} if "least" in declared else {}
+    made = setting(default, help, **{**bounds, **declared})
+    return field(default=default, metadata={**made.metadata, "training_alone": training_alone})
 
 
 @documented
@@ -71,93 +76,71 @@ _TRAINING_ALONE = {"training_alone": True}  # decides how the student learns, an
 class DistillationSettings:
     """What `K2DTrainingArguments` adds to the Trainer's arguments; the defaults are the paper's loss."""
 
-    ce_weight: float = field(
-        default=0.8, metadata={"help": "Weight of the cross-entropy on the labels (beta).", **_TRAINING_ALONE}
+    ce_weight: float = _setting(0.8, "Weight of the cross-entropy on the labels (beta).", least=0, training_alone=True)
+    kl_weight: float = _setting(1.0, "Weight of the KL from the teacher (gamma).", least=0, training_alone=True)
+    auxiliary_weight: float = _setting(0.0, "Weight of the KL from the auxiliary (lambda).", least=0)
+    temperature: float = _setting(2.0, "Temperature of both KL terms (T).", least=math.ulp(0))
+    encoder_weight: float = _setting(
+        0.0,
+        "Weight of the mean squared distance between the encoder states of student and teacher, for a trained encoder "
+        "with fewer layers (freeze_encoder false).",
+        least=0,
+        training_alone=True,
     )
-    kl_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the KL from the teacher (gamma).", **_TRAINING_ALONE}
+    freeze_encoder: bool = _setting(True, "Frozen encoder: the decoder alone is trained, as in the paper.")
+    freeze_embeddings: bool = _setting(
+        False,
+        "Frozen token embedding, which is also the output layer: without the largest gradient of a small student.",
+        training_alone=True,
     )
-    auxiliary_weight: float = field(default=0.0, metadata={"help": "Weight of the KL from the auxiliary (lambda)."})
-    temperature: float = field(default=2.0, metadata={"help": "Temperature of both KL terms (T)."})
-    encoder_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of the mean squared distance between the encoder states of student and teacher, for a "
-            "trained encoder with fewer layers (freeze_encoder false).",
-            **_TRAINING_ALONE,
-        },
+    timestamp_probability: float = _setting(
+        0.5, "Probability of timestamps in a label; drawn anew each epoch.", least=0, most=1
     )
-    freeze_encoder: bool = field(
-        default=True, metadata={"help": "Frozen encoder: the decoder alone is trained, as in the paper."}
+    previous_text_probability: float = _setting(
+        0.2, "Probability of the text of the chunk before as prompt, where there is one.", least=0, most=1
     )
-    freeze_embeddings: bool = field(
-        default=False,
-        metadata={
-            "help": "Frozen token embedding, which is also the output layer: without the largest gradient of a small "
-            "student.",
-            **_TRAINING_ALONE,
-        },
+    full_windows: bool = _setting(
+        False,
+        "Windows of 30 s from a chunk's start where there are timestamps, as in long-form decoding; the label then "
+        "ends with the start of the segment that is cut off, as Whisper's own do.",
     )
-    timestamp_probability: float = field(
-        default=0.5, metadata={"help": "Probability of timestamps in a label; drawn anew each epoch."}
+    keep_encoder_states: bool = _setting(
+        True,
+        "One pass of a frozen encoder shared with the teacher, its states kept on disk (float16), where there are "
+        "several epochs, no auxiliary, and room on the disk.",
     )
-    previous_text_probability: float = field(
-        default=0.2, metadata={"help": "Probability of the text of the chunk before as prompt, where there is one."}
+    encoder_states_dir: str | None = _setting(
+        None, "Folder of these states; null is one beside the checkpoints.", no_effect="a place"
     )
-    full_windows: bool = field(
-        default=False,
-        metadata={
-            "help": "Windows of 30 s from a chunk's start where there are timestamps, as in long-form decoding; the "
-            "label then ends with the start of the segment that is cut off, as Whisper's own do."
-        },
+    group_by_label_length: bool = _setting(
+        True, "Batches of labels of like length, as drawn for the epoch; else random ones.", training_alone=True
     )
-    keep_encoder_states: bool = field(
-        default=True,
-        metadata={
-            "help": "One pass of a frozen encoder shared with the teacher, its states kept on disk (float16), where "
-            "there are several epochs, no auxiliary, and room on the disk."
-        },
+    shuffle_buffer: int = _setting(
+        1000,
+        "Chunks of a stream held in memory, from which the next is drawn; 0 is the stream's own order.",
+        least=0,
+        training_alone=True,
     )
-    encoder_states_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder of these states; null is one beside the checkpoints.", "no_effect": "a place"},
+    chunk_weighting: str = _setting(
+        "hard",
+        "Weight of a chunk in the loss: hard is 1, soft is 1 - distance, at least 0.",
+        choices=("hard", "soft"),
+        training_alone=True,
     )
-    group_by_label_length: bool = field(
-        default=True,
-        metadata={
-            "help": "Batches of labels of like length, as drawn for the epoch; else random ones.",
-            **_TRAINING_ALONE,
-        },
+    language: str | None = _setting(
+        None, "Language of chunks that carry none, such as zh, and the student's default.", metavar="CODE"
     )
-    shuffle_buffer: int = field(
-        default=1000,
-        metadata={
-            "help": "Chunks of a stream held in memory, from which the next is drawn; 0 is the stream's own order.",
-            **_TRAINING_ALONE,
-        },
-    )
-    chunk_weighting: str = field(
-        default="hard",
-        metadata={
-            "help": "Weight of a chunk in the loss: hard is 1, soft is 1 - distance, at least 0.",
-            "choices": CHUNK_WEIGHTINGS,
-            **_TRAINING_ALONE,
-        },
-    )
-    language: str | None = field(
-        default=None,
-        metadata={
-            "help": "Language of chunks that carry none, such as zh, and the student's default.",
-            "metavar": "CODE",
-        },
-    )
-    task: str = field(default="transcribe", metadata={"help": "Whisper's task.", "choices": TASKS})
+    task: str = _setting("transcribe", "Whisper's task.", choices=("transcribe", "translate"))
+
+
+DECLARED: Mapping[str, Mapping[str, Any]] = {one.name: one.metadata for one in fields(DistillationSettings)}
+TRAINING_ALONE = tuple(name for name, about in DECLARED.items() if about["training_alone"])
 
 
 def deciding_training(given: Mapping[str, Any]) -> dict[str, Any]:
     """Of the settings of distillation that a recipe gives, those that decide what the student becomes."""
-    ours = {name for name, about in _declared().items() if about.get("no_effect")}
-    return {name: value for name, value in given.items() if name not in ours and name not in TRAINER_WITHOUT_EFFECT}
+    without = {name for name, about in DECLARED.items() if about["no_effect"]} | TRAINER_WITHOUT_EFFECT.keys()
+    return {name: value for name, value in given.items() if name not in without}
 
 
 def deciding_targets(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,10 +148,5 @@ def deciding_targets(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Whether targets are written at all depends on others, too.
     """
-    declared = _declared()
-    alone = {name for name, about in declared.items() if about.get("training_alone")}
-    return {name: value for name, value in deciding_training(given).items() if name in declared and name not in alone}
-
-
-def _declared() -> dict[str, Mapping[str, Any]]:
-    return {one.name: one.metadata for one in fields(DistillationSettings)}
+    ours = DECLARED.keys() - set(TRAINING_ALONE)
+    return {name: value for name, value in deciding_training(given).items() if name in ours}

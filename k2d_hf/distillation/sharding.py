@@ -1,27 +1,29 @@
-"""A student sharded over processes (FSDP): its loss (K2D, stage 3) is formed where its weights are whole.
+"""A student sharded over processes (FSDP): its loss (K2D, stage 3) is formed where its weights are complete.
 
 That is in its forward pass, while each layer runs: the output layer forms the loss in the place of logits, and a frozen
 encoder keeps its states for the teacher. Teacher and auxiliary are not sharded: they are frozen, so each process holds
-them whole.
+them complete.
 """
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from accelerate.utils import patch_environment
 from torch import Tensor, nn
 from transformers import WhisperForConditionalGeneration
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import BaseModelOutput
 
 from k2d_hf.distillation.loss.losses import LossSums
-from k2d_hf.distillation.models import base_whisper, encode, with_adapters
+from k2d_hf.distillation.models import base_whisper, encode, forward_inputs, with_adapters
 from k2d_hf.errors import K2DError
 
-_EMPTY_BUT_FOR_ONE = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+logger = logging.getLogger(__name__)
 
 
 def sums_in_forward(
@@ -45,7 +47,7 @@ def sums_in_forward(
         frozen_encoder: whether the encoder runs without gradients.
     """
     encoder: Any = base.model.encoder
-    states: list[Tensor] = []
+    states = [batch["encoder_states"]] if "encoder_states" in batch else []
     formed: list[LossSums] = []
 
     def run_encoder(input_features: Tensor, **_: Any) -> BaseModelOutput:
@@ -56,12 +58,7 @@ def sums_in_forward(
         formed.append(sums_of(hidden, states[0] if states else None))
         return formed[0].total
 
-    given: dict[str, Any] = {"decoder_input_ids": batch["decoder_input_ids"], "use_cache": False}
-    if "encoder_states" in batch:
-        states.append(batch["encoder_states"])
-        given["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[0].to(base.dtype))
-    else:
-        given["input_features"] = batch["input_features"]
+    given = forward_inputs(base, batch, batch.get("encoder_states"))
     with _forward(base.proj_out, form_loss), _forward(encoder, run_encoder if frozen_encoder else encoder.forward):
         total = model(**given).logits
     return replace(formed[0], total=total)  # what came out of the wrapper, whose hooks gather the gradients
@@ -81,25 +78,17 @@ def _forward(module: Any, function: Callable[..., Any]) -> Iterator[None]:
             module.forward = own
 
 
-@contextmanager
-def loading_whole() -> Iterator[None]:
-    """Load models whole on every process: FSDP may ask transformers to fill them on the first alone.
+def complete_loading() -> AbstractContextManager[None]:
+    """Load models completely on every process: FSDP may ask transformers to fill them on the first alone.
 
     A teacher is not sharded, so nothing would fill it on the others.
     """
-    asked = os.environ.get(_EMPTY_BUT_FOR_ONE)
-    os.environ[_EMPTY_BUT_FOR_ONE] = "false"
-    try:
-        yield
-    finally:
-        del os.environ[_EMPTY_BUT_FOR_ONE]
-        if asked is not None:
-            os.environ[_EMPTY_BUT_FOR_ONE] = asked
+    return patch_environment(fsdp_cpu_ram_efficient_loading="false")
 
 
-def check_loaded(**parties: nn.Module | None) -> None:
+def check_loaded(**models: nn.Module | None) -> None:
     """Raise K2DError if a model has weights that were left to another process to load."""
-    for name, model in parties.items():
+    for name, model in models.items():
         if model is not None and any(parameter.is_meta for parameter in model.parameters()):
             raise K2DError(
                 f"the {name} was loaded on the first process alone: give its checkpoint instead of the model, or set "
@@ -107,12 +96,20 @@ def check_loaded(**parties: nn.Module | None) -> None:
             )
 
 
-def prepare_sharding(accelerator: Any) -> None:
+def check_sharding(args: Any, accelerator: Any, *, sharded: bool) -> None:
     """Let a sharded student return its loss as it is formed, and not in bf16, which has three digits.
 
     Raises:
-        K2DError: for the first version of FSDP.
+        K2DError: for the first version of FSDP, for DeepSpeed ZeRO-3, or a loss that takes the encoder's states.
     """
+    if is_deepspeed_zero3_enabled():
+        raise K2DError("ZeRO-3 shards the embedding that the loss needs whole: use FSDP, DDP or ZeRO-2")
+    if not sharded:
+        if args.fsdp:
+            logger.warning("fsdp is left out of account: accelerate shards on GPUs and their like, not on CPUs")
+        return
+    if args.encoder_weight:
+        raise K2DError("encoder_weight: not for a student that is sharded (FSDP); train it by DDP")
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
         raise K2DError(f"FSDP version {plugin.fsdp_version} is not supported: set version in fsdp_config to 2")

@@ -11,7 +11,7 @@ import pytest
 
 from changed.results import differences, results_of
 from changed.values import CHANGES, GPU, PROCESSES, REFUSED, TRAINING, fields_of_a_recipe
-from k2d_hf.distillation.card_callback import told_arguments
+from k2d_hf.distillation.card_callback import arguments_for_card
 from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.distillation.settings import TRAINER_WITHOUT_EFFECT, DistillationSettings
 from k2d_hf.errors import K2DError
@@ -97,7 +97,7 @@ def card_of(recipe, run, folder):
     models = {name: resolve_checkpoint(recipe.teacher) for name in ("teacher", "auxiliary")}
     arguments = training_arguments(on_any_machine(recipe.distil), folder, resume=folder, language=None)
     facts = gather_facts(run, recipe, **models)
-    given = {**{name: getattr(arguments, name) for name in LOSS}, **told_arguments(arguments)}
+    given = {**{name: getattr(arguments, name) for name in LOSS}, **arguments_for_card(arguments)}
     return str(render_card(replace(facts, training=replace(facts.training, arguments=given))))
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from k2d_hf import K2DTrainingArguments
+from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.files.settings import hints_of, section_of
 from k2d_hf.pipeline.recipe import MANAGED, Recipe
 
@@ -49,24 +50,28 @@ PROCESSES = "takes several processes"
 ROWS = "decides through the rows, which the key is made of"
 EVALUATION = "there are no chunks for evaluation while a recipe trains, and it says so"
 
-TRAINING = {
-    "ce_weight": sets("distil.ce_weight=0.5"),
+
+def another_value(field):
+    """A value that a setting of distillation may have, besides its default."""
+    about, value = field.metadata, field.default
+    if isinstance(value, bool):
+        return str(not value).lower()
+    if about["choices"]:
+        return next(one for one in about["choices"] if one != value)
+    lower = about["least"] + 1 if value == about["least"] else value / 2
+    return type(value)(min(lower, about["most"]))
+
+
+# Of a setting of ours that is not below: its declaration tells of another value.
+OURS = {one.name: one for one in dataclasses.fields(DistillationSettings)}
+CHOSEN = {
     "kl_weight": sets("distil.kl_weight=0"),
     "auxiliary_weight": sets("distil.auxiliary_weight=0.5"),
-    "temperature": sets("distil.temperature=1"),
     "encoder_weight": sets("distil.encoder_weight=0.5", "distil.freeze_encoder=false", "student.encoder_layers=[0]"),
-    "freeze_encoder": sets("distil.freeze_encoder=false"),
-    "freeze_embeddings": sets("distil.freeze_embeddings=true"),
     "timestamp_probability": sets("distil.timestamp_probability=1"),
     "previous_text_probability": sets("distil.previous_text_probability=0"),
-    "full_windows": sets("distil.full_windows=true"),
-    "keep_encoder_states": sets("distil.keep_encoder_states=false"),
     "encoder_states_dir": sets("distil.encoder_states_dir={elsewhere}"),
-    "group_by_label_length": sets("distil.group_by_label_length=false"),
-    "shuffle_buffer": sets("distil.shuffle_buffer=10"),
-    "chunk_weighting": sets("distil.chunk_weighting=soft"),
     "language": sets("distil.language=en"),
-    "task": sets("distil.task=translate"),
     "per_device_train_batch_size": sets("distil.per_device_train_batch_size=2"),
     "num_train_epochs": unrun("max_steps is given", "distil.num_train_epochs=1"),
     "max_steps": sets("distil.max_steps=1"),
@@ -192,6 +197,10 @@ TRAINING = {
     "generation_num_beams": unrun(EVALUATION, "distil.generation_num_beams=2"),
     "generation_config": unrun(EVALUATION, "distil.generation_config={teacher}"),
     "peft": sets("distil.peft={{r: 2}}"),
+}
+TRAINING = {
+    **{name: sets(f"distil.{name}={another_value(one)}") for name, one in OURS.items() if name not in CHOSEN},
+    **CHOSEN,
 }
 
 CHANGES = {

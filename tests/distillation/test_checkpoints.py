@@ -8,11 +8,15 @@ from full_disk import files_of_at_most
 
 from distillation.tiny_training import trainer_for
 from k2d_hf import K2DDataCollator, create_student
-from k2d_hf.distillation.checkpoints import RECORD, last_whole_checkpoint, mark_whole
+from k2d_hf.distillation.checkpoints import RECORD, complete_checkpoints, mark_complete
 from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
 
 TIMES = ("_runtime", "_per_second")
+
+
+def last_complete_checkpoint(folder):
+    return next(iter(complete_checkpoints(folder)), None)
 
 
 def checkpoint(folder, step):
@@ -36,19 +40,19 @@ CUTS = {
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before_and_named(tmp_path, caplog, cut):
     for step in (8, 9, 10):
-        mark_whole(checkpoint(tmp_path, step))
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"  # 10 comes after 9
+        mark_complete(checkpoint(tmp_path, step))
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"  # 10 comes after 9
     CUTS[cut](tmp_path / "checkpoint-10")
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
     assert caplog.text.count("passed over") == 1
     assert f"{tmp_path / 'checkpoint-10'}: passed over, as a crash cut it short" in caplog.text
 
 
 def test_without_a_whole_checkpoint_there_is_none(tmp_path):
-    assert last_whole_checkpoint(tmp_path / "nowhere") is None
+    assert last_complete_checkpoint(tmp_path / "nowhere") is None
     checkpoint(tmp_path, 3)
     (tmp_path / "checkpoint-best").mkdir()
-    assert last_whole_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(tmp_path) is None
 
 
 def with_dropout(student):
@@ -112,7 +116,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(build, chunks, tmp_
     assert resumed._resumed_from.name == f"checkpoint-{min(cut) - settings.get('save_steps', 3)}"
     assert_same(whole, resumed)
     assert output.training_loss == whole.state.log_history[-1]["train_loss"]
-    assert last_whole_checkpoint(tmp_path).name == f"checkpoint-{max(cut)}"
+    assert last_complete_checkpoint(tmp_path).name == f"checkpoint-{max(cut)}"
 
 
 def test_a_run_that_had_taken_its_last_step_takes_no_other(build):
@@ -125,7 +129,7 @@ def test_a_run_that_had_taken_its_last_step_takes_no_other(build):
 
 
 def test_there_must_be_a_checkpoint_to_go_on_from(build):
-    with pytest.raises(K2DError, match="no whole checkpoint to go on from"):
+    with pytest.raises(K2DError, match="no complete checkpoint to resume"):
         build().train(resume_from_checkpoint=True)
 
 
@@ -139,7 +143,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_before(build, tmp_pat
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"{tmp_path / 'checkpoint-6'}: no room on its disk")
     assert "it takes 20.7 MB, " in str(error.value)
-    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
     assert not (tmp_path / "checkpoint-6").exists()
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2d_hf.distillation.loss.losses import Head, LossWeights, SoftTargets, distillation_loss
+from k2d_hf.distillation.loss.losses import Head, LossWeights, StoredTargets, distillation_loss
 from k2d_hf.errors import K2DError
 
 WEIGHTS = [
@@ -196,7 +196,7 @@ class SoftCase(Case):
     def targets(self, k, *, temperature=2.0, dtype=torch.float64):
         logprobs = (self.teacher.hidden @ self.teacher.embedding.T / temperature).log_softmax(-1)
         top = logprobs.topk(k)
-        return SoftTargets(top.indices.int(), top.values.to(dtype))
+        return StoredTargets(top.indices.int(), top.values.to(dtype))
 
     def plain_bucketed(self, weights, targets):
         """In float64 by autograd: total, KL, gradients."""
@@ -246,7 +246,7 @@ def test_soft_targets_in_float16_stay_a_lower_bound_but_for_rounding():
 
 
 def test_soft_targets_that_sum_to_a_little_more_than_one_are_taken_as_one():
-    targets = SoftTargets(torch.tensor([[0, 1]]), torch.tensor([[0.6, 0.41]]).log())
+    targets = StoredTargets(torch.tensor([[0, 1]]), torch.tensor([[0.6, 0.41]]).log())
     vocabulary = torch.eye(3)
     sums = distillation_loss(
         Head(vocabulary[[0]], vocabulary), torch.tensor([0]), teacher=targets, weights=LossWeights(ce=0, kl=1)
@@ -256,7 +256,7 @@ def test_soft_targets_that_sum_to_a_little_more_than_one_are_taken_as_one():
 
 
 def test_a_token_that_the_teacher_never_says_adds_nothing():
-    targets = SoftTargets(torch.tensor([[0, 1]]), torch.tensor([[0.0, -float("inf")]]))
+    targets = StoredTargets(torch.tensor([[0, 1]]), torch.tensor([[0.0, -float("inf")]]))
     vocabulary = torch.eye(3)
     sums = distillation_loss(Head(vocabulary[[0]], vocabulary), torch.tensor([0]), teacher=targets)
     assert sums.kl.item() == pytest.approx(-float((vocabulary[0] / 2).log_softmax(-1)[0]), rel=1e-5)

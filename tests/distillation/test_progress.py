@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from k2d_hf.distillation.progress import TrainingProgress
+from k2d_hf.distillation.measures import TrainingProgress
 
 
 class Bar:

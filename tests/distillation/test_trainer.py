@@ -236,7 +236,7 @@ def test_identical_parties_have_no_divergence(tiny_whisper, chunks, processor, t
     ("changes", "settings", "message"),
     [
         ({"vocab_size": 51866}, {}, "teacher has 51866 tokens, student 51865"),
-        ({"num_mel_bins": 128}, {}, "teacher hears 128 mel bins, student 80"),
+        ({"num_mel_bins": 128}, {}, "teacher has 128 mel bins, student 80"),
         (None, {}, "kl_weight is 1.0: give teacher_model"),
         (None, {"kl_weight": 0.0, "auxiliary_weight": 0.1}, "auxiliary_weight is 0.1: give auxiliary_model"),
     ],
@@ -250,7 +250,7 @@ def test_parties_that_do_not_fit_are_an_error_at_once(
 
 
 def test_sharding_the_student_is_an_error_at_once(parties, chunks, processor, tmp_path, monkeypatch):
-    monkeypatch.setattr("k2d_hf.distillation.trainer.is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr("k2d_hf.distillation.sharding.is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(K2DError, match="use FSDP, DDP or ZeRO-2"):
         build(parties, chunks, processor, tmp_path)
 

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from k2d_hf import K2DTrainingArguments
-from k2d_hf.distillation.card_callback import told_arguments
+from k2d_hf.distillation.card_callback import arguments_for_card
 from k2d_hf.publishing import card_facts
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.publishing.model_card_data import DataFacts
@@ -55,7 +55,7 @@ def test_what_the_columns_do_not_have_is_unknown(rows, facts):
 
 
 def test_default_arguments_are_left_out():
-    assert told_arguments(K2DTrainingArguments("out", report_to="none")) == {}
+    assert arguments_for_card(K2DTrainingArguments("out", report_to="none")) == {}
 
 
 def test_arguments_have_what_is_learned_and_no_path_token_or_name(tmp_path):
@@ -76,7 +76,7 @@ def test_arguments_have_what_is_learned_and_no_path_token_or_name(tmp_path):
         save_steps=7,
     )
     args.language = "/home/me"  # which is refused when they are made
-    assert told_arguments(args) == {
+    assert arguments_for_card(args) == {
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "optim": "sgd",

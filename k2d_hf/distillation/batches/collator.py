@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ from transformers import TrainerCallback, WhisperForConditionalGeneration, Whisp
 from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound, read_chunk, recording_name
 from k2d_hf.distillation.batches.target_columns import Example, stored_targets
+from k2d_hf.distillation.settings import DECLARED
 from k2d_hf.errors import K2DError
 from k2d_hf.models.languages import checked_language, language_code
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, IGNORED, MAX_TARGET_TOKENS, LabelEncoder
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
-    from k2d_hf.distillation.targets.encoder_states import EncoderStates
 
 # Of a collator: how labels become batches, and which of their forms is drawn when.
 _NO_LABEL = (
@@ -37,6 +38,13 @@ def chunk_weight(distance: float | None, weighting: str) -> float:
     return min(1.0, max(0.0, 1.0 - distance))
 
 
+class StoredStates(Protocol):
+    """Encoder states on disk."""
+
+    def batch(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """States of some chunks, [B, frames, d] float16."""
+
+
 class K2DDataCollator:
     """Chunks to a batch of features and labels (the contract between collator and trainer).
 
@@ -50,7 +58,7 @@ class K2DDataCollator:
         task: Whisper's task.
         timestamp_probability: how often a label carries timestamps.
         previous_text_probability: how often a chunk with a chunk before it is given that text as prompt.
-        full_windows: whether the student hears, with timestamps, the whole window from the chunk's start.
+        full_windows: whether the input, with timestamps, is the full window from the chunk's start.
         chunk_weighting: `hard` or `soft`.
         seed: of the draws.
         max_tokens: positions of the decoder.
@@ -81,7 +89,7 @@ class K2DDataCollator:
         self.seed = seed
         self.max_tokens = max_tokens
         self.pad_to_multiple_of = pad_to_multiple_of
-        self.encoder_states: EncoderStates | None = None  # set by the trainer where they are on disk
+        self.encoder_states: StoredStates | None = None  # set by the trainer where they are on disk
         self.encoder = LabelEncoder(processor.tokenizer, task=task)
         # in shared memory, so that the workers of a data loader see the trainer's epoch
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -109,7 +117,7 @@ class K2DDataCollator:
 
     def _possible_timestamps(self, chunk: Mapping[str, Any]) -> list[bool]:
         """Whether a label of the chunk has timestamps, as draws can give it; none where nobody knows the times."""
-        return [False] if chunk.get("segments") is None else _possible(self.timestamp_probability)
+        return [False] if chunk.get("segments") is None else possible_draws(self.timestamp_probability)
 
     def draws(self, chunk: Mapping[str, Any], *, epoch: int | None = None) -> tuple[bool, bool]:
         """Whether the chunk has timestamps, and whether it has a prompt, in this epoch, or in another."""
@@ -135,7 +143,7 @@ class K2DDataCollator:
         """
         examples = {}
         for timestamps in self._possible_timestamps(chunk):
-            for prompted in _possible(self.previous_text_probability):
+            for prompted in possible_draws(self.previous_text_probability):
                 inputs, labels = self._example(chunk, timestamps, prompted)
                 has_prompt = inputs[0] == self.encoder.special.start_of_previous  # there may be no text before
                 examples[timestamps, has_prompt] = inputs, labels
@@ -153,16 +161,16 @@ class K2DDataCollator:
         return self.encoder.teacher_forcing(label, prompt)
 
     def label_settings(self) -> dict[str, Any]:
-        """All that decides which forms a chunk's label can take, and what is heard with each, ready for JSON.
+        """All that decides which forms a chunk's label can take, and the input of each, ready for JSON.
 
         Not how often each is drawn: whatever is made for every form is good for any probability that can give them.
         """
         decides = {name: value for name, value in vars(self).items() if name not in _NO_LABEL}
         drawn = ("timestamp_probability", "previous_text_probability")
-        return {**decides, **{name: _possible(getattr(self, name)) for name in drawn}}
+        return {**decides, **{name: possible_draws(getattr(self, name)) for name in drawn}}
 
     def span(self, chunk: Mapping[str, Any], *, timestamps: bool) -> Mapping[str, Any]:
-        """What the student hears with this form of the label: the chunk, or the window that begins with it.
+        """The input of this form of the label: the chunk, or the window that begins with it.
 
         A chunk ends where speech does, and silence fills its window. In long-form decoding a window is full, and mostly
         ends within a segment; a student that never met one transcribes the half of it, where it is to stop before.
@@ -170,23 +178,23 @@ class K2DDataCollator:
         return {**chunk, "duration": CHUNK_SECONDS} if self.fills_window(chunk, timestamps=timestamps) else chunk
 
     def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """All that the student may hear of a chunk, whatever is drawn."""
-        forms = _possible(self.timestamp_probability)  # of which a chunk has the first, where both sound alike
-        if not self._goes_on(chunk):
+        """All inputs that a chunk may give, whatever is drawn."""
+        forms = possible_draws(self.timestamp_probability)  # of which a chunk has the first, where both sound alike
+        if not self._continues(chunk):
             forms = forms[:1]
         return [self.span(chunk, timestamps=timestamps) for timestamps in forms]
 
     def cut_segment(self, chunk: Mapping[str, Any]) -> float | None:
         """Where in the window that begins with a chunk a segment begins that it cuts off, s; None where none does."""
-        next_start = chunk.get("next_start") if self._goes_on(chunk) else None
+        next_start = chunk.get("next_start") if self._continues(chunk) else None
         return next_start if next_start is not None and next_start < CHUNK_SECONDS else None
 
     def fills_window(self, chunk: Mapping[str, Any], *, timestamps: bool) -> bool:
-        """Whether more is heard with this form of the label than the chunk: the window that begins with it."""
-        return timestamps and self._goes_on(chunk)
+        """Whether the input of this form of the label is longer than the chunk: the window that begins with it."""
+        return timestamps and self._continues(chunk)
 
-    def _goes_on(self, chunk: Mapping[str, Any]) -> bool:
-        """Whether there is more to hear after a chunk; one that carries its own audio ends there."""
+    def _continues(self, chunk: Mapping[str, Any]) -> bool:
+        """Whether its recording continues after a chunk; one that carries its own audio ends there."""
         return self.full_windows and chunk.get("next_start") is not None and not ends_with_its_sound(chunk)
 
     def features(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
@@ -218,11 +226,11 @@ class K2DDataCollator:
         batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
         if "target_forms" in chunks[0]:
             batch |= self._targets(chunks, examples, labels)
-        heard = [self.span(chunk, timestamps=self.draws(chunk)[0]) for chunk in chunks]
+        inputs = [self.span(chunk, timestamps=self.draws(chunk)[0]) for chunk in chunks]
         if self.encoder_states is not None:
-            batch["encoder_states"] = self.encoder_states.batch(heard)
+            batch["encoder_states"] = self.encoder_states.batch(inputs)
         else:
-            batch["input_features"] = self.features(heard)
+            batch["input_features"] = self.features(inputs)
         if self.chunk_weighting != "hard":
             weights = [chunk_weight(chunk.get("distance"), self.chunk_weighting) for chunk in chunks]
             batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)
@@ -256,7 +264,7 @@ class K2DDataCollator:
         )
 
 
-def _possible(probability: float) -> list[bool]:
+def possible_draws(probability: float) -> list[bool]:
     """What a draw with this probability can give."""
     return [outcome for outcome, chance in ((False, 1 - probability), (True, probability)) if chance > 0]
 
@@ -285,23 +293,20 @@ def pad_examples(
 def default_collator(
     processor: WhisperProcessor, args: K2DTrainingArguments, student: WhisperForConditionalGeneration
 ) -> K2DDataCollator:
-    """The collator that the settings of training ask for."""
+    """The collator that the settings of training ask for: each of its arguments that is one of them."""
+    settings = {name: getattr(args, name) for name in DECLARED.keys() & signature(K2DDataCollator).parameters.keys()}
+    settings["language"] = language_code(args.language or getattr(student.generation_config, "language", None))
     return K2DDataCollator(
         processor,
-        language=language_code(args.language or getattr(student.generation_config, "language", None)),
-        task=args.task,
-        timestamp_probability=args.timestamp_probability,
-        previous_text_probability=args.previous_text_probability,
-        full_windows=args.full_windows,
-        chunk_weighting=args.chunk_weighting,
-        seed=args.data_seed if args.data_seed is not None else args.seed,
+        **settings,
+        seed=args.draw_seed,
         max_tokens=student.config.max_target_positions,
         pad_to_multiple_of=8 if torch.cuda.is_available() else 1,
     )
 
 
 class EpochToData(TrainerCallback):
-    """Tells collator and sampler the epoch: what a chunk's label looks like, and the order of chunks, are drawn anew.
+    """Sets the epoch of collator and sampler: what a chunk's label looks like, and the order of chunks, are drawn anew.
 
     The Trainer and accelerate hand the epoch down through a fixed number of wrappers. In a resumed epoch of several
     processes there is one more, so that the sampler would begin again with the order of epoch 0.

@@ -1,6 +1,6 @@
 """Which chunks are trained on: those that validation kept and whose label fits the decoder; the rest is counted.
 
-Rows are looked at in batches, so that memory does not grow with their number.
+Rows are read in batches, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound
 from k2d_hf.data.chunk_schema import DRAW, LABEL, SOUND, VERDICT, columns_for, rows_of
 from k2d_hf.data.utterances import as_chunks, unusable
-from k2d_hf.distillation.batches.collator import K2DDataCollator
+from k2d_hf.distillation.batches.collator import K2DDataCollator, possible_draws
 from k2d_hf.distillation.batches.target_columns import stored_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.models.languages import language_code
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 NAMED = 3  # chunks named in a warning
 DROPPED = "that validation dropped"
-BATCH_ROWS = 256  # looked at together
+BATCH_ROWS = 256  # read together
 CHECKED = 16  # chunks whose soft targets are looked up; other settings than the targets' show at the first, or nearly
 
 
@@ -42,7 +42,7 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
         what: name of the rows, for messages.
 
     Raises:
-        K2DError: if nothing is left, or `full_windows` asks for what cannot be heard.
+        K2DError: if nothing is left, or `full_windows` asks for audio that there is not.
     """
     from datasets import Dataset
 
@@ -54,7 +54,7 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     check_windows(rows.column_names, collator, what=what)
     found: list[str | None] = []
     names: dict[str, list[str]] = {}
-    for batch in _batches(rows, *looked_at(rows.column_names, collator)):
+    for batch in _batches(rows, *columns_to_inspect(rows.column_names, collator)):
         reasons = reasons_to_leave_out(batch, collator)
         for chunk, reason in zip(batch, reasons, strict=True):
             some = names.setdefault(reason or "", [])
@@ -66,10 +66,10 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
         level = logging.INFO if reason == DROPPED else logging.WARNING
         logger.log(level, "%s: left out %d chunks %s: %s", what, count, reason, _few(names[reason], count))
     if counts.total() == len(found):
-        told = " and ".join(f"{counts.pop(reason, 0)} {short}" for reason, short in _short(collator).items())
-        told += "".join(f", {count} {reason}" for reason, count in counts.items())
+        left_out = " and ".join(f"{counts.pop(reason, 0)} {short}" for reason, short in _short(collator).items())
+        left_out += "".join(f", {count} {reason}" for reason, count in counts.items())
         raise K2DError(
-            f"nothing to train on: of {len(rows)} chunks ({what}) {told}; raise validate.threshold, or look at the "
+            f"nothing to train on: of {len(rows)} chunks ({what}) {left_out}; raise validate.threshold, or look at the "
             "distances"
         )
     return rows.select(np.flatnonzero([reason is None for reason in found])) if counts else rows
@@ -98,7 +98,7 @@ def check_prepared(rows: Any, *, what: str) -> None:
 
 
 def check_usable(rows: Any, *, what: str) -> None:
-    """Raise K2DError for an utterance that cannot be heard to its end, where no row may be left out."""
+    """Raise K2DError for an utterance that cannot be read to its end, where no row may be left out."""
     from datasets import Dataset
 
     if not isinstance(rows, Dataset) or {"start", "duration"} <= set(rows.column_names):
@@ -106,12 +106,12 @@ def check_usable(rows: Any, *, what: str) -> None:
     for batch in _batches(rows, *columns_for(LABEL, SOUND, among=rows.column_names)):
         for chunk in batch:
             if reason := unusable(chunk):
-                told = f"{what}: {chunk_name(chunk)} is an utterance {reason}"
-                raise K2DError(f"{told}: leave it out, as predictions are those of all rows")
+                utterance = f"{what}: {chunk_name(chunk)} is an utterance {reason}"
+                raise K2DError(f"{utterance}: leave it out, as predictions are those of all rows")
 
 
 def reasons_to_leave_out(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> list[str | None]:
-    """Why each chunk is not trained on, as a message goes on after "left out 3 chunks"; None where it is.
+    """Why each chunk is not trained on, as it follows "left out 3 chunks" in a message; None where it is.
 
     Raises:
         K2DError: if `full_windows` asks for what a chunk does not hold.
@@ -132,8 +132,8 @@ def label_exceeds(collator: K2DDataCollator) -> str:
     return f"whose label exceeds {collator.max_tokens} tokens"
 
 
-def looked_at(columns: Sequence[str], collator: K2DDataCollator) -> list[str]:
-    """The columns by which chunks are left out; their sound only where its length or end is not said beside it."""
+def columns_to_inspect(columns: Sequence[str], collator: K2DDataCollator) -> list[str]:
+    """The columns by which chunks are left out; their sound only where no column has its length or end."""
     names = columns_for(LABEL, VERDICT, DRAW, SOUND, among=columns)
     listens = collator.full_windows or not {"start", "duration"} <= set(columns)
     return [name for name in names if name != "audio" or listens]
@@ -146,11 +146,11 @@ def check_windows(columns: Sequence[str], collator: K2DDataCollator, *, what: st
 
 
 def check_window(chunk: Mapping[str, Any], collator: K2DDataCollator) -> None:
-    """Raise K2DError if a window is to be heard beyond the end of a chunk that carries its own sound."""
+    """Raise K2DError if a window is to reach beyond the end of a chunk that carries its own sound."""
     if collator.full_windows and chunk.get("next_start") is not None and ends_with_its_sound(chunk):
         raise K2DError(
-            f"full_windows: {chunk_name(chunk)} carries its own sound, which ends with it, so nothing can be heard "
-            "after it: give the chunks with the paths of their recordings, or set it to false"
+            f"full_windows: {chunk_name(chunk)} carries its own sound, which ends with it: give the chunks with the "
+            "paths of their recordings, or set it to false"
         )
 
 
@@ -163,7 +163,7 @@ def _few(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
 
 
-def check_targets(rows: Any, collator: Any) -> None:
+def check_target_labels(rows: Any, collator: Any) -> None:
     """Raise K2DError if soft targets are not those of the labels that the collator makes: before training, not in it.
 
     Args:
@@ -201,9 +201,8 @@ def _batches(rows: Any, *columns: str) -> Iterator[list[dict[str, Any]]]:
 
 def labels_fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> np.ndarray:
     """Whether the decoder has room for each label in every form that a draw can give, without prompt, [chunks] bool."""
-    probability, room = collator.timestamp_probability, collator.max_tokens
-    fit = np.ones(len(chunks), dtype=bool)
-    for timestamps in [form for form, possible in ((True, probability > 0), (False, probability < 1)) if possible]:
+    room, fit = collator.max_tokens, np.ones(len(chunks), dtype=bool)
+    for timestamps in possible_draws(collator.timestamp_probability):
         fit &= _lengths(chunks, collator, timestamps=timestamps, at_most=room) <= room
     return fit
 

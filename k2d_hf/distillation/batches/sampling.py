@@ -76,16 +76,16 @@ def grouped_order(lengths: np.ndarray, *, batch_size: int, generator: np.random.
         some = order[start : start + pool]
         some = some[np.argsort(lengths[some], kind="stable")]
         batches += [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
-    whole = [batch for batch in batches if len(batch) == batch_size]
+    full = [batch for batch in batches if len(batch) == batch_size]
     rest = [batch for batch in batches if len(batch) < batch_size]
-    shuffled = [whole[index] for index in generator.permutation(len(whole))] + rest
+    shuffled = [full[index] for index in generator.permutation(len(full))] + rest
     return np.concatenate(shuffled).tolist() if shuffled else []
 
 
 def label_parts(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """About how many tokens a chunk's label has, timestamps add, and a prompt adds; [rows] int32 each.
 
-    Counted from the letters: to tokenise a whole corpus would take long, and only the order needs it.
+    Counted from the letters: to tokenise a corpus would take long, and only the order needs it.
     """
     plain, timestamps, prompt = (np.zeros(len(rows), dtype=np.int32) for _ in range(3))
     names = columns_for(LABEL, PROMPT, among=rows.column_names)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from datasets import IterableDataset as Stream
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
@@ -23,7 +22,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 from k2d_hf.data.chunk_audio import chunk_name
 from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.batches.collator import EPOCH, K2DDataCollator
-from k2d_hf.distillation.batches.rows import DROPPED, check_windows, label_exceeds, looked_at, reasons_to_leave_out
+from k2d_hf.distillation.batches.rows import (
+    DROPPED,
+    NAMED,
+    check_windows,
+    columns_to_inspect,
+    label_exceeds,
+    reasons_to_leave_out,
+)
 from k2d_hf.distillation.batches.target_columns import (
     DTYPES,
     check_embedding,
@@ -43,7 +49,6 @@ logger = logging.getLogger(__name__)
 # Of several files at once, which threads read, the end takes seconds in every pass
 ONE_FILE = {"max_buffer_input_shards": 1} if "max_buffer_input_shards" in signature(Stream.shuffle).parameters else {}
 READ, DROPPED_ROWS, TOO_LONG, UNUSABLE = range(4)  # what is counted of the first pass
-NAMED = 3  # chunks of each worker that are named in warnings
 
 
 def is_stream(rows: Any) -> bool:
@@ -71,15 +76,14 @@ class TargetCheck:
 
     def __call__(self, chunk: Mapping[str, Any]) -> None:
         """Check a row."""
-        told = {name: chunk.get(name) for name in ("target_temperature", "target_embedding")}
-        if tuple(told.values()) in self.fine:
+        temperature, embedding = chunk.get("target_temperature"), chunk.get("target_embedding")
+        if (temperature, embedding) in self.fine:
             return
-        rows = Dataset.from_list([told])
         if self.embedding is not None:
-            check_embedding(rows, self.embedding)
+            check_embedding([str(embedding)], self.embedding)
         if "top" in self.kinds:
-            check_temperature(rows, "target_temperature", self.temperature, "distil.temperature")
-        self.fine.add(tuple(told.values()))
+            check_temperature([temperature or 0.0], self.temperature)
+        self.fine.add((temperature, embedding))
 
 
 class ChunkStream(IterableDataset[Any]):
@@ -89,7 +93,7 @@ class ChunkStream(IterableDataset[Any]):
         rows: the stream.
         collator: whose labels must fit the decoder.
         workers: processes that read for the trainer; 0 if it reads itself.
-        stored: parties whose soft targets take the model's place, with the kind of each.
+        stored: models whose soft targets take their place, with the kind of each.
         check: of the soft targets of a row.
         what: name of the rows, for messages.
         shuffle_buffer: rows among which the next is drawn; 0 leaves the order of the stream.
@@ -111,7 +115,7 @@ class ChunkStream(IterableDataset[Any]):
         self.what = what
         self.rows = as_chunks(rows).with_format("arrow")  # soft targets need not become lists of numbers
         self.collator = collator
-        self.arrays = [name for party, kind in (stored or {}).items() for name in columns_of(party, kind)]
+        self.arrays = [name for model, kind in (stored or {}).items() for name in columns_of(model, kind)]
         self.check = check
         self.shuffle_buffer = shuffle_buffer
         self.seed = seed
@@ -162,7 +166,7 @@ class ChunkStream(IterableDataset[Any]):
 
     def _verdict(self, row: Any) -> int | None:
         """Why a row is not trained on; of the first of a pass whose sound or text is at fault, a warning names it."""
-        chunk = row.select(looked_at(row.column_names, self.collator)).to_pylist()[0]
+        chunk = row.select(columns_to_inspect(row.column_names, self.collator)).to_pylist()[0]
         (reason,) = reasons_to_leave_out([chunk], self.collator)
         if reason is None:
             return None
@@ -215,79 +219,53 @@ class OnePass(ChunkStream):
         return (self._chunk(row) for row in rows)
 
 
-def chunk_stream(
-    rows: Stream, collator: Any, args: K2DTrainingArguments, stored: Collection[str], embedding: Tensor | None
-) -> ChunkStream:
-    """A stream as the trainer wants it, and settings as a stream needs them.
-
-    Args:
-        rows: the stream.
-        collator: the trainer's.
-        args: of training.
-        stored: parties whose soft targets take the model's place.
-        embedding: that makes the teacher's hidden states logits, where they are used.
-
-    Raises:
-        K2DError: if the number of steps is not given, or the collator is not ours.
-    """
-    if args.max_steps <= 0:
-        raise K2DError("a stream has no length: set max_steps, the number of steps to train")
-    if not isinstance(collator, K2DDataCollator):
-        raise K2DError(f"a stream of chunks takes the K2DDataCollator, not {type(collator).__name__}")
-    if args.group_by_label_length:
-        logger.info("labels are not grouped by length: a stream has its own order")
-    if args.dataloader_num_workers > rows.num_shards:
-        logger.info("%d workers read the stream, one for each of its files", rows.num_shards)
-        args.dataloader_num_workers = rows.num_shards
-    return ChunkStream(
-        rows,
-        collator,
-        workers=args.dataloader_num_workers,
-        shuffle_buffer=args.shuffle_buffer,
-        seed=args.data_seed if args.data_seed is not None else args.seed,
-        **_as_read(rows, collator, args, stored, embedding, what="training"),
-    )
-
-
-def evaluation_stream(
+def open_stream(
     rows: Stream,
-    collator: K2DDataCollator,
+    collator: Any,
     args: K2DTrainingArguments,
     stored: Collection[str],
     embedding: Tensor | None,
     *,
     what: str,
     keep_all: bool = False,
-) -> OnePass:
-    """A stream as evaluation wants it; arguments as for `chunk_stream` and `OnePass`.
+) -> ChunkStream:
+    """A stream as the trainer wants it, without an end where `what` is training, and settings as a stream needs them.
+
+    Args:
+        rows: the stream.
+        collator: the trainer's.
+        args: of training.
+        stored: models whose soft targets take their place.
+        embedding: that makes the teacher's hidden states logits, where they are used.
+        what: name of the rows, for messages.
+        keep_all: as for `OnePass`.
 
     Raises:
-        K2DError: if it lacks soft targets that the loss needs.
+        K2DError: if the number of steps is not given, the collator is not ours, or soft targets are missing.
     """
-    more = _as_read(rows, collator, args, stored, embedding, what=what)
-    return OnePass(rows, collator, workers=args.dataloader_num_workers, keep_all=keep_all, **more)
-
-
-def _as_read(
-    rows: Stream,
-    collator: K2DDataCollator,
-    args: K2DTrainingArguments,
-    stored: Collection[str],
-    embedding: Tensor | None,
-    *,
-    what: str,
-) -> dict[str, Any]:
-    """What every stream is read with."""
+    training = what == "training"
+    if training and args.max_steps <= 0:
+        raise K2DError("a stream has no length: set max_steps, the number of steps to train")
+    if not isinstance(collator, K2DDataCollator):
+        raise K2DError(f"a stream of chunks takes the K2DDataCollator, not {type(collator).__name__}")
+    if training and args.group_by_label_length:
+        logger.info("labels are not grouped by length: a stream has its own order")
+    if training and args.dataloader_num_workers > rows.num_shards:
+        logger.info("%d workers read the stream, one for each of its files", rows.num_shards)
+        args.dataloader_num_workers = rows.num_shards
     # else one process reads for all, and cannot join batches of unequal length
     accelerator: Any = args.accelerator_config
     accelerator.dispatch_batches = False
     columns = described(as_chunks(rows))
     check_windows(columns.column_names, collator, what=what)
-    for party in stored:
-        check_targets(columns, party, what=what)
-    kinds = {party: str(kind_of(columns, party)) for party in stored}
+    for model in stored:
+        check_targets(columns, model, what=what)
+    kinds = {model: str(kind_of(columns, model)) for model in stored}
     check = TargetCheck(kinds.values(), args.temperature, embedding) if kinds else None
-    return {"stored": kinds, "check": check, "what": what}
+    given: dict[str, Any] = {"workers": args.dataloader_num_workers, "stored": kinds, "check": check, "what": what}
+    if not training:
+        return OnePass(rows, collator, keep_all=keep_all, **given)
+    return ChunkStream(rows, collator, shuffle_buffer=args.shuffle_buffer, seed=args.draw_seed, **given)
 
 
 class PassingOver:

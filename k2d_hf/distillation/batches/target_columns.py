@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
     from torch import Tensor
 
-PARTIES = ("teacher", "auxiliary")
+MODELS = ("teacher", "auxiliary")
 READ_ROWS = 10_000
 FULL_WINDOW = -1  # no token
 
@@ -27,19 +27,19 @@ KINDS = ("hidden", "top")
 
 
 def target_features(kinds: Mapping[str, str], widths: Mapping[str, int]) -> Features:
-    """Columns and types that the stage adds; `target_forms` says which rows of the others belong to which form.
+    """Columns and types that the stage adds; `target_forms` holds which rows of the others belong to which form.
 
     Args:
-        kinds: of each party whose targets are stored.
-        widths: numbers stored for each position: the party's d where its kind is `hidden`, else k.
+        kinds: of each model whose targets are stored.
+        widths: numbers stored for each position: the model's d where its kind is `hidden`, else k.
     """
     from datasets import Features, List, Value
 
     columns: dict[str, Any] = {}
-    for party, kind in kinds.items():
-        for name in columns_of(party, kind):
+    for model, kind in kinds.items():
+        for name in columns_of(model, kind):
             number = "int32" if DTYPES[name.partition("_")[2]] is np.int32 else "float16"
-            columns[name] = List(List(Value(number), length=widths[party]))
+            columns[name] = List(List(Value(number), length=widths[model]))
     form = {"timestamps": Value("bool"), "prompt": Value("bool"), "tokens": Value("int32"), "digest": Value("int64")}
     described = {
         "target_forms": List(form),
@@ -53,20 +53,20 @@ DTYPES = {"hidden": np.float16, "top_ids": np.int32, "top_logprobs": np.float16}
 DESCRIBED = ("target_forms", "target_temperature", "target_embedding")
 
 
-def kind_of(rows: Any, party: str = "teacher") -> str | None:
-    """Which kind of targets of a party a data set holds; None if it holds none."""
+def kind_of(rows: Any, model: str = "teacher") -> str | None:
+    """Which kind of targets of a model a data set holds; None if it holds none."""
     names = getattr(rows, "column_names", None) or []
-    return next((kind for kind in KINDS if set(columns_of(party, kind)) <= set(names)), None)
+    return next((kind for kind in KINDS if set(columns_of(model, kind)) <= set(names)), None)
 
 
-def has_targets(rows: Any, party: str = "teacher") -> bool:
-    """Whether a data set holds the soft targets of a party."""
-    return kind_of(rows, party) is not None
+def has_targets(rows: Any, model: str = "teacher") -> bool:
+    """Whether a data set holds the soft targets of a model."""
+    return kind_of(rows, model) is not None
 
 
-def columns_of(party: str, kind: str) -> list[str]:
-    """Names of the columns of a party's targets."""
-    return [f"{party}_hidden"] if kind == "hidden" else [f"{party}_top_ids", f"{party}_top_logprobs"]
+def columns_of(model: str, kind: str) -> list[str]:
+    """Names of the columns of a model's targets."""
+    return [f"{model}_hidden"] if kind == "hidden" else [f"{model}_top_ids", f"{model}_top_logprobs"]
 
 
 def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, what: str) -> Any:
@@ -74,7 +74,7 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
 
     Args:
         rows: data set of chunks, or a dictionary of them; None and whatever else has no columns stays as it is.
-        stored: parties whose targets take the model's place.
+        stored: models whose targets take their place.
         temperature: of the loss.
         what: name of the rows, for messages.
 
@@ -89,25 +89,20 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
         return rows
     if not stored:
         return without_targets(rows)
-    for party in stored:
-        check_targets(rows, party, what=what)
-    if any(kind_of(rows, party) == "top" for party in stored):
-        check_temperature(rows, "target_temperature", temperature, "distil.temperature")
-    return as_arrays(rows, stored)
-
-
-def check_targets(rows: Any, party: str, *, what: str) -> None:
-    """Raise K2DError if rows do not hold the soft targets of a party."""
-    if not has_targets(rows, party):
-        raise K2DError(f"no soft targets of the {party} ({what}): write them (stage targets), or give {party}_model")
-
-
-def as_arrays(rows: Dataset, parties: Iterable[str]) -> Dataset:
-    """The rows with the targets of some parties as numpy arrays, and without those of others."""
-    wanted = [name for party in parties for name in columns_of(party, kind_of(rows, party) or "top")]
-    every = [name for party in PARTIES for kind in KINDS for name in columns_of(party, kind)]
+    for model in stored:
+        check_targets(rows, model, what=what)
+    if any(kind_of(rows, model) == "top" for model in stored):
+        check_temperature(values_of(rows, "target_temperature"), temperature)
+    wanted = [name for model in stored for name in columns_of(model, kind_of(rows, model) or "top")]
+    every = [name for model in MODELS for kind in KINDS for name in columns_of(model, kind)]
     rows = rows.remove_columns([name for name in every if name in rows.column_names and name not in wanted])
     return rows.with_format("numpy", columns=wanted, output_all_columns=True)
+
+
+def check_targets(rows: Any, model: str, *, what: str) -> None:
+    """Raise K2DError if rows do not hold the soft targets of a model."""
+    if not has_targets(rows, model):
+        raise K2DError(f"no soft targets of the {model} ({what}): write them (stage targets), or give {model}_model")
 
 
 def without_targets(rows: Dataset) -> Dataset:
@@ -117,7 +112,7 @@ def without_targets(rows: Dataset) -> Dataset:
 
 def is_target(column: str) -> bool:
     """Whether a column is one of those that soft targets add."""
-    return column in DESCRIBED or any(column in columns_of(party, kind) for party in PARTIES for kind in KINDS)
+    return column in DESCRIBED or any(column in columns_of(model, kind) for model in MODELS for kind in KINDS)
 
 
 def stored_targets(chunk: Mapping[str, Any], example: Example, *, full_window: bool = False) -> dict[str, np.ndarray]:
@@ -126,20 +121,20 @@ def stored_targets(chunk: Mapping[str, Any], example: Example, *, full_window: b
     Args:
         chunk: row with the columns of `add_soft_targets`.
         example: decoder inputs and labels in that form.
-        full_window: whether the student hears the window to its end, and not the chunk alone.
+        full_window: whether the input is the full window, and not the chunk alone.
 
     Raises:
-        K2DError: if no targets are stored for these very ids, and what is heard with them.
+        K2DError: if no targets are stored for these very ids and this input.
     """
     digest, at = digest_of(example, full_window=full_window), 0
     for form in chunk["target_forms"] or ():
         if form["digest"] == digest:
             part = slice(at, at + form["tokens"])
             return {
-                f"{party}_{end}": np.asarray(chunk[f"{party}_{end}"][part], dtype=dtype)
-                for party in PARTIES
+                f"{model}_{end}": np.asarray(chunk[f"{model}_{end}"][part], dtype=dtype)
+                for model in MODELS
                 for end, dtype in DTYPES.items()
-                if f"{party}_{end}" in chunk
+                if f"{model}_{end}" in chunk
             }
         at += form["tokens"]
     raise K2DError(
@@ -148,15 +143,13 @@ def stored_targets(chunk: Mapping[str, Any], example: Example, *, full_window: b
     )
 
 
-def check_embedding(rows: Dataset, embedding: Tensor) -> None:
-    """Raise K2DError if an embedding is not the one that turns the stored hidden states into logits."""
-    digest = embedding_digest(embedding)
-    for told in _values(rows, "target_embedding"):
-        if told != digest:
-            raise K2DError(
-                "the soft targets are hidden states of a teacher whose embedding is not the student's: start with a "
-                "student that is not trained yet, give teacher_model, or write targets of kind top"
-            )
+def check_embedding(stored: Iterable[str], embedding: Tensor) -> None:
+    """Raise K2DError if an embedding, by its digest, is not the one that turns stored hidden states into logits."""
+    if set(stored) - {embedding_digest(embedding)}:
+        raise K2DError(
+            "the soft targets are hidden states of a teacher whose embedding is not the student's: start with a "
+            "student that is not trained yet, give teacher_model, or write targets of kind top"
+        )
 
 
 def embedding_digest(embedding: Tensor) -> str:
@@ -165,17 +158,17 @@ def embedding_digest(embedding: Tensor) -> str:
     return hashlib.blake2b(values, digest_size=8).hexdigest()
 
 
-def check_temperature(rows: Dataset, column: str, wanted: float, setting: str) -> None:
-    """Raise K2DError if the targets of a data set were stored with another value of a setting."""
-    stored = _values(rows, column)
-    if stored != {wanted}:
-        told = ", ".join(f"{value:g}" for value in sorted(stored))
+def check_temperature(stored: Iterable[float], wanted: float) -> None:
+    """Raise K2DError if targets were stored at other temperatures than the loss has."""
+    if set(stored) != {wanted}:
+        values = ", ".join(f"{value:g}" for value in sorted(stored))
         raise K2DError(
-            f"the soft targets are of temperature {told}, the loss has {wanted:g}: write them again, or set {setting}"
+            f"the soft targets are of temperature {values}, the loss has {wanted:g}: write them again, or set "
+            "distil.temperature"
         )
 
 
-def _values(rows: Dataset, column: str) -> set[Any]:
+def values_of(rows: Dataset, column: str) -> set[Any]:
     """What a column holds; `Dataset.unique` would write a file into the rows' folder."""
     values: set[Any] = set()
     for batch in rows.select_columns([column]).iter(batch_size=READ_ROWS):
@@ -184,7 +177,7 @@ def _values(rows: Dataset, column: str) -> set[Any]:
 
 
 def digest_of(example: Example, *, full_window: bool = False) -> int:
-    """A number that tells one form of a label from every other; so does what is heard, where that is a full window."""
+    """A number that tells one form of a label from every other; so does the input, where that is a full window."""
     inputs, labels = example
     ends = [FULL_WINDOW] if full_window else []
     return zlib.crc32(np.asarray([*inputs, *labels, *ends], dtype=np.int32).tobytes())

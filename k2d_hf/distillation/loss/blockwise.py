@@ -29,15 +29,15 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Head:
-    """A party's last hidden states at the supervised positions, [N, d], and its output embedding, [V, d]."""
+    """A model's last hidden states at the supervised positions, [N, d], and its output embedding, [V, d]."""
 
     hidden: Tensor
     embedding: Tensor
 
 
 @dataclass(frozen=True)
-class SoftTargets:
-    """A party's k most likely tokens at the supervised positions, most likely first, as stored.
+class StoredTargets:
+    """A model's k most likely tokens at the supervised positions, most likely first, as stored.
 
     Attributes:
         ids: tokens [N, k], distinct in a row.
@@ -47,8 +47,13 @@ class SoftTargets:
     ids: Tensor
     logprobs: Tensor
 
+    def __getitem__(self, rows: slice) -> StoredTargets:
+        """Those of some positions."""
+        return StoredTargets(self.ids[rows], self.logprobs[rows])
 
-Party = Head | SoftTargets
+
+Targets = Head | StoredTargets  # of a KL term: the output of a model, or what was stored of it
+BlockTerm = tuple[str, Tensor | StoredTargets, float]  # a KL term in a block: name, logits or targets, weight
 
 
 class BlockwiseLoss(torch.autograd.Function):
@@ -60,35 +65,33 @@ class BlockwiseLoss(torch.autograd.Function):
         hidden: Tensor,
         embedding: Tensor,
         labels: Tensor,
-        parties: tuple[tuple[str, Party, float], ...],
+        terms: tuple[tuple[str, Targets, float], ...],
         weights: LossWeights,
         token_weights: Tensor,
         block_tokens: int,
         projection_dtype: torch.dtype | None,
     ) -> tuple[Tensor, ...]:
-        """Sums in the order of `SUMS`; `parties` are name, party and weight of each KL term."""
+        """Sums in the order of `SUMS`; `terms` are name, targets and weight of each KL."""
         wants_hidden, wants_embedding = ctx.needs_input_grad[:2]
         precise = torch.promote_types(hidden.dtype, torch.float32)
         student = _Projection(Head(hidden, embedding), precise, block_tokens, projection_dtype)
         heads = {
-            name: _Projection(party, precise, block_tokens, projection_dtype)
-            for name, party, _ in parties
-            if isinstance(party, Head)
+            name: _Projection(targets, precise, block_tokens, projection_dtype)
+            for name, targets, _ in terms
+            if isinstance(targets, Head)
         }
-        names = [name for name, _, _ in parties]
+        names = [name for name, _, _ in terms]
         rows = _Rows(weights, precise, student.buffer, names, wants_gradient=wants_hidden or wants_embedding)
         hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
         embedding_gradient = torch.zeros_like(embedding, dtype=precise) if wants_embedding else None
         for start in range(0, len(labels), block_tokens):
             block = slice(start, min(start + block_tokens, len(labels)))
             logits = student.logits(block)
-            helping: list[tuple[str, Tensor | SoftTargets, float]] = []
-            for name, party, weight in parties:
-                if isinstance(party, Head):
-                    helping.append((name, heads[name].logits(block), weight))
-                else:
-                    helping.append((name, SoftTargets(party.ids[block], party.logprobs[block]), weight))
-            rows.add_block(logits, labels[block], helping, token_weights[block].to(precise))
+            of_block: list[BlockTerm] = [
+                (name, targets[block] if isinstance(targets, StoredTargets) else heads[name].logits(block), weight)
+                for name, targets, weight in terms
+            ]
+            rows.add_block(logits, labels[block], of_block, token_weights[block].to(precise))
             if not rows.wants_gradient:
                 continue
             gradient = logits.to(student.hidden.dtype)  # add_block has left the gradient there
@@ -117,7 +120,7 @@ class BlockwiseLoss(torch.autograd.Function):
 
 
 class _Projection:
-    """A party's logits, block by block, in one buffer of [block, V] that every block overwrites."""
+    """A model's logits, block by block, in one buffer of [block, V] that every block overwrites."""
 
     def __init__(self, head: Head, precise: torch.dtype, block_tokens: int, dtype: torch.dtype | None) -> None:
         dtype = dtype or torch.promote_types(head.hidden.dtype, head.embedding.dtype)
@@ -138,7 +141,7 @@ class _Rows:
     """What is done with logits once they are there, on as many rows at a time as a CPU's cache holds."""
 
     def __init__(
-        self, weights: LossWeights, precise: torch.dtype, like: Tensor, parties: list[str], *, wants_gradient: bool
+        self, weights: LossWeights, precise: torch.dtype, like: Tensor, terms: list[str], *, wants_gradient: bool
     ) -> None:
         self.weights = weights
         self.wants_gradient = wants_gradient
@@ -147,31 +150,26 @@ class _Rows:
         rows = max(1, CACHED_LOGITS // vocabulary) if like.device.type == "cpu" else tokens
         self.rows = max(1, min(rows, tokens))
         self.softened = like.new_empty(self.rows, vocabulary)
-        self.scratch = {name: torch.empty_like(self.softened) for name in parties}
+        self.scratch = {name: torch.empty_like(self.softened) for name in terms}
 
     def add_block(
         self,
         logits: Tensor,
         labels: Tensor,
-        parties: list[tuple[str, Tensor | SoftTargets, float]],
+        terms: list[BlockTerm],
         token_weights: Tensor,
     ) -> None:
         """Add a block to the sums, and overwrite its logits with the gradient of the total by them."""
         for start in range(0, len(labels), self.rows):
             some = slice(start, start + self.rows)
-            helping: list[tuple[str, Tensor | SoftTargets, float]] = [
-                (name, SoftTargets(party.ids[some], party.logprobs[some]), weight)
-                if isinstance(party, SoftTargets)
-                else (name, party[some], weight)
-                for name, party, weight in parties
-            ]
-            self._add(logits[some], labels[some], helping, token_weights[some])
+            of_rows = [(name, targets[some], weight) for name, targets, weight in terms]
+            self._add(logits[some], labels[some], of_rows, token_weights[some])
 
     def _add(
         self,
         logits: Tensor,
         labels: Tensor,
-        parties: list[tuple[str, Tensor | SoftTargets, float]],
+        terms: list[BlockTerm],
         token_weights: Tensor,
     ) -> None:
         beta, temperature = self.weights.ce, self.weights.temperature
@@ -180,19 +178,19 @@ class _Rows:
         of_label = temperature * scaled.gather(-1, labels[:, None]).squeeze(-1)
         gradients: list[tuple[Tensor, Tensor]] = []  # a factor of each row, and what it multiplies
         total: Tensor | float = 0.0
-        if parties:
+        if terms:
             softened = torch.exp(scaled, out=self.softened[:count])
             mass = softened.sum(-1)
             share = torch.zeros_like(mass)  # of the student's softened probabilities in the gradient
-            for name, party, weight in parties:
+            for name, targets, weight in terms:
                 pull = weight * temperature * token_weights
                 scratch = self.scratch[name][:count]
-                if isinstance(party, SoftTargets):
-                    kl, pulled = _bucketed(scaled, softened, mass, party, scratch)
+                if isinstance(targets, StoredTargets):
+                    kl, pulled = _bucketed(scaled, softened, mass, targets, scratch)
                     gradients.append((pull, pulled))
-                    favourite = party.ids[:, 0].long()
+                    favourite = targets.ids[:, 0].long()
                 else:
-                    kl, target, target_mass, favourite = _full(scaled, mass, party, temperature, scratch)
+                    kl, target, target_mass, favourite = _full(scaled, mass, targets, temperature, scratch)
                     share += pull / mass
                     gradients.append((-pull / target_mass, target))
                 total = total + weight * temperature**2 * kl
@@ -217,7 +215,7 @@ class _Rows:
 def _full(
     scaled: Tensor, mass: Tensor, logits: Tensor, temperature: float, scratch: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """KL from a party's logits, its exponentials (in their place), their sum, and the token it prefers."""
+    """KL from a model's logits, its exponentials (in their place), their sum, and the token it prefers."""
     largest, favourite = logits.max(-1, keepdim=True)
     target_scaled = logits.sub_(largest).div_(temperature)
     difference = torch.sub(target_scaled, scaled, out=scratch)
@@ -229,7 +227,7 @@ def _full(
 
 
 def _bucketed(
-    scaled: Tensor, softened: Tensor, mass: Tensor, targets: SoftTargets, scratch: Tensor
+    scaled: Tensor, softened: Tensor, mass: Tensor, targets: StoredTargets, scratch: Tensor
 ) -> tuple[Tensor, Tensor]:
     """KL between two distributions over k tokens and one bucket for the rest, which is at most the whole KL.
 
@@ -248,7 +246,7 @@ def _bucketed(
     tail = (1 - stored.squeeze(-1)).clamp(min=0.0)
     log_mass = mass.log()
     predicted = scaled.gather(-1, columns) - log_mass[:, None]
-    kl = (probabilities * (logprobs - predicted)).nan_to_num(nan=0.0).sum(-1)  # 0 * -inf: what is never said
+    kl = (probabilities * (logprobs - predicted)).nan_to_num(nan=0.0).sum(-1)  # 0 * -inf: a token that never comes
     kl = kl + torch.special.xlogy(tail, tail) - tail * (rest.log() - log_mass)
     pulled = torch.mul(softened, (1 / mass - tail / rest)[:, None], out=scratch)
     pulled.scatter_(-1, columns, top / mass[:, None] - probabilities)

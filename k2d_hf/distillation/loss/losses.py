@@ -14,18 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from k2d_hf.distillation.loss.blockwise import BlockwiseLoss, Head, LossWeights, Party, SoftTargets
+from k2d_hf.distillation.loss.blockwise import BlockwiseLoss, Head, LossWeights, StoredTargets, Targets
 from k2d_hf.errors import K2DError
-
-__all__ = [
-    "Head",
-    "LossSums",
-    "LossWeights",
-    "SoftTargets",
-    "check_vocabulary",
-    "distillation_loss",
-    "with_encoder_distance",
-]
+from k2d_hf.models.whisper_tokens import IGNORED
 
 BLOCK_TOKENS = 128
 
@@ -52,8 +43,8 @@ def distillation_loss(
     student: Head,
     labels: Tensor,
     *,
-    teacher: Party | None = None,
-    auxiliary: Party | None = None,
+    teacher: Targets | None = None,
+    auxiliary: Targets | None = None,
     weights: LossWeights | None = None,
     token_weights: Tensor | None = None,
     block_tokens: int = BLOCK_TOKENS,
@@ -74,31 +65,53 @@ def distillation_loss(
             None. What follows is in float32 at least.
 
     Raises:
-        K2DError: if a party that the weights ask for is missing, or vocabularies differ.
+        K2DError: if targets that the weights ask for are missing, or vocabularies differ.
     """
     weights = weights or LossWeights()
     given = (("kl", "teacher", teacher, weights.kl), ("auxiliary_kl", "auxiliary", auxiliary, weights.auxiliary))
-    for _, name, party, weight in given:
-        if weight and party is None:
+    for _, name, targets, weight in given:
+        if weight and targets is None:
             raise K2DError(f"the weight of the {name}'s KL is {weight}, but there is no {name}")
-        if isinstance(party, Head):
-            check_vocabulary(name, party.embedding.shape[0], student.embedding.shape[0])
+        if isinstance(targets, Head):
+            check_vocabulary(name, targets.embedding.shape[0], student.embedding.shape[0])
     if token_weights is None:
         token_weights = torch.ones_like(labels, dtype=torch.float32)
     hidden, embedding = student.hidden, student.embedding
-    if not torch.is_grad_enabled():  # needs_input_grad does not look at the mode, and gradients are most of the work
+    if not torch.is_grad_enabled():  # needs_input_grad ignores the mode, and gradients are most of the work
         hidden, embedding = hidden.detach(), embedding.detach()
-    parties = tuple((term, party, weight) for term, _, party, weight in given if party is not None)
+    terms = tuple((term, targets, weight) for term, _, targets, weight in given if targets is not None)
     total, ce, kl, auxiliary_kl, agreement = BlockwiseLoss.apply(
-        hidden, embedding, labels, parties, weights, token_weights, block_tokens, projection_dtype
+        hidden, embedding, labels, terms, weights, token_weights, block_tokens, projection_dtype
     )
     return LossSums(total, ce, kl, auxiliary_kl, agreement, torch.zeros_like(ce), labels.numel())
 
 
+def supervised_positions(labels: Tensor) -> tuple[Tensor, ...]:
+    """Rows and columns of the supervised tokens among labels [B, L], [N] each."""
+    return (labels != IGNORED).nonzero(as_tuple=True)
+
+
+def stored_targets(
+    name: str, batch: dict[str, Tensor], positions: tuple[Tensor, ...], embedding: Tensor | None
+) -> Targets:
+    """The soft targets of teacher or auxiliary at some positions of a batch.
+
+    Args:
+        name: teacher or auxiliary.
+        batch: with columns of targets, [B, L, d] or [B, L, k].
+        positions: rows and columns, [N] each.
+        embedding: with which hidden states become logits, [V, d].
+    """
+    if f"{name}_hidden" in batch:
+        assert embedding is not None
+        return Head(batch[f"{name}_hidden"][positions].to(embedding.dtype), embedding)
+    return StoredTargets(batch[f"{name}_top_ids"][positions], batch[f"{name}_top_logprobs"][positions])
+
+
 def with_encoder_distance(
-    sums: LossSums, states: Tensor, teacher_states: Tensor, *, weight: float, tokens: Tensor, weights: Tensor | None
+    sums: LossSums, states: Tensor, teacher_states: Tensor, labels: Tensor, *, weight: float, weights: Tensor | None
 ) -> LossSums:
-    """The sums with the distance between two encoders added, so that one that has lost layers hears as before.
+    """The sums with the distance between two encoders added, to teach one that has lost layers.
 
     The mean squared distance of a chunk counts once for each of its tokens, as the other terms do. Not of the paper,
     whose students keep the whole encoder; hints of this kind are those of FitNets (Romero et al., 2015).
@@ -107,20 +120,20 @@ def with_encoder_distance(
         sums: of the same batch.
         states: of the student's encoder, [B, frames, d].
         teacher_states: likewise of the teacher's.
+        labels: of the batch, [B, L].
         weight: of the distance.
-        tokens: supervised ones of each chunk, [B].
         weights: w_s of each chunk [B]; ones if None.
     """
     distance = (states.float() - teacher_states.float()).square().mean(dim=(1, 2))  # [B]
-    each = distance * tokens
+    each = distance * (labels != IGNORED).sum(dim=1)
     added = each if weights is None else each * weights
     return replace(sums, total=sums.total + weight * added.sum(), encoder_mse=each.detach().sum())
 
 
-def check_vocabulary(party: str, tokens: int, student_tokens: int) -> None:
-    """Raise K2DError if two parties of the loss do not share a vocabulary, by its size."""
+def check_vocabulary(name: str, tokens: int, student_tokens: int) -> None:
+    """Raise K2DError if a model and the student do not share a vocabulary, by its size."""
     if tokens != student_tokens:
         raise K2DError(
-            f"{party} has {tokens} tokens, student {student_tokens}: their vocabularies cannot be mixed "
+            f"{name} has {tokens} tokens, student {student_tokens}: their vocabularies cannot be mixed "
             "(large-v3 has 51866, large-v2 51865, English-only 51864); create the student from the teacher"
         )

@@ -1,54 +1,51 @@
-"""Training's use of kept encoder states: when they pay, and who writes what is missing."""
+"""Training's cache of encoder states: when it pays, and who writes what is missing (K2D, stage 3)."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, wait_for_everyone
 from torch import Tensor
 
 from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.distillation.batches.collator import K2DDataCollator
-from k2d_hf.distillation.models import base_whisper, encode
+from k2d_hf.distillation.models import encode
 from k2d_hf.distillation.targets.encoder_states import EncoderStates, lack_of_disk, number_format_of_states
-
-if TYPE_CHECKING:
-    from k2d_hf.distillation.trainer import K2DTrainer
 
 logger = logging.getLogger(__name__)
 
 ENCODER_STATES = "_encoder_states"  # a push leaves out what begins with an underscore
 
 
-def keep_encoder_states(trainer: K2DTrainer) -> None:
+def cache_encoder_states(student: Any, rows: Any, collator: K2DDataCollator, args: Any) -> bool:
     """Write the encoder states that are not on disk yet, each process its share, and let the collator read them.
 
-    Where they do not pay, or do not fit, a line of the log says why, and the encoder runs in every step. What free disk
-    decides is time alone: states that do not fit are computed as those that do.
+    What free disk decides is time alone: states that do not fit are computed as those that do (`states_in_step`).
+
+    Args:
+        student: a Whisper with a frozen encoder.
+        rows: data set of chunks to be trained on.
+        collator: of their batches.
+        args: of training.
+
+    Returns:
+        Whether the disk has room for them; without, a warning names what is missing.
     """
-    trainer.rounds_states = False
-    if reason := against_encoder_states(trainer):
-        logger.info("encoder states are not kept: %s", reason)
-        return
-    args, collator = trainer.args, cast(K2DDataCollator, trainer.data_collator)
-    student = base_whisper(trainer.accelerator.unwrap_model(trainer.model))
     folder = Path(args.encoder_states_dir or f"{args.output_dir}/{ENCODER_STATES}")
     states = EncoderStates(folder, student.model.encoder)
-    rows: Any = trainer.train_dataset
     spans = _Spans(rows, collator)
-    missing = states.missing(spans) if trainer.is_world_process_zero() else []
+    missing = states.missing(spans) if args.process_index == 0 else []
     # one process decides, as the others may look at the disk when files are there already
     lack, missing = broadcast_object_list([lack_of_disk(len(missing), student.config, folder), missing])
     if lack:
         logger.warning("encoder states are not kept, so the encoder runs in every epoch: %s", lack)
-        trainer.rounds_states = True
-        return
+        return False
     mine = spans.select(missing[args.process_index :: args.world_size])
     if len(mine):
         encoder = _encoder_for_states(student, args.device)
@@ -57,16 +54,33 @@ def keep_encoder_states(trainer: K2DTrainer) -> None:
             lambda batch: encode(encoder, collator.features(batch).to(args.device)),
             batch_size=args.per_device_train_batch_size,
         )
-    trainer.accelerator.wait_for_everyone()
+    wait_for_everyone()
     collator.encoder_states = states
+    return True
+
+
+def states_in_step(student: Any, features: Tensor, *, rounded: bool, autocast: Callable[[], Any]) -> Tensor:
+    """States of the frozen encoder in a step of training or evaluation, [B, frames, d].
+
+    Args:
+        student: a Whisper.
+        features: [B, mel bins, 2 * frames].
+        rounded: whether training takes the states that a cache would hold, if there were room.
+        autocast: the Trainer's context, which wraps the student alone.
+    """
+    if not (rounded and student.training):
+        with autocast():
+            return encode(student, features)
+    with torch.autocast(features.device.type, dtype=torch.float16, enabled=features.device.type != "cpu"):
+        return encode(student, features).half()
 
 
 class _Spans(Sequence[dict[str, Any]]):
-    """All that the student may hear of some chunks, each read when it is asked for: it may carry its own sound.
+    """All inputs that some chunks may give, each read when it is asked for: it may carry its own sound.
 
     Args:
         rows: the chunks.
-        collator: which tells the spans of each.
+        collator: gives the spans of each.
         places: row of each span, and which one of the row's it is; all if None.
     """
 
@@ -91,15 +105,6 @@ class _Spans(Sequence[dict[str, Any]]):
         return _Spans(self.rows, self.collator, [self.places[index] for index in indices])
 
 
-def states_in_step(trainer: K2DTrainer, student: Any, features: Tensor) -> Tensor:
-    """States of the frozen encoder in a step of training or evaluation, [B, frames, d]."""
-    if not (trainer.rounds_states and student.training):
-        with trainer.accelerator.autocast():  # the Trainer wraps the student alone
-            return encode(student, features)
-    with torch.autocast(features.device.type, dtype=torch.float16, enabled=features.device.type != "cpu"):
-        return encode(student, features).half()
-
-
 def _encoder_for_states(student: Any, device: torch.device) -> Any:
     """What `encode` takes: the student where it lies, or a copy of its encoder on the device, in float16.
 
@@ -113,18 +118,11 @@ def _encoder_for_states(student: Any, device: torch.device) -> Any:
     )
 
 
-def against_encoder_states(trainer: K2DTrainer) -> str | None:
-    """What speaks against keeping the encoder's states, the disk aside; None if nothing does."""
-    if not trainer.encoder_is_frozen:
-        return "the student's encoder is trained"
-    if trainer.teacher is not None and not trainer.shares_encoder:
-        return "the teacher has an encoder of its own, which runs in every epoch anyway"
-    if trainer.auxiliary is not None:
-        return "the auxiliary's encoder runs in every epoch anyway"
-    rows: Any = trainer.train_dataset
-    if not isinstance(trainer.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
+def reason_not_to_cache(rows: Any, collator: Any, args: Any) -> str | None:
+    """Why the states of a frozen encoder that no other model needs are not worth caching; None if they are."""
+    if not isinstance(collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
         return "that takes a data set of chunks and the K2DDataCollator"
-    return None if epochs_of(trainer.args, len(rows)) > 1 else "no chunk is seen twice"
+    return None if epochs_of(args, len(rows)) > 1 else "no chunk is seen twice"
 
 
 def epochs_of(args: Any, rows: int) -> float:

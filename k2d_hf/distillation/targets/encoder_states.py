@@ -2,13 +2,13 @@
 
 A file a chunk, named by the encoder's weights and the chunk, so that it is found again whatever the run. So the states
 must not depend on its settings: they are computed in one number format, whatever that of targets or training is, and
-where the disk has no room for them, training goes on with the same ones, computed in each step.
+where the disk has no room for them, training has the same ones, computed in each step.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from k2d_hf.data.chunk_audio import chunk_key
-from k2d_hf.distillation.checkpoints import room_for
 from k2d_hf.files.content_keys import content_key
-from k2d_hf.files.storage import is_address
+from k2d_hf.files.storage import is_address, write_whole
 from k2d_hf.models.fingerprints import module_fingerprint
 
 SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
@@ -60,22 +59,14 @@ class EncoderStates:
         return [index for index, chunk in enumerate(chunks) if not self.path(chunk).exists()]
 
     def write(self, chunk: Mapping[str, Any], states: np.ndarray) -> None:
-        """Write the states of a chunk, whole or not at all.
+        """Write the states of a chunk, completely or not at all.
 
         Raises:
             K2DError: if the disk is full.
         """
-        path = self.path(chunk)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        try:
-            with room_for(path, BYTES * states.size):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with partial.open("wb") as file:
-                    np.save(file, states.astype(np.float16))
-                partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        content = io.BytesIO()
+        np.save(content, states.astype(np.float16))
+        write_whole(self.path(chunk), content.getvalue())
 
     def write_all(
         self,

@@ -20,15 +20,17 @@ from k2d_hf.validation.auxiliary import validation_features
 if TYPE_CHECKING:
     from datasets import Dataset
 
+VERDICT = frozenset(validation_features())  # columns
 
-class EarlierTargets:
+
+class ReusableTargets:
     """The targets in shards of a folder, by chunk; read when the first is asked for.
 
     A shard whose recordings have changed since is passed over, and so is one that cannot be read.
 
     Args:
         folder: of shards written with the same models and settings.
-        passed_over: shards that are taken whole.
+        passed_over: shards that are taken as they are.
     """
 
     def __init__(self, folder: Path, *, passed_over: Sequence[Path]) -> None:
@@ -76,23 +78,18 @@ class EarlierTargets:
 
 def shard_key(rows: Mapping[str, list[Any]]) -> str:
     """Short hash of some chunks and of their sound."""
-    look = cache(content_key)
+    file_key = cache(content_key)
     digest = hashlib.blake2b(digest_size=16)
     for chunk in rows_of(rows):
-        told = {name: value for name, value in chunk.items() if name != "audio"}
-        digest.update(json.dumps(told, sort_keys=True, default=str).encode(errors="surrogatepass"))
-        digest.update(chunk_key(chunk, file_key=look).encode(errors="surrogatepass"))
+        described = {name: value for name, value in chunk.items() if name != "audio"}
+        digest.update(json.dumps(described, sort_keys=True, default=str).encode(errors="surrogatepass"))
+        digest.update(chunk_key(chunk, file_key=file_key).encode(errors="surrogatepass"))
     return digest.hexdigest()
 
 
-@cache
-def _verdict() -> frozenset[str]:
-    return frozenset(validation_features())
-
-
 def _identity(chunk: Mapping[str, Any]) -> str:
-    """Short hash of all that decides a chunk's targets: what validation says of it is left out."""
-    told = {name: value for name, value in chunk.items() if name not in _verdict() and name != "audio"}
+    """Short hash of all that decides a chunk's targets: validation's verdict is left out."""
+    deciding = {name: value for name, value in chunk.items() if name not in VERDICT and name != "audio"}
     sound = chunk_key(chunk, file_key=str) if chunk.get("audio") is not None else None  # a shard knows its recordings
-    text = json.dumps([told, sound], sort_keys=True, default=str)
+    text = json.dumps([deciding, sound], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -14,7 +14,7 @@ from k2d_hf.distillation.batches.target_columns import is_target
 from k2d_hf.distillation.models import find_processor
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.distillation.targets.settings import TargetsSettings
-from k2d_hf.distillation.targets.writer import TargetWriter, check_temperature, open_writer
+from k2d_hf.distillation.targets.writer import TargetWriter, check_temperature
 from k2d_hf.files.keywords import takes
 from k2d_hf.models.languages import checked_language
 from k2d_hf.models.sources import load_whisper, model_fingerprint
@@ -41,7 +41,7 @@ class SoftTargets(MapStep):
         task: Whisper's task.
         timestamp_probability: how often a label carries timestamps; targets are stored of what can be drawn.
         previous_text_probability: how often a chunk is given the text before as prompt, likewise.
-        full_windows: whether the student hears, with timestamps, the whole window from the chunk's start.
+        full_windows: whether the input, with timestamps, is the full window from the chunk's start.
 
     Raises:
         K2DError: for a wrong setting, or models that do not fit each other.
@@ -82,11 +82,10 @@ class SoftTargets(MapStep):
         assert self._writer is not None
         given = batch_of(batch)
         given = given.renamed(chunk_names(list(given.columns), given.features))
-        earlier = [name for name in given.columns if is_target(name)]
+        old = [name for name in given.columns if is_target(name)]
         check_windows(list(given.columns), self._writer.collator, what="chunks")
-        chunks = [{name: row[name] for name in row if name not in earlier} for row in given.rows()]
-        columns = self._writer.columns(chunks, self.settings.batch_size)
-        return given.extended(columns, self._writer.features(), without=earlier)
+        chunks = [{name: row[name] for name in row if name not in old} for row in given.rows()]
+        return given.extended(self._writer.columns(chunks), self._writer.features(), without=old)
 
     def identities(self) -> list[str | None]:
         """The fingerprints of the checkpoints."""
@@ -98,7 +97,7 @@ class SoftTargets(MapStep):
         model: Any = load_whisper(teacher) if isinstance(teacher, (str, Path)) else teacher
         positions = model.config.max_target_positions
         collator = K2DDataCollator(find_processor(teacher), max_tokens=positions, **self._labels)
-        self._writer = open_writer(
+        self._writer = TargetWriter(
             model,
             collator,
             replace(self.settings, device=device),

@@ -1,4 +1,4 @@
-"""Soft targets, written once: what the teacher says at every supervised token (K2D, stage 3, its KL).
+"""Soft targets, written once: the teacher's output at every supervised token (K2D, stage 3, its KL).
 
 With them, training needs no teacher in memory. Two kinds: `hidden`, the teacher's last hidden state, of which the
 embedding that student and teacher begin with makes the whole distribution; and `top`, its k most likely tokens, with
@@ -18,19 +18,16 @@ from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.batches.rows import check_windows
-from k2d_hf.distillation.batches.target_columns import (
-    without_targets,
-)
+from k2d_hf.distillation.batches.target_columns import without_targets
 from k2d_hf.distillation.settings import DistillationSettings
-from k2d_hf.distillation.targets.reuse import EarlierTargets, shard_key
+from k2d_hf.distillation.targets.reuse import ReusableTargets, shard_key
 from k2d_hf.distillation.targets.settings import TargetsSettings
-from k2d_hf.distillation.targets.writer import TargetWriter, open_writer
+from k2d_hf.distillation.targets.writer import TargetWriter
 from k2d_hf.files.arrow import opened_files, write_file
 from k2d_hf.files.cache import scratch_folder
 from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import RecordedFolder
 from k2d_hf.labelling.teacher import chunk_features
-from k2d_hf.models.sources import model_fingerprint
 from k2d_hf.terminal.progress import length_of, progress_bar
 from k2d_hf.validation.auxiliary import validation_features
 
@@ -52,11 +49,11 @@ def add_soft_targets(
     on_progress: Callable[[int], None] | None = None,
     settings: TargetsSettings,
 ) -> Dataset:
-    """Store what the teacher says at each supervised token of each chunk, in every form that its label can take.
+    """Store the teacher's output at each supervised token of each chunk, in every form that its label can take.
 
     Args:
         chunks: what `validate_labels` gave, or labelled utterances with `audio` and `text`; a stream is read once, and
-            never held. Those with `keep` false, those whose label is too long, and utterances that cannot be heard or
+            never held. Those with `keep` false, those whose label is too long, and utterances that cannot be read or
             are longer than 30 s get nothing.
         teacher: model or checkpoint.
         collator: that of the training to come: it knows the labels and the forms that draws can give.
@@ -83,72 +80,56 @@ def add_soft_targets(
         scratch_folder() if shards_dir is None else nullcontext(Path(shards_dir)) as folder,
         progress_bar(on_progress, "Soft targets", length_of(chunks), "chunks") as progress,
     ):
-        files, features = write_soft_targets(
-            chunks, teacher, collator, settings, auxiliary=auxiliary, temperature=temperature,
-            encoder_states_dir=encoder_states_dir, place=lambda depends: folder, on_progress=progress,
+        writer = TargetWriter(
+            teacher, collator, settings, auxiliary=auxiliary, temperature=temperature,
+            encoder_states_dir=encoder_states_dir, on_progress=progress,
         )  # fmt: skip
-        return opened_files(files, features)
+        return opened_files(*write_soft_targets(chunks, writer, lambda depends: folder))
 
 
 def write_soft_targets(
     chunks: Dataset | IterableDataset,
-    teacher: str | Path | WhisperForConditionalGeneration,
-    collator: K2DDataCollator,
-    settings: TargetsSettings,
-    *,
-    auxiliary: str | Path | WhisperForConditionalGeneration | None,
-    temperature: float,
-    encoder_states_dir: str | Path | None,
+    writer: TargetWriter,
     place: Callable[[Mapping[str, Any]], Path],
-    on_progress: Callable[[int], None] | None,
 ) -> tuple[list[Path], Features]:
     """The same as files, in order, and their columns; those that are there already stay.
 
     Args:
+        chunks: as for `add_soft_targets`.
+        writer: of their targets.
         place: gives the folder of the files, from all that the targets depend on.
     """
     from datasets import Features
 
-    stage = open_writer(
-        teacher, collator, settings, auxiliary=auxiliary, temperature=temperature,
-        encoder_states_dir=encoder_states_dir, on_progress=on_progress,
-    )  # fmt: skip
     plain = without_targets(as_chunks(chunks))
-    check_windows(names_of(plain), collator, what="chunks")
+    check_windows(names_of(plain), writer.collator, what="chunks")
     known: Any = plain.features or {**chunk_features(), **validation_features()}
-    features = Features({**{name: known[name] for name in names_of(plain)}, **stage.features()})
-    depends = {
-        "kind": settings.kind, "dtype": settings.dtype,
-        "models": {name: model_fingerprint(model) for name, model in stage.models.items()},
-        **({"k": settings.k, "temperature": temperature} if "top" in stage.kinds.values() else {}),
-        **collator.label_settings(),
-    }  # fmt: skip
+    features = Features({**{name: known[name] for name in names_of(plain)}, **writer.features()})
+    depends = writer.depends()
     shards_dir = place(depends)
     finished = RecordedFolder(shards_dir, settings=depends)
     files: list[Path] = []
-    earlier = EarlierTargets(shards_dir, passed_over=files)
-    for rows in plain.with_format(None).iter(batch_size=settings.shard_size):
+    reusable = ReusableTargets(shards_dir, passed_over=files)
+    for rows in plain.with_format(None).iter(batch_size=writer.settings.shard_size):
         path = shards_dir / f"{shard_key(rows)}.arrow"
         files.append(path)
-        stage.keep_states(rows, settings.batch_size)
+        writer.cache_states(rows)
         if path.exists():
-            stage.on_progress(len(rows["text"]))
+            writer.on_progress(len(rows["text"]))
             continue
         finished.record()
-        write_file({**rows, **_shard(stage, rows, earlier, settings.batch_size)}, features, path)
+        write_file({**rows, **_shard(writer, rows, reusable)}, features, path)
     return files, features
 
 
-def _shard(
-    stage: TargetWriter, rows: dict[str, list[Any]], earlier: EarlierTargets, batch_size: int
-) -> dict[str, list[Any]]:
+def _shard(writer: TargetWriter, rows: dict[str, list[Any]], reusable: ReusableTargets) -> dict[str, list[Any]]:
     """Target columns of the chunks of a shard; what is there already is not computed again."""
     chunks = list(rows_of(rows))
-    targets = [earlier.of(chunk) if stage.wants(chunk) else None for chunk in chunks]
+    targets = [reusable.of(chunk) if writer.wants(chunk) else None for chunk in chunks]
     missing = [index for index, found in enumerate(targets) if found is None]
     if len(missing) < len(chunks):
-        stage.on_progress(len(chunks) - len(missing))
-    computed = stage.columns([chunks[index] for index in missing], batch_size)
+        writer.on_progress(len(chunks) - len(missing))
+    computed = writer.columns([chunks[index] for index in missing])
     for place, index in enumerate(missing):
         targets[index] = {name: values[place] for name, values in computed.items()}
     known = [found for found in targets if found is not None]

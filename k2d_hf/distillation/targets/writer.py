@@ -1,4 +1,4 @@
-"""The models that write soft targets, and what they say of some chunks (K2D, stage 3, its KL)."""
+"""The models that write soft targets: chunks in, columns of targets out (K2D, stage 3, its KL)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from k2d_hf.distillation.batches.target_columns import (
     embedding_digest,
     target_features,
 )
-from k2d_hf.distillation.loss.losses import Head, SoftTargets, check_vocabulary
-from k2d_hf.distillation.models import decode, encode, load_party, output_embedding
+from k2d_hf.distillation.loss.losses import Head, StoredTargets, check_vocabulary
+from k2d_hf.distillation.models import decode, encode, load_frozen_model, output_embedding
 from k2d_hf.distillation.targets.encoder_states import EncoderStates, number_format_of_states
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.models.sources import model_fingerprint
 from k2d_hf.models.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
@@ -35,45 +36,13 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 128  # positions whose logits are in memory at once
 
 
-def open_writer(
-    teacher: str | Path | WhisperForConditionalGeneration,
-    collator: K2DDataCollator,
-    settings: TargetsSettings,
-    *,
-    auxiliary: str | Path | WhisperForConditionalGeneration | None,
-    temperature: float,
-    encoder_states_dir: str | Path | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> TargetWriter:
-    """Load the models and make ready to write their targets; the arguments are those of `add_soft_targets`.
-
-    Raises:
-        K2DError: for a temperature out of range, or models that do not fit the collator's processor.
-    """
-    check_temperature(temperature)
-    models = {"teacher": _load("teacher", teacher, collator, settings.device)}
-    if auxiliary is not None:
-        models["auxiliary"] = _load("auxiliary", auxiliary, collator, settings.device)
-    # states are known by the weights as they are on disk, so before these become coarser; they do not with them
-    kept = EncoderStates(encoder_states_dir, models["teacher"].model.encoder) if encoder_states_dir else None
-    embedding = embedding_digest(output_embedding(models["teacher"])) if settings.kind == "hidden" else None
-    model: Any
-    for name, model in models.items():
-        wanted = _number_format(settings.dtype, model)
-        model.model.decoder.to(wanted)
-        model.proj_out.to(wanted)
-        model.model.encoder.to(number_format_of_states(model.device) if name == "teacher" else wanted)
-    kinds = {name: settings.kind if name == "teacher" else "top" for name in models}
-    return TargetWriter(models, kinds, collator, settings.k, temperature, kept, embedding, on_progress)
-
-
 def check_temperature(temperature: float) -> None:
     """Raise K2DError for one by which nothing can be divided."""
     if not 0 < temperature < float("inf"):
         raise K2DError(f"temperature {temperature}: give a temperature above 0")
 
 
-def top_tokens(head: Head, *, k: int, temperature: float) -> SoftTargets:
+def top_tokens(head: Head, *, k: int, temperature: float) -> StoredTargets:
     """The k most likely tokens of each position, most likely first, with log-probabilities at a temperature.
 
     Args:
@@ -90,44 +59,67 @@ def top_tokens(head: Head, *, k: int, temperature: float) -> SoftTargets:
         logprobs.append((top.values - logits.logsumexp(-1, keepdim=True)).half())
     if not ids:
         empty = head.hidden.new_empty(0, k)
-        return SoftTargets(empty.int(), empty.half())
-    return SoftTargets(torch.cat(ids), torch.cat(logprobs))
+        return StoredTargets(empty.int(), empty.half())
+    return StoredTargets(torch.cat(ids), torch.cat(logprobs))
 
 
 class TargetWriter:
-    """The loaded models and the collator: chunks in, their targets out."""
+    """The models and the collator: chunks in, their targets out.
+
+    The arguments are those of `add_soft_targets`.
+
+    Raises:
+        K2DError: for a temperature out of range, or models that do not fit the collator's processor.
+    """
 
     def __init__(
         self,
-        models: dict[str, WhisperForConditionalGeneration],
-        kinds: dict[str, str],
+        teacher: str | Path | WhisperForConditionalGeneration,
         collator: K2DDataCollator,
-        k: int,
+        settings: TargetsSettings,
+        *,
+        auxiliary: str | Path | WhisperForConditionalGeneration | None,
         temperature: float,
-        kept: EncoderStates | None,
-        embedding: str | None,
-        on_progress: Callable[[int], None] | None,
+        encoder_states_dir: str | Path | None = None,
+        on_progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.models = models
-        self.kinds = kinds
-        self.embedding = embedding
-        self.collator = collator
-        self.k = k
-        self.temperature = temperature
-        self.kept = kept
+        check_temperature(temperature)
+        given = {"teacher": teacher} if auxiliary is None else {"teacher": teacher, "auxiliary": auxiliary}
+        self.models = {name: _load(name, model, collator, settings.device) for name, model in given.items()}
+        self.kinds = {name: settings.kind if name == "teacher" else "top" for name in given}
+        self.collator, self.settings, self.temperature = collator, settings, temperature
         self.on_progress = on_progress or (lambda count: None)
+        # states are known by the weights as they are on disk, so before these become coarser; they do not with them
+        encoder = self.models["teacher"].model.encoder
+        self.cached_states = EncoderStates(encoder_states_dir, encoder) if encoder_states_dir else None
+        hidden = settings.kind == "hidden"
+        self.embedding = embedding_digest(output_embedding(self.models["teacher"])) if hidden else None
+        model: Any
+        for name, model in self.models.items():
+            wanted = _number_format(settings.dtype, model)
+            model.model.decoder.to(wanted)
+            model.proj_out.to(wanted)
+            model.model.encoder.to(number_format_of_states(model.device) if name == "teacher" else wanted)
+
+    def depends(self) -> dict[str, Any]:
+        """All that the targets of a chunk depend on, ready for JSON."""
+        top = {"k": self.settings.k, "temperature": self.temperature} if "top" in self.kinds.values() else {}
+        models = {name: model_fingerprint(model) for name, model in self.models.items()}
+        written = {"kind": self.settings.kind, "dtype": self.settings.dtype, "models": models}
+        return {**written, **top, **self.collator.label_settings()}
+
+    def width(self, name: str) -> int:
+        """Numbers that are stored of a model for each position."""
+        return self.models[name].config.d_model if self.kinds[name] == "hidden" else self.settings.k
 
     def features(self) -> Features:
         """Columns and types of the targets."""
-        widths = {
-            name: model.config.d_model if self.kinds[name] == "hidden" else self.k
-            for name, model in self.models.items()
-        }
-        return target_features(self.kinds, widths)
+        return target_features(self.kinds, {name: self.width(name) for name in self.models})
 
-    def columns(self, chunks: Sequence[dict[str, Any]], batch_size: int) -> dict[str, list[Any]]:
-        """Target columns of any number of chunks, so many at a time."""
+    def columns(self, chunks: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+        """Target columns of any number of chunks, a batch at a time."""
         columns: dict[str, list[Any]] = {}
+        batch_size = self.settings.batch_size
         for at in range(0, len(chunks), batch_size):
             for name, values in self(chunks[at : at + batch_size]).items():
                 columns.setdefault(name, []).extend(values)
@@ -137,20 +129,20 @@ class TargetWriter:
         """Whether a chunk gets targets: if it is kept, and its label is not too long."""
         return reasons_to_leave_out([chunk], self.collator) == [None]
 
-    def keep_states(self, rows: Mapping[str, list[Any]], batch_size: int) -> None:
-        """Write the encoder states of all that training may hear of some rows, where they are kept and not there yet.
+    def cache_states(self, rows: Mapping[str, list[Any]]) -> None:
+        """Cache the encoder states of every input that training may draw of some rows.
 
         Whether the targets of these rows are there already does not matter: training reads both.
         """
-        if self.kept is None:
+        if self.cached_states is None:
             return
         spans = [span for chunk in rows_of(rows) if self.wants(chunk) for span in self.collator.spans(chunk)]
-        missing = [dict(spans[index]) for index in self.kept.missing(spans)]
+        missing = [dict(spans[index]) for index in self.cached_states.missing(spans)]
         teacher = self.models["teacher"]
-        self.kept.write_all(
+        self.cached_states.write_all(
             missing,
             lambda batch: encode(teacher, self.collator.features(batch).to(teacher.device)),
-            batch_size=batch_size,
+            batch_size=self.settings.batch_size,
         )
 
     @torch.no_grad()
@@ -159,54 +151,52 @@ class TargetWriter:
         wanted = [index for index, chunk in enumerate(chunks) if self.wants(chunk)]
         forms: dict[int, list[dict[str, Any]]] = {index: [] for index in range(len(chunks))}
         found: dict[str, dict[int, list[Tensor]]] = {}  # by column and chunk, a part a form
-        if wanted:
-            by_form: dict[tuple[bool, bool], dict[int, Example]] = {}
-            for row, index in enumerate(wanted):
-                for form, example in self.collator.forms(chunks[index]).items():
-                    by_form.setdefault(form, {})[row] = example
-            states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are heard to their end
-            for (timestamps, prompt), examples in sorted(by_form.items()):  # whatever else is in the batch
-                to_its_end = timestamps and self.collator.full_windows
-                if to_its_end not in states:
-                    spans = [self.collator.span(chunks[index], timestamps=timestamps) for index in wanted]
-                    states[to_its_end] = self._encode(spans)
-                for together in self._together(examples):
-                    for name, targets in self._form(states[to_its_end], together).items():
-                        for row, part in zip(together, targets, strict=True):
-                            found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
-                for row, (inputs, labels) in examples.items():
-                    forms[wanted[row]].append(
-                        {
-                            "timestamps": timestamps,
-                            "prompt": prompt,
-                            "tokens": sum(label != IGNORED for label in labels),
-                            "digest": digest_of(
-                                (inputs, labels),
-                                full_window=self.collator.fills_window(chunks[wanted[row]], timestamps=timestamps),
-                            ),
-                        }
-                    )
+        by_form: dict[tuple[bool, bool], dict[int, Example]] = {}
+        for row, index in enumerate(wanted):
+            for form, example in self.collator.forms(chunks[index]).items():
+                by_form.setdefault(form, {})[row] = example
+        states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are full
+        for (timestamps, prompt), examples in sorted(by_form.items()):  # whatever else is in the batch
+            full = timestamps and self.collator.full_windows
+            if full not in states:
+                spans = [self.collator.span(chunks[index], timestamps=timestamps) for index in wanted]
+                states[full] = self._encode(spans)
+            for together in self._together(examples):
+                for name, targets in self._form(states[full], together).items():
+                    for row, part in zip(together, targets, strict=True):
+                        found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
+            for row, (inputs, labels) in examples.items():
+                forms[wanted[row]].append(
+                    {
+                        "timestamps": timestamps,
+                        "prompt": prompt,
+                        "tokens": sum(label != IGNORED for label in labels),
+                        "digest": digest_of(
+                            (inputs, labels),
+                            full_window=self.collator.fills_window(chunks[wanted[row]], timestamps=timestamps),
+                        ),
+                    }
+                )
         self.on_progress(len(chunks))
         columns: dict[str, list[Any]] = {
             "target_forms": list(forms.values()),
             "target_temperature": [self.temperature if "top" in self.kinds.values() else None] * len(chunks),
             "target_embedding": [self.embedding] * len(chunks),
         }
-        for party, kind in self.kinds.items():
-            width = self.models[party].config.d_model if kind == "hidden" else self.k
-            for name in columns_of(party, kind):
-                nothing = np.zeros((0, width), DTYPES[name.partition("_")[2]])
+        for model, kind in self.kinds.items():
+            for name in columns_of(model, kind):
+                nothing = np.zeros((0, self.width(model)), DTYPES[name.partition("_")[2]])
                 parts = [found.get(name, {}).get(index) for index in forms]
                 columns[name] = [torch.cat(part).numpy() if part else nothing for part in parts]
         return columns
 
     def _encode(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Encoder states of each model, [chunks, frames, d]; the teacher's as training reads them, kept or not."""
+        """Encoder states of each model, [chunks, frames, d]; the teacher's as training reads them, cached or not."""
         states: dict[str, Tensor] = {}
         features: Tensor | None = None
         for name, model in self.models.items():
-            if self.kept is not None and name == "teacher":
-                states[name] = self.kept.batch(chunks).to(model.device)
+            if self.cached_states is not None and name == "teacher":
+                states[name] = self.cached_states.batch(chunks).to(model.device)
                 continue
             features = self.collator.features(chunks) if features is None else features
             computed = encode(model, features.to(model.device))
@@ -235,7 +225,7 @@ class TargetWriter:
             if self.kinds[name] == "hidden":
                 columns[f"{name}_hidden"] = hidden.half()
                 continue
-            top = top_tokens(Head(hidden, output_embedding(model)), k=self.k, temperature=self.temperature)
+            top = top_tokens(Head(hidden, output_embedding(model)), k=self.settings.k, temperature=self.temperature)
             columns |= {f"{name}_top_ids": top.ids, f"{name}_top_logprobs": top.logprobs}
         return {name: values.cpu().split(lengths) for name, values in columns.items()}
 
@@ -243,12 +233,12 @@ class TargetWriter:
 def _load(name: str, model: Any, collator: K2DDataCollator, device: str) -> WhisperForConditionalGeneration:
     from k2d_hf.transcription.transcribers import resolve_device
 
-    party: Any = load_party(
+    frozen: Any = load_frozen_model(
         name, model, mel_bins=collator.processor.feature_extractor.feature_size, whose="the processor"
     )
-    if len(collator.processor.tokenizer) > party.config.vocab_size:
-        check_vocabulary(name, party.config.vocab_size, len(collator.processor.tokenizer))
-    return party.to(resolve_device(device))
+    if len(collator.processor.tokenizer) > frozen.config.vocab_size:
+        check_vocabulary(name, frozen.config.vocab_size, len(collator.processor.tokenizer))
+    return frozen.to(resolve_device(device))
 
 
 def _number_format(dtype: str, model: WhisperForConditionalGeneration) -> torch.dtype:

@@ -178,7 +178,7 @@ def distil(
 
     from k2d_hf.data.chunk_files import load_chunks
     from k2d_hf.distillation.checkpoints import room_for
-    from k2d_hf.distillation.progress import TrainingProgress
+    from k2d_hf.distillation.measures import TrainingProgress
     from k2d_hf.distillation.sharding import gather_student
     from k2d_hf.distillation.trainer import K2DTrainer
     from k2d_hf.models.processors import load_processor
@@ -207,7 +207,7 @@ def distil(
         callbacks=[training],
     )
     trainer.remove_callback(PrinterCallback)  # the bar and the log of training show what it prints
-    trainer.train(resume_from_checkpoint=trainer.last_whole_checkpoint())
+    trainer.train(resume_from_checkpoint=trainer.last_complete_checkpoint())
     card: Any = trainer.card.card_data()
     card.adapters_alone = False  # they are merged below
     if teacher is not None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.distillation.settings import DistillationSettings, deciding_targets
+from k2d_hf.distillation.settings import TRAINING_ALONE, DistillationSettings, deciding_targets
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.files.resuming import key_of, unfinished
 from k2d_hf.files.settings import add_options, deciding, given_options
@@ -39,8 +39,6 @@ from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
     from k2d_hf.reporting.chunks import ChunkTable
-
-TRAINING_ALONE = ("ce_weight", "kl_weight", "freeze_embeddings", "group_by_label_length", "chunk_weighting")
 
 
 class Targets(Stage, Command):
@@ -181,6 +179,7 @@ def targets(
     from k2d_hf.distillation.models import same_weights
     from k2d_hf.distillation.targets.encoder_states import lack_of_disk
     from k2d_hf.distillation.targets.targets import write_soft_targets
+    from k2d_hf.distillation.targets.writer import TargetWriter
     from k2d_hf.files.arrow import join_files
     from k2d_hf.models import load_whisper
     from k2d_hf.models.processors import load_processor
@@ -207,17 +206,16 @@ def targets(
     def place(depends: Mapping[str, Any]) -> Path:
         return unfinished(resume, "targets", key_of(__version__, parties, depends))
 
-    files, features = write_soft_targets(
-        chunks,
+    writer = TargetWriter(
         model,
         collator,
         settings,
         auxiliary=str(helps.path) if helps is not None else None,
         temperature=arguments.temperature,
         encoder_states_dir=states,
-        place=place,
         on_progress=progress.advance,
     )
+    files, features = write_soft_targets(chunks, writer, place)
     join_files(files, features, output)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     kept = ", encoder states kept" if states else ""

@@ -1,4 +1,4 @@
-"""Parties of the loss: who they are, whose encoder is whose, and hidden states that make the model's own logits."""
+"""Models of the loss: what they must be, whose encoder is whose, and hidden states that make the model's own logits."""
 
 import copy
 
@@ -13,8 +13,8 @@ from k2d_hf.distillation.models import (
     decode,
     encode,
     find_processor,
-    helper,
     is_frozen,
+    load_for_loss,
     output_embedding,
     same_weights,
     student_hidden,
@@ -118,24 +118,24 @@ def test_an_adapted_output_layer_is_an_error(tiny_whisper):
         output_embedding(base_whisper(adapted))
 
 
-def test_a_helper_is_frozen_and_at_rest(tiny_whisper):
-    party = helper("teacher", another(tiny_whisper).train(), tiny_whisper, weight=1.0)
-    assert is_frozen(party)
-    assert not party.training
+def test_a_model_of_the_loss_is_frozen_and_at_rest(tiny_whisper):
+    frozen = load_for_loss("teacher", another(tiny_whisper).train(), tiny_whisper, weight=1.0)
+    assert is_frozen(frozen)
+    assert not frozen.training
 
 
-def test_a_helper_may_be_a_checkpoint(tiny_whisper, tiny_whisper_dir):
-    assert is_frozen(helper("teacher", str(tiny_whisper_dir), tiny_whisper, weight=1.0))
+def test_a_model_of_the_loss_may_be_a_checkpoint(tiny_whisper, tiny_whisper_dir):
+    assert is_frozen(load_for_loss("teacher", str(tiny_whisper_dir), tiny_whisper, weight=1.0))
 
 
-def test_a_helper_without_weight_is_not_loaded(tiny_whisper):
-    assert helper("teacher", "no/such-model", tiny_whisper, weight=0.0) is None
+def test_a_model_of_the_loss_without_weight_is_not_loaded(tiny_whisper):
+    assert load_for_loss("teacher", "no/such-model", tiny_whisper, weight=0.0) is None
 
 
 @pytest.mark.parametrize(("name", "setting"), [("teacher", "kl_weight"), ("auxiliary", "auxiliary_weight")])
-def test_a_missing_helper_is_an_error(tiny_whisper, name, setting):
+def test_a_missing_model_is_an_error(tiny_whisper, name, setting):
     with pytest.raises(K2DError, match=f"{setting} is 0.5: give {name}_model, or set {setting} to 0"):
-        helper(name, None, tiny_whisper, weight=0.5)
+        load_for_loss(name, None, tiny_whisper, weight=0.5)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_a_missing_helper_is_an_error(tiny_whisper, name, setting):
     [
         ({"vocab_size": 51866}, "auxiliary has 51866 tokens, student 51865"),
         ({"vocab_size": 51864}, "auxiliary has 51864 tokens, student 51865"),
-        ({"num_mel_bins": 128}, "auxiliary hears 128 mel bins, student 80"),
+        ({"num_mel_bins": 128}, "auxiliary has 128 mel bins, student 80"),
     ],
 )
-def test_a_helper_that_cannot_be_mixed_is_an_error(tiny_whisper, changes, message):
+def test_a_model_of_the_loss_that_cannot_be_mixed_is_an_error(tiny_whisper, changes, message):
     with pytest.raises(K2DError, match=message):
-        helper("auxiliary", another(tiny_whisper, **changes), tiny_whisper, weight=1.0)
+        load_for_loss("auxiliary", another(tiny_whisper, **changes), tiny_whisper, weight=1.0)
 
 
 def test_the_processor_comes_from_the_first_checkpoint_that_has_one(tiny_whisper, tiny_whisper_dir, tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from distillation.tiny_training import another, trainer_for
 from k2d_hf import create_student
-from k2d_hf.distillation.targets import encoder_cache as kept_states
+from k2d_hf.distillation.targets import encoder_cache
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def train(tiny_whisper, chunks, processor, tmp_path):
 @pytest.fixture
 def encoded(monkeypatch):
     """Sizes of the batches that the trainer runs through an encoder by itself."""
-    sizes, encode = [], kept_states.encode
+    sizes, encode = [], encoder_cache.encode
 
     def counting(model, features):
         sizes.append(len(features))
         return encode(model, features)
 
-    monkeypatch.setattr(kept_states, "encode", counting)
+    monkeypatch.setattr(encoder_cache, "encode", counting)
     return sizes
 
 

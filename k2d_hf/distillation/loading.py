@@ -1,0 +1,169 @@
+"""What a trainer reads: rows that the loss can use, batches of like length, streams, cached states (K2D, stage 3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from k2d_hf.data.utterances import as_chunks
+from k2d_hf.distillation.arguments import K2DTrainingArguments
+from k2d_hf.distillation.batches.collator import EpochToData, K2DDataCollator, default_collator
+from k2d_hf.distillation.batches.rows import (
+    check_prepared,
+    check_target_labels,
+    check_usable,
+    language_of,
+    training_rows,
+)
+from k2d_hf.distillation.batches.sampling import LengthGroupedSampler
+from k2d_hf.distillation.batches.streams import ChunkStream, PassingOver, is_stream, open_stream
+from k2d_hf.distillation.batches.target_columns import targets_for_loss
+from k2d_hf.distillation.construction import check_sampling
+from k2d_hf.distillation.models import base_whisper
+from k2d_hf.distillation.saving import SavingTrainer
+from k2d_hf.distillation.targets.encoder_cache import cache_encoder_states, reason_not_to_cache
+
+logger = logging.getLogger(__name__)
+
+
+class LoadingTrainer(SavingTrainer):
+    """A trainer that reads chunks, with the soft targets and encoder states that take a model's place."""
+
+    args: K2DTrainingArguments
+    teacher: Any
+    auxiliary: Any
+    stored: list[str]  # models whose soft targets take their place
+    stored_embedding: Tensor | None  # with which the teacher's stored hidden states become logits
+    encoder_is_frozen: bool
+    shares_encoder: bool  # of student and teacher
+    _language: str | None  # of the student
+    rounds_states = False  # whether the frozen encoder gives in each step what would be cached, if there were room
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(EpochToData(lambda: self.data_collator))
+
+    def _open_data(self, rows: Any, evaluation: Any, collator: Any, *, student: Any) -> tuple[Any, Any, Any]:
+        """Rows to train and to evaluate on, and their collator, before the Trainer has them; sets the language."""
+        self._own_collator = collator is None
+        collator = self._default_collator(student) if collator is None else collator
+        check_sampling(self.args, rows, collator)
+        rows = self._rows_for_loss(rows, collator, what="training")
+        self._language = self.args.language or language_of(rows)
+        return rows, self._rows_for_loss(evaluation, collator, what="evaluation"), collator
+
+    def _default_collator(self, student: Any) -> K2DDataCollator:
+        processor: Any = self.processing_class
+        return default_collator(processor, self.args, student)
+
+    def _rows_for_loss(self, rows: Any, collator: Any, *, what: str) -> Any:
+        """Chunks that the loss can use, with the soft targets that it needs and no others.
+
+        Of a prediction no row is left out.
+        """
+        ours, training, keep_all = isinstance(collator, K2DDataCollator), what == "training", what == "prediction"
+        if is_stream(rows) and (ours or training):
+            stored = self.stored, self.stored_embedding
+            return open_stream(rows, collator, self.args, *stored, what=what, keep_all=keep_all)
+        if ours:
+            check_prepared(rows, what=what)
+            if keep_all:
+                check_usable(rows, what=what)
+            else:
+                rows = training_rows(rows, collator, what=what)
+        return targets_for_loss(rows, self.stored, self.args.temperature, what=what)
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        """As the Trainer's; a collator of ours takes the settings of the trial too."""
+        super()._hp_search_setup(trial)
+        if trial is not None and self._own_collator:
+            self.data_collator = self._default_collator(base_whisper(self.model))
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays.
+
+        Raises:
+            K2DError: as `SavingTrainer.train` does, and for soft targets of other labels than the collator's.
+        """
+        check_target_labels(self.train_dataset, self.data_collator)
+        if self.args.keep_encoder_states:
+            self._cache_encoder_states()
+        output = super().train(*args, **kwargs)
+        if isinstance(self.train_dataset, ChunkStream):
+            logger.info("training: %s", self.train_dataset.summary())
+        return output
+
+    def _cache_encoder_states(self) -> None:
+        """Let the collator read the frozen encoder's states from the disk; a line of the log says why, if it does not.
+
+        Without room on the disk the encoder runs in every step, and gives the same states.
+        """
+        rows: Any = self.train_dataset
+        collator: Any = self.data_collator
+        self.rounds_states = False
+        if not self.encoder_is_frozen:
+            reason: str | None = "the student's encoder is trained"
+        elif self.teacher is not None and not self.shares_encoder:
+            reason = "the teacher has an encoder of its own, which runs in every epoch anyway"
+        elif self.auxiliary is not None:
+            reason = "the auxiliary's encoder runs in every epoch anyway"
+        else:
+            reason = reason_not_to_cache(rows, collator, self.args)
+        if reason is not None:
+            logger.info("encoder states are not kept: %s", reason)
+            return
+        student: Any = base_whisper(self.accelerator.unwrap_model(self.model))
+        self.rounds_states = not cache_encoder_states(student, rows, collator, self.args)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows: Any = self.train_dataset if train_dataset is None else train_dataset
+        strategy = self.args.train_sampling_strategy
+        lengths_given = self.args.length_column_name in (getattr(rows, "column_names", None) or ())
+        grouped = strategy == "random" and self.args.group_by_label_length
+        grouped |= strategy == "group_by_length" and not lengths_given
+        if not grouped or not isinstance(self.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.get_total_train_batch_size(self.args)
+        return LengthGroupedSampler(rows, self.data_collator, batch_size=batch_size, seed=self.args.draw_seed)
+
+    def get_train_dataloader(self) -> Any:
+        """As the Trainer's; of a stream, what an interrupted run has seen is passed over without reading its audio."""
+        rows: Any = self.train_dataset
+        if not isinstance(rows, ChunkStream):
+            return super().get_train_dataloader()
+        steps = self.resumed_step if not self.args.ignore_data_skip else 0
+        rows.pass_over(
+            steps * self.args.gradient_accumulation_steps,
+            rows_of_a_batch=self._train_batch_size * self.accelerator.num_processes,
+        )
+        with self._collating(PassingOver(self.data_collator)):
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """As the Trainer's; chunks given later are checked as those given at construction, and draws never change."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            eval_dataset = self._rows_for_loss(eval_dataset, self.data_collator, what="evaluation")
+        with self._collating(_for_evaluation(self.data_collator)):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """As the Trainer's, likewise; no row is left out, so that predictions are those of the rows, in order."""
+        rows = self._rows_for_loss(as_chunks(test_dataset), self.data_collator, what="prediction")
+        with self._collating(_for_evaluation(self.data_collator)):
+            return super().get_test_dataloader(rows)
+
+    @contextmanager
+    def _collating(self, collator: Any) -> Iterator[None]:
+        collator, self.data_collator = self.data_collator, collator
+        try:
+            yield
+        finally:
+            self.data_collator = collator
+
+
+def _for_evaluation(collator: Any) -> Any:
+    return collator.for_evaluation() if isinstance(collator, K2DDataCollator) else collator
