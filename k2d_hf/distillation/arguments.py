@@ -22,22 +22,20 @@ MOST_WORKERS = 1024  # processes that read chunks; no machine has use for more
 
 # Least and most of each number. transformers takes most of its own as they come: a learning rate below 0 trains away
 # from the labels, a batch of 0 chunks fails after hours of labelling.
+_OF_THE_TRAINER: Mapping[tuple[float, float], str] = {
+    (1, math.inf): "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
+    "eval_accumulation_steps generation_max_length generation_num_beams save_total_limit torch_empty_cache_steps "
+    "dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout",
+    (0, math.inf): "learning_rate weight_decay warmup_steps max_grad_norm adam_epsilon label_smoothing_factor "
+    "neftune_noise_alpha eval_delay logging_steps eval_steps save_steps",  # steps below 1: a share of all
+    (0, MOST_WORKERS): "dataloader_num_workers",
+    (0, math.nextafter(1, 0)): "adam_beta1 adam_beta2",
+    (0, MOST_SEED): "seed data_seed",
+    (math.ulp(0), math.inf): "num_train_epochs",
+    (-1, math.inf): "max_steps local_rank",
+}
 RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, math.inf)),
-    **dict.fromkeys(("gradient_accumulation_steps", "eval_accumulation_steps"), (1, math.inf)),
-    **dict.fromkeys(("generation_max_length", "generation_num_beams"), (1, math.inf)),
-    **dict.fromkeys(("save_total_limit", "torch_empty_cache_steps", "dataloader_prefetch_factor"), (1, math.inf)),
-    **dict.fromkeys(("ddp_bucket_cap_mb", "ddp_timeout"), (1, math.inf)),
-    **dict.fromkeys(("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm", "adam_epsilon"), (0, math.inf)),
-    **dict.fromkeys(("label_smoothing_factor", "neftune_noise_alpha"), (0, math.inf)),
-    "eval_delay": (0, math.inf),
-    "dataloader_num_workers": (0, MOST_WORKERS),
-    **dict.fromkeys(("logging_steps", "eval_steps", "save_steps"), (0, math.inf)),  # below 1: a share of all
-    **dict.fromkeys(("adam_beta1", "adam_beta2"), (0, math.nextafter(1, 0))),
-    **dict.fromkeys(("seed", "data_seed"), (0, MOST_SEED)),
-    "num_train_epochs": (math.ulp(0), math.inf),
-    "max_steps": (-1, math.inf),
-    "local_rank": (-1, math.inf),
+    **{name: bounds for bounds, names in _OF_THE_TRAINER.items() for name in names.split()},
     **{name: (about["least"], about["most"]) for name, about in DECLARED.items() if about["least"] is not None},
 }
 CHOICES: Mapping[str, tuple[str, ...]] = {"include_num_input_tokens_seen": ("all", "non_padding", "no")}

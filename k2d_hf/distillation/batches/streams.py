@@ -231,14 +231,7 @@ def open_stream(
 ) -> ChunkStream:
     """A stream as the trainer wants it, without an end where `what` is training, and settings as a stream needs them.
 
-    Args:
-        rows: the stream.
-        collator: the trainer's.
-        args: of training.
-        stored: models whose soft targets take their place.
-        embedding: that makes the teacher's hidden states logits, where they are used.
-        what: name of the rows, for messages.
-        keep_all: as for `OnePass`.
+    The soft targets of the models in `stored` take their place, with the `embedding` that makes hidden states logits.
 
     Raises:
         K2DError: if the number of steps is not given, the collator is not ours, or soft targets are missing.

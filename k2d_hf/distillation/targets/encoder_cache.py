@@ -60,13 +60,9 @@ def cache_encoder_states(student: Any, rows: Any, collator: K2DDataCollator, arg
 
 
 def states_in_step(student: Any, features: Tensor, *, rounded: bool, autocast: Callable[[], Any]) -> Tensor:
-    """States of the frozen encoder in a step of training or evaluation, [B, frames, d].
+    """States of the frozen encoder in a step of training or evaluation, [B, frames, d], under the Trainer's `autocast`.
 
-    Args:
-        student: a Whisper.
-        features: [B, mel bins, 2 * frames].
-        rounded: whether training takes the states that a cache would hold, if there were room.
-        autocast: the Trainer's context, which wraps the student alone.
+    In training they may be `rounded`: those that a cache would hold, if there were room.
     """
     if not (rounded and student.training):
         with autocast():
