@@ -34,7 +34,7 @@ class Case:
         self.token_weights = torch.rand(tokens, generator=generator)
 
     def loss(self, weights=None, **options):
-        """What the package says, with both parties there."""
+        """What the package gives, with both models there."""
         student = Head(self.hidden, self.embedding)
         options = {"teacher": self.teacher, "auxiliary": self.auxiliary, **options}
         return distillation_loss(student, self.labels, weights=weights, **options)
@@ -50,8 +50,8 @@ class Case:
         logits, t = hidden @ embedding.T, weights.temperature
         ce = -logits.log_softmax(-1)[torch.arange(len(self.labels)), self.labels]
 
-        def kl(party):
-            target = (party.hidden.double() @ party.embedding.double().T / t).softmax(-1)
+        def kl(head):
+            target = (head.hidden.double() @ head.embedding.double().T / t).softmax(-1)
             return (target * (target.log() - (logits / t).log_softmax(-1))).sum(-1)
 
         teacher, auxiliary = kl(self.teacher), kl(self.auxiliary)
@@ -341,8 +341,8 @@ def test_a_missing_party_is_an_error(weights, absent, message):
         Case().loss(weights, **{absent: None})
 
 
-@pytest.mark.parametrize("party", ["teacher", "auxiliary"])
-def test_vocabularies_of_different_size_are_an_error(party):
+@pytest.mark.parametrize("name", ["teacher", "auxiliary"])
+def test_vocabularies_of_different_size_are_an_error(name):
     other = Case(vocabulary=18)
-    with pytest.raises(K2DError, match=f"{party} has 18 tokens, student 17"):
-        Case().loss(**{party: getattr(other, party)})
+    with pytest.raises(K2DError, match=f"{name} has 18 tokens, student 17"):
+        Case().loss(**{name: getattr(other, name)})

@@ -32,8 +32,8 @@ def test_models_that_only_help_are_loaded_in_the_number_format_of_training(
         student, chunks, processor, tmp_path, bf16=bf16, max_steps=2, auxiliary_weight=0.5,
         teacher_model=str(tiny_whisper_dir), auxiliary_model=str(tiny_whisper_dir),
     )  # fmt: skip
-    for party in (trainer.teacher, trainer.auxiliary):
-        assert party.model.decoder.embed_tokens.weight.dtype == expected
+    for model in (trainer.teacher, trainer.auxiliary):
+        assert model.model.decoder.embed_tokens.weight.dtype == expected
     assert trainer.shares_encoder
     assert trainer.teacher.model.encoder is student.model.encoder
     assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}

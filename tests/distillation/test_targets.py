@@ -259,14 +259,14 @@ def adapted(model, **settings):
     return get_peft_model(copy.deepcopy(model), config)
 
 
-@pytest.mark.parametrize("party", ["teacher", "auxiliary"])
+@pytest.mark.parametrize("name", ["teacher", "auxiliary"])
 @pytest.mark.parametrize("other", [nudged, adapted, lambda model: adapted(model, lora_alpha=64)])
-def test_models_with_one_embedding_never_get_each_others_targets(chunks, tiny_whisper, make, tmp_path, party, other):
+def test_models_with_one_embedding_never_get_each_others_targets(chunks, tiny_whisper, make, tmp_path, name, other):
     few = chunks.select([1])
     first = adapted(tiny_whisper) if other is not adapted else tiny_whisper
     models = [
         {"teacher": first, "auxiliary": first},
-        {"teacher": first, "auxiliary": first, party: other(tiny_whisper)},
+        {"teacher": first, "auxiliary": first, name: other(tiny_whisper)},
     ]
     options = {"collator": make(), "kind": "top", "k": 4, "shards_dir": tmp_path / "shards"}
     before = add_soft_targets(few, **models[0], **options)

@@ -19,7 +19,7 @@ LOSSES = {
 
 
 @pytest.fixture
-def parties(tiny_whisper):
+def models(tiny_whisper):
     """Student, teacher and auxiliary; the student is made of the teacher and has learnt a little."""
     student = create_student(tiny_whisper, language="zh")
     with torch.no_grad():
@@ -29,20 +29,20 @@ def parties(tiny_whisper):
     return {"student": student, "teacher": tiny_whisper, "auxiliary": auxiliary}
 
 
-def build(parties, chunks, processor, folder, **settings):
-    """A trainer with the parties that its weights ask for."""
-    helpers = {"teacher_model": parties["teacher"], "auxiliary_model": parties["auxiliary"]}
-    return trainer_for(parties["student"], chunks, processor, folder, **helpers, **settings)
+def build(models, chunks, processor, folder, **settings):
+    """A trainer with the models that its weights ask for."""
+    given = {"teacher_model": models["teacher"], "auxiliary_model": models["auxiliary"]}
+    return trainer_for(models["student"], chunks, processor, folder, **given, **settings)
 
 
-def expected_loss(trainer, parties, batch):
+def expected_loss(trainer, models, batch):
     """Loss by token as the formula has it."""
     w = trainer.loss_weights
     total, tokens = plain_loss(
         batch,
-        parties["student"],
-        parties["teacher"] if w.kl else None,
-        parties["auxiliary"] if w.auxiliary else None,
+        models["student"],
+        models["teacher"] if w.kl else None,
+        models["auxiliary"] if w.auxiliary else None,
         ce=w.ce,
         kl=w.kl,
         auxiliary_weight=w.auxiliary,
@@ -53,74 +53,74 @@ def expected_loss(trainer, parties, batch):
 
 @pytest.mark.parametrize("prompt", [0.0, 1.0], ids=["no prompt", "prompt"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_loss_is_the_formula(parties, chunks, processor, tmp_path, loss, prompt):
-    trainer = build(parties, chunks, processor, tmp_path, previous_text_probability=prompt, **LOSSES[loss])
+def test_the_loss_is_the_formula(models, chunks, processor, tmp_path, loss, prompt):
+    trainer = build(models, chunks, processor, tmp_path, previous_text_probability=prompt, **LOSSES[loss])
     batch = trainer.data_collator([chunks[0], chunks[2], chunks[3]])
     value = trainer.compute_loss(trainer.model, batch).item()
-    assert value == pytest.approx(expected_loss(trainer, parties, batch), rel=1e-5)
+    assert value == pytest.approx(expected_loss(trainer, models, batch), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", ["paper", "all three"])
-def test_with_chunk_weights_the_loss_is_the_formula(parties, chunks, processor, tmp_path, loss):
-    trainer = build(parties, chunks, processor, tmp_path, chunk_weighting="soft", **LOSSES[loss])
+def test_with_chunk_weights_the_loss_is_the_formula(models, chunks, processor, tmp_path, loss):
+    trainer = build(models, chunks, processor, tmp_path, chunk_weighting="soft", **LOSSES[loss])
     batch = trainer.data_collator([chunks[1], chunks[7]])
     assert batch["chunk_weights"].tolist() == pytest.approx([0.9, 0.3])
     value = trainer.compute_loss(trainer.model, batch).item()
-    assert value == pytest.approx(expected_loss(trainer, parties, batch), rel=1e-5)
+    assert value == pytest.approx(expected_loss(trainer, models, batch), rel=1e-5)
 
 
 @pytest.mark.parametrize("freeze", [True, False])
-def test_bug_02_encoders_of_equal_size_and_other_weights_are_not_shared(parties, chunks, processor, tmp_path, freeze):
+def test_bug_02_encoders_of_equal_size_and_other_weights_are_not_shared(models, chunks, processor, tmp_path, freeze):
     with torch.no_grad():
-        parties["student"].model.encoder.layers[0].fc1.weight.add_(0.05)
-    trainer = build(parties, chunks, processor, tmp_path, freeze_encoder=freeze)
+        models["student"].model.encoder.layers[0].fc1.weight.add_(0.05)
+    trainer = build(models, chunks, processor, tmp_path, freeze_encoder=freeze)
     batch = trainer.data_collator([chunks[0], chunks[5]])
     assert not trainer.shares_encoder
     value = trainer.compute_loss(trainer.model, batch).item()
-    assert value == pytest.approx(expected_loss(trainer, parties, batch), rel=1e-5)
+    assert value == pytest.approx(expected_loss(trainer, models, batch), rel=1e-5)
 
 
-def test_an_encoder_that_is_trained_is_not_shared(parties, chunks, processor, tmp_path):
-    trainer = build(parties, chunks, processor, tmp_path, freeze_encoder=False)
+def test_an_encoder_that_is_trained_is_not_shared(models, chunks, processor, tmp_path):
+    trainer = build(models, chunks, processor, tmp_path, freeze_encoder=False)
     trainer.compute_loss(trainer.model, trainer.data_collator([chunks[0]])).backward()
     assert not trainer.shares_encoder
-    assert float(parties["student"].model.encoder.layers[0].fc1.weight.grad.abs().sum()) > 0
+    assert float(models["student"].model.encoder.layers[0].fc1.weight.grad.abs().sum()) > 0
 
 
 @pytest.mark.parametrize("weighting", ["hard", "soft"])
-def test_the_encoders_distance_counts_once_a_token(parties, chunks, processor, tmp_path, tiny_whisper, weighting):
-    parties["student"] = another(tiny_whisper, encoder_layers=1)
+def test_the_encoders_distance_counts_once_a_token(models, chunks, processor, tmp_path, tiny_whisper, weighting):
+    models["student"] = another(tiny_whisper, encoder_layers=1)
     settings = {"freeze_encoder": False, "encoder_weight": 0.5, "chunk_weighting": weighting}
-    trainer = build(parties, chunks, processor, tmp_path, **settings)
+    trainer = build(models, chunks, processor, tmp_path, **settings)
     batch = trainer.data_collator([chunks[1], chunks[7]])
     states = [
-        copy.deepcopy(parties[name]).double().model.encoder(batch["input_features"].double()).last_hidden_state
+        copy.deepcopy(models[name]).double().model.encoder(batch["input_features"].double()).last_hidden_state
         for name in ("student", "teacher")
     ]
     tokens = (batch["labels"] != -100).sum(1)
     each = (states[0] - states[1]).square().mean(dim=(1, 2)) * tokens
     weights = batch.get("chunk_weights", torch.ones(2))
-    expected = expected_loss(trainer, parties, batch) + 0.5 * float((each * weights).sum()) / int(tokens.sum())
+    expected = expected_loss(trainer, models, batch) + 0.5 * float((each * weights).sum()) / int(tokens.sum())
     sums = trainer.loss_sums(trainer.model, batch)
     assert trainer.compute_loss(trainer.model, batch).item() == pytest.approx(expected, rel=1e-5)
     assert float(sums.encoder_mse) == pytest.approx(float(each.sum()), rel=1e-5)
 
 
-def test_an_encoder_that_has_lost_layers_comes_nearer_to_the_teachers(parties, chunks, processor, tmp_path):
-    parties["student"] = create_student(parties["teacher"], encoder_layers=1)
+def test_an_encoder_that_has_lost_layers_comes_nearer_to_the_teachers(models, chunks, processor, tmp_path):
+    models["student"] = create_student(models["teacher"], encoder_layers=1)
     settings = {"freeze_encoder": False, "encoder_weight": 1.0, "ce_weight": 0.0, "kl_weight": 0.0}
-    trainer = build(parties, chunks, processor, tmp_path, learning_rate=1e-3, max_steps=8, **settings)
+    trainer = build(models, chunks, processor, tmp_path, learning_rate=1e-3, max_steps=8, **settings)
     trainer.train()
     distances = [entry["encoder_mse"] for entry in trainer.state.log_history if "encoder_mse" in entry]
     assert distances[-1] < 0.8 * distances[0]
 
 
-def test_what_is_masked_for_the_student_the_teacher_hears(parties, chunks, processor, tmp_path):
-    trainer = build(parties, chunks, processor, tmp_path, freeze_encoder=False)
+def test_what_is_masked_for_the_student_the_teacher_hears(models, chunks, processor, tmp_path):
+    trainer = build(models, chunks, processor, tmp_path, freeze_encoder=False)
     batch = trainer.data_collator([chunks[0]])
     whole = batch["input_features"].clone()
     clear = trainer.compute_loss(trainer.model.train(), batch).item()
-    parties["student"].config.update({"apply_spec_augment": True, "mask_time_prob": 0.5, "mask_time_length": 4})
+    models["student"].config.update({"apply_spec_augment": True, "mask_time_prob": 0.5, "mask_time_length": 4})
     masked = trainer.compute_loss(trainer.model, batch).item()
     assert masked != pytest.approx(clear, rel=1e-4)
     assert torch.equal(batch["input_features"], whole)
@@ -130,25 +130,25 @@ def test_what_is_masked_for_the_student_the_teacher_hears(parties, chunks, proce
     ("settings", "named"),
     [({"encoder_weight": 1.0}, "freeze_encoder"), ({"encoder_weight": 1.0, "freeze_encoder": False}, "dimensions")],
 )
-def test_encoders_that_cannot_come_nearer_are_named(parties, chunks, processor, tmp_path, settings, named):
-    parties["teacher"] = another(parties["teacher"], d_model=8, encoder_attention_heads=2, decoder_attention_heads=2)
+def test_encoders_that_cannot_come_nearer_are_named(models, chunks, processor, tmp_path, settings, named):
+    models["teacher"] = another(models["teacher"], d_model=8, encoder_attention_heads=2, decoder_attention_heads=2)
     with pytest.raises(K2DError, match=named):
-        build(parties, chunks, processor, tmp_path, **settings)
+        build(models, chunks, processor, tmp_path, **settings)
 
 
-def test_a_shared_encoder_runs_once(parties, chunks, processor, tmp_path):
-    trainer = build(parties, chunks, processor, tmp_path)
+def test_a_shared_encoder_runs_once(models, chunks, processor, tmp_path):
+    trainer = build(models, chunks, processor, tmp_path)
     runs = []
     for name in ("student", "teacher"):
-        parties[name].model.encoder.register_forward_hook(lambda *_, name=name: runs.append(name))
+        models[name].model.encoder.register_forward_hook(lambda *_, name=name: runs.append(name))
     trainer.compute_loss(trainer.model, trainer.data_collator([chunks[0]]))
     assert (trainer.shares_encoder, runs) == (True, ["student"])
 
 
-def test_a_teacher_from_a_checkpoint_holds_no_second_encoder(parties, chunks, processor, tmp_path, tiny_whisper_dir):
-    parties["teacher"] = str(tiny_whisper_dir)
-    trainer = build(parties, chunks, processor, tmp_path)
-    assert trainer.teacher.model.encoder is parties["student"].model.encoder
+def test_a_teacher_from_a_checkpoint_holds_no_second_encoder(models, chunks, processor, tmp_path, tiny_whisper_dir):
+    models["teacher"] = str(tiny_whisper_dir)
+    trainer = build(models, chunks, processor, tmp_path)
+    assert trainer.teacher.model.encoder is models["student"].model.encoder
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -166,12 +166,12 @@ def test_bug_01_student_and_teacher_see_the_same_inputs_under_a_prompt(
     assert int(sums.agreement) == sums.tokens
 
 
-def test_gradients_are_those_of_the_formula(parties, chunks, processor, tmp_path):
-    trainer = build(parties, chunks, processor, tmp_path, previous_text_probability=1.0)
+def test_gradients_are_those_of_the_formula(models, chunks, processor, tmp_path):
+    trainer = build(models, chunks, processor, tmp_path, previous_text_probability=1.0)
     batch = trainer.data_collator([chunks[1], chunks[4]])
     trainer.compute_loss(trainer.model, batch).backward()
-    student = copy.deepcopy(parties["student"]).double()
-    target = log_probabilities(parties["teacher"], batch, 2.0)
+    student = copy.deepcopy(models["student"]).double()
+    target = log_probabilities(models["teacher"], batch, 2.0)
     logits = student(
         input_features=batch["input_features"].double(), decoder_input_ids=batch["decoder_input_ids"]
     ).logits
@@ -179,7 +179,7 @@ def test_gradients_are_those_of_the_formula(parties, chunks, processor, tmp_path
     ce = torch.nn.functional.cross_entropy(logits[supervised], batch["labels"][supervised], reduction="sum")
     kl = (target.exp() * (target - (logits / 2).log_softmax(-1)))[supervised].sum()
     ((0.8 * ce + 4 * kl) / supervised.sum()).backward()
-    trained = dict(parties["student"].named_parameters())
+    trained = dict(models["student"].named_parameters())
     compared = 0
     for name, parameter in student.named_parameters():
         if parameter.grad is not None and trained[name].requires_grad and float(parameter.grad.norm()) > 1e-9:
@@ -190,8 +190,8 @@ def test_gradients_are_those_of_the_formula(parties, chunks, processor, tmp_path
     assert all(trained[name].grad is None for name in trained if name.startswith("model.encoder"))
 
 
-def test_bug_11_the_loss_counts_the_tokens_of_the_whole_accumulated_batch(parties, chunks, processor, tmp_path):
-    trainer = build(parties, chunks, processor, tmp_path)
+def test_bug_11_the_loss_counts_the_tokens_of_the_whole_accumulated_batch(models, chunks, processor, tmp_path):
+    trainer = build(models, chunks, processor, tmp_path)
     assert trainer.model_accepts_loss_kwargs
     batch = trainer.data_collator([chunks[0]])
     alone = trainer.compute_loss(trainer.model, batch).item()
@@ -202,9 +202,9 @@ def test_bug_11_the_loss_counts_the_tokens_of_the_whole_accumulated_batch(partie
 
 @pytest.mark.parametrize(("averaged", "count"), [(True, 1), (False, 2)])
 def test_on_two_devices_of_one_process_the_loss_is_that_of_the_whole_batch(
-    parties, chunks, processor, tmp_path, averaged, count
+    models, chunks, processor, tmp_path, averaged, count
 ):
-    trainer = build(parties, chunks, processor, tmp_path, average_tokens_across_devices=averaged)
+    trainer = build(models, chunks, processor, tmp_path, average_tokens_across_devices=averaged)
     batch = trainer.data_collator([chunks[0], chunks[1]])
     alone = trainer.compute_loss(trainer.model, batch).item()
     tokens = int((batch["labels"] != -100).sum())
@@ -214,8 +214,8 @@ def test_on_two_devices_of_one_process_the_loss_is_that_of_the_whole_batch(
 
 
 @pytest.mark.parametrize("count", [None, 0, torch.tensor(0)])
-def test_a_batch_without_a_supervised_token_has_loss_zero(parties, chunks, processor, tmp_path, count):
-    trainer = build(parties, chunks, processor, tmp_path)
+def test_a_batch_without_a_supervised_token_has_loss_zero(models, chunks, processor, tmp_path, count):
+    trainer = build(models, chunks, processor, tmp_path)
     batch = trainer.data_collator([chunks[0]])
     batch["labels"] = torch.full_like(batch["labels"], -100)
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=count)
@@ -249,10 +249,10 @@ def test_parties_that_do_not_fit_are_an_error_at_once(
         trainer_for(tiny_whisper, chunks, processor, tmp_path, teacher_model=teacher, **settings)
 
 
-def test_sharding_the_student_is_an_error_at_once(parties, chunks, processor, tmp_path, monkeypatch):
+def test_sharding_the_student_is_an_error_at_once(models, chunks, processor, tmp_path, monkeypatch):
     monkeypatch.setattr("k2d_hf.distillation.sharding.is_deepspeed_zero3_enabled", lambda: True)
     with pytest.raises(K2DError, match="use FSDP, DDP or ZeRO-2"):
-        build(parties, chunks, processor, tmp_path)
+        build(models, chunks, processor, tmp_path)
 
 
 def test_the_student_speaks_the_language_of_the_chunks(tiny_whisper, chunks, processor, tmp_path):

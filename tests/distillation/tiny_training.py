@@ -1,4 +1,4 @@
-"""Training in miniature, for the tests of the trainer: parties, trainers, and the loss written plainly in float64."""
+"""Training in miniature, for the tests of the trainer: models, trainers, and the loss written plainly in float64."""
 
 import copy
 
@@ -53,15 +53,15 @@ def plain_loss(batch, student, teacher=None, auxiliary=None, *, ce=0.8, kl=1.0, 
     weights = batch.get("chunk_weights", torch.ones(len(batch["labels"])))
     at_one = log_probabilities(student, batch, 1.0)
     softened = log_probabilities(student, batch, temperature)
-    helpers = [
-        (weight, log_probabilities(party, batch, temperature))
-        for weight, party in ((kl, teacher), (auxiliary_weight, auxiliary))
-        if party is not None
+    targets = [
+        (weight, log_probabilities(model, batch, temperature))
+        for weight, model in ((kl, teacher), (auxiliary_weight, auxiliary))
+        if model is not None
     ]
     total, tokens = 0.0, 0
     for row, column in (batch["labels"] != -100).nonzero().tolist():
         token = -ce * at_one[row, column, batch["labels"][row, column]]
-        for weight, target in helpers:
+        for weight, target in targets:
             p, q = target[row, column], softened[row, column]
             token += weight * temperature**2 * (p.exp() * (p - q)).sum()
         total += float(weights[row]) * float(token)

@@ -188,10 +188,10 @@ def distil(
     from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
 
     chunks = load_chunks(validated)
-    parties = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path if teacher else None) if path]
+    models = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path if teacher else None) if path]
     helps = auxiliary if settings.get("auxiliary_weight") else None
-    parties += [checkpoint_fingerprint(helps.path)] if helps is not None else []
-    key = key_of(__version__, parties, language, deciding_training(settings), folder_key(validated))
+    models += [checkpoint_fingerprint(helps.path)] if helps is not None else []
+    key = key_of(__version__, models, language, deciding_training(settings), folder_key(validated))
     checkpoints = unfinished(resume, "distil", key)
     arguments = training_arguments(settings, checkpoints, resume=resume, language=language)
     training = TrainingProgress(progress)

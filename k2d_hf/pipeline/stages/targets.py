@@ -201,10 +201,10 @@ def targets(
     del untrained
     progress.start(len(chunks), "chunks")
     helps = auxiliary if auxiliary is not None and arguments.auxiliary_weight else None
-    parties = [checkpoint_fingerprint(party.path) for party in (teacher, helps) if party is not None]
+    models = [checkpoint_fingerprint(one.path) for one in (teacher, helps) if one is not None]
 
     def place(depends: Mapping[str, Any]) -> Path:
-        return unfinished(resume, "targets", key_of(__version__, parties, depends))
+        return unfinished(resume, "targets", key_of(__version__, models, depends))
 
     writer = TargetWriter(
         model,
