@@ -22,7 +22,7 @@ from k2d_hf.distillation.resumable import ResumableTrainer
 from k2d_hf.errors import K2DError
 from k2d_hf.files.folders import write_folder
 from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE
-from k2d_hf.models.student_folder import rewrite_config, save_student, saving_whole_processor
+from k2d_hf.models.student_folder import rewrite_config, save_student, saving_complete_processor
 from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
 
 BASE = "base"  # the folder of a student that was made in memory, in that of the training's results
@@ -117,7 +117,7 @@ class SavingTrainer(ResumableTrainer):
         self.card.create(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        with saving_whole_processor(self):
+        with saving_complete_processor(self):
             super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
@@ -130,7 +130,7 @@ class SavingTrainer(ResumableTrainer):
         carry_decoding(str(folder), NOT_EVALUATED, replace=False)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        with saving_whole_processor(self):
+        with saving_complete_processor(self):
             super()._push_from_checkpoint(checkpoint_folder)
 
     def _check_pushes(self) -> None:

@@ -42,7 +42,8 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise K2DError(f"{directory / 'recipe.yaml'}: cannot be read ({type(error).__name__})") from None
     recipe = recipe if isinstance(recipe, dict) else {}
-    validation = recipe.get("validate") if isinstance(recipe.get("validate"), dict) else {}
+    section = recipe.get("validate")
+    validation: dict[str, Any] = section if isinstance(section, dict) else {}
     table = read_chunks(directory / "validated")
     no_references = None
     if references is None:
@@ -137,8 +138,8 @@ def _recordings(path: Path) -> list[RecordingFact]:
     names = short_names([name for name, _, _ in rows])
     facts = []
     for (name, start, duration), row in rows.items():
-        reference = mixed_tokens(row["reference"])
-        errors = {model: count_errors(reference, mixed_tokens(text)) for model, text in row["transcripts"].items()}
+        tokens = mixed_tokens(row["reference"])
+        errors = {model: count_errors(tokens, mixed_tokens(text)) for model, text in row["transcripts"].items()}
         label = names[name] + span_label(start, duration)
         facts.append(RecordingFact(label, name, row["reference"], row["transcripts"], errors, (start, duration)))
     return facts

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from k2d_hf.data.chunk_audio import chunk_key
 from k2d_hf.files.content_keys import content_key
-from k2d_hf.files.storage import is_address, write_whole
+from k2d_hf.files.storage import is_address, write_atomic
 from k2d_hf.models.fingerprints import module_fingerprint
 
 SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
@@ -66,7 +66,7 @@ class EncoderStates:
         """
         content = io.BytesIO()
         np.save(content, states.astype(np.float16))
-        write_whole(self.path(chunk), content.getvalue())
+        write_atomic(self.path(chunk), content.getvalue())
 
     def write_all(
         self,
