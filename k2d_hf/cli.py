@@ -1,4 +1,4 @@
-"""The command line: `k2d run` does everything a recipe says, the other commands do a stage each.
+"""The command line: `k2d run` does everything in a recipe, the other commands do a stage each.
 
 What a command takes and does is in its module (`pipeline.commands`, `pipeline.stages`). Help and mistakes of typing
 need none of the large libraries.

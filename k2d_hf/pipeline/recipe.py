@@ -73,7 +73,7 @@ class Recipe:
     )
     references: str | None = setting(
         None,
-        "JSONL manifest of what is said in the recordings, by segment, for the report; never trained on.",
+        "JSONL manifest with the text of the recordings by segment, for the report; never trained on.",
         metavar="FILE",
         no_effect="for the report alone, which is made again",
     )

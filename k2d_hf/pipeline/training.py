@@ -48,7 +48,7 @@ def add_unvalidated(parser: argparse.ArgumentParser) -> None:
 
 
 def training_chunks(arguments: argparse.Namespace, *parts: str) -> Path:
-    """The folder of chunks to train on, which are validated, or of which the user says that they are not.
+    """The folder of chunks to train on, which are validated, or which the user takes unvalidated.
 
     Args:
         arguments: of a command with `validated` and `unvalidated`.

@@ -28,7 +28,7 @@ class PlannedStage:
 
     name: str
     finished: str | None
-    seconds: tuple[float, ...] | None  # None where it takes no time to speak of, or none that can be told
+    seconds: tuple[float, ...] | None  # None where it takes no time to speak of, or none that can be estimated
     supposed: bool = False  # for a thousand hours of speech, as the recordings are not here
 
 

@@ -57,7 +57,7 @@ def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliar
 
 
 def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint) -> K2DModelCardData:
-    """Collect the facts of a run from its files; what a file that is not there would tell stays unknown."""
+    """Collect the facts of a run from its files; what is in a missing file stays unknown."""
     from k2d_hf.publishing.card_names import has_id, public_name, read_licence
     from k2d_hf.publishing.model_card_data import K2DModelCardData
     from k2d_hf.validation.judges import demands, limits_of
@@ -122,7 +122,7 @@ def _data(directory: Path) -> DataFacts | None:
 
 
 def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
-    """What the trainer left beside the student. Without a teacher in memory it could not tell whose encoder that is."""
+    """What the trainer left beside the student. Without a teacher in memory it does not know whose encoder that is."""
     from k2d_hf.publishing.model_card_data import TrainingFacts
 
     stored = _read(student / "training_facts.json", None)

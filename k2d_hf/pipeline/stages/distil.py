@@ -171,7 +171,7 @@ def distil(
     Without a teacher (or an auxiliary that the loss needs) the chunks must hold soft targets.
 
     Training checkpoints and encoder states go to the folder `resume`; a run that was interrupted goes on from the last
-    checkpoint that is whole. They stay there: until the caller has noted that the stage is done, it may be run again.
+    complete checkpoint. They stay there: until the caller has noted that the stage is done, it may be run again.
     Of several processes (torchrun) each trains its share, and the first writes.
     """
     from transformers import PrinterCallback
@@ -189,8 +189,8 @@ def distil(
 
     chunks = load_chunks(validated)
     models = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path if teacher else None) if path]
-    helps = auxiliary if settings.get("auxiliary_weight") else None
-    models += [checkpoint_fingerprint(helps.path)] if helps is not None else []
+    in_loss = auxiliary if settings.get("auxiliary_weight") else None
+    models += [checkpoint_fingerprint(in_loss.path)] if in_loss is not None else []
     key = key_of(__version__, models, language, deciding_training(settings), folder_key(validated))
     checkpoints = unfinished(resume, "distil", key)
     arguments = training_arguments(settings, checkpoints, resume=resume, language=language)
@@ -200,7 +200,7 @@ def distil(
         str(student_dir),
         arguments,
         teacher_model=str(teacher.path) if teacher is not None else None,
-        auxiliary_model=str(helps.path) if helps is not None else None,
+        auxiliary_model=str(in_loss.path) if in_loss is not None else None,
         train_dataset=chunks,
         processing_class=processor,
         peft_config=peft_config(settings.get("peft")),
@@ -215,8 +215,8 @@ def distil(
     trained = gather_student(trainer.model, trainer.accelerator)
 
     def write(folder: Path) -> None:
-        whole = trained.merge_and_unload() if settings.get("peft") else trained
-        save_student(whole, processor, folder)
+        merged = trained.merge_and_unload() if settings.get("peft") else trained
+        save_student(merged, processor, folder)
         carry_decoding(folder, NOT_EVALUATED, replace=False)
         write_json(folder / "training_log.json", trainer.state.log_history)
         write_json(folder / "training_facts.json", asdict(card.training))

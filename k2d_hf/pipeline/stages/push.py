@@ -26,7 +26,7 @@ class Push(Stage, Command):
     """Student and chunks to the Hub."""
 
     name = "push"
-    summary = "Publish a student on the Hub, or the chunks it learned from: private, unless told otherwise."
+    summary = "Publish a student on the Hub, or the chunks it learned from: private by default."
     output = "push.json"
 
     def reason_absent(self, recipe: Recipe) -> str | None:
@@ -140,7 +140,7 @@ def push(
     *,
     output: Path,
 ) -> str:
-    """Publish the student, and where a repository for them is named the chunks; `output` says what was done.
+    """Publish the student, and where a repository for them is named the chunks; `output` lists what was done.
 
     Args:
         student: its folder.

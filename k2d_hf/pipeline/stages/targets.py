@@ -200,8 +200,8 @@ def targets(
         states = arguments.encoder_states_dir
     del untrained
     progress.start(len(chunks), "chunks")
-    helps = auxiliary if auxiliary is not None and arguments.auxiliary_weight else None
-    models = [checkpoint_fingerprint(one.path) for one in (teacher, helps) if one is not None]
+    in_loss = auxiliary if auxiliary is not None and arguments.auxiliary_weight else None
+    models = [checkpoint_fingerprint(one.path) for one in (teacher, in_loss) if one is not None]
 
     def place(depends: Mapping[str, Any]) -> Path:
         return unfinished(resume, "targets", key_of(__version__, models, depends))
@@ -210,7 +210,7 @@ def targets(
         model,
         collator,
         settings,
-        auxiliary=str(helps.path) if helps is not None else None,
+        auxiliary=str(in_loss.path) if in_loss is not None else None,
         temperature=arguments.temperature,
         encoder_states_dir=states,
         on_progress=progress.advance,
