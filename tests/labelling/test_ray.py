@@ -120,7 +120,7 @@ def test_a_cluster_without_room_is_an_error(cluster, settings, message):
         room(WorkersSettings("ray", **settings))
 
 
-@pytest.mark.parametrize(("gpus", "asked", "said"), [(2, 0.0, 1), (2, 1.0, 0), (0, 0.0, 0)])
+@pytest.mark.parametrize(("gpus", "asked", "count"), [(2, 0.0, 1), (2, 1.0, 0), (0, 0.0, 0)])
 def test_gpus_that_no_worker_uses_are_a_warning(monkeypatch, caplog, gpus, asked, count):
     from k2d_hf.transcription.ray_cluster import room
 
