@@ -130,10 +130,10 @@ def with_encoder_distance(
     return replace(sums, total=sums.total + weight * added.sum(), encoder_mse=each.detach().sum())
 
 
-def check_vocabulary(name: str, tokens: int, student_tokens: int) -> None:
+def check_vocabulary(model: str, tokens: int, student_tokens: int) -> None:
     """Raise K2DError if a model and the student do not share a vocabulary, by its size."""
     if tokens != student_tokens:
         raise K2DError(
-            f"{name} has {tokens} tokens, student {student_tokens}: their vocabularies cannot be mixed "
+            f"{model} has {tokens} tokens, student {student_tokens}: their vocabularies cannot be mixed "
             "(large-v3 has 51866, large-v2 51865, English-only 51864); create the student from the teacher"
         )
