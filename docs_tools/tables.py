@@ -1,6 +1,6 @@
 """Tables of the pages that are made from the code: settings, columns, reasons and messages.
 
-`python -m docs_tools.tables` writes them into docs/: three of them between markers of pages that are kept, the list of
+`python -m docs_tools.tables` writes them into docs/: four of them between markers of pages that are kept, the list of
 messages as a page of its own, which is not.
 """
 
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import k2d_hf
 from k2d_hf.audio.reader import ADVICE
 from k2d_hf.data import chunk_schema
 from k2d_hf.distillation.settings import DistillationSettings
@@ -22,6 +25,7 @@ from k2d_hf.validation.judges import JUDGES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+SIGNATURES = ROOT / ".cache" / "signatures.json"  # for docs_tools.signatures
 BEGIN, END = "<!-- made by docs_tools.tables: {} -->", "<!-- end of {} -->"
 RAISED = ("K2DError", "AudioError")
 EVERYWHERE = "anywhere"  # messages of modules that are in no folder
@@ -77,6 +81,15 @@ def reasons_table() -> str:
     """The audio reader's reasons to skip a recording, with the way out of each."""
     rows = [f"| `{reason}` | {advice[:1].upper() + advice[1:]}. |" for reason, advice in ADVICE.items()]
     return "\n".join(["| reason | way out |", "| --- | --- |", *rows])
+
+
+def judges_table() -> str:
+    """The reasons of the judges beyond the distance to drop a chunk, with the way out of each."""
+    rows = [
+        f"| `{judge.reason(judge.example)}` | {judge.cause} | Raise `validate.{judge.setting}`, or leave it out. |"
+        for judge in JUDGES
+    ]
+    return "\n".join(["| reason | what it means | way out |", "| --- | --- | --- |", *rows])
 
 
 def columns_table() -> str:
@@ -151,6 +164,7 @@ TABLES = {
     "settings": ("settings.md", settings_tables),
     "columns": ("data.md", columns_table),
     "reasons": ("errors.md", reasons_table),
+    "judges": ("errors.md", judges_table),
 }
 
 
@@ -162,12 +176,33 @@ def filled(page: str, name: str, table: str) -> str:
     return f"{before}{begin}\n\n{table}\n\n{end}{after}"
 
 
+def signatures() -> dict[str, Any]:
+    """Parameters and text of the public functions and classes whose keywords are settings (`files.keywords`)."""
+    found = {}
+    for name in k2d_hf.__all__:
+        shown: Any = getattr(k2d_hf, name)
+        if hasattr(shown.__init__ if isinstance(shown, type) else shown, "arguments"):
+            parameters = [
+                {
+                    "name": one.name,
+                    "annotation": one.annotation,
+                    "kind": one.kind.name.lower(),
+                    "default": None if one.default is one.empty else repr(one.default),
+                }
+                for one in inspect.signature(shown).parameters.values()
+            ]
+            found[f"{shown.__module__}.{name}"] = {"parameters": parameters, "text": inspect.getdoc(shown)}
+    return found
+
+
 def main() -> None:
-    """Write all tables."""
+    """Write all tables, and the signatures for `docs_tools.signatures`."""
     for name, (page, make) in TABLES.items():
         path = DOCS / page
         path.write_text(filled(path.read_text(encoding="utf-8"), name, make()), encoding="utf-8")
     (DOCS / "messages.md").write_text(messages_page(), encoding="utf-8")
+    SIGNATURES.parent.mkdir(exist_ok=True)
+    SIGNATURES.write_text(json.dumps(signatures()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def test_every_reason_is_on_the_page():
     reasons |= {timeout.NOT_TRANSCRIBED, timeout.TIMED_OUT, teacher.LISTED_TWICE, hypotheses.UNKNOWN_LANGUAGE}
     reasons |= {chunking.PASSED_OVER, chunking.PASSED_OVER_INSIDE, worker.NO_SPEECH}
     reasons |= {drop_reason(compare_labels(text, "b"), "composite", 0.4) for text in ("a", "ab" * 20)}
-    reasons |= {judge.reason(15) for judge in JUDGES} | {LONGER, NO_TEXT}
+    reasons |= {judge.reason(judge.example) for judge in JUDGES} | {LONGER, NO_TEXT}
     assert [reason for reason in reasons if f"| `{reason}` |" not in page] == []
 
 

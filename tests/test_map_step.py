@@ -31,6 +31,7 @@ from k2d_hf.data.map_step import _device_of
 from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.report import LabellingReport
+from k2d_hf.validation.judges import JUDGES
 
 LABEL = {"language": "zh", "engine": "transformers", "beam_size": 1, "condition_on_previous_text": False}
 VALIDATE = {"engine": "transformers", "threshold": 0.5, "max_speaking_rate": 40.0}
@@ -221,8 +222,9 @@ OTHERS = {
     "teacher": None, "auxiliary": None, "language": "en", "engine": "faster-whisper", "beam_size": 3,
     "condition_on_previous_text": True, "temperature_fallback": False, "batch_size": 5, "device": "cuda:7",
     "dtype": "float64", "max_duration": 20.0, "time_limit": 5.0, "metric": "mer", "threshold": 0.125,
-    "normalise_by": "teacher", "max_speaking_rate": 9.0, "no_repeat_ngram_size": 4, "kind": "top", "temperature": 3.0,
+    "normalise_by": "teacher", "no_repeat_ngram_size": 4, "kind": "top", "temperature": 3.0,
     "k": 7, "task": "translate", "timestamp_probability": 0.25, "previous_text_probability": 0.75, "full_windows": True,
+    **{judge.setting: judge.example for judge in JUDGES},
 }  # fmt: skip
 
 

@@ -1,12 +1,10 @@
 """The recipe: what a user may write, and the line that answers each mistake before any model loads."""
 
-import inspect
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-import k2d_hf
 from k2d_hf import K2DTrainingArguments, load_recipe, load_recordings
 from k2d_hf.data.references import references_of
 from k2d_hf.distillation.settings import DistillationSettings
@@ -14,11 +12,8 @@ from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.recipe import (
     MANAGED,
     DataSettings,
-    EvaluateSettings,
     LabelSettings,
     Recipe,
-    StudentSettings,
-    ValidateSettings,
     read_distil,
 )
 
@@ -169,27 +164,6 @@ def test_the_quickstart_is_a_recipe():
     assert recipe.name == "quickstart"
     recordings = load_recordings(recipe.recordings.source)["recording"]
     assert list(references_of(recipe.references, recordings)) == recordings
-
-
-def keyword_defaults(function):
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-
-
-@pytest.mark.parametrize(
-    ("settings", "function", "others"),
-    [
-        (LabelSettings, "label_recordings", {"language", "shards_dir", "report", "on_progress"}),
-        (ValidateSettings, "validate_labels", {"language", "shards_dir", "report", "on_progress"}),
-        (StudentSettings, "create_student", {"language", "task", "tokenizer"}),
-        (EvaluateSettings, "evaluate_model", {"processor", "name", "language", "on_progress"}),
-        (DataSettings, "load_recordings", {"group_by"}),
-    ],
-)
-def test_settings_are_the_arguments_of_the_function(settings, function, others):
-    arguments = keyword_defaults(getattr(k2d_hf, function))
-    named = {field.name: field.default for field in fields(settings) if field.default is not MISSING}
-    assert named == {name: default for name, default in arguments.items() if name not in others}
 
 
 def test_settings_of_distillation_are_those_of_the_trainer():

@@ -14,7 +14,7 @@ import numpy as np
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.bootstrap import interval, resampled_rates
-from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_whole, of_recordings, ordered
+from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_complete, of_recordings, ordered
 from k2d_hf.evaluation.timing import MEASUREMENT, speed_up, timed_together
 from k2d_hf.formatting import short_name
 from k2d_hf.scoring.error_rates import count_errors
@@ -105,14 +105,14 @@ def compare_runs(
         runs: at least one.
         patterns: of file names, as a shell has them; only recordings that match one are counted. Speed stays that of
             the whole evaluation.
-        against: name of a row; the change of MER against it is told of every other.
+        against: name of a row; every other row has the change of MER against it.
 
     Raises:
         K2DError: for runs evaluated on different data or decoded differently, where it names the difference; for a
             pattern that no recording matches; if there is no such row.
     """
     for run in runs:
-        check_whole(run)
+        check_complete(run)
     if patterns:
         runs = [of_recordings(run, patterns) for run in runs]
     check_alike(runs)
@@ -150,7 +150,7 @@ def _grouped(runs: Sequence[MeasuredRun], key: Any) -> dict[str, list[MeasuredRu
 
 
 def _recipe_key(run: MeasuredRun) -> str:
-    """The recipe but for its name, its folder, its seeds, and what only looks at the result or publishes it."""
+    """The recipe but for its name, its folder, its seeds, and what only shows the result or publishes it."""
     if not run.recipe:
         return run.folder
     passed_over = ("name", "output", "hub", "references", "report")

@@ -167,8 +167,8 @@ def evaluate_models(
         def transcribe(names: Sequence[str], part: list[dict[str, Any]], first: int = 0) -> Any:
             chosen = [opened[name] for name in names]
             reading = [(partial(_audio_of, row), [one.language_of(row) for one in chosen]) for row in part]
-            told = lambda index, count: progress(count, names[index])  # noqa: E731
-            return transcribe_in_turns([one.transcriber for one in chosen], reading, told, first=first)
+            advance = lambda index, count: progress(count, names[index])  # noqa: E731
+            return transcribe_in_turns([one.transcriber for one in chosen], reading, advance, first=first)
 
         for run in range(settings.speed_runs):
             written, worked = transcribe(list(models), timed, run)
@@ -199,14 +199,14 @@ class _Opened:
     language: str | None
 
     def language_of(self, row: Mapping[str, Any]) -> str | None:
-        """What it is told of a recording's language."""
+        """The language that it is given for a recording."""
         return None if self.transcriber.options.language else row["language"] or self.language
 
 
 def _scored(
     opened: _Opened, rows: list[dict[str, Any]], skipped: list[dict[str, Any]], transcripts: Sequence[Transcript]
 ) -> Evaluation:
-    """All that can be told from the transcripts: speed is not."""
+    """All figures that follow from the transcripts: all but speed."""
     transcriber = opened.transcriber
     options = transcriber.options
     texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
@@ -247,7 +247,7 @@ def looping_windows(segments: Sequence[Segment]) -> int:
     """How many windows of 30 s hold looping text; a segment counts where it starts.
 
     h(T) of Eq. 1 is made for chunks: in the text of an hour, phrases that the speaker likes occur often enough. But
-    nobody says marks: windows that hold nothing else are looked at together, for as long as they follow each other.
+    punctuation is not speech: windows that hold nothing else are joined for as long as they follow each other.
     """
     windows: dict[int, list[str]] = {}
     for segment in segments:

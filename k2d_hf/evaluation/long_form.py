@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TOLD = 20  # groups that a warning names
+_LISTED = 20  # groups that a warning names
 
 
 def load_long_form(source: Any, *, join_by: str | None = None, join_pause: float = 0.0, **options: Any) -> Dataset:
@@ -52,8 +52,8 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
 
     Audio is joined as it comes, with `pause` seconds of silence in between, and kept in the cache as 16-bit FLAC at
     16 kHz; references are joined likewise. The language is that of all utterances, or null where they differ.
-    Utterances without a reference are left out, sound and all: what is said in them could not be counted. A group of
-    which an utterance cannot be read is left out whole. Both are counted in a warning, the groups by name.
+    Utterances without a reference are left out, sound and all: their errors could not be counted. A group of
+    which an utterance cannot be read is left out entirely. Both are counted in a warning, the groups by name.
 
     Args:
         utterances: columns `recording`, `reference`, `language` and `group`, and of spans `start` and `duration` (s).
@@ -84,10 +84,10 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
         except AudioError as error:
             lost.append(f"{short_name(group)} (utterance {error})")
     if lost:
-        told = f"{len(lost)} of {len(groups)}: {'; '.join(lost[:_TOLD])}{'; ...' if lost[_TOLD:] else ''}"
+        listed = f"{len(lost)} of {len(groups)}: {'; '.join(lost[:_LISTED])}{'; ...' if lost[_LISTED:] else ''}"
         if not joined:
-            raise K2DError(f"no recording can be joined, {told}; to join utterances every one is needed")
-        logger.warning("left out recordings that cannot be joined, %s", told)
+            raise K2DError(f"no recording can be joined, {listed}; to join utterances every one is needed")
+        logger.warning("left out recordings that cannot be joined, %s", listed)
     return Dataset.from_list(joined, features=utterances.select_columns(list(COLUMNS)).features)
 
 

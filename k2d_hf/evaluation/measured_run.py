@@ -14,7 +14,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.formatting import quote, short_name
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 
-_HEARD = ("engine", "language", "beam_size")  # figures that say how a model was decoded
+_DECODING = ("engine", "language", "beam_size")  # figures that say how a model was decoded
 _LISTED = 5  # recordings that an error names
 
 
@@ -29,7 +29,7 @@ class MeasuredRun:
     transcripts: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def check_whole(run: MeasuredRun) -> None:
+def check_complete(run: MeasuredRun) -> None:
     """Raise K2DError where figures or transcripts of teacher or student are missing."""
     for model in ("teacher", "student"):
         if model not in run.figures or not run.transcripts.get(model):
@@ -40,7 +40,7 @@ def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
     """The run as if it had been evaluated on the recordings that match alone, but for its speed.
 
     Args:
-        run: one that is whole.
+        run: one that is complete.
         patterns: of file names, as a shell has them; any may match.
 
     Raises:
@@ -63,7 +63,7 @@ def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
 
 
 def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What an evaluation tells of errors and loops, from its transcripts."""
+    """The figures of an evaluation on errors and loops, from its transcripts."""
     errors = sum((mixed_errors(row["reference"], row["hypothesis"]) for row in rows), MixedErrors())
     loops = [row.get("looping_windows") for row in rows]
     return {
@@ -87,7 +87,7 @@ def check_alike(runs: Sequence[MeasuredRun]) -> None:
                 f"{first.folder} and {run.folder} were evaluated on different data: {difference}; evaluate them on the "
                 "same, or compare them apart"
             )
-        for name in _HEARD:
+        for name in _DECODING:
             one, other = (of.figures["student"].get(name) for of in (first, run))
             if one != other:
                 raise K2DError(
@@ -97,7 +97,7 @@ def check_alike(runs: Sequence[MeasuredRun]) -> None:
 
 
 def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:
-    """What tells the evaluation data of two runs apart; folders may differ, as runs move."""
+    """How the evaluation data of two runs differ; folders may differ, as runs move."""
     left, right = ({_key(row): row for row in run.transcripts["teacher"]} for run in (one, other))
     for run, mine, theirs in ((one, left, right), (other, right, left)):
         if missing := sorted(mine.keys() - theirs.keys()):
@@ -108,7 +108,7 @@ def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, float, float, str]:
-    """A recording by file name and span and, as two folders may hold one name, the beginning of what is said in it."""
+    """A recording by file name and span and, as two folders may hold one name, the beginning of its reference."""
     start, duration = span_of(row)
     return _file_name(row), start, math.inf if duration is None else duration, row["reference"][:20]
 

@@ -23,7 +23,7 @@ def table_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
     """The table as text; at its end, how much faster the last row is than the first, if they were timed together.
 
-    Below it what models wrote that nobody said, by script; nothing where there is none.
+    Below it insertions, by script; nothing where there is none.
     """
     rows = [["", *COLUMNS], *table_rows(evaluations)]
     table = aligned(rows, screen)
@@ -49,7 +49,7 @@ def _named_pair(first: str, last: str, width: int) -> str:
 
 
 def inserted_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Name of each model that wrote more than was said, and what, by script: `12 Han, 3 Latin, 223 marks`."""
+    """Name of each model with insertions, and these by script: `12 Han, 3 Latin, 223 marks`."""
     rows = [
         (TITLES.get(name, name), insertions_text(figures.get("insertions_by_script") or {}))
         for name, figures in evaluations.items()

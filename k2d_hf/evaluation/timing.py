@@ -1,7 +1,7 @@
 """Speed of models against each other: all in one process, in turns on each recording, noted as one measurement.
 
-A real-time factor of another day or machine says nothing against one of today, so only figures of one measurement are
-ever divided by each other: here, for tables, cards, reports and comparisons alike.
+Real-time factors of different days or machines cannot be compared, so only figures of one measurement are ever divided
+by each other: here, for tables, cards, reports and comparisons alike.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MEASUREMENT = "measurement"  # of an evaluation's figures: which models were tim
 
 
 def new_measurement(models: Iterable[str]) -> dict[str, Any]:
-    """What tells a measurement from every other, with the names of the models that are timed in it."""
+    """The identity of a measurement, with the names of the models that are timed in it."""
     return {
         "id": uuid.uuid4().hex[:16],
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),

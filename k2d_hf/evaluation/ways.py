@@ -13,8 +13,8 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     PIPELINE: {"engine": "transformers", "dtype": "float32"},
     FASTER_WHISPER: {"engine": "faster-whisper"},
 }
-# Of an evaluation's figures those that a card tells of a way; of older runs some are not known.
-TOLD = (
+# Of an evaluation's figures those that a card shows of a way; of older runs some are unknown.
+FIGURES_OF_A_WAY = (
     *("engine", "dtype", "device", "threads", "beam_size", "temperature_fallback", "recordings", "audio_seconds"),
     *("mer", "looping_outputs", "rtf"),
 )
@@ -33,14 +33,14 @@ def is_measured(way: str, figures: Mapping[str, Any], *, batch_size: int) -> boo
 
 
 def way_figures(figures: Mapping[str, Any], *, differs: float | None = None) -> dict[str, Any]:
-    """What a card tells of a way.
+    """The figures that a card shows of a way.
 
     Args:
         figures: of the evaluation of that way, as `Evaluation.figures` gives them.
         differs: share of mixed tokens by which its text differs from that of the evaluation proper; None where it is
             that evaluation.
     """
-    return {**{name: figures.get(name) for name in TOLD}, "differs": differs}
+    return {**{name: figures.get(name) for name in FIGURES_OF_A_WAY}, "differs": differs}
 
 
 def text_difference(way: Sequence[Mapping[str, Any]], proper: Sequence[Mapping[str, Any]]) -> float | None:

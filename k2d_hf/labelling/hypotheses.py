@@ -110,15 +110,17 @@ class TeacherHypotheses(Hypotheses):
         self.report.add(report)
         return given.replaced(rows, chunk_features())
 
-    def chunks_of(self, recording: Recording, heard: dict[str, Any], report: LabellingReport) -> list[dict[str, Any]]:
+    def chunks_of(
+        self, recording: Recording, transcript: dict[str, Any], report: LabellingReport
+    ) -> list[dict[str, Any]]:
         """The rows of a recording; what reaches none is counted and named in the report.
 
         Args:
             recording: what was transcribed.
-            heard: what a shard keeps of it.
+            transcript: what a shard keeps of it.
             report: filled in.
         """
-        return _chunks_of(recording, heard, self.settings.max_duration, report)
+        return _chunks_of(recording, transcript, self.settings.max_duration, report)
 
 
 def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:
@@ -203,25 +205,25 @@ def _transcribe(
 
 
 def _chunks_of(
-    recording: Recording, heard: dict[str, Any], max_duration: float, report: LabellingReport
+    recording: Recording, transcript: dict[str, Any], max_duration: float, report: LabellingReport
 ) -> list[dict[str, Any]]:
-    seconds = heard["seconds"]
+    seconds = transcript["seconds"]
     report.seconds += seconds
-    if heard["reason"] is not None:
-        skip(report, recording, heard["reason"], heard["detail"], seconds)
+    if transcript["reason"] is not None:
+        skip(report, recording, transcript["reason"], transcript["detail"], seconds)
         return []
-    segments = [Segment(**segment) for segment in heard["segments"]]
-    sound, left_out = valid_segments(segments, recording_duration=seconds, max_duration=max_duration)
+    segments = [Segment(**segment) for segment in transcript["segments"]]
+    valid, left_out = valid_segments(segments, recording_duration=seconds, max_duration=max_duration)
     report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
-    report.segment_seconds_out += sum(segment.duration for segment in sound)
+    report.segment_seconds_out += sum(segment.duration for segment in valid)
     report.left_out.extend({"recording": recording.name, **asdict(_moved(span, recording.start))} for span in left_out)
-    if not sound:
-        skip(report, recording, NO_SPEECH, f"the teacher heard nothing that could be kept in {seconds:.1f} s", seconds)
+    if not valid:
+        skip(report, recording, NO_SPEECH, f"no segment of the teacher's could be kept in {seconds:.1f} s", seconds)
         return []
     report.recordings += 1
-    chunks = pack_segments(sound, max_duration)
+    chunks = pack_segments(valid, max_duration)
     _account(report, recording, coverage(chunks, left_out, recording_duration=seconds))
-    rows = chunk_rows(recording.name, chunks, language=heard["language"])
+    rows = chunk_rows(recording.name, chunks, language=transcript["language"])
     return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
 
 

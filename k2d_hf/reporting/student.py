@@ -23,7 +23,7 @@ def student_transcripts(
     *,
     language: str | None,
     resume: Path,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[..., None] | None = None,
 ) -> list[ChunkFact]:
     """The same chunks with the student's transcripts, greedy and each from scratch, as the auxiliary's are.
 

@@ -44,7 +44,7 @@ def validate_labels(
         auxiliary: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own
             options.
         language: code or name, such as `zh`, of chunks that carry none.
-        shards_dir: folder that keeps what was heard in each shard, so that an interrupted run resumes; one for each
+        shards_dir: folder that keeps the transcripts of each shard, so that an interrupted run resumes; one for each
             auxiliary, whatever the metric and threshold.
         report: counts of what was kept and dropped, filled in. Without one, a very low share of kept chunks is a
             warning; whoever gives one has it from there.

@@ -56,7 +56,7 @@ def write_calibration(calibration: Calibration, output: Path) -> None:
 
 
 def validated_labels(chunks: Dataset, references: str | Path | None) -> ValidatedLabels:
-    """What validation stored of some chunks, with the true MER of their labels where a manifest tells what was said.
+    """What validation stored of some chunks, with the true MER of their labels where a manifest has references.
 
     Raises:
         K2DError: if none of the references belongs to these chunks, or they cannot be read.
@@ -77,7 +77,7 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
     arrays = {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}
     return ValidatedLabels(
         seconds=arrays.pop("duration"),
-        heard=arrays.pop("auxiliary_text"),
+        transcribed=arrays.pop("auxiliary_text"),
         judged=arrays.pop("drop_reason", None),
         measures={name: arrays.pop(name) for name in judges},
         true_mer=true_mer,

@@ -1,7 +1,7 @@
 """Calibration: what each distance would keep at every threshold alpha, and which alpha to take (paper, Table 5).
 
 Pure functions over what validation stored: nothing is transcribed again. With true error rates of the labels they
-give the recall of bad labels; without, where the curve of what is kept bends.
+give the recall of bad labels; without, where the curve of what is kept has its knee.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ALPHAS = tuple(index / 100 for index in range(101))
 COARSE_ALPHAS = tuple(index / 10 for index in range(1, 10))  # over which the paper takes the mean recall
 LEAST_KEPT = 0.5  # the paper takes the maximum recall among alphas that keep more than this share
 FEW_BAD = 20  # labels, below which one more or less moves the recall by over 5%
-LEAST_BEND = 0.1  # of a curve scaled to a unit square; below, it is taken for straight
+LEAST_KNEE = 0.1  # of a curve scaled to a unit square; below, it is taken for straight
 THRESHOLD_METRICS = ("mer", "per", "composite")  # those whose verdict depends on alpha
 
 
@@ -33,7 +33,7 @@ class ValidatedLabels:
     per: np.ndarray
     teacher_loops: np.ndarray
     auxiliary_loops: np.ndarray
-    heard: np.ndarray  # False where the auxiliary gave no transcript: such a chunk is dropped whatever the metric
+    transcribed: np.ndarray  # False where the auxiliary gave no transcript: such a chunk is dropped whatever the metric
     true_mer: np.ndarray | None = None  # of the label against its reference; NaN where there is none
     judged: np.ndarray | None = None  # True where a judge beyond the distance dropped it, whatever metric and alpha
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the judges, by column
@@ -61,7 +61,7 @@ class MetricCurve:
     max_recall: float | None  # among alphas that keep more than half of the chunks
     max_recall_alpha: float | None
     mean_recall: float | None  # over alpha 0.1, 0.2 ... 0.9
-    bend: float | None  # alpha at which the curve of what is kept bends; None where it does not
+    bend: float | None  # alpha of the knee of the curve of what is kept; None without one
 
     def at(self, alpha: float) -> CurvePoint:
         """The point of an alpha on the grid."""
@@ -89,7 +89,7 @@ def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
         "per": labels.per,
         "composite": np.maximum(loops, np.minimum(1.0 - labels.auxiliary_loops, labels.per)),
     }
-    eligible = labels.heard if labels.judged is None else labels.heard & ~labels.judged
+    eligible = labels.transcribed if labels.judged is None else labels.transcribed & ~labels.judged
     return np.where(eligible, distances[metric], np.inf)
 
 
@@ -114,7 +114,7 @@ def metric_curve(labels: ValidatedLabels, metric: str, alphas: Sequence[float] =
         max_recall=None if best is None else best.recall,
         max_recall_alpha=None if best is None else best.alpha,
         mean_recall=sum(known) / len(known) if known else None,
-        bend=bend_of([point.alpha for point in below], [point.kept for point in below]),
+        bend=knee_of([point.alpha for point in below], [point.kept for point in below]),
     )
 
 
@@ -138,8 +138,8 @@ def _share(what: np.ndarray, among: np.ndarray) -> float | None:
     return float(what[among].mean()) if among.any() else None
 
 
-def bend_of(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Where a rising curve bends: the x at which it is highest above the chord between its ends.
+def knee_of(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """The knee of a rising curve: the x at which it is highest above the chord between its ends.
 
     Both axes are scaled to 0 ... 1 first, as in Kneedle (Satopaa et al., 2011). None where it rises by nothing, is
     nowhere a tenth of the square above the chord, or is made of fewer than three points.
@@ -149,14 +149,14 @@ def bend_of(x: Sequence[float], y: Sequence[float]) -> float | None:
     across = (np.asarray(x) - x[0]) / (x[-1] - x[0])
     above = (np.asarray(y) - y[0]) / (y[-1] - y[0]) - across
     highest = int(above.argmax())
-    return float(x[highest]) if above[highest] >= LEAST_BEND else None
+    return float(x[highest]) if above[highest] >= LEAST_KNEE else None
 
 
 def recommend(curve: MetricCurve, labels: ValidatedLabels) -> Recommendation:
     """An alpha for the metric of `curve`.
 
     With references: where the share of bad labels dropped exceeds that of good ones by most (Youden's J), among alphas
-    that keep more than half. Without: where the curve of what is kept bends. Where neither says anything, the paper's.
+    that keep more than half. Without: the knee of the curve of what is kept. Where there is neither, the paper's.
 
     Raises:
         K2DError: for a metric whose verdict does not depend on alpha.
@@ -165,7 +165,7 @@ def recommend(curve: MetricCurve, labels: ValidatedLabels) -> Recommendation:
         raise K2DError(
             f"metric {curve.metric} does not depend on alpha: calibrate one of {', '.join(THRESHOLD_METRICS)}"
         )
-    alpha, why = _by_recall(curve, labels) if labels.true_mer is not None else _by_bend(curve)
+    alpha, why = _by_recall(curve, labels) if labels.true_mer is not None else _by_knee(curve)
     return Recommendation(curve.metric, alpha, why)
 
 
@@ -201,7 +201,7 @@ def _by_recall(curve: MetricCurve, labels: ValidatedLabels) -> tuple[float, str]
     )
 
 
-def _by_bend(curve: MetricCurve) -> tuple[float, str]:
+def _by_knee(curve: MetricCurve) -> tuple[float, str]:
     if curve.bend is not None:
         kept = curve.at(curve.bend).kept
         return curve.bend, (

@@ -25,7 +25,7 @@ from k2d_hf.validation.judges import JUDGES
 
 @dataclass(frozen=True)
 class ReferenceCounts:
-    """How many chunks could be compared with what was said, and how their labels do."""
+    """How many chunks could be compared with a reference, and how many labels are bad."""
 
     chunks: int
     bad: int
@@ -35,7 +35,7 @@ class ReferenceCounts:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a measure of the chunks is spread: from which a limit of one's own can be told."""
+    """How a measure of the chunks is spread: from which a limit can be chosen."""
 
     median: float
     percentile_99: float
@@ -70,11 +70,11 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
     return Calibration(
         chunks=len(labels.seconds),
         hours=float(labels.seconds.sum()) / 3600,
-        unheard=int((~labels.heard).sum()),
+        unheard=int((~labels.transcribed).sum()),
         references=_counts(labels),
         recommendation=recommend(curves[metric], labels),
         curves=curves,
-        judged=0 if labels.judged is None else int((labels.heard & labels.judged).sum()),
+        judged=0 if labels.judged is None else int((labels.transcribed & labels.judged).sum()),
         measures={column: _spread(values) for column, values in labels.measures.items()},
     )
 

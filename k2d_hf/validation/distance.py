@@ -90,8 +90,8 @@ def label_distance(
     composite (Eq. 5): max(h(Y), min(1 - h(V), PER(Y, V))), so a looping teacher is 1 and a looping auxiliary condemns
     nothing. Both texts empty: 0; exactly one: 1.
 
-    `normalise_by` says whose length error rates are divided by: the paper does not tell, its public re-implementation
-    takes the auxiliary's. `alphabet` and `language` are those of `k2d_hf.scoring.phonemes.phonemes`.
+    `normalise_by`: whose length divides the error rates. The paper leaves it open, its public re-implementation takes
+    the auxiliary's. `alphabet` and `language` are those of `k2d_hf.scoring.phonemes.phonemes`.
 
     Raises K2DError for an unknown metric or normaliser.
     """
@@ -161,7 +161,7 @@ def keeps(distance: float, threshold: float) -> bool:
 def drop_reason(comparison: LabelComparison, metric: str, threshold: float) -> str | None:
     """Why a label is dropped, as a stable string to count by; None where it is kept.
 
-    `teacher loops` where the metric looks at loops and this is why; else the distance. Both texts empty is agreement
+    `teacher loops` where the metric counts loops and this is why; else the distance. Both texts empty is agreement
     (distance 0), so silence that both models confirm is kept.
     """
     _check_choice("metric", metric, METRICS)

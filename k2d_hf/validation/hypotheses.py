@@ -98,16 +98,16 @@ class AuxiliaryHypotheses(Hypotheses):
         features = validation_features()
         return given.extended({name: [row[name] for row in verdicts] for name in features}, features)
 
-    def verdict(self, row: dict[str, Any], heard: dict[str, Any]) -> dict[str, Any]:
-        """The columns of one row. A chunk that could not be heard again has no transcript and is dropped.
+    def verdict(self, row: dict[str, Any], transcript: dict[str, Any]) -> dict[str, Any]:
+        """The columns of one row. A chunk whose audio could not be read again has no transcript and is dropped.
 
-        What drops a chunk at every threshold is named before the distance, so that calibration can tell.
+        What drops a chunk at every threshold is named before the distance: calibration counts it apart.
         """
-        text = heard["text"] if heard["reason"] is None else None
+        text = transcript["text"] if transcript["reason"] is None else None
         metric, threshold = self.settings.metric, self.settings.threshold
         comparison = compare_labels(row["text"], text or "", metric, normalise_by=self.settings.normalise_by)
         measured = measures(row)
-        reason = heard["reason"] or judged_reason(measured, self.limits)
+        reason = transcript["reason"] or judged_reason(measured, self.limits)
         reason = reason or drop_reason(comparison, metric, threshold)
         columns = {**asdict(comparison), **measured}
         return {**columns, "auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
@@ -132,11 +132,11 @@ class Span:
 
 
 def planned(chunks: Iterable[Any]) -> Iterator[tuple[Span, dict[str, Any]]]:
-    """What there is to hear, in order, each with its row."""
-    look = lru_cache(maxsize=1024)(content_key)  # one look at a file: changed meanwhile, its chunks would have two keys
+    """The spans to transcribe, in order, each with its row."""
+    file_key = lru_cache(maxsize=1024)(content_key)  # once a file: changed meanwhile, its chunks would have two keys
     for row in chunks:
         span = _span(row)
-        yield replace(span, key=f"{chunk_key(span.sound, file_key=look)} {span.language or ''}".rstrip()), row
+        yield replace(span, key=f"{chunk_key(span.sound, file_key=file_key)} {span.language or ''}".rstrip()), row
 
 
 def _span(row: Mapping[str, Any], key: str = "") -> Span:
@@ -150,7 +150,7 @@ def _longest_first(span: Span) -> int:
 
 
 def shard_schema() -> pyarrow.Schema:
-    """What a shard keeps of a chunk: what the auxiliary heard, before it is judged."""
+    """What a shard keeps of a chunk: what the auxiliary wrote, before it is judged."""
     import pyarrow
 
     return pyarrow.schema({"text": pyarrow.string()})

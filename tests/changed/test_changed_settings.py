@@ -27,6 +27,7 @@ from k2d_hf.pipeline.training import training_arguments
 from k2d_hf.publishing.card_facts import LOSS
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.terminal.console import Console
+from k2d_hf.validation.judges import JUDGES
 
 ALL = os.environ.get("K2D_CHANGED") == "all"
 IN_SHORT = (
@@ -73,9 +74,9 @@ def test_a_changed_setting_gives_what_a_fresh_run_gives(workplace, again, names)
 
 
 OTHERWISE = {  # how the card describes some settings, instead of by name
-    "beam_size": "beam ", "metric": "full, ", "threshold": "threshold ", "max_speaking_rate": "speaking rate",
+    "beam_size": "beam ", "metric": "full, ", "threshold": "threshold ",
     "decoder_layers": "decoder layers", "encoder_layers": "encoder layers", "enabled": "teacher's probabilities",
-    "engine": "engine faster-whisper",
+    "engine": "engine faster-whisper", **{judge.setting: judge.name for judge in JUDGES},
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from k2d_hf import K2DTrainingArguments
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.files.settings import hints_of, section_of
 from k2d_hf.pipeline.recipe import MANAGED, Recipe
+from k2d_hf.validation.judges import JUDGES
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,7 @@ CHANGES = {
     "validate.metric": sets("validate.metric=full"),
     "validate.threshold": sets("validate.threshold=0.9"),
     "validate.normalise_by": sets("validate.normalise_by=teacher"),
+    **{f"validate.{judge.setting}": sets(f"validate.{judge.setting}={judge.example}") for judge in JUDGES},
     "validate.max_speaking_rate": sets("validate.max_speaking_rate=4"),
     "validate.shard_size": sets("validate.shard_size=1"),
     "validate.beam_size": sets("validate.beam_size=2"),

@@ -122,7 +122,7 @@ def test_seconds_in_are_seconds_kept_plus_seconds_left_out(segments, duration):
         ((55, 65, ""), [], [DroppedSpan(60, 65, "past the end"), DroppedSpan(55, 60, "no text")]),
     ],
 )
-def test_sound_segments(segment, kept, left_out):
+def test_valid_segments(segment, kept, left_out):
     sound, out = valid_segments([Segment(*segment)], recording_duration=60.0)
     assert (spans(sound), out) == (kept, left_out)
 
@@ -133,7 +133,7 @@ def test_a_recording_of_no_duration_is_an_error(seconds):
         valid_segments([], recording_duration=seconds)
 
 
-def test_sound_segments_come_out_in_order_of_time():
+def test_valid_segments_come_out_in_order_of_time():
     sound, _ = valid_segments([Segment(5, 6, "b"), Segment(1, 2, "a")], recording_duration=10)
     assert spans(sound) == [(1, 2), (5, 6)]
 

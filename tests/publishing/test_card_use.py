@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k2d_hf import load_recipe
-from k2d_hf.evaluation.ways import TOLD
+from k2d_hf.evaluation.ways import FIGURES_OF_A_WAY
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.card_use import Place, turned_to
 from k2d_hf.transcription.decoding import NOT_EVALUATED, arguments_of_pipeline
@@ -23,7 +23,13 @@ LOADED = re.compile(r'(?:model|from_pretrained|snapshot_download)[=(]("[^"]*"(?:
 
 
 def way(**changes):
-    figures = {**dict.fromkeys(TOLD), **FIGURES, "dtype": "float32", "threads": 2, "temperature_fallback": True}
+    figures = {
+        **dict.fromkeys(FIGURES_OF_A_WAY),
+        **FIGURES,
+        "dtype": "float32",
+        "threads": 2,
+        "temperature_fallback": True,
+    }
     return {**figures, "differs": None, **changes}
 
 

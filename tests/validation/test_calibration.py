@@ -15,7 +15,7 @@ from k2d_hf.validation.calibration import (
     PAPER_ALPHA,
     THRESHOLD_METRICS,
     ValidatedLabels,
-    bend_of,
+    knee_of,
     metric_curve,
     metric_distances,
     recommend,
@@ -42,7 +42,7 @@ def labels(rows=ROWS, *, known=True, metric="composite"):
         per=np.array([one.per for one in compared]),
         teacher_loops=np.array([one.teacher_loops for one in compared], dtype=bool),
         auxiliary_loops=np.array([one.auxiliary_loops for one in compared], dtype=bool),
-        heard=np.array([heard is not None for _, heard, _ in rows], dtype=bool),
+        transcribed=np.array([heard is not None for _, heard, _ in rows], dtype=bool),
         true_mer=np.array([rate for _, _, rate in rows]) if known else None,
     )
 
@@ -112,7 +112,7 @@ def test_chunks_without_a_reference_count_for_what_is_kept_alone():
     ],
 )
 def test_where_a_curve_bends(x, y, bend):
-    assert bend_of(x, y) == bend
+    assert knee_of(x, y) == bend
 
 
 def agreeing(count):
