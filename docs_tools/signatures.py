@@ -10,7 +10,7 @@ from typing import Any
 
 from griffe import Docstring, Extension, Module, Parameter, ParameterKind, Parameters
 
-NOTED = Path(".cache") / "signatures.json"
+NOTED = Path(__file__).with_suffix(".json")
 
 
 class Signatures(Extension):

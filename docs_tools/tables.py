@@ -25,7 +25,7 @@ from k2d_hf.validation.judges import JUDGES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-SIGNATURES = ROOT / ".cache" / "signatures.json"  # for docs_tools.signatures
+SIGNATURES = ROOT / "docs_tools" / "signatures.json"  # for docs_tools.signatures
 BEGIN, END = "<!-- made by docs_tools.tables: {} -->", "<!-- end of {} -->"
 RAISED = ("K2DError", "AudioError")
 EVERYWHERE = "anywhere"  # messages of modules that are in no folder
@@ -201,7 +201,6 @@ def main() -> None:
         path = DOCS / page
         path.write_text(filled(path.read_text(encoding="utf-8"), name, make()), encoding="utf-8")
     (DOCS / "messages.md").write_text(messages_page(), encoding="utf-8")
-    SIGNATURES.parent.mkdir(exist_ok=True)
     SIGNATURES.write_text(json.dumps(signatures()), encoding="utf-8")
 
 
