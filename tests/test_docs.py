@@ -62,7 +62,7 @@ def test_tables_are_those_of_the_code(table):
     page, make = tables.TABLES[table]
     text = text_of(tables.DOCS / page)
     made = make()
-    assert len(made.splitlines()) > 10
+    assert len(made.splitlines()) > {"judges": 2}.get(table, 10)
     assert tables.filled(text, table, made) == text, f"docs/{page} is out of date; run python -m docs_tools.tables"
 
 
