@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.validation.distance import METRICS
+from k2d_hf.validation.distance import METRICS, check_choice, distances_of
 
 BAD_MER = 0.4  # a label whose true MER is above is bad (paper)
 PAPER_ALPHA = 0.4
@@ -79,16 +79,8 @@ class Recommendation:
 
 def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
     """Distance of every chunk by `metric` (Eq. 1 to 5), infinite where it is dropped whatever alpha."""
-    if metric not in METRICS:
-        raise K2DError(f"metric {metric!r} is unknown: choose one of {', '.join(METRICS)}")
-    loops = labels.teacher_loops.astype(float)
-    distances = {
-        "full": np.zeros(len(loops)),
-        "trivial": loops,
-        "mer": labels.mer,
-        "per": labels.per,
-        "composite": np.maximum(loops, np.minimum(1.0 - labels.auxiliary_loops, labels.per)),
-    }
+    check_choice("metric", metric, METRICS)
+    distances = distances_of(labels.teacher_loops, labels.auxiliary_loops, labels.mer, labels.per)
     eligible = labels.transcribed if labels.judged is None else labels.transcribed & ~labels.judged
     return np.where(eligible, distances[metric], np.inf)
 

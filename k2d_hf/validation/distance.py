@@ -6,6 +6,9 @@ Cross-model validation without models (paper, Eq. 1 to 5): text in, numbers out.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import did_you_mean
@@ -95,8 +98,8 @@ def label_distance(
 
     Raises K2DError for an unknown metric or normaliser.
     """
-    _check_choice("metric", metric, METRICS)
-    _check_choice("normalise_by", normalise_by, NORMALISERS)
+    check_choice("metric", metric, METRICS)
+    check_choice("normalise_by", normalise_by, NORMALISERS)
     if metric == "full":
         return 0.0
     if metric == "trivial":
@@ -125,26 +128,31 @@ def compare_labels(
 
     Raises K2DError for an unknown metric or normaliser.
     """
-    _check_choice("metric", metric, METRICS)
-    _check_choice("normalise_by", normalise_by, NORMALISERS)
+    check_choice("metric", metric, METRICS)
+    check_choice("normalise_by", normalise_by, NORMALISERS)
     teacher, auxiliary = mixed_runs(teacher_text), mixed_runs(auxiliary_text)
     mer = _rate(split_runs(teacher), split_runs(auxiliary), normalise_by)
     per = _phoneme_rate(teacher, auxiliary, normalise_by, alphabet, language)
     teacher_loops, auxiliary_loops = is_looping(teacher_text), is_looping(auxiliary_text)
-    distances = {
-        "full": 0.0,
-        "trivial": float(teacher_loops),
+    distance = float(distances_of(teacher_loops, auxiliary_loops, mer, per)[metric])
+    return LabelComparison(teacher_loops, auxiliary_loops, mer, per, distance)
+
+
+def distances_of(teacher_loops: Any, auxiliary_loops: Any, mer: Any, per: Any) -> dict[str, Any]:
+    """Distances of a label by all metrics (Eq. 1 to 5), or of many where the arguments are arrays [labels]."""
+    return {
+        "full": 0.0 * teacher_loops,
+        "trivial": 1.0 * teacher_loops,
         "mer": mer,
         "per": per,
-        "composite": max(float(teacher_loops), min(1.0 - auxiliary_loops, per)),
+        "composite": np.maximum(teacher_loops, np.minimum(1.0 - auxiliary_loops, per)),
     }
-    return LabelComparison(teacher_loops, auxiliary_loops, mer, per, distances[metric])
 
 
 def check_metric(metric: str, threshold: float, normalise_by: str) -> None:
     """Raise K2DError for an unknown metric or normaliser, or a threshold outside [0, 1], before any work is done."""
-    _check_choice("metric", metric, METRICS)
-    _check_choice("normalise_by", normalise_by, NORMALISERS)
+    check_choice("metric", metric, METRICS)
+    check_choice("normalise_by", normalise_by, NORMALISERS)
     keeps(0.0, threshold)
 
 
@@ -164,7 +172,7 @@ def drop_reason(comparison: LabelComparison, metric: str, threshold: float) -> s
     `teacher loops` where the metric counts loops and this is why; else the distance. Both texts empty is agreement
     (distance 0), so silence that both models confirm is kept.
     """
-    _check_choice("metric", metric, METRICS)
+    check_choice("metric", metric, METRICS)
     if keeps(comparison.distance, threshold):
         return None
     if comparison.teacher_loops and metric in ("trivial", "composite"):
@@ -188,7 +196,8 @@ def _rate(teacher: Sequence[str], auxiliary: Sequence[str], normalise_by: str) -
     return error_rate(teacher, auxiliary)
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise K2DError for a value that is none of the choices, with the nearest."""
     if value not in choices:
         near = did_you_mean(value, choices)
         raise K2DError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}{near}")
