@@ -198,6 +198,9 @@ def test_no_command_stumbles_over_what_the_terminal_cannot_show(run, chinese, en
         ["label", chinese / "沒有", "--teacher", chinese / "teacher", "--output", here / "x"],
         ["push", here / "沒有", "--repo-id", "me/x"],
     ]
+    models_at_work = ("student", "export", "import-ctranslate2", "evaluate")  # which know nothing of encodings: once
+    if encoding != ENCODINGS[0]:
+        commands = [command for command in commands if command[0] not in models_at_work or chinese / "沒有" in command]
     for command in commands:
         wrong = "沒有" in str(command)
         status, shown, errors = printed_by(command, encoding)
