@@ -13,6 +13,7 @@ from datasets import Dataset
 from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, text_difference
 from k2d_hf.files.cache import keep_in_cache
+from k2d_hf.files.extras import install_hint
 from k2d_hf.pipeline.recipe import EvaluateSettings
 from k2d_hf.pipeline.stages.evaluate import evaluate
 from k2d_hf.pipeline.stages.files import local_checkpoint
@@ -84,7 +85,7 @@ def test_what_was_measured_is_not_measured_again(measure, tmp_path):
 
 
 def test_a_way_that_this_machine_lacks_is_named_and_has_no_figures(measure, monkeypatch, caplog):
-    monkeypatch.setattr(engines, "default_engine", lambda: "transformers")
+    monkeypatch.setattr(engines, "missing", lambda module, extra: install_hint(extra) if module else None)
     assert list(measure()[1]) == [PIPELINE]
     assert "the student was not measured with faster-whisper: engine faster-whisper is not installed" in caplog.text
 
