@@ -48,7 +48,7 @@ def run(tmp_path_factory):
             "warmup_steps": 2,
             "save_strategy": "no",
         },
-        "evaluate": {"engine": "faster-whisper", "beam_size": 1, "way_recordings": 0},
+        "evaluate": {"engine": "faster-whisper", "beam_size": 2, "way_recordings": 0},
         "report": {"enabled": False},
     }
     (folder / "minute.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
