@@ -12,6 +12,7 @@ import os
 import sqlite3
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 from stat import S_ISREG
 
 from k2d_hf.errors import K2DError
@@ -117,17 +118,23 @@ def keep_digest(table: str, name: str, state: str, digest: str, *, forget_missin
         forget_missing: whether digests of files that are gone are deleted.
     """
     path = cache_root() / _DIGESTS
-    try:
+    with suppress(sqlite3.Error, UnicodeError, OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=_TIMEOUT)) as database, database:
-            database.execute("PRAGMA synchronous = OFF")
-            database.execute(f"CREATE TABLE IF NOT EXISTS {table} (name TEXT PRIMARY KEY, state TEXT, digest TEXT)")
-            if forget_missing:
-                names = database.execute(f"SELECT name FROM {table}").fetchall()
-                gone = [row for row in names if not os.path.exists(row[0])]
-                database.executemany(f"DELETE FROM {table} WHERE name = ?", gone)
-            database.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", (name, state, digest))
-    except (sqlite3.OperationalError, UnicodeError, OSError):
-        return
-    except sqlite3.DatabaseError:  # damaged: the next call makes a new one
-        path.unlink(missing_ok=True)
+        try:
+            _write_digest(path, table, (name, state, digest), forget_missing)
+        except sqlite3.OperationalError:  # locked, or not to be written: it stays
+            return
+        except sqlite3.DatabaseError:  # damaged: a new one takes its place
+            path.unlink(missing_ok=True)
+            _write_digest(path, table, (name, state, digest), forget_missing)
+
+
+def _write_digest(path: Path, table: str, row: tuple[str, str, str], forget_missing: bool) -> None:
+    with closing(sqlite3.connect(path, timeout=_TIMEOUT)) as database, database:
+        database.execute("PRAGMA synchronous = OFF")
+        database.execute(f"CREATE TABLE IF NOT EXISTS {table} (name TEXT PRIMARY KEY, state TEXT, digest TEXT)")
+        if forget_missing:
+            names = database.execute(f"SELECT name FROM {table}").fetchall()
+            gone = [row for row in names if not os.path.exists(row[0])]
+            database.executemany(f"DELETE FROM {table} WHERE name = ?", gone)
+        database.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)", row)

@@ -90,8 +90,8 @@ def test_weights_are_read_once_until_they_change(copy, hashed):
 def test_a_damaged_memory_is_written_anew(copy, tmp_path, hashed, memory):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "digests.sqlite").write_text(memory, encoding="utf-8")
-    assert len({file_sha256(copy / "model.safetensors") for _ in range(3)}) == 1
-    assert len(hashed) <= 2  # damage is found when the digest is to be kept, which works the next time
+    assert file_sha256(copy / "model.safetensors") == file_sha256(copy / "model.safetensors")
+    assert hashed == ["model.safetensors"]
 
 
 def test_without_a_cache_the_digest_is_made_each_time(copy, tmp_path, monkeypatch, hashed):
