@@ -61,12 +61,12 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
         covered=_covered(recipe.directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
     )  # fmt: skip
-    supposed = ("label", "validate") if recordings.seconds is None else ()
     stages = []
     for stage in planned:
         known = [stage.seconds(plan, machine) for machine in plan.machines]
         seconds = None if None in known else tuple(value or 0.0 for value in known)
-        stages.append(PlannedStage(stage.name, finished.get(stage.name), seconds, stage.name in supposed))
+        supposed = recordings.seconds is None and stage.grows_with_speech
+        stages.append(PlannedStage(stage.name, finished.get(stage.name), seconds, supposed))
     return replace(plan, stages=tuple(stages))
 
 

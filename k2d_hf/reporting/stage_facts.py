@@ -24,6 +24,9 @@ class ReportedStage(Protocol):
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """What went into the stage and what came out of it."""
 
+    def noted_seconds(self, folder: Path) -> float | None:
+        """How long the stage took by its own files, for records of runs that do not have it."""
+
 
 def stage_facts(
     directory: Path, table: ChunkTable, evaluation: Mapping[str, Any], stages: Iterable[ReportedStage]
@@ -37,6 +40,7 @@ def stage_facts(
             continue
         given, made = stage.in_and_out(directory, table, evaluation)
         seconds = entry.get("seconds")
+        seconds = stage.noted_seconds(directory) if seconds is None else seconds
         facts.append(
             StageFact(
                 name=stage.name,

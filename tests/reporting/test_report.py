@@ -18,6 +18,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.recipe import ReportSettings
 from k2d_hf.pipeline.report import report_or_warn
 from k2d_hf.pipeline.stages import stages
+from k2d_hf.reporting.gathering import gather
 from k2d_hf.reporting.report import write_report
 from k2d_hf.terminal.console import Console
 
@@ -221,6 +222,16 @@ def test_a_report_that_fails_is_one_line_and_the_run_continues(finished, tmp_pat
     assert report_or_warn(run, ReportSettings(), Console(stream=io.StringIO())) is None
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("k2d: no report: ")
+
+
+def test_of_a_record_without_times_training_has_the_trainers_own(finished, tmp_path):
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    record = json.loads((run / "stages.json").read_text(encoding="utf-8"))
+    without = {name: {key: value for key, value in entry.items() if key != "seconds"} for name, entry in record.items()}
+    (run / "stages.json").write_text(json.dumps(without), encoding="utf-8")
+    noted = json.loads((run / "student" / "training_facts.json").read_text(encoding="utf-8"))["seconds"]
+    facts = gather(run, stages=stages()).stages
+    assert {fact.name: fact.seconds for fact in facts if fact.seconds is not None} == {"distil": noted}
 
 
 def test_a_run_that_has_hardly_begun_has_a_report_too(tmp_path):

@@ -60,6 +60,11 @@ class Plan:
     lacks: tuple[str, ...] = field(default=())
 
     @property
+    def speech(self) -> float:
+        """Seconds of recordings, or a supposed amount where these are not here."""
+        return SUPPOSED_SPEECH if self.recordings.seconds is None else self.recordings.seconds
+
+    @property
     def batch(self) -> int:
         """Chunks a step."""
         return self.arguments.per_device_train_batch_size * self.arguments.gradient_accumulation_steps

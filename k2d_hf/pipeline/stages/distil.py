@@ -100,6 +100,12 @@ class Distil(Stage, Command):
         once = (plan.kept or 0) * encoder_operations(student) if states and not stored else 0.0
         return (plan.steps * plan.batch * chunk + once) / machine.operations
 
+    def noted_seconds(self, folder: Path) -> float | None:
+        """As the trainer noted it."""
+        from k2d_hf.reporting.stage_facts import read_json
+
+        return read_json(folder / "student" / "training_facts.json", {}).get("seconds")
+
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Chunks and steps."""
         from k2d_hf.reporting.stage_facts import training_facts

@@ -30,7 +30,7 @@ from k2d_hf.pipeline.command import (
     settings_of,
 )
 from k2d_hf.pipeline.machine import lacks_of
-from k2d_hf.pipeline.planning.plan import SUPPOSED_SPEECH, Plan
+from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import RunState, weights_of
@@ -51,6 +51,7 @@ class Label(Stage, Command):
     name = "label"
     summary = "Transcribe recordings with the teacher and pack them into chunks of 30 s."
     output = "chunks"
+    grows_with_speech = True
 
     def lacks(self, recipe: Recipe) -> list[str]:
         """As the engine has it."""
@@ -79,8 +80,7 @@ class Label(Stage, Command):
         """Of decoding all recordings."""
         if plan.teacher.shape is None:
             return None
-        speech = SUPPOSED_SPEECH if plan.recordings.seconds is None else plan.recordings.seconds
-        return decoding_seconds(machine, plan.teacher.shape, speech, beam_size=plan.recipe.label.beam_size)
+        return decoding_seconds(machine, plan.teacher.shape, plan.speech, beam_size=plan.recipe.label.beam_size)
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Recordings read and skipped; chunks, and what reached none."""

@@ -26,11 +26,14 @@ class Stage(ABC):
     Attributes:
         name: of the stage, and of its command.
         output: what it writes, in the folder of a run; without it the stage is not done.
+        grows_with_speech: whether its time follows from the seconds of speech alone, so that a plan without recordings
+            estimates it for a supposed amount.
         of_stage_alone: files that go once the recipe has the stage no more.
     """
 
     name: ClassVar[str]
     output: ClassVar[str]
+    grows_with_speech: ClassVar[bool] = False
     of_stage_alone: ClassVar[tuple[str, ...]] = ()
 
     def reason_absent(self, recipe: Recipe) -> str | None:
@@ -61,6 +64,10 @@ class Stage(ABC):
 
     def seconds(self, plan: Plan, machine: Throughput) -> float | None:
         """How long the stage takes; None where that is no time to speak of, or cannot be estimated."""
+        return None
+
+    def noted_seconds(self, folder: Path) -> float | None:
+        """How long the stage took by its own files, for records of runs that do not have it."""
         return None
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:

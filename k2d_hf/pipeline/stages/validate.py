@@ -23,7 +23,7 @@ from k2d_hf.pipeline.command import (
     settings_of,
 )
 from k2d_hf.pipeline.machine import lacks_of
-from k2d_hf.pipeline.planning.plan import SUPPOSED_SPEECH, Plan
+from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_folders import part_of_run
@@ -46,6 +46,7 @@ class Validate(Stage, Command):
     name = "validate"
     summary = "Transcribe chunks with the auxiliary and mark those on which both agree."
     output = "validated"
+    grows_with_speech = True
 
     def lacks(self, recipe: Recipe) -> list[str]:
         """As the engine has it."""
@@ -74,8 +75,7 @@ class Validate(Stage, Command):
         """Of decoding all chunks."""
         if plan.auxiliary.shape is None or plan.student is None:
             return None
-        speech = SUPPOSED_SPEECH if plan.recordings.seconds is None else plan.recordings.seconds
-        return decoding_seconds(machine, plan.auxiliary.shape, speech, beam_size=plan.recipe.validate.beam_size)
+        return decoding_seconds(machine, plan.auxiliary.shape, plan.speech, beam_size=plan.recipe.validate.beam_size)
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Chunks before and after, with the reasons of dropping."""
