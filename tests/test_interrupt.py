@@ -66,6 +66,7 @@ def finished(output):
 
 PROGRAM = "import sys; from k2d_hf.__main__ import main; print('up', flush=True)\n"  # as the script `k2d` begins
 LINE = "\nk2d: stopped; what is done stays, and the same command resumes from here\n"
+LONG = "[time.sleep(0.01) for _ in range(9000)]"  # a signal that comes just before one long sleep does not end it
 
 
 def interrupted(code, *arguments, after=0.0, mark="up"):
@@ -91,8 +92,8 @@ def test_ctrl_c_while_the_program_starts_is_one_line(tiny_whisper_dir, noise_fil
 
 
 def test_ctrl_c_while_the_program_ends_is_one_line_and_nothing_printed_is_lost():
-    code = "import atexit, time\natexit.register(lambda: (print('ending', flush=True), time.sleep(99)))\n"
-    code = f"{PROGRAM}{code}sys.exit(main())"
+    code = f"{PROGRAM}import atexit, time\natexit.register(lambda: (print('ending', flush=True), {LONG}))\n"
+    code += "sys.exit(main())"
     assert interrupted(code, "--version", mark="ending") == (INTERRUPTED, "", LINE)
 
 
@@ -111,7 +112,7 @@ sys.exit(main())"""
 @pytest.mark.parametrize(
     "swallowed",
     [
-        "class Gone:\n  def __del__(self): signal.raise_signal(signal.SIGINT)\nGone()\ntime.sleep(99)",
+        "class Gone:\n  def __del__(self): signal.raise_signal(signal.SIGINT)\nGone()\n" + LONG,
         "try:\n  signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt: raise ImportError('half a library')",
     ],
 )
