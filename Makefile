@@ -19,7 +19,7 @@ torch_index = $(and $(TORCH_INDEX),$(answers),--extra-index-url $(TORCH_INDEX))
 torch_said = $(if $(TORCH_INDEX),$(if $(torch_from),$(from_index),$(no_answer)),$(pip_chooses))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-faults test-changed test-compat fuzz docs check format clean
+.PHONY: help install quickstart test test-slow test-faults test-changed test-compat fuzz docs check format clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -40,15 +40,19 @@ $(VENV)/installed: setup.cfg constraints.txt
 quickstart: $(VENV)/installed ## from 16 minutes of unlabelled lectures to a measured student in runs/quickstart
 	$(BIN)/k2d run recipes/quickstart/quickstart.yaml
 
-test: $(VENV)/installed ## the tests; no network is needed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/installed ## the tests, in minutes; no network is needed
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/installed ## the other tests: clusters, kills, full disks, changed settings, benchmarks in small
+	$(PYTEST) -m slow
 
 SECONDS ?= 3600
 SEED ?= 0
 fuzz: $(VENV)/installed ## broken input without end, for an hour; SECONDS=60 SEED=1 for less and other
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
-test-faults: $(VENV)/installed ## kills, full disks and dirt: all of it, some 20 minutes; `make test` has a little
+test-faults: $(VENV)/installed ## kills, full disks and dirt: all of it, some 20 minutes; `make test-slow` has a little
 	OMP_NUM_THREADS=1 K2D_FAULT_TRIALS=20 $(BIN)/python -m pytest tests/faults
 
 test-changed: $(VENV)/installed ## each setting changed after a run, against a fresh run: all of them, some 20 minutes

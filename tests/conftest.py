@@ -97,6 +97,7 @@ language: zh
 label: {engine: transformers, beam_size: 1, condition_on_previous_text: false}
 validate: {engine: transformers}
 student: {decoder_layers: 2}
+evaluate: {beam_size: 2}
 distil: {max_steps: 2, learning_rate: 5e-4, per_device_train_batch_size: 2, logging_steps: 1}
 report: {enabled: false}
 """

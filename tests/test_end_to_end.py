@@ -106,8 +106,7 @@ def test_student_is_a_complete_checkpoint(run):
     assert {"config.json", "model.safetensors", "generation_config.json", "README.md", "tokenizer.json"} <= names
 
 
-@pytest.mark.parametrize("timestamps", [False, True])
-@pytest.mark.parametrize("seconds", [5, 33])  # a window, and more than one
+@pytest.mark.parametrize(("seconds", "timestamps"), [(5, False), (33, True)])  # a window, and more than one
 def test_pipeline_loads_the_student(run, seconds, timestamps):
     from transformers import pipeline
 

@@ -8,6 +8,8 @@ import pytest
 from k2d_hf.cli import main
 from k2d_hf.files.processes import is_main_process, process_count
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("environment", "count", "speaks"),

@@ -105,19 +105,19 @@ def config_of(student):
 def test_a_student_decodes_as_it_was_evaluated_and_other_settings_of_that_train_nothing(workplace, again):
     student = again / "student"
     before, weights = config_of(student), (student / "model.safetensors").stat().st_mtime_ns
-    carried = {"num_beams": 5, "compression_ratio_threshold": 1.35, "condition_on_prev_tokens": False}
+    carried = {"num_beams": 2, "compression_ratio_threshold": 1.35, "condition_on_prev_tokens": False}
     assert before | carried | {"language": "zh", "task": "transcribe"} == before
     assert '"temperature": 0.0,' in (student / "README.md").read_text(encoding="utf-8")
-    changed = "evaluate.beam_size=2", "evaluate.temperature_fallback=true", "evaluate.condition_on_previous_text=true"
+    changed = "evaluate.beam_size=3", "evaluate.temperature_fallback=true", "evaluate.condition_on_previous_text=true"
     ran, _ = run(workplace, again, *changed)
     assert ran == ["evaluate", "card"]
-    assert config_of(student) == before | {"num_beams": 2, "condition_on_prev_tokens": True}
+    assert config_of(student) == before | {"num_beams": 3, "condition_on_prev_tokens": True}
     assert (student / "model.safetensors").stat().st_mtime_ns == weights
     card = (student / "README.md").read_text(encoding="utf-8")
-    assert '"num_beams": 2,\n        "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),' in card
+    assert '"num_beams": 3,\n        "temperature": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),' in card
     figures = json.loads((again / "evaluation.json").read_text(encoding="utf-8"))["student"]
-    assert [figures[name] for name in ("beam_size", "temperature_fallback", "dtype")] == [2, True, "float32"]
-    decoded = f"beam 2, float32, windows that look wrong again by sampling, {figures['threads']} thread"
+    assert [figures[name] for name in ("beam_size", "temperature_fallback", "dtype")] == [3, True, "float32"]
+    decoded = f"beam 3, float32, windows that look wrong again by sampling, {figures['threads']} thread"
     assert f"Measured like this ({decoded}" in card
     assert f"long-form by transformers, {decoded}" in card
     assert run(workplace, again, *changed)[0] == []

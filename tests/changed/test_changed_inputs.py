@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from changed.conftest import Workplace, write_sound
 from changed.results import differences, results_of
 
+pytestmark = pytest.mark.slow
+
 ALL = os.environ.get("K2D_CHANGED") == "all"
 
 

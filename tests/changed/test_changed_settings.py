@@ -29,6 +29,8 @@ from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.terminal.console import Console
 from k2d_hf.validation.judges import JUDGES
 
+pytestmark = pytest.mark.slow
+
 ALL = os.environ.get("K2D_CHANGED") == "all"
 IN_SHORT = (
     *("validate.threshold", "targets.kind", "distil.full_windows"),

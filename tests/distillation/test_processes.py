@@ -17,6 +17,8 @@ from distillation.train_in_processes import SCENARIOS, train
 from k2d_hf import K2DDataCollator
 from k2d_hf.distillation.targets.targets import add_soft_targets
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 

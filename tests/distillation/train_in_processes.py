@@ -160,3 +160,4 @@ if __name__ == "__main__":
     folder, output = Path(sys.argv[1]), Path(sys.argv[2])
     for name in sys.argv[3:]:
         train(folder, output / name, name, world=int(os.environ["WORLD_SIZE"]))
+    torch.distributed.destroy_process_group()

@@ -12,6 +12,8 @@ from faults.dirty_corpus import FILES, GOOD, ROWS, mutants, write_dirt, write_go
 from k2d_hf import load_recordings
 from k2d_hf.audio.reader import ADVICE
 
+pytestmark = pytest.mark.slow
+
 REASONS = {*ADVICE, "no speech found", "not transcribed", "timed out", "listed twice"}
 MUTANTS = 40 if int(os.environ.get("K2D_FAULT_TRIALS", "1")) == 1 else 1000
 MORE_MEMORY = 200  # MB that dirt may take

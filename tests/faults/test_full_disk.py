@@ -9,6 +9,8 @@ from pyarrow import ipc, parquet
 from faults.small_disk import small_disk
 from faults.stages import finished_shards, result_in
 
+pytestmark = pytest.mark.slow
+
 THOROUGH = int(os.environ.get("K2D_FAULT_TRIALS", "1")) > 1
 KILOBYTE, MEGABYTE = 1024, 1024**2
 FEW = [  # room, which is enough for some of what is written

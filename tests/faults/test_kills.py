@@ -8,6 +8,8 @@ import pytest
 from faults.command_line import CommandLine
 from faults.stages import OF_A_SHARD, finished_shards, left_over, result_in
 
+pytestmark = pytest.mark.slow
+
 # kill -9 comes twice or thrice in a trial; `make test-faults` has more of them
 TRIALS = int(os.environ.get("K2D_FAULT_TRIALS", "1"))
 FEW = ["label transformers", "label faster-whisper", "validate transformers", "targets", "distil"]

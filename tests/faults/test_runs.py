@@ -2,8 +2,12 @@
 
 import re
 
+import pytest
+
 from faults.sounds import write_recordings
 from faults.stages import result_in
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_second_run_stops_at_the_lock_and_the_first_is_undisturbed(stages, tmp_path):

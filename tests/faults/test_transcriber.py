@@ -11,6 +11,8 @@ from k2d_hf import load_recordings
 from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 from k2d_hf.validation.auxiliary import validate_labels
 
+pytestmark = pytest.mark.slow
+
 LENGTHS = 2, 3, 4, 5  # s
 BAD = 4.0
 SEGMENTS = {float(length): [(0.0, float(length), f"我有 {length} words")] for length in LENGTHS}

@@ -13,6 +13,8 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.teacher import LabellingReport
 from k2d_hf.transcription.settings import WorkersSettings
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"language": "zh", "beam_size": 1, "batch_size": 2}
 
 

@@ -231,6 +231,7 @@ def distil(
     if is_main_process():
         with room_for(output, sum(weights.numel() * weights.element_size() for weights in trained.parameters())):
             write_folder(output, write, replace=True)
+    trainer.accelerator.end_training()  # else threads of a group of processes now and then abort the program's end
     shared = "encoder shared with the teacher" if trainer.shares_encoder else "encoder of its own"
     shared = "soft targets, no teacher in memory" if trainer.stored else shared
     return f"{training.summary()}  {shared}"
