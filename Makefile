@@ -44,7 +44,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-lo
 test: $(VENV)/installed ## the tests, in minutes; no network is needed
 	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/installed ## the other tests: clusters, kills, full disks, changed settings, benchmarks in small
+test-slow: $(VENV)/installed ## the other tests: clusters, stops and kills, full disks, changed settings, benchmarks
 	$(PYTEST) -m slow
 
 SECONDS ?= 3600

@@ -15,6 +15,8 @@ from shard_files import rewrite, stage_folder
 
 from k2d_hf.cli import INTERRUPTED, main
 
+pytestmark = pytest.mark.slow
+
 
 def test_ctrl_c_leaves_what_was_done_and_the_next_run_resumes(workplace, tmp_path):
     """Sixteen recordings, one at a time; the interrupt comes once two are done."""

@@ -105,6 +105,7 @@ def test_rows_are_those_of_the_functions(steps, recordings, expected, caplog):
     same(chunks.map(targets, batched=True), expected[2])  # again, in the place of what is there
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(steps, recordings, expected):
     rows, names = recordings, recordings.column_names
     for step, there in zip(steps, expected, strict=False):
@@ -196,6 +197,7 @@ def three(data, teacher, auxiliary, threshold):
 """
 
 
+@pytest.mark.slow
 def test_the_cache_hits_in_another_process_until_something_changes(models, recordings, tmp_path):
     teacher, auxiliary = (shutil.copytree(model, tmp_path / f"model_{at}") for at, model in enumerate(models))
     recordings.select([0, 2]).save_to_disk(tmp_path / "data")

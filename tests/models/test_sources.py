@@ -165,7 +165,7 @@ def test_an_evaluation_calls_wheels_by_their_name(wheels, ctranslate2_dir, workp
     from k2d_hf.cli import main
 
     source = f"wheels:tiny-one,tiny-two#sha256={file_sha256(ctranslate2_dir / 'model.bin')}&name=openai/tiny"
-    files = ["--data", str(workplace / "dev.jsonl"), "--output", "figures.json"]
+    files = ["--data", str(workplace / "dev.jsonl"), "--output", "figures.json", "--engine", "faster-whisper"]
     assert main(["evaluate", source, str(workplace / "teacher"), *files, "--language", "zh", "--beam-size", "1"]) == 0
     shown = capsys.readouterr().out
     assert "2/2 transcripts  2 models, 1 recording -> figures.json" in shown
