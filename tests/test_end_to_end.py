@@ -43,7 +43,7 @@ def run(tmp_path_factory):
         "student": {"decoder_layers": [0, 1, 2, 3, 5]},
         "distil": {
             "max_steps": 12,
-            "per_device_train_batch_size": 2,
+            "per_device_train_batch_size": 1,
             "learning_rate": 3e-4,
             "warmup_steps": 2,
             "save_strategy": "no",
