@@ -1,5 +1,6 @@
 """Fixtures for all tests: tiny random Whispers with the real vocabulary, and sound to feed them. No network."""
 
+import copy
 import gc
 import os
 from importlib import resources
@@ -71,12 +72,18 @@ def tiny_whisper_dir(tmp_path_factory, processor) -> Path:
     return folder
 
 
-@pytest.fixture
-def tiny_whisper(tiny_whisper_dir):
-    """A fresh copy of that model, to be changed at will."""
+@pytest.fixture(scope="session")
+def loaded_tiny_whisper(tiny_whisper_dir):
+    """That model, loaded once."""
     from transformers import WhisperForConditionalGeneration
 
     return WhisperForConditionalGeneration.from_pretrained(tiny_whisper_dir)
+
+
+@pytest.fixture
+def tiny_whisper(loaded_tiny_whisper):
+    """A fresh copy of that model, to be changed at will."""
+    return copy.deepcopy(loaded_tiny_whisper)
 
 
 @pytest.fixture(scope="session")

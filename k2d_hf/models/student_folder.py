@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from importlib import resources
@@ -65,8 +65,8 @@ def write_processor(processor: Any, folder: str | Path) -> None:
     _update(folder / FEATURES, processor_class="WhisperProcessor")
     (folder / NESTED).unlink(missing_ok=True)
     tokenizer.backend_tokenizer.model.save(str(folder))  # vocab.json and merges.txt
-    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
-    ids = {token["content"]: token["id"] for token in added}
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()  # by id
+    ids = {token.content: index for index, token in added.items()}
     end = tokenizer.eos_token
     _update(folder / "vocab.json", indent=None, **({end: ids[end]} if end in ids else {}))
     _write(folder / "added_tokens.json", {name: index for name, index in ids.items() if name != end})
@@ -139,13 +139,14 @@ def saving_complete_processor(trainer: Any) -> Iterator[None]:
         trainer.processing_class = own
 
 
-def _tokenizer_config(path: Path, added: list[dict[str, Any]]) -> dict[str, Any]:
+def _tokenizer_config(path: Path, added: Mapping[int, Any]) -> dict[str, Any]:
     """The tokenizer's settings with the names of special tokens where transformers 4 looks for them."""
     config = {name: value for name, value in _read(path).items() if name not in _OF_THIS_MACHINE}
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     # with these the tokenizers of transformers 4 that are written in Python have the same ids
-    config["added_tokens_decoder"] = {str(token["id"]): {name: token[name] for name in _FLAGS} for token in added}
+    tokens = {str(index): {name: getattr(token, name) for name in _FLAGS} for index, token in added.items()}
+    config["added_tokens_decoder"] = tokens
     return {name: config[name] for name in sorted(config)}
 
 
