@@ -65,6 +65,8 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         _check_ours(self)
         if not any(getattr(self, name) for name in DECLARED if name.endswith("_weight")):
             raise K2DError("ce_weight, kl_weight and the other weights are all 0: there is nothing to learn from")
+        if self.on_policy and not self.kl_weight:
+            raise K2DError(f"on_policy {self.on_policy}: the teacher judges what is written; set kl_weight above 0")
         if self.remove_unused_columns:
             raise K2DError("remove_unused_columns must be False: the collator reads the columns of the chunks")
         if self.label_smoothing_factor:

@@ -20,6 +20,7 @@ from k2d_hf.distillation.batches.streams import described, is_stream
 from k2d_hf.distillation.batches.target_columns import check_embedding, has_targets, kind_of, values_of
 from k2d_hf.distillation.measures import GENERATED, MixedErrorRateMetric, known_metric
 from k2d_hf.distillation.models import base_whisper, find_processor, load_for_loss, output_embedding, with_adapters
+from k2d_hf.distillation.settings import keeps_teacher
 from k2d_hf.distillation.sharding import check_loaded, complete_loading
 from k2d_hf.errors import K2DError
 from k2d_hf.models import load_whisper
@@ -247,30 +248,37 @@ class FrozenModels(NamedTuple):
 
 
 def open_frozen_models(
-    teacher: Any, auxiliary: Any, student: Any, rows: Any, args: K2DTrainingArguments
+    teacher: Any,
+    auxiliary: Any,
+    student: Any,
+    rows: Any,
+    args: K2DTrainingArguments,
+    teacher_embedding: torch.Tensor | None = None,
 ) -> FrozenModels:
     """Teacher and auxiliary as the loss needs them, and which of them the soft targets of `rows` replace.
 
     Raises:
         K2DError: if a model that the loss needs is missing, or does not fit the student.
     """
-    given = {"teacher": (teacher, args.kl_weight), "auxiliary": (auxiliary, args.auxiliary_weight)}
-    needed = {"teacher": args.encoder_weight}  # in memory, whatever is stored of it
+    teacher_weight = args.kl_weight or args.encoder_weight
+    given = {"teacher": (teacher, teacher_weight), "auxiliary": (auxiliary, args.auxiliary_weight)}
+    in_memory = {"teacher": keeps_teacher(vars(args)), "auxiliary": args.on_policy}  # whatever is stored of it
     columns = described(rows)
     stored = [
         name
         for name, (model, weight) in given.items()
-        if weight and model is None and not needed.get(name) and has_targets(columns, name)
+        if weight and model is None and not in_memory[name] and has_targets(columns, name)
     ]
     embedding: torch.Tensor | None = None
     if "teacher" in stored and kind_of(columns) == "hidden":
-        embedding = output_embedding(student).detach().clone()  # the student's will change
+        embedding = output_embedding(student).detach() if teacher_embedding is None else teacher_embedding
+        embedding = embedding.clone()  # the student's will change
         if not is_stream(rows):
             check_embedding(values_of(rows, "target_embedding"), embedding)
     dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None  # that of training's products
     with complete_loading():
         loaded = {
-            name: load_for_loss(name, model, student, weight or needed.get(name, 0.0), dtype)
+            name: load_for_loss(name, model, student, weight, dtype)
             for name, (model, weight) in given.items()
             if name not in stored
         }

@@ -187,6 +187,15 @@ def forward_inputs(
     return {**given, "input_features": features.clone() if base.config.apply_spec_augment else features}
 
 
+def clean_inputs(batch: dict[str, Tensor], encoder_states: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+    """What teacher and auxiliary take of a batch, and states that they share: of clean audio, if it was disturbed."""
+    if "clean_states" in batch:
+        return batch, batch["clean_states"]
+    if "clean_features" in batch:
+        return {**batch, "input_features": batch["clean_features"]}, None
+    return batch, encoder_states
+
+
 def student_hidden(
     model: nn.Module,
     base: WhisperForConditionalGeneration,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from k2d_hf.distillation.loss.divergences import DIVERGENCES, FORWARD
 from k2d_hf.files.settings import documented, setting
 
 
@@ -64,11 +65,17 @@ TRAINER_NOT_ON_CARD: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _setting(default: Any, help: str, *, training_alone: bool = False, **declared: Any) -> Any:
-    """A setting (`files.settings.setting`) that may decide how the student learns, and no soft target."""
+def _setting(
+    default: Any, help: str, *, training_alone: bool = False, keeps_teacher: bool = False, **declared: Any
+) -> Any:
+    """A setting (`files.settings.setting`) that may decide how the student learns, and no soft target.
+
+    Other than 0, it may need the teacher in memory, whatever is stored of its output.
+    """
     bounds = {"most": math.inf} if "least" in declared else {}
     made = setting(default, help, **{**bounds, **declared})
-    return field(default=default, metadata={**made.metadata, "training_alone": training_alone})
+    ours = {"training_alone": training_alone, "keeps_teacher": keeps_teacher}
+    return field(default=default, metadata={**made.metadata, **ours})
 
 
 @documented
@@ -80,12 +87,32 @@ class DistillationSettings:
     kl_weight: float = _setting(1.0, "Weight of the KL from the teacher (gamma).", least=0, training_alone=True)
     auxiliary_weight: float = _setting(0.0, "Weight of the KL from the auxiliary (lambda).", least=0)
     temperature: float = _setting(2.0, "Temperature of both KL terms (T).", least=math.ulp(0))
+    divergence: str = _setting(
+        FORWARD,
+        "Divergence of both KL terms: forward is the paper's, KL(teacher || student); reverse is KL(student || "
+        "teacher); jensen-shannon is bounded (GKD).",
+        choices=tuple(DIVERGENCES),
+        training_alone=True,
+    )
+    on_policy: float = _setting(
+        0.0,
+        "Share of steps in which the label is what the student writes itself, and the loss the divergence from the "
+        "teacher alone (GKD); the teacher is then in memory.",
+        least=0,
+        most=1,
+        training_alone=True,
+        keeps_teacher=True,
+    )
+    on_policy_temperature: float = _setting(
+        0.0, "Temperature at which the student writes there; 0 is greedy.", least=0, training_alone=True
+    )
     encoder_weight: float = _setting(
         0.0,
         "Weight of the mean squared distance between the encoder states of student and teacher, for a trained encoder "
         "with fewer layers (freeze_encoder false).",
         least=0,
         training_alone=True,
+        keeps_teacher=True,
     )
     freeze_encoder: bool = _setting(True, "Frozen encoder: the decoder alone is trained, as in the paper.")
     freeze_embeddings: bool = _setting(
@@ -121,6 +148,20 @@ class DistillationSettings:
         least=0,
         training_alone=True,
     )
+    augment: float = _setting(
+        0.0,
+        "Probability that the student's input is disturbed (speed, room, noise, telephone band, gain, masks), while "
+        "label and soft targets are of the clean audio.",
+        least=0,
+        most=1,
+        training_alone=True,
+    )
+    augment_copies: int = _setting(
+        4,
+        "Disturbed copies of a chunk, one an epoch in turn; each is kept where encoder states are.",
+        least=1,
+        training_alone=True,
+    )
     chunk_weighting: str = _setting(
         "hard",
         "Weight of a chunk in the loss: hard is 1, soft is 1 - distance, at least 0.",
@@ -135,6 +176,11 @@ class DistillationSettings:
 
 DECLARED: Mapping[str, Mapping[str, Any]] = {one.name: one.metadata for one in fields(DistillationSettings)}
 TRAINING_ALONE = tuple(name for name, about in DECLARED.items() if about["training_alone"])
+
+
+def keeps_teacher(settings: Mapping[str, Any]) -> str | None:
+    """The setting, of those given, that needs the teacher in memory whatever is stored of its output; None without."""
+    return next((name for name, about in DECLARED.items() if about["keeps_teacher"] and settings.get(name)), None)
 
 
 def deciding_training(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from k2d_hf.distillation.loss.losses import LossSums
 from k2d_hf.distillation.models import base_whisper, encode, forward_inputs, with_adapters
+from k2d_hf.distillation.settings import keeps_teacher
 from k2d_hf.errors import K2DError
 
 logger = logging.getLogger(__name__)
@@ -108,8 +109,8 @@ def check_sharding(args: Any, accelerator: Any, *, sharded: bool) -> None:
         if args.fsdp:
             logger.warning("fsdp is left out of account: accelerate shards on GPUs and their like, not on CPUs")
         return
-    if args.encoder_weight:
-        raise K2DError("encoder_weight: not for a student that is sharded (FSDP); train it by DDP")
+    if setting := keeps_teacher(vars(args)) or ("augment" if args.augment else None):
+        raise K2DError(f"{setting}: not for a student that is sharded (FSDP); train it by DDP")
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
         raise K2DError(f"FSDP version {plugin.fsdp_version} is not supported: set version in fsdp_config to 2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, WhisperForConditionalGeneration, WhisperProcessor
 
 from k2d_hf.distillation.arguments import K2DTrainingArguments
+from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.construction import (
     check_arguments,
     open_frozen_models,
@@ -33,6 +35,7 @@ from k2d_hf.distillation.loss.losses import (
 from k2d_hf.distillation.models import (
     base_whisper,
     check_encoders,
+    clean_inputs,
     encode,
     is_frozen,
     output_embedding,
@@ -40,8 +43,10 @@ from k2d_hf.distillation.models import (
     student_hidden,
     teacher_head,
 )
+from k2d_hf.distillation.on_policy import as_many_tokens, is_on_policy, with_own_labels
 from k2d_hf.distillation.sharding import check_sharding, sums_in_forward
 from k2d_hf.distillation.targets.encoder_cache import states_in_step
+from k2d_hf.models.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -65,6 +70,8 @@ class K2DTrainer(EvaluatingTrainer):
         teacher_model: the teacher or its checkpoint; needed where `args.kl_weight` is not 0 and the chunks hold no
             soft targets (`k2d_hf.distillation.targets`). With soft targets and without a teacher, none is in memory.
         auxiliary_model: likewise, where `args.auxiliary_weight` is not 0.
+        teacher_embedding: the teacher's output layer [V, d], where the soft targets are its hidden states and the
+            student does not begin with the same.
         train_dataset: chunks as `validate_labels` gives them, those with `keep` true, or utterances with `audio` and
             `text`. A stream of them (`datasets.IterableDataset`) needs `args.max_steps`.
         eval_dataset: likewise.
@@ -91,6 +98,7 @@ class K2DTrainer(EvaluatingTrainer):
         model_init: Callable[..., WhisperForConditionalGeneration] | None = None,
         teacher_model: WhisperForConditionalGeneration | str | Path | None = None,
         auxiliary_model: WhisperForConditionalGeneration | str | Path | None = None,
+        teacher_embedding: Tensor | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: WhisperProcessor | None = None,
@@ -109,8 +117,9 @@ class K2DTrainer(EvaluatingTrainer):
 
         # Teacher and auxiliary
         self.teacher, self.auxiliary, self.stored, self.stored_embedding = open_frozen_models(
-            teacher_model, auxiliary_model, base, train_dataset, args
+            teacher_model, auxiliary_model, base, train_dataset, args, teacher_embedding
         )
+        self._bound_to_embedding = teacher_embedding is None
 
         # Data
         chunks, compute_metrics = train_dataset, open_metrics(args, compute_metrics, processing_class)
@@ -138,6 +147,9 @@ class K2DTrainer(EvaluatingTrainer):
         self.label_names = ["labels"]
         self._open_saving(model, teacher_model, auxiliary_model, chunks)
 
+        if isinstance(self.data_collator, K2DDataCollator):
+            self.data_collator.keeps_clean = bool(self.teacher or self.auxiliary)
+
         # Checks and devices, which accelerate knows
         check_sharding(args, self.accelerator, sharded=self.is_fsdp_enabled)
         warn_of_slow_bf16(args)
@@ -151,7 +163,7 @@ class K2DTrainer(EvaluatingTrainer):
             self.processing_class,
             self._peft_config,
             language=self._language,
-            stored_embedding=self.stored_embedding,
+            stored_embedding=self.stored_embedding if self._bound_to_embedding else None,
         )
         encoder = base_whisper(student).model.encoder
         self.encoder_is_frozen = is_frozen(encoder)
@@ -174,7 +186,8 @@ class K2DTrainer(EvaluatingTrainer):
     @property
     def loss_weights(self) -> LossWeights:
         """Weights and temperature of the loss, as the settings have them now: a search over settings changes them."""
-        return LossWeights(self.args.ce_weight, self.args.kl_weight, self.args.auxiliary_weight, self.args.temperature)
+        args = self.args
+        return LossWeights(args.ce_weight, args.kl_weight, args.auxiliary_weight, args.temperature, args.divergence)
 
     def compute_loss(
         self,
@@ -219,16 +232,38 @@ class K2DTrainer(EvaluatingTrainer):
         if states is None and self.encoder_is_frozen:
             rounded, autocast = self.rounds_states, self.accelerator.autocast
             states = states_in_step(base, inputs["input_features"], rounded=rounded, autocast=autocast)
+        share = self.args.on_policy if model.training else 0.0
+        if share and is_on_policy(share, seed=self.args.seed, step=self.state.global_step):
+            return self._on_policy_sums(model, base, inputs, states)
         hidden, own_states = student_hidden(model, base, inputs, states)
+        inputs, states = clean_inputs(inputs, states if self.shares_encoder else None)
         if not self.args.encoder_weight:
-            return self._sums_of(base, inputs, hidden, states if self.shares_encoder else None)
+            return self._sums_of(base, inputs, hidden, states)
         with self.accelerator.autocast():
             states = encode(self.teacher, inputs["input_features"])
         sums = self._sums_of(base, inputs, hidden, states)
         return with_encoder_distance(sums, own_states, states, labels, weight=self.args.encoder_weight, weights=weights)
 
+    def _on_policy_sums(
+        self, model: nn.Module, base: WhisperForConditionalGeneration, inputs: dict[str, Tensor], states: Tensor | None
+    ) -> LossSums:
+        """The sums of a step whose labels the student writes, counted as those that the batch came with."""
+        temperature = self.args.on_policy_temperature
+        with self.accelerator.autocast():
+            own = encode(base, inputs["input_features"]) if states is None else states
+            written = with_own_labels(base, inputs, own, temperature=temperature)
+        hidden, _ = student_hidden(model, base, written, states)
+        written, states = clean_inputs(written, states if self.shares_encoder else None)
+        sums = self._sums_of(base, written, hidden, states, ce=0.0)
+        return as_many_tokens(sums, int((inputs["labels"] != IGNORED).sum()))
+
     def _sums_of(
-        self, base: WhisperForConditionalGeneration, inputs: dict[str, Tensor], hidden: Tensor, states: Tensor | None
+        self,
+        base: WhisperForConditionalGeneration,
+        inputs: dict[str, Tensor],
+        hidden: Tensor,
+        states: Tensor | None,
+        **other_weights: Any,
     ) -> LossSums:
         """The sums, from the student's last hidden states [B, L, d] and those of the teacher's encoder, if it ran."""
         labels, weights = inputs["labels"], inputs.get("chunk_weights")
@@ -246,7 +281,7 @@ class K2DTrainer(EvaluatingTrainer):
                 labels[positions],
                 teacher=targets.get("teacher"),
                 auxiliary=targets.get("auxiliary"),
-                weights=self.loss_weights,
+                weights=replace(self.loss_weights, **other_weights),
                 token_weights=None if weights is None else weights[:, None].expand_as(labels)[positions],
                 projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
             )

@@ -77,6 +77,8 @@ VARIANTS = {  # weights of the loss, what takes the teacher's place, further inp
     "weights": {"chunk_weights": True},
     "encoder states": {"encoder_states": True},
     "trained encoder": {"frozen": False},
+    "reverse": {"divergence": "reverse"},
+    "jensen-shannon, top": {"divergence": "jensen-shannon", "stored": "top"},
     "encoder_weight": {"frozen": False, "encoder_weight": 1.0},
     "encoder_weight and weights": {"frozen": False, "encoder_weight": 1.0, "chunk_weights": True},
 }
@@ -85,6 +87,7 @@ VARIANTS = {  # weights of the loss, what takes the teacher's place, further inp
 def trainer_for(student, variant, mixed_precision):
     """A trainer as far as the loss knows it: the rest asks accelerate for a device that is there."""
     settings = {"ce_weight": 0.8, "kl_weight": 1.0, "auxiliary_weight": 0.0, "encoder_weight": 0.0, "temperature": 2.0}
+    settings |= {"divergence": "forward", "on_policy": 0.0}
     stored = variant.get("stored")
     trainer = object.__new__(K2DTrainer)
     trainer.args = SimpleNamespace(**{name: variant.get(name, value) for name, value in settings.items()})

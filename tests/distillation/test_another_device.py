@@ -12,5 +12,5 @@ def test_every_variant_of_the_loss_stays_on_its_device_and_asks_once_for_its_pos
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert "same device" in found.pop("mixed devices")  # as it would be told of a mistake
-    assert len(found) == 26
+    assert len(found) == 30
     assert found == dict.fromkeys(found, ["elsewhere"])

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2d_hf.distillation.loss.divergences import DIVERGENCES
 from k2d_hf.distillation.loss.losses import Head, LossWeights, StoredTargets, distillation_loss
 from k2d_hf.errors import K2DError
 
@@ -14,7 +15,21 @@ WEIGHTS = [
     pytest.param(LossWeights(ce=0, kl=1), id="kl alone"),
     pytest.param(LossWeights(ce=0, kl=0, auxiliary=1), id="auxiliary alone"),
     pytest.param(LossWeights(ce=0.5, kl=0.7, auxiliary=0.3, temperature=1.5), id="all three"),
+    pytest.param(LossWeights(divergence="reverse"), id="reverse"),
+    pytest.param(LossWeights(0.5, 0.7, 0.3, 1.5, divergence="reverse"), id="reverse, all three"),
+    pytest.param(LossWeights(divergence="jensen-shannon"), id="jensen-shannon"),
+    pytest.param(LossWeights(0.5, 0.7, 0.3, 1.5, divergence="jensen-shannon"), id="jensen-shannon, all three"),
 ]
+
+
+def divergence(name, p, q):
+    """By its definition, over probabilities of the target and of the student."""
+
+    def kl(one, other):
+        return (one * (one.log() - other.log())).sum(-1)
+
+    mean = (p + q) / 2
+    return {"forward": kl(p, q), "reverse": kl(q, p), "jensen-shannon": (kl(p, mean) + kl(q, mean)) / 2}[name]
 
 
 class Case:
@@ -52,7 +67,7 @@ class Case:
 
         def kl(head):
             target = (head.hidden.double() @ head.embedding.double().T / t).softmax(-1)
-            return (target * (target.log() - (logits / t).log_softmax(-1))).sum(-1)
+            return divergence(weights.divergence, target, (logits / t).softmax(-1))
 
         teacher, auxiliary = kl(self.teacher), kl(self.auxiliary)
         per_token = weights.ce * ce + t**2 * (weights.kl * teacher + weights.auxiliary * auxiliary)
@@ -207,13 +222,21 @@ class SoftCase(Case):
         q = (logits / t).softmax(-1)
         p = torch.cat([p, 1 - p.sum(-1, keepdim=True)], -1)
         q = torch.cat([q.gather(-1, columns), q.scatter(-1, columns, 0.0).sum(-1, keepdim=True)], -1)
-        kl = (p * (p.log() - q.log())).sum()
+        kl = divergence(weights.divergence, p, q).sum()
         total = weights.ce * ce.sum() + t**2 * weights.kl * kl
         return total, kl, torch.autograd.grad(total, [self.hidden, self.embedding])
 
 
 @pytest.mark.parametrize("k", [1, 4, 16])
-@pytest.mark.parametrize("weights", [LossWeights(), LossWeights(ce=0), LossWeights(temperature=1.5)])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        LossWeights(),
+        LossWeights(ce=0),
+        LossWeights(temperature=1.5),
+        *(LossWeights(divergence=name) for name in DIVERGENCES),
+    ],
+)
 def test_soft_targets_give_the_formula_over_k_tokens_and_one_bucket(weights, k):
     case = SoftCase()
     targets = case.targets(k, temperature=weights.temperature)
@@ -226,10 +249,15 @@ def test_soft_targets_give_the_formula_over_k_tokens_and_one_bucket(weights, k):
 
 
 @settings(deadline=None, max_examples=40)
-@given(seed=st.integers(0, 999), k=st.integers(1, 17), temperature=st.floats(0.5, 4))
-def test_the_kl_of_soft_targets_is_a_lower_bound_that_rises_with_k_to_the_whole(seed, k, temperature):
+@given(
+    seed=st.integers(0, 999),
+    k=st.integers(1, 17),
+    temperature=st.floats(0.5, 4),
+    name=st.sampled_from(list(DIVERGENCES)),
+)
+def test_the_kl_of_soft_targets_is_a_lower_bound_that_rises_with_k_to_the_whole(seed, k, temperature, name):
     case = SoftCase(seed=seed)
-    weights = LossWeights(temperature=temperature)
+    weights = LossWeights(temperature=temperature, divergence=name)
     whole = case.loss(weights).kl.item()
     bounds = [
         case.loss(weights, teacher=case.targets(size, temperature=temperature), auxiliary=None).kl.item()
@@ -245,11 +273,15 @@ def test_soft_targets_in_float16_stay_a_lower_bound_but_for_rounding():
     assert 0 < case.loss(teacher=case.targets(8, dtype=torch.float16), auxiliary=None).kl.item() <= whole * (1 + 1e-3)
 
 
-def test_soft_targets_that_sum_to_a_little_more_than_one_are_taken_as_one():
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_soft_targets_that_sum_to_a_little_more_than_one_are_taken_as_one(name):
     targets = StoredTargets(torch.tensor([[0, 1]]), torch.tensor([[0.6, 0.41]]).log())
     vocabulary = torch.eye(3)
     sums = distillation_loss(
-        Head(vocabulary[[0]], vocabulary), torch.tensor([0]), teacher=targets, weights=LossWeights(ce=0, kl=1)
+        Head(vocabulary[[0]], vocabulary),
+        torch.tensor([0]),
+        teacher=targets,
+        weights=LossWeights(ce=0, divergence=name),
     )
     assert torch.isfinite(sums.total)
     assert sums.kl > 0

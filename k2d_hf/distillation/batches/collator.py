@@ -14,6 +14,7 @@ from transformers import TrainerCallback, WhisperForConditionalGeneration, Whisp
 
 from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound, read_chunk, recording_name
+from k2d_hf.distillation.batches.augmentation import DISTURBED, disturb, mask
 from k2d_hf.distillation.batches.target_columns import Example, stored_targets
 from k2d_hf.distillation.settings import DECLARED
 from k2d_hf.errors import K2DError
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 _NO_LABEL = (
     *("processor", "encoder", "encoder_states", "_epoch"),
     *("chunk_weighting", "seed", "pad_to_multiple_of"),
+    *("augment", "augment_copies", "keeps_clean"),
 )
+CLEAN = {"input_features": "clean_features", "encoder_states": "clean_states"}  # of a batch, by what is disturbed
 EPOCH = "_epoch"  # column of chunks from a stream, where an epoch may end within a batch
 
 
@@ -60,6 +63,8 @@ class K2DDataCollator:
         previous_text_probability: how often a chunk with a chunk before it is given that text as prompt.
         full_windows: whether the input, with timestamps, is the full window from the chunk's start.
         chunk_weighting: `hard` or `soft`.
+        augment: how often the student's input is disturbed (`batches.augmentation`).
+        augment_copies: disturbed copies of a chunk, one an epoch in turn.
         seed: of the draws.
         max_tokens: positions of the decoder.
         pad_to_multiple_of: labels are padded to the longest of the batch, rounded up to a multiple of this.
@@ -75,6 +80,8 @@ class K2DDataCollator:
         previous_text_probability: float = 0.2,
         full_windows: bool = False,
         chunk_weighting: str = "hard",
+        augment: float = 0.0,
+        augment_copies: int = 4,
         seed: int = 0,
         max_tokens: int = MAX_TARGET_TOKENS,
         pad_to_multiple_of: int = 1,
@@ -86,6 +93,9 @@ class K2DDataCollator:
         self.previous_text_probability = previous_text_probability
         self.full_windows = full_windows
         self.chunk_weighting = chunk_weighting
+        self.augment = augment
+        self.augment_copies = augment_copies
+        self.keeps_clean = False  # set by the trainer where a model in memory takes the clean audio
         self.seed = seed
         self.max_tokens = max_tokens
         self.pad_to_multiple_of = pad_to_multiple_of
@@ -108,6 +118,7 @@ class K2DDataCollator:
         collator = copy.copy(self)
         collator._epoch = torch.zeros(1, dtype=torch.int64)
         collator.encoder_states = None
+        collator.augment = 0.0
         return collator
 
     def fits(self, chunk: Mapping[str, Any]) -> bool:
@@ -178,11 +189,28 @@ class K2DDataCollator:
         return {**chunk, "duration": CHUNK_SECONDS} if self.fills_window(chunk, timestamps=timestamps) else chunk
 
     def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        """All inputs that a chunk may give, whatever is drawn."""
+        """All clean inputs that a chunk may give, whatever is drawn."""
         forms = possible_draws(self.timestamp_probability)  # of which a chunk has the first, where both sound alike
         if not self._continues(chunk):
             forms = forms[:1]
         return [self.span(chunk, timestamps=timestamps) for timestamps in forms]
+
+    def inputs(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """All inputs that a chunk may give, clean and disturbed; some may be the same."""
+        clean = self.spans(chunk)
+        if not self.augment:
+            return clean
+        forms = possible_draws(self.timestamp_probability)
+        copies = range(self.augment_copies)
+        return [*clean, *(self._input(chunk, timestamps, copy) for timestamps in forms for copy in copies)]
+
+    def _input(self, chunk: Mapping[str, Any], timestamps: bool, copy: int) -> Mapping[str, Any]:
+        """The input of this form of the label in one of the chunk's copies, disturbed or clean."""
+        span = self.span(chunk, timestamps=timestamps)
+        seed = f"{self.seed} augment {copy} {recording_name(chunk)} {chunk.get('start')}"
+        if random.Random(seed).random() >= self.augment:
+            return span
+        return {**span, DISTURBED: (seed, timestamps)}
 
     def cut_segment(self, chunk: Mapping[str, Any]) -> float | None:
         """Where in the window that begins with a chunk a segment begins that it cuts off, s; None where none does."""
@@ -202,10 +230,18 @@ class K2DDataCollator:
 
         The audio is read from a chunk's column `audio` where it is embedded there, else from its recording.
         """
+        return torch.cat([self._features(chunk) for chunk in chunks])
+
+    def _features(self, chunk: Mapping[str, Any]) -> torch.Tensor:
+        """Of one chunk, [1, mel bins, frames]: those of a batch differ in their last bits by what else is in it."""
+        audio = read_chunk(chunk)
+        seed, keep_times = chunk.get(DISTURBED) or (None, True)
+        if seed is not None:
+            audio = disturb(audio, seed, keep_times=keep_times)
         extract = self.processor.feature_extractor
         given = {"sampling_rate": SAMPLE_RATE, "padding": "max_length", "return_tensors": "pt"}
-        # one by one, as those of a batch differ in their last bits by what else is in it
-        return torch.cat([extract(read_chunk(chunk), **given).input_features for chunk in chunks])
+        features = extract(audio, **given).input_features
+        return features if seed is None else torch.from_numpy(mask(features[0].numpy(), seed))[None]
 
     def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
@@ -214,7 +250,8 @@ class K2DDataCollator:
         `teacher_hidden` [B, L, d] float16, or `teacher_top_ids` [B, L, k] int32 and `teacher_top_logprobs` [B, L, k]
         float16; the auxiliary's likewise.
         Where the encoder's states are on disk, `encoder_states` [B, frames / 2, d] float16 takes the place of the
-        features, and no audio is read.
+        features, and no audio is read. With `augment`, features and states are disturbed, and the clean ones are there
+        too where a model in memory takes them: `clean_features` or `clean_states`.
         """
         examples = [self.example(chunk) for chunk in chunks]
         decoder_input_ids, labels = pad_examples(
@@ -226,15 +263,24 @@ class K2DDataCollator:
         batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
         if "target_forms" in chunks[0]:
             batch |= self._targets(chunks, examples, labels)
-        inputs = [self.span(chunk, timestamps=self.draws(chunk)[0]) for chunk in chunks]
-        if self.encoder_states is not None:
-            batch["encoder_states"] = self.encoder_states.batch(inputs)
-        else:
-            batch["input_features"] = self.features(inputs)
+        batch |= self._audio(chunks)
         if self.chunk_weighting != "hard":
             weights = [chunk_weight(chunk.get("distance"), self.chunk_weighting) for chunk in chunks]
             batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)
         return batch
+
+    def _audio(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Features, or the encoder's states of them, disturbed or clean; and the clean ones where they are wanted."""
+        name, read = "input_features", self.features
+        if self.encoder_states is not None:
+            name, read = "encoder_states", self.encoder_states.batch
+        timestamps = [self.draws(chunk)[0] for chunk in chunks]
+        clean = [self.span(chunk, timestamps=form) for chunk, form in zip(chunks, timestamps, strict=True)]
+        if not self.augment:
+            return {name: read(clean)}
+        copies = [chunk.get(EPOCH, self.epoch) % self.augment_copies for chunk in chunks]
+        audio = {name: read([self._input(*of_chunk) for of_chunk in zip(chunks, timestamps, copies, strict=True)])}
+        return {**audio, CLEAN[name]: read(clean)} if self.keeps_clean else audio
 
     def _targets(
         self, chunks: Sequence[Mapping[str, Any]], examples: Sequence[Example], labels: torch.Tensor

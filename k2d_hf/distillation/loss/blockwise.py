@@ -6,25 +6,32 @@ is done on few rows at a time, as many as a CPU's cache holds, in place.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from k2d_hf.distillation.loss.divergences import DIVERGENCES, FORWARD
+
 SUMS = ("total", "ce", "kl", "auxiliary_kl", "agreement")
 CACHED_LOGITS = 1 << 20  # of one row block on a CPU: 4 MB in float32, what the second-level caches of two cores hold
-LEAST_TAIL = 1e-30  # of a student's tail, so that its logarithm is finite
+LEAST = 1e-30  # of a probability, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss: beta, gamma, lambda and T; the defaults are the paper's (T: Distil-Whisper's)."""
+    """Weights of the loss: beta, gamma, lambda and T, and which divergence its KL terms are.
+
+    The defaults are the paper's; T, of which it says nothing, is Distil-Whisper's.
+    """
 
     ce: float = 0.8
     kl: float = 1.0
     auxiliary: float = 0.0
     temperature: float = 2.0
+    divergence: str = FORWARD  # one of `divergences.DIVERGENCES`
 
 
 @dataclass(frozen=True)
@@ -186,9 +193,14 @@ class _Rows:
                 pull = weight * temperature * token_weights
                 scratch = self.scratch[name][:count]
                 if isinstance(targets, StoredTargets):
-                    kl, pulled = _bucketed(scaled, softened, mass, targets, scratch)
+                    kl, pulled = _bucketed(scaled, softened, mass, targets, self.weights.divergence, scratch)
                     gradients.append((pull, pulled))
                     favourite = targets.ids[:, 0].long()
+                elif self.weights.divergence != FORWARD:
+                    favourite = targets.argmax(-1)
+                    log_target = targets.div_(temperature).log_softmax(-1)
+                    kl, slope = DIVERGENCES[self.weights.divergence](log_target, scaled - mass.log()[:, None])
+                    gradients.append((pull, slope.addcmul_(softened, -(slope.sum(-1) / mass)[:, None])))
                 else:
                     kl, target, target_mass, favourite = _full(scaled, mass, targets, temperature, scratch)
                     share += pull / mass
@@ -227,28 +239,26 @@ def _full(
 
 
 def _bucketed(
-    scaled: Tensor, softened: Tensor, mass: Tensor, targets: StoredTargets, scratch: Tensor
+    scaled: Tensor, softened: Tensor, mass: Tensor, targets: StoredTargets, divergence: str, scratch: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """KL between two distributions over k tokens and one bucket for the rest, which is at most the whole KL.
+    """Divergence between two distributions over k tokens and one bucket for the rest: at most that of the whole ones.
 
-    Its gradient by the student's logits over T, here in `scratch`, is q_i - p_i at the k tokens and
-    q_i * (1 - p_tail / q_tail) elsewhere.
+    What a slope of the bucket is, its tokens share by their probability. The gradient by the student's logits over T,
+    here in `scratch`, is q_i - p_i at the k tokens and q_i * (1 - p_tail / q_tail) elsewhere where it is the KL.
     """
     columns = targets.ids.long()
     top = softened.gather(-1, columns)
     softened.scatter_(-1, columns, 0.0)
-    rest = softened.sum(-1).clamp(min=LEAST_TAIL)  # summed and not subtracted: it may be small beside the mass
+    rest = softened.sum(-1, keepdim=True).clamp(min=LEAST)  # summed and not subtracted: it may be small beside the mass
     logprobs = targets.logprobs.to(scaled.dtype)
-    probabilities = logprobs.exp()
-    stored = probabilities.sum(-1, keepdim=True)
-    excess = stored.clamp(min=1.0)  # rounding may have stored a little more than 1
-    probabilities, logprobs = probabilities / excess, logprobs - excess.log()
-    tail = (1 - stored.squeeze(-1)).clamp(min=0.0)
-    log_mass = mass.log()
-    predicted = scaled.gather(-1, columns) - log_mass[:, None]
-    kl = (probabilities * (logprobs - predicted)).nan_to_num(nan=0.0).sum(-1)  # 0 * -inf: a token that never comes
-    kl = kl + torch.special.xlogy(tail, tail) - tail * (rest.log() - log_mass)
-    pulled = torch.mul(softened, (1 / mass - tail / rest)[:, None], out=scratch)
-    pulled.scatter_(-1, columns, top / mass[:, None] - probabilities)
+    stored = logprobs.exp().sum(-1, keepdim=True)
+    logprobs = logprobs - stored.clamp(min=1.0).log()  # rounding may have stored a little more than 1
+    tail = (1 - stored).clamp(min=0.0)
+    log_target = torch.cat([logprobs, tail.log()], -1).clamp(min=math.log(LEAST))
+    log_student = torch.cat([scaled.gather(-1, columns), rest.log()], -1) - mass.log()[:, None]
+    value, slope = DIVERGENCES[divergence](log_target, log_student)
+    total = slope.sum(-1, keepdim=True) / mass[:, None]
+    pulled = torch.mul(softened, slope[:, -1:] / rest - total, out=scratch)
+    pulled.scatter_(-1, columns, slope[:, :-1] - total * top)
     softened.scatter_(-1, columns, top)
-    return kl, pulled
+    return value, pulled

@@ -32,7 +32,7 @@ class LossSums:
 
     total: Tensor
     ce: Tensor
-    kl: Tensor  # KL(teacher || student) at temperature T, without T^2
+    kl: Tensor  # KL(teacher || student), or the other divergence, at temperature T, without T^2
     auxiliary_kl: Tensor
     agreement: Tensor  # tokens on which student and teacher prefer the same token
     encoder_mse: Tensor  # the chunk's, for each of its tokens; 0 where it has no part
@@ -58,7 +58,7 @@ def distillation_loss(
         teacher: likewise [N, d'] and [V, d'], or its stored targets, with which the KL is a lower bound; needed where
             `weights.kl` is not 0.
         auxiliary: likewise; needed where `weights.auxiliary` is not 0.
-        weights: beta, gamma, lambda, T.
+        weights: beta, gamma, lambda, T, and the divergence that takes the KL's place.
         token_weights: w_s of each token's chunk [N]; ones if None.
         block_tokens: positions whose logits are in memory at once.
         projection_dtype: number format of the products with the embedding; that of hidden states and embedding if

@@ -85,7 +85,7 @@ class _Spans(Sequence[dict[str, Any]]):
         self.collator = collator
         if places is None:
             times = self.rows.select_columns([name for name in self.rows.column_names if name != "audio"])
-            counts = (len(collator.spans(chunk)) for chunk in (times if times.column_names else [{}] * len(rows)))
+            counts = (len(collator.inputs(chunk)) for chunk in (times if times.column_names else [{}] * len(rows)))
             places = [(row, at) for row, count in enumerate(counts) for at in range(count)]
         self.places = places
 
@@ -94,7 +94,7 @@ class _Spans(Sequence[dict[str, Any]]):
 
     def __getitem__(self, index: Any) -> Any:
         row, at = self.places[index]
-        return dict(self.collator.spans(self.rows[row])[at])
+        return dict(self.collator.inputs(self.rows[row])[at])
 
     def select(self, indices: Sequence[int]) -> _Spans:
         """Some of them."""

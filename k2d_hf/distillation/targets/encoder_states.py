@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from k2d_hf.data.chunk_audio import chunk_key
+from k2d_hf.distillation.batches.augmentation import DISTURBED, VERSION
 from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.storage import is_address, write_atomic
 from k2d_hf.models.fingerprints import module_fingerprint
@@ -42,8 +43,10 @@ class EncoderStates:
         self._far: dict[str, str] = {}  # keys of recordings that are far away, which are asked for once
 
     def path(self, chunk: Mapping[str, Any]) -> Path:
-        """The file of a chunk, by its sound alone."""
+        """The file of a chunk, by its sound alone and what disturbs it."""
         key = chunk_key(chunk, file_key=self._file_key)
+        if DISTURBED in chunk:
+            key = f"{key} {VERSION} {chunk[DISTURBED]}"
         name = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}.npy"
 
@@ -55,8 +58,11 @@ class EncoderStates:
         return self._far[recording]
 
     def missing(self, chunks: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Positions of the chunks that have no file yet."""
-        return [index for index, chunk in enumerate(chunks) if not self.path(chunk).exists()]
+        """Positions of the chunks that have no file yet, the first of those that share one."""
+        first: dict[Path, int] = {}
+        for index, chunk in enumerate(chunks):
+            first.setdefault(self.path(chunk), index)
+        return [index for path, index in first.items() if not path.exists()]
 
     def write(self, chunk: Mapping[str, Any], states: np.ndarray) -> None:
         """Write the states of a chunk, completely or not at all.
