@@ -40,7 +40,7 @@ LABELS = {"language", "task", "timestamp_probability", "previous_text_probabilit
         (TeacherHypotheses, LabelSettings, {"language"}, SHARD_BY_SHARD),
         (validate_labels, ValidateSettings, {"language", *RUN}, ()),
         (AuxiliaryHypotheses, ValidateSettings, {"language"}, SHARD_BY_SHARD),
-        (create_student, StudentSettings, {"language", "task", "tokenizer"}, ()),
+        (create_student, StudentSettings, {"language", "task", "tokenizer"}, ("init",)),
         (add_soft_targets, TargetsSettings, {"auxiliary", "temperature", "encoder_states_dir", "shards_dir", "on_progress"}, ()),
         (SoftTargets, TargetsSettings, {"auxiliary", *LABELS}, SHARD_BY_SHARD),
         (evaluate_model, EvaluateSettings, {"processor", "name", "language", "on_progress"}, ()),

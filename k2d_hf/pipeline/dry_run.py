@@ -19,6 +19,7 @@ from k2d_hf.pipeline.preflight import check_adapters, check_languages, check_mod
 from k2d_hf.pipeline.recipe import TEACHER, Recipe
 from k2d_hf.pipeline.run import finished_stages, recipe_lacks
 from k2d_hf.pipeline.stages import planned_stages
+from k2d_hf.pipeline.stages.student import init_sources
 from k2d_hf.pipeline.training import training_arguments
 from k2d_hf.validation.kept_share import PAPER_KEPT
 
@@ -40,18 +41,23 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     check_references(recipe)
     teacher = _inspect("teacher", recipe.teacher)
     auxiliary = _auxiliary(recipe, teacher)
+    sources = init_sources(recipe)
+    origin = teacher if sources is None else _inspect("student.init", sources)
     recordings = look_at_data(recipe.recordings)
     evaluation = None if recipe.evaluation is None else look_at_data(recipe.evaluation)
     finished: dict[str, str] = {}
-    if teacher.checkpoint and auxiliary.checkpoint and (recipe.directory / "stages.json").exists():
-        finished = finished_stages(recipe, teacher.checkpoint, auxiliary.checkpoint)
+    models = [model.checkpoint for model in (teacher, auxiliary, origin) if model.checkpoint is not None]
+    here = len(models) == 3  # and not known by their names alone
+    if here and (recipe.directory / "stages.json").exists():
+        finished = finished_stages(recipe, *models)
     for name in names[names.index(from_stage) :] if from_stage else ():
         finished.pop(name, None)
     chunks, kept = _chunks(recipe, recordings, finished)
-    student = student_shape(teacher.shape, recipe)
+    student = student_shape(origin.shape, recipe)
     check_adapters(recipe.distil, student, "distil.")
+    if here:
+        check_models(recipe, *models)
     if teacher.checkpoint and auxiliary.checkpoint:
-        check_models(recipe, teacher.checkpoint, auxiliary.checkpoint)
         check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint)
     unused = Path("unused")
     plan = Plan(

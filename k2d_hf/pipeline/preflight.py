@@ -88,25 +88,43 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
         raise K2DError(f"{where}peft: {error if isinstance(error, K2DError) else error_message(error)}") from None
 
 
-def student_shape(teacher: WhisperShape | None, recipe: Recipe, *, where: str = "student.") -> WhisperShape | None:
-    """The shape of the student that a recipe makes of a teacher.
+def student_shape(origin: WhisperShape | None, recipe: Recipe, *, where: str = "student.") -> WhisperShape | None:
+    """The shape of the student that a recipe makes of its teacher, or of the model of `student.init`.
 
     Raises:
-        K2DError: for layers that the teacher does not have.
+        K2DError: for layers that this model does not have.
     """
     from k2d_hf.models.parts import layer_indices
 
-    if teacher is None:
+    if origin is None:
         return None
     settings = recipe.student
-    decoder = layer_indices(settings.decoder_layers, teacher.decoder_layers, what=f"{where}decoder_layers")
-    encoder = teacher.encoder_layers
+    whose = "teacher" if settings.init is None else "model of student.init"
+    decoder = layer_indices(settings.decoder_layers, origin.decoder_layers, what=f"{where}decoder_layers", whose=whose)
+    encoder = origin.encoder_layers
     if settings.encoder_layers is not None:
-        encoder = len(layer_indices(settings.encoder_layers, encoder, what=f"{where}encoder_layers"))
-    return replace(teacher, encoder_layers=encoder, decoder_layers=len(decoder))
+        encoder = len(layer_indices(settings.encoder_layers, encoder, what=f"{where}encoder_layers", whose=whose))
+    return replace(origin, encoder_layers=encoder, decoder_layers=len(decoder))
 
 
-def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> None:
+def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:
+    """Raise K2DError if a student made of one model cannot learn from another.
+
+    Args:
+        origin: the model of the student's layers.
+        teacher: whose output it is to give.
+        where: the setting that names the former, for messages.
+    """
+    ours, theirs = _config(origin), _config(teacher)
+    for name, what in (("vocab_size", "tokens"), ("d_model", "dimensions"), ("num_mel_bins", "mel bins")):
+        if ours[name] != theirs[name]:
+            raise K2DError(
+                f"{where}: {origin.name} has {ours[name]} {what}, the teacher {theirs[name]}: begin with a model of "
+                "the teacher's family"
+            )
+
+
+def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint) -> None:
     """Find, in the configs of the models, what would stop a later stage: kinds, layers, vocabularies, adapters.
 
     Raises:
@@ -114,8 +132,9 @@ def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> 
     """
     from k2d_hf.distillation.loss.losses import check_vocabulary
 
-    configs = [_config(model) for model in (teacher, auxiliary)]
-    check_adapters(recipe.distil, student_shape(shape_of_config(configs[0]), recipe), "distil.")
+    configs = [_config(model) for model in (teacher, auxiliary, origin)]
+    check_adapters(recipe.distil, student_shape(shape_of_config(configs[2]), recipe), "distil.")
+    check_origin(origin, teacher, "student.init")
     vocabulary = configs[0]["vocab_size"]
     if recipe.distil.get("auxiliary_weight"):
         check_vocabulary("auxiliary", configs[1]["vocab_size"], vocabulary)

@@ -140,6 +140,9 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         else file_of(recipe.references, path, "references", may_lack=elsewhere),
         teacher=models_of(recipe.teacher, path),
         auxiliary=models_of(recipe.auxiliary, path, word=TEACHER),
+        student=recipe.student
+        if recipe.student.init is None
+        else dataclasses.replace(recipe.student, init=models_of(recipe.student.init, path)),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
     )
 

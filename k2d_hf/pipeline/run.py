@@ -24,6 +24,7 @@ from k2d_hf.pipeline.report import report_run
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages, stages
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.pipeline.stages.student import init_sources
 from k2d_hf.terminal.console import Console, minutes, peak_memory
 
 ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels", "adapter": "an adapter"}
@@ -91,7 +92,8 @@ def _prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) ->
     hub = ensure_hub_state()
     run.teacher = _resolve("teacher", recipe.teacher)
     run.auxiliary = _auxiliary(run)
-    preflight.check_models(recipe, run.teacher, run.auxiliary)
+    run.origin = _origin(run)
+    preflight.check_models(recipe, run.teacher, run.auxiliary, run.origin)
     if from_stage is not None or any(run.line(stage) is None for stage in planned):
         preflight.check_languages(recipe, run.teacher, run.auxiliary)
         for stage in planned:
@@ -117,17 +119,18 @@ def recipe_lacks(recipe: Recipe) -> list[str]:
     return [lack for stage in planned_stages(recipe) for lack in stage.lacks(recipe)]
 
 
-def finished_stages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> dict[str, str]:
+def finished_stages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint) -> dict[str, str]:
     """The stages that a run would find up to date, with their lines of result; nothing is written.
 
     Args:
         recipe: what to do.
         teacher: the checkpoint that it would take.
         auxiliary: likewise.
+        origin: likewise, of the student's layers.
     """
     planned = planned_stages(recipe)
     run = RunState(recipe, [stage.name for stage in planned], Console(silent=True))
-    run.teacher, run.auxiliary = teacher, auxiliary
+    run.teacher, run.auxiliary, run.origin = teacher, auxiliary, origin
     finished: dict[str, str] = {}
     try:
         _find_data(run)
@@ -156,6 +159,12 @@ def _resolve(role: str, sources: str | list[str]) -> Checkpoint:
         return resolve_checkpoint(sources)
     except K2DError as error:
         raise K2DError(f"{role}: {error}") from error
+
+
+def _origin(run: RunState) -> Checkpoint:
+    """The model that the student is made of; of a run it is the student."""
+    sources = init_sources(run.recipe)
+    return run.teacher if sources is None else _resolve("student.init", sources)
 
 
 def _auxiliary(run: RunState) -> Checkpoint:

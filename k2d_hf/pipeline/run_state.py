@@ -41,12 +41,14 @@ class RunState:
     Attributes:
         teacher: as it was found; it and the following are set once the run has found them.
         auxiliary: likewise.
+        origin: the model that the student is made of: the teacher, or that of `student.init`.
         recordings: to learn from.
         evaluation: to measure on; None where the recipe names none.
     """
 
     teacher: Checkpoint
     auxiliary: Checkpoint
+    origin: Checkpoint
     recordings: Dataset
     evaluation: Dataset | None
 

@@ -119,6 +119,7 @@ def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
         "auxiliary": same if data.auxiliary_is_teacher else data.auxiliary,
         **_data_facts(data),
         **{f"settings of {stage}": _named(values) for stage, values in data.settings.items()},
+        "begins with": data.begins_with,
         "encoder layers": data.encoder_layers,
         "decoder layers": data.decoder_layers,
         "parameters": parameters,

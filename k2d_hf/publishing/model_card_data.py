@@ -134,6 +134,7 @@ class K2DModelCardData(ModelCardData):
     auxiliary_is_teacher: bool = False
     encoder_layers: str | None = None
     decoder_layers: str | None = None
+    begins_with: str | None = None
     parameters: int | None = None
     teacher_parameters: int | None = None
     # validation

@@ -23,6 +23,7 @@ from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
 from k2d_hf.pipeline.stages.card import gather_facts
 from k2d_hf.pipeline.stages.files import shards_of_stage
+from k2d_hf.pipeline.stages.student import init_sources
 from k2d_hf.pipeline.training import training_arguments
 from k2d_hf.publishing.card_facts import LOSS
 from k2d_hf.publishing.card_rendering import render_card
@@ -77,7 +78,7 @@ def test_a_changed_setting_gives_what_a_fresh_run_gives(workplace, again, names)
 
 OTHERWISE = {  # how the card describes some settings, instead of by name
     "beam_size": "beam ", "metric": "full, ", "threshold": "threshold ",
-    "decoder_layers": "decoder layers", "encoder_layers": "encoder layers", "enabled": "teacher's probabilities",
+    "decoder_layers": "decoder layers", "encoder_layers": "encoder layers", "init": "| begins with |", "enabled": "teacher's probabilities",
     "engine": "engine faster-whisper", **{judge.setting: judge.name for judge in JUDGES},
 }  # fmt: skip
 
@@ -114,6 +115,8 @@ def keys_of(workplace, run, *sets):
         resolve_checkpoint(str(workplace.folder / "teacher")),
         resolve_checkpoint(str(workplace.folder / "auxiliary")),
     )
+    sources = init_sources(recipe)
+    known.origin = known.teacher if sources is None else resolve_checkpoint(sources)
     known.recordings = recordings_of(recipe.recordings)
     known.evaluation = None if recipe.evaluation is None else measured_recordings(recipe.evaluation)
     keys = {stage.name: known.key(stage) for stage in planned}

@@ -257,6 +257,7 @@ CHANGES = {
     "validate.device": sets("validate.device=cpu"),
     "validate.dtype": sets("validate.dtype=bfloat16"),
     "student.decoder_layers": sets("student.decoder_layers=[0, 1]"),
+    "student.init": sets("student.init=auxiliary"),
     "student.encoder_layers": sets("student.encoder_layers=[0]"),
     "targets.kind": sets("targets.kind=top"),
     "targets.k": sets("targets.kind=top", "targets.k=4"),

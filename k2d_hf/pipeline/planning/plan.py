@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.distillation.settings import keeps_teacher
 from k2d_hf.pipeline.planning.throughput import LABEL_TOKENS, Throughput
 from k2d_hf.pipeline.recipe import Recipe
 
@@ -100,7 +101,7 @@ class Plan:
         if self.recipe.targets.enabled is not None:
             return self.recipe.targets.enabled
         has_kl = bool(self.arguments.kl_weight or self.arguments.auxiliary_weight)
-        return has_kl and (self.epochs or 0) > 1 and not self.arguments.encoder_weight
+        return has_kl and (self.epochs or 0) > 1 and not keeps_teacher(vars(self.arguments))
 
     @property
     def forms_of_label(self) -> int:
@@ -111,7 +112,8 @@ class Plan:
     @property
     def shares_encoder(self) -> bool:
         """Whether teacher and student have one frozen encoder."""
-        return bool(self.arguments.freeze_encoder) and self.recipe.student.encoder_layers is None
+        settings = self.recipe.student
+        return bool(self.arguments.freeze_encoder) and settings.encoder_layers is None and settings.init is None
 
     @property
     def encoder_states(self) -> float:

@@ -81,6 +81,7 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         settings=_settings(recipe),
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
+        begins_with=_begins_with(recipe),
         encoder_layers=_layers(own, whole, "encoder_layers", recipe.student.encoder_layers),
         decoder_layers=_layers(own, whole, "decoder_layers", recipe.student.decoder_layers),
         parameters=count_parameters(student),
@@ -152,6 +153,14 @@ def _machine(figures: dict[str, Any]) -> str | None:
     if not timed_together(figures.values()):
         return None
     return next(iter(figures.values()))[MEASUREMENT].get("machine")
+
+
+def _begins_with(recipe: Recipe) -> str | None:
+    """What a recipe's student begins with, if not with its teacher; of a folder its name, and not where it lies."""
+    if recipe.student.init is None:
+        return None
+    first = recipe.student.init if isinstance(recipe.student.init, str) else recipe.student.init[0]
+    return Path(first).name if Path(first).exists() else first
 
 
 def _layers(student: dict[str, Any], teacher: dict[str, Any], name: str, chosen: int | list[int] | None) -> str | None:

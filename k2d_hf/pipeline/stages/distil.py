@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.distillation.settings import DistillationSettings, deciding_training
+from k2d_hf.distillation.settings import DistillationSettings, deciding_training, keeps_teacher
 from k2d_hf.files.folders import write_folder
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.processes import is_main_process, process_count
@@ -63,17 +63,18 @@ class Distil(Stage, Command):
 
     def run(self, run: RunState, progress: ProgressLine) -> str:
         """Write the trained student."""
-        stored = reason_to_skip_targets(run) is None
+        stored = reason_to_skip_targets(run) is None and not keeps_teacher(run.recipe.distil)
         return distil(
             run.folder / ("targets" if stored else "validated"),
             run.folder / "student-before",
-            None if stored and not run.recipe.distil.get("encoder_weight") else run.teacher,
+            None if stored else run.teacher,
             None if stored else run.auxiliary,
             run.recipe.distil,
             progress,
             language=run.recipe.language,
             output=run.folder / "student",
             resume=run.resume,
+            embedding_of=run.teacher if stored and run.recipe.student.init is not None else None,
         )
 
     def settle(self, run: RunState) -> None:
@@ -171,10 +172,12 @@ def distil(
     language: str | None,
     output: Path,
     resume: Path,
+    embedding_of: Checkpoint | None = None,
 ) -> str:
     """Train the student of `student_dir` on the chunks kept in `validated`; `output` becomes a complete checkpoint.
 
-    Without a teacher (or an auxiliary that the loss needs) the chunks must hold soft targets.
+    Without a teacher (or an auxiliary that the loss needs) the chunks must hold soft targets. Where these are hidden
+    states and the student does not begin with the teacher's embedding, `embedding_of` is the teacher all the same.
 
     Training checkpoints and encoder states go to the folder `resume`; a run that was interrupted goes on from the last
     complete checkpoint. They stay there: until the caller has noted that the stage is done, it may be run again.
@@ -185,8 +188,10 @@ def distil(
     from k2d_hf.data.chunk_files import load_chunks
     from k2d_hf.distillation.checkpoints import room_for
     from k2d_hf.distillation.measures import TrainingProgress
+    from k2d_hf.distillation.models import output_embedding
     from k2d_hf.distillation.sharding import gather_student
     from k2d_hf.distillation.trainer import K2DTrainer
+    from k2d_hf.models import load_whisper
     from k2d_hf.models.processors import load_processor
     from k2d_hf.models.student_folder import save_student
     from k2d_hf.publishing.card_names import has_id, public_name
@@ -207,6 +212,7 @@ def distil(
         arguments,
         teacher_model=str(teacher.path) if teacher is not None else None,
         auxiliary_model=str(in_loss.path) if in_loss is not None else None,
+        teacher_embedding=None if embedding_of is None else output_embedding(load_whisper(embedding_of.path)).detach(),
         train_dataset=chunks,
         processing_class=processor,
         peft_config=peft_config(settings.get("peft")),

@@ -22,6 +22,9 @@ from k2d_hf.pipeline.command import (
     perform,
     settings_of,
 )
+from k2d_hf.pipeline.preflight import check_origin
+from k2d_hf.pipeline.recipe import Recipe
+from k2d_hf.pipeline.run_folders import part_of_run
 from k2d_hf.pipeline.run_state import RunState, weights_of
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.terminal.command_parser import CommandParser
@@ -39,13 +42,13 @@ class Student(Stage, Command):
     output = "student-before"
 
     def depends(self, run: RunState) -> list[Any]:
-        """Settings and teacher."""
-        return [deciding(run.recipe.student), run.recipe.language, weights_of(run.teacher.path)]
+        """Settings, and the model that it is made of."""
+        return [deciding(run.recipe.student), run.recipe.language, weights_of(run.origin.path)]
 
     def run(self, run: RunState, progress: ProgressLine) -> str:
         """Write the student's checkpoint."""
         recipe = run.recipe
-        return student(run.teacher, recipe.student, language=recipe.language, output=run.folder / self.output)
+        return student(run.origin, recipe.student, language=recipe.language, output=run.folder / self.output)
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Parameters of teacher and student."""
@@ -65,12 +68,27 @@ class Student(Stage, Command):
         settings, language = settings_of(arguments, StudentSettings), language_of(arguments)
         output = arguments.output
         check_new_folder(output)
-        teacher = model_of([arguments.teacher])
-        perform(arguments, lambda progress: student(teacher, settings, language=language, output=output))
+        teacher = origin = model_of([arguments.teacher])
+        if settings.init is not None:
+            origin = model_of([settings.init] if isinstance(settings.init, str) else settings.init)
+            check_origin(origin, teacher, "--init")
+        perform(arguments, lambda progress: student(origin, settings, language=language, output=output))
 
 
-def student(teacher: Checkpoint, settings: StudentSettings, *, language: str | None, output: Path) -> str:
-    """The untrained student, with its processor, in `output`."""
+def init_sources(recipe: Recipe) -> list[str] | None:
+    """Where the model may be that a recipe's student is made of; None where that is the teacher. Of a run: its student.
+
+    Raises:
+        K2DError: for a run that has no student.
+    """
+    init = recipe.student.init
+    if init is None:
+        return None
+    return [part_of_run(source, "student") for source in ([init] if isinstance(init, str) else init)]
+
+
+def student(origin: Checkpoint, settings: StudentSettings, *, language: str | None, output: Path) -> str:
+    """The untrained student, with its processor, in `output`: made of the layers of `origin`."""
     from k2d_hf.evaluation.table import millions
     from k2d_hf.models import load_whisper
     from k2d_hf.models.parts import layer_indices
@@ -78,13 +96,14 @@ def student(teacher: Checkpoint, settings: StudentSettings, *, language: str | N
     from k2d_hf.models.student import create_student
     from k2d_hf.models.student_folder import save_student
 
-    model = load_whisper(teacher.path)
-    processor = load_processor(teacher.path)
+    model = load_whisper(origin.path)
+    processor = load_processor(origin.path)
     created = create_student(model, settings.decoder_layers, settings.encoder_layers, language=language)
-    created.config.name_or_path = teacher.name
+    created.config.name_or_path = origin.name
 
     write_folder(output, lambda folder: save_student(created, processor, folder), replace=True)
     total = model.config.decoder_layers
     kept = ",".join(map(str, layer_indices(settings.decoder_layers, total)))
     sizes = f"{millions(model.num_parameters())} -> {millions(created.num_parameters())} parameters"
-    return f"decoder layers {kept} of {total}; {sizes}"
+    begun = f" of {origin.name}" if settings.init is not None else ""
+    return f"decoder layers {kept} of {total}{begun}; {sizes}"

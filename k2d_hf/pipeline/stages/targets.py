@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.distillation.settings import TRAINING_ALONE, DistillationSettings, deciding_targets
+from k2d_hf.distillation.settings import TRAINING_ALONE, DistillationSettings, deciding_targets, keeps_teacher
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.files.resuming import key_of, unfinished
 from k2d_hf.files.settings import add_options, deciding, given_options
@@ -150,8 +150,8 @@ def reason_to_skip_targets(run: RunState) -> str | None:
     arguments = training_arguments(run.recipe.distil, run.resume / "unused", resume=run.resume, language=None)
     if not arguments.kl_weight and not arguments.auxiliary_weight:
         return "the loss has no KL"
-    if arguments.encoder_weight:
-        return "encoder_weight keeps the teacher in memory"
+    if setting := keeps_teacher(run.recipe.distil):
+        return f"{setting} keeps the teacher in memory"
     kept, _ = kept_of(load_chunks(run.folder / "validated"))
     return None if epochs_of(arguments, kept) > 1 else "no chunk is seen twice"
 
