@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, WhisperForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from k2d_hf.distillation.batches.collator import pad_examples
+from k2d_hf.distillation.batches.target_columns import Example
 from k2d_hf.distillation.loss.losses import LossSums
 from k2d_hf.models.whisper_tokens import IGNORED
 
@@ -48,11 +50,10 @@ def with_own_labels(
     end, first_timestamp = settings.eos_token_id, settings.no_timestamps_token_id + 1
     inputs, labels = batch["decoder_input_ids"], batch["labels"]
     begins = (labels != IGNORED).int().argmax(dim=1)  # [B], where <|startoftranscript|> is the input
-    after = torch.arange(labels.shape[1], device=labels.device) >= begins[:, None]
-    written_by_nobody = (labels > end) & (labels < first_timestamp) & after  # language, task, <|notimestamps|>
+    written_by_nobody = (labels > end) & (labels < first_timestamp)  # language, task, <|notimestamps|>
     given = (begins + 1 + written_by_nobody.sum(dim=1)).tolist()
     most = min(int(LONGEST * int((labels != IGNORED).sum(dim=1).max())), student.config.max_target_positions)
-    rows: list[Tensor] = [inputs.new_empty(0)] * len(labels)
+    examples: list[Example] = [([], [])] * len(labels)
     groups: dict[int, list[int]] = defaultdict(list)
     for row, length in enumerate(given):
         groups[length].append(row)
@@ -72,15 +73,11 @@ def with_own_labels(
         )
         for row, ids in zip(members, written, strict=True):
             ends = (ids[length:] == end).nonzero()
-            rows[row] = ids[: length + int(ends[0]) + 1] if len(ends) else ids
+            whole = ids[: length + int(ends[0]) + 1 if len(ends) else None].tolist()
+            examples[row] = whole[:-1], [IGNORED] * (length - 1) + whole[length:]
     student.train(was_training)
-    longest = max(map(len, rows)) - 1
-    new_inputs = inputs.new_full((len(rows), longest), end)
-    new_labels = labels.new_full((len(rows), longest), IGNORED)
-    for row, ids in enumerate(rows):
-        new_inputs[row, : len(ids) - 1] = ids[:-1]
-        new_labels[row, given[row] - 1 : len(ids) - 1] = ids[given[row] :]
-    return {**batch, "decoder_input_ids": new_inputs, "labels": new_labels}
+    own_inputs, own_labels = (padded.to(labels.device) for padded in pad_examples(examples, padding=end))
+    return {**batch, "decoder_input_ids": own_inputs, "labels": own_labels}
 
 
 def as_many_tokens(sums: LossSums, tokens: int) -> LossSums:

@@ -15,6 +15,8 @@ from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.terminal.console import Console
 
+pytestmark = pytest.mark.slow
+
 
 def run(workplace, output, *sets):
     """Run the recipe into `output`; returns the lines of its stages by name."""
