@@ -17,6 +17,7 @@ pytestmark = pytest.mark.real
 
 QUICKSTART = Path(__file__).parent.parent / "recipes" / "quickstart"
 SECONDS = 34.8  # where the lecture's segments leave a pause
+EVALUATED = 25.2  # one window that ends in a pause: whether Whisper base loops after another depends on the processor
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +27,9 @@ def run(tmp_path_factory):
     lecture = json.loads((QUICKSTART / "dev.jsonl").read_text(encoding="utf-8").splitlines()[0])
     soundfile.write(folder / "minute.flac", read_audio(QUICKSTART / lecture["audio"], 0.0, SECONDS), SAMPLE_RATE)
     (folder / "not-audio.flac").write_text("not audio")
-    spoken = " ".join(segment["text"] for segment in lecture["segments"] if segment["end"] < SECONDS)
-    rows = [{"audio": "minute.flac", "text": spoken}]
-    (folder / "dev.jsonl").write_text(json.dumps(rows[0]), encoding="utf-8")
+    spoken = " ".join(segment["text"] for segment in lecture["segments"] if segment["end"] < EVALUATED)
+    row = {"audio": "minute.flac", "offset": 0.0, "duration": EVALUATED, "text": spoken}
+    (folder / "dev.jsonl").write_text(json.dumps(row), encoding="utf-8")
     (folder / "train.jsonl").write_text('{"audio": "minute.flac"}\n{"audio": "not-audio.flac"}\n', encoding="utf-8")
     recipe = {
         "name": "minute",
@@ -42,7 +43,7 @@ def run(tmp_path_factory):
         "validate": {"threshold": 0.9},
         "student": {"decoder_layers": [0, 1, 2, 3, 5]},
         "distil": {
-            "max_steps": 12,
+            "max_steps": 24,
             "per_device_train_batch_size": 1,
             "learning_rate": 3e-4,
             "warmup_steps": 2,
