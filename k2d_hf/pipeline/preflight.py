@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.data.recordings import advice_on_references, load_recordings
-from k2d_hf.data.settings import DataSettings, EvaluationDataSettings
+from k2d_hf.data.recordings import advice_on_references
+from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.measurable import check_measurable
@@ -23,7 +23,7 @@ from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
-from k2d_hf.pipeline.recipe import Recipe
+from k2d_hf.pipeline.recipe import Recipe, prefixed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,10 +50,8 @@ def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
         ensure_hub_state()  # where it may lie, and would be waited for
     if states := values.get("encoder_states_dir"):
         check_writable(Path(states))
-    try:
+    with prefixed(where):
         lack = rehearse({name: value for name, value in values.items() if name != "peft"})
-    except K2DError as error:
-        raise K2DError(f"{where}{error}") from None
     return [f"{where}{lack}"] if lack else []
 
 
@@ -88,7 +86,7 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
         raise K2DError(f"{where}peft: {error if isinstance(error, K2DError) else error_message(error)}") from None
 
 
-def student_shape(origin: WhisperShape | None, recipe: Recipe, *, where: str = "student.") -> WhisperShape | None:
+def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape | None:
     """The shape of the student that a recipe makes of its teacher, or of the model of `student.init`.
 
     Raises:
@@ -100,10 +98,10 @@ def student_shape(origin: WhisperShape | None, recipe: Recipe, *, where: str = "
         return None
     settings = recipe.student
     whose = "teacher" if settings.init is None else "model of student.init"
-    decoder = layer_indices(settings.decoder_layers, origin.decoder_layers, what=f"{where}decoder_layers", whose=whose)
+    decoder = layer_indices(settings.decoder_layers, origin.decoder_layers, what="student.decoder_layers", whose=whose)
     encoder = origin.encoder_layers
     if settings.encoder_layers is not None:
-        encoder = len(layer_indices(settings.encoder_layers, encoder, what=f"{where}encoder_layers", whose=whose))
+        encoder = len(layer_indices(settings.encoder_layers, encoder, what="student.encoder_layers", whose=whose))
     return replace(origin, encoder_layers=encoder, decoder_layers=len(decoder))
 
 
@@ -146,17 +144,9 @@ def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
     """Raise K2DError if a vocabulary of the two models does not have a language that the recipe names."""
     languages = {"language": recipe.language, "distil.language": recipe.distil.get("language")}
     for key, language in languages.items():
-        if language is not None:
-            for model in dict.fromkeys((teacher, auxiliary)):
-                _check_language(language, model, where=key)
-
-
-def _check_language(language: str, model: Checkpoint, *, where: str) -> None:
-    """Raise K2DError if a vocabulary has no token for a language, as `yue` came with large-v3 alone."""
-    try:
-        LabelEncoder(load_tokenizer(model.path)).start_ids(language)
-    except K2DError as error:
-        raise K2DError(f"{where}: {model.name}: {error}") from None
+        for model in dict.fromkeys((teacher, auxiliary)) if language is not None else ():
+            with prefixed(f"{key}: {model.name}: "):  # `yue`, for one, came with large-v3 alone
+                LabelEncoder(load_tokenizer(model.path)).start_ids(language)
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -164,11 +154,6 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     if config.get("model_type") != "whisper":
         raise K2DError(f"model {checkpoint.name}: a {config.get('model_type')} model, not Whisper; give a Whisper one")
     return config
-
-
-def recordings_of(data: DataSettings) -> Dataset:
-    """The recordings that a recipe names."""
-    return load_recordings(**vars(data))
 
 
 def measured_recordings(data: EvaluationDataSettings) -> Dataset:
@@ -183,8 +168,6 @@ def measured_recordings(data: EvaluationDataSettings) -> Dataset:
             f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; "
             f"{advice_on_references(recordings)}"
         )
-    try:
+    with prefixed("evaluation: "):
         check_measurable(recordings)
-    except K2DError as error:
-        raise K2DError(f"evaluation: {error}") from None
     return recordings

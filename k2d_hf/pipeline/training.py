@@ -1,14 +1,16 @@
-"""What soft targets and training share: the Trainer's arguments, adapters, and the chunks to train on."""
+"""What soft targets and training share: the Trainer's arguments and options, adapters, and the chunks to train on."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.pipeline.run_folders import part_of_run
+from k2d_hf.files.settings import hints_of, takes_list
+from k2d_hf.pipeline.command import part_of_run
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
@@ -39,6 +41,29 @@ def peft_config(settings: Mapping[str, Any] | None) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(**{"target_modules": ["q_proj", "v_proj"], **settings})
+
+
+def add_trainer_options(parser: argparse.ArgumentParser) -> None:
+    """Offer each field of `K2DTrainingArguments` that is no option of `parser` yet, as transformers' own scripts do.
+
+    What is given is text, or a list. `--bf16` alone is true; `--no-dataloader-pin-memory` is false, of a field that is
+    true by default. Help does not list the hundred and more of them, and they take transformers to be known: only a
+    command line with an option that is not among the listed ones asks for them.
+    """
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+    hints = hints_of(K2DTrainingArguments)
+    known = parser._option_string_actions
+    for field in dataclasses.fields(K2DTrainingArguments):
+        name = field.name.replace("_", "-")
+        hidden: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+        switch = hints[field.name] is bool
+        if f"--{name}" not in known:
+            many = "+" if takes_list(hints[field.name], text=False) else None
+            values: dict[str, Any] = {"nargs": "?", "const": "true"} if switch else {"nargs": many}
+            parser.add_argument(f"--{name}", **values, **hidden)
+        if switch and field.default is True and f"--no-{name}" not in known:
+            parser.add_argument(f"--no-{name}", action="store_const", const="false", **hidden)
 
 
 def add_unvalidated(parser: argparse.ArgumentParser) -> None:

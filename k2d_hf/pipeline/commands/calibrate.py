@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from k2d_hf.files.folders import check_writable
-from k2d_hf.pipeline.command import Command, place, quiet_libraries
-from k2d_hf.pipeline.run_folders import part_of_run
+from k2d_hf.pipeline.command import Command, part_of_run, place, quiet_libraries
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 

@@ -13,8 +13,7 @@ import yaml
 from k2d_hf.errors import K2DError
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.plain_yaml import load_yaml
-from k2d_hf.pipeline.command import Command, quiet_libraries
-from k2d_hf.pipeline.run_folders import run_around
+from k2d_hf.pipeline.command import Command, quiet_libraries, run_around
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 

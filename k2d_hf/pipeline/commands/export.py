@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from k2d_hf.models.exporting import export_formats
-from k2d_hf.pipeline.command import Command, add_folder, check_new_folder, model_of, perform
+from k2d_hf.pipeline.command import Command, add_folder, check_output, model_of, perform
+from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine
 
 _READ_BY = ", ".join(f"{one.title}, which {one.reader} reads" for one in export_formats().values())
 
@@ -33,12 +33,12 @@ class Export(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d export`."""
-        check_new_folder(arguments.output)
+        check_output(arguments.output)
         student = model_of([arguments.student])
 
-        def work(progress: ProgressLine) -> str:
-            chosen = export_formats()[arguments.to]
-            path = chosen.export(student.path, arguments.output, quantization=arguments.quantization)
+        def work(job: Job) -> str:
+            export = export_formats()[arguments.to].export
+            path = export(student.path, job.output, quantization=arguments.quantization)
             return f"{student.name} -> {path}"
 
         perform(arguments, work, lock=False)

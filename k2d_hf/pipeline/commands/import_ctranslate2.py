@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from k2d_hf.models.checkpoint import DTYPES
-from k2d_hf.pipeline.command import Command, add_folder, check_new_folder, perform
+from k2d_hf.pipeline.command import Command, add_folder, check_output, perform
+from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine
 
 
 class ImportCTranslate2(Command):
@@ -30,10 +30,10 @@ class ImportCTranslate2(Command):
         """`k2d import-ctranslate2`."""
         from k2d_hf.models.conversion import import_ctranslate2
 
-        check_new_folder(arguments.output)
+        check_output(arguments.output)
 
-        def work(progress: ProgressLine) -> str:
-            path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
+        def work(job: Job) -> str:
+            path = import_ctranslate2(arguments.source, job.output, dtype=arguments.dtype)
             return f"{arguments.source} -> {path}"
 
         perform(arguments, work, lock=False)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.settings import add_options, given_options, read_settings
-from k2d_hf.pipeline.command import Command, perform, place, quiet_libraries
-from k2d_hf.pipeline.run_folders import run_around
+from k2d_hf.pipeline.command import Command, perform, place, quiet_libraries, run_around
 from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.command_parser import CommandParser
 
@@ -43,6 +42,6 @@ class Report(Command):
         quiet_libraries()
         perform(
             arguments,
-            lambda progress: report(folder, settings, progress, references=arguments.references, output=output),
+            lambda job: report(folder, settings, job.progress, references=arguments.references, output=output),
             lock=False,
         )

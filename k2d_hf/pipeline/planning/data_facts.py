@@ -17,7 +17,7 @@ from k2d_hf.data.settings import DataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.storage import is_address
-from k2d_hf.pipeline.recipe import Recipe
+from k2d_hf.pipeline.recipe import Recipe, prefixed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,10 +89,8 @@ def check_references(recipe: Recipe) -> None:
     """
     data = recipe.evaluation
     if data is not None and os.path.exists(data.source) and _is_listed(data.source):
-        try:
+        with prefixed("evaluation: "):
             check_measurable(_listed(data, group_by=data.join_by))
-        except K2DError as error:
-            raise K2DError(f"evaluation: {error}") from None
     source = recipe.recordings.source
     here = recipe.references is not None and os.path.exists(recipe.references) and os.path.exists(source)
     if here and _is_listed(source):

@@ -6,7 +6,7 @@ Pure: what is known of models and data comes in, the stages say how long they ta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.distillation.settings import keeps_teacher
@@ -58,7 +58,7 @@ class Plan:
     covered: tuple[float, float] | None = None
     machines: tuple[Throughput, ...] = ()
     stages: tuple[PlannedStage, ...] = ()
-    lacks: tuple[str, ...] = field(default=())
+    lacks: tuple[str, ...] = ()
 
     @property
     def speech(self) -> float:

@@ -11,9 +11,8 @@ from k2d_hf.distillation.settings import deciding_training
 from k2d_hf.files.settings import deciding
 from k2d_hf.models.checkpoint import Checkpoint, count_parameters
 from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
-from k2d_hf.terminal.console import ProgressLine
 
 if TYPE_CHECKING:
     from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
@@ -31,7 +30,7 @@ class Card(Stage):
         settings = {**deciding(run.recipe), "distil": deciding_training(run.recipe.distil)}
         return [settings, run.teacher.name, run.auxiliary.name, run.ran(*before)]
 
-    def run(self, run: RunState, progress: ProgressLine) -> str:
+    def run(self, run: RunState, job: Job) -> str:
         """Write README.md beside the student."""
         return str(write_card(run.folder, run.recipe, teacher=run.teacher, auxiliary=run.auxiliary))
 

@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.settings import deciding
-from k2d_hf.pipeline.command import Command, perform, quiet_libraries
+from k2d_hf.pipeline import command
 from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.pipeline.run_folders import part_of_run
-from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine
+
+if TYPE_CHECKING:
+    from k2d_hf.publishing.hub import PushResult
 
 
-class Push(Stage, Command):
+class Push(Stage, command.Command):
     """Student and chunks to the Hub."""
 
     name = "push"
@@ -59,7 +60,7 @@ class Push(Stage, Command):
         """Settings, and what is published."""
         return [deciding(run.recipe.hub), run.ran("validate", "distil", "card")]
 
-    def run(self, run: RunState, progress: ProgressLine) -> str:
+    def run(self, run: RunState, job: Job) -> str:
         """Write what was pushed."""
         from k2d_hf.publishing.card_names import public_name
         from k2d_hf.validation.judges import describe_validation
@@ -69,8 +70,9 @@ class Push(Stage, Command):
             "auxiliary": public_name(run.auxiliary),
             "validation": describe_validation(vars(run.recipe.validate)),
         }
-        output = run.folder / self.output
-        return push(run.folder / "student", run.folder / "validated", run.recipe.hub, facts, progress, output=output)
+        results = push(run.folder / "student", run.folder / "validated", run.recipe.hub, job, facts=facts)
+        write_json(job.output, [asdict(result) for result in results])
+        return "; ".join(map(str, results))
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Student, data and where to."""
@@ -100,7 +102,7 @@ class Push(Stage, Command):
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d push`."""
         from k2d_hf.data.chunk_files import load_chunks
-        from k2d_hf.publishing.hub import check_repo_id, check_revision, push_data, push_student
+        from k2d_hf.publishing.hub import check_repo_id, check_revision
 
         if arguments.student is None and arguments.data is None:
             raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
@@ -109,55 +111,54 @@ class Push(Stage, Command):
         if arguments.data is None and arguments.data_repo_id is not None:
             raise K2DError("push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out")
         data_repo_id = arguments.data_repo_id or arguments.repo_id
-        folder = None if arguments.student is None else part_of_run(arguments.student, "student")
-        chunks = None if arguments.data is None else part_of_run(arguments.data, "validated")
-        shared: dict[str, Any] = {name: getattr(arguments, name) for name in ("private", "revision", "message")}
-        check_revision(arguments.revision)
-        if chunks is not None or arguments.ctranslate2:
-            quiet_libraries()
+        hub = HubSettings(
+            repo_id=arguments.repo_id,
+            private=arguments.private,
+            revision=arguments.revision,
+            data_repo_id=data_repo_id,
+            ctranslate2=arguments.ctranslate2,
+        )
+        folder = None if arguments.student is None else command.part_of_run(arguments.student, "student")
+        chunks = None if arguments.data is None else command.part_of_run(arguments.data, "validated")
+        check_revision(hub.revision)
+        if chunks is not None or hub.ctranslate2:
+            command.quiet_libraries()
         if chunks is not None:
             check_repo_id(data_repo_id)
             load_chunks(chunks)
 
-        def work(progress: ProgressLine) -> str:
-            done = []
-            if folder is not None:
-                done.append(push_student(folder, arguments.repo_id, ctranslate2=arguments.ctranslate2, **shared))
-            if chunks is not None:
-                start = partial(progress.start, unit="chunks")
-                done.append(push_data(chunks, data_repo_id, on_start=start, on_progress=progress.advance, **shared))
-            return "; ".join(map(str, done))
+        def work(job: Job) -> str:
+            return "; ".join(map(str, push(folder, chunks, hub, job, message=arguments.message)))
 
-        perform(arguments, work, lock=False)
+        command.perform(arguments, work, lock=False)
 
 
 def push(
-    student: Path,
-    validated: Path,
-    settings: HubSettings,
-    facts: Mapping[str, str],
-    progress: ProgressLine,
+    student: Path | None,
+    chunks: Path | None,
+    hub: HubSettings,
+    job: Job,
     *,
-    output: Path,
-) -> str:
-    """Publish the student, and where a repository for them is named the chunks; `output` lists what was done.
+    facts: Mapping[str, str] | None = None,
+    message: str | None = None,
+) -> list[PushResult]:
+    """Publish the student, and the chunks that it learned from, where they are given and `hub` names a repository.
 
     Args:
         student: its folder.
-        validated: the chunks that it learned from, and those that were dropped.
-        settings: where to.
+        chunks: validated ones, those that were dropped among them.
+        hub: where to.
+        job: with the bar.
         facts: lines for the card of the data set.
-        progress: its bar.
-        output: the JSON file with what was pushed.
+        message: first line of the commit.
     """
     from k2d_hf.publishing.hub import push_data, push_student
 
-    where: dict[str, Any] = {"private": settings.private, "revision": settings.revision}
+    where: dict[str, Any] = {"private": hub.private, "revision": hub.revision, "message": message}
     results = []
-    if settings.repo_id is not None:
-        results.append(push_student(student, settings.repo_id, ctranslate2=settings.ctranslate2, **where))
-    if settings.data_repo_id is not None:
-        where |= {"on_start": partial(progress.start, unit="chunks"), "on_progress": progress.advance}
-        results.append(push_data(validated, settings.data_repo_id, facts=facts, **where))
-    write_json(output, [asdict(result) for result in results])
-    return "; ".join(map(str, results))
+    if student is not None and hub.repo_id is not None:
+        results.append(push_student(student, hub.repo_id, ctranslate2=hub.ctranslate2, **where))
+    if chunks is not None and hub.data_repo_id is not None:
+        where |= {"on_start": partial(job.progress.start, unit="chunks"), "on_progress": job.progress.advance}
+        results.append(push_data(chunks, hub.data_repo_id, facts=facts, **where))
+    return results

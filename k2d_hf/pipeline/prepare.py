@@ -1,0 +1,106 @@
+"""What a run does before its first stage: find data and models, and check whatever would stop a stage hours later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k2d_hf.data.recordings import load_recordings
+from k2d_hf.data.references import references_of
+from k2d_hf.errors import K2DError
+from k2d_hf.files.folders import check_writable
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.models.checkpoint import Checkpoint
+from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.pipeline.command import check_machine
+from k2d_hf.pipeline.preflight import check_languages, check_models, measured_recordings
+from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
+from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.stages import planned_stages
+from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.pipeline.stages.student import init_sources
+
+ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels", "adapter": "an adapter"}
+
+
+def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> None:
+    """Find data and models, and check settings; what was found is shown.
+
+    Raises:
+        K2DError: for anything that the user can mend.
+    """
+    recipe = run.recipe
+    check_machine(recipe_lacks(recipe))
+    find_data(run)
+    if recipe.references is not None:
+        references_of(recipe.references, run.recordings["recording"])  # which the report reads, hours later
+    hub = ensure_hub_state()
+    with prefixed("teacher: "):
+        run.teacher = resolve_checkpoint(recipe.teacher)
+    run.auxiliary = _auxiliary(run)
+    sources = init_sources(recipe)
+    with prefixed("student.init: "):
+        run.origin = run.teacher if sources is None else resolve_checkpoint(sources)
+    check_models(recipe, run.teacher, run.auxiliary, run.origin)
+    if from_stage is not None or any(stage.line(run) is None for stage in planned):
+        check_languages(recipe, run.teacher, run.auxiliary)
+        for stage in planned:
+            stage.check(run)
+    _announce(run, hub)
+
+
+def recipe_lacks(recipe: Recipe) -> list[str]:
+    """Check the settings of every stage, by themselves: neither data nor models are read.
+
+    Returns:
+        What this machine lacks for them, a line each; what another may have, such as a GPU.
+
+    Raises:
+        K2DError: for a setting that would stop a stage on any machine, or a package that is not installed.
+    """
+    if recipe.recordings.streaming:
+        raise K2DError(
+            "recordings.streaming: k2d run reads every recording to know what has changed; leave it out, or use the "
+            "commands of the stages (k2d label --streaming)"
+        )
+    check_writable(recipe.directory)
+    return [lack for stage in planned_stages(recipe) for lack in stage.lacks(recipe)]
+
+
+def find_data(run: RunState) -> None:
+    """Read what recordings there are.
+
+    Raises:
+        K2DError: if they cannot be read, or those of the evaluation will not do.
+    """
+    run.recordings = load_recordings(**vars(run.recipe.recordings))
+    data = run.recipe.evaluation
+    run.evaluation = None if data is None else measured_recordings(data)
+
+
+def _auxiliary(run: RunState) -> Checkpoint:
+    """The first auxiliary that answers, among them, where it is named, the teacher itself."""
+    named = run.recipe.auxiliary
+    sources = [named] if isinstance(named, str) else list(named)
+    if TEACHER not in sources:
+        with prefixed("auxiliary: "):
+            return resolve_checkpoint(sources)
+    before = sources[: sources.index(TEACHER)]
+    try:
+        return resolve_checkpoint(before) if before else run.teacher
+    except K2DError as error:
+        run.console.note(f"auxiliary: {error}")
+        return run.teacher
+
+
+def _announce(run: RunState, hub: str) -> None:
+    teacher, auxiliary, count = run.teacher, run.auxiliary, len(run.recordings)
+    same = auxiliary.path == teacher.path
+    checks = (
+        "auxiliary: the same checkpoint, decoding each chunk from scratch" if same else f"auxiliary {auxiliary.name}"
+    )
+    run.console.line(
+        f"K2D {run.recipe.name}: {count} recording{'s' if count != 1 else ''}, "
+        f"teacher {teacher.name} (from {ORIGINS.get(teacher.origin, teacher.origin)}, {hub}), {checks}"
+    )
+    if same:
+        run.console.line("    (it catches loops and drift that come from context, not errors that both make)")
