@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.formatting import quote
 from k2d_hf.transcription.engines import check_engine, engine_named, on_ray
-
-if TYPE_CHECKING:
-    from k2d_hf.distillation.targets.settings import TargetsSettings
-    from k2d_hf.evaluation.settings import EvaluateSettings
-    from k2d_hf.transcription.settings import WorkersSettings
+from k2d_hf.transcription.settings import WorkersSettings
 
 HERE = (None, "local")  # addresses of a Ray cluster that the run starts on this machine
 _DEVICE = re.compile(r"([a-z]+)(?::(\d+))?", re.ASCII)

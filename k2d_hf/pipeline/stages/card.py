@@ -7,12 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.distillation.settings import deciding_training
+from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
 from k2d_hf.files.settings import deciding
 from k2d_hf.models.checkpoint import Checkpoint, count_parameters
+from k2d_hf.models.parts import layer_indices
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
+from k2d_hf.validation.judges import JUDGES, demands, limits_of
 
 if TYPE_CHECKING:
     from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
@@ -57,9 +62,7 @@ def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliar
 
 def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint) -> K2DModelCardData:
     """Collect the facts of a run from its files; what is in a missing file stays unknown."""
-    from k2d_hf.publishing.card_names import has_id, public_name, read_licence
     from k2d_hf.publishing.model_card_data import K2DModelCardData
-    from k2d_hf.validation.judges import demands, limits_of
 
     student = directory / "student"
     own, whole = (_read(folder / "config.json", {}) for folder in (student, teacher.path))
@@ -102,7 +105,6 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
 def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Of each stage before training the settings that are not at the paper's value, less those that have a row."""
     from k2d_hf.publishing.card_facts import settings_for_card
-    from k2d_hf.validation.judges import JUDGES
 
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
     return {
@@ -114,7 +116,6 @@ def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def _data(directory: Path) -> DataFacts | None:
     """The chunks, and how long the recordings are that they come from."""
-    from k2d_hf.data.chunk_files import load_chunks
     from k2d_hf.publishing.card_facts import data_facts
 
     facts = data_facts(load_chunks(directory / "validated"))
@@ -136,7 +137,6 @@ def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
 
 def _evaluated(figures: dict[str, Any], recipe: Recipe) -> EvaluatedSet:
     """With the name of the data set, where it is one of the Hub; a path stays out."""
-    from k2d_hf.publishing.card_names import hub_id
     from k2d_hf.publishing.model_card_data import EvaluatedSet
 
     data = recipe.evaluation
@@ -147,8 +147,6 @@ def _evaluated(figures: dict[str, Any], recipe: Recipe) -> EvaluatedSet:
 
 def _machine(figures: dict[str, Any]) -> str | None:
     """Where the models were timed, which need not be where the card is written; None where nobody knows."""
-    from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
-
     if not timed_together(figures.values()):
         return None
     return next(iter(figures.values()))[MEASUREMENT].get("machine")
@@ -164,8 +162,6 @@ def _begins_with(recipe: Recipe) -> str | None:
 
 def _layers(student: dict[str, Any], teacher: dict[str, Any], name: str, chosen: int | list[int] | None) -> str | None:
     """`2 of 32 (0, 31)`, or what of it is known."""
-    from k2d_hf.models.parts import layer_indices
-
     kept, total = student.get(name), teacher.get(name)
     if kept is None or total is None or chosen is None:
         return str(kept) if kept is not None else None
