@@ -35,12 +35,8 @@ if TYPE_CHECKING:
 def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
     """Rehearse training with the settings of a recipe's section `distil`, as `read_distil` gave them.
 
-    Args:
-        values: the settings, `peft` included.
-        where: what stands before a setting's name in messages, such as `distil.`.
-
     Returns:
-        What this machine lacks for them.
+        What this machine lacks for them, each beginning with `where`, such as `distil.`.
 
     Raises:
         K2DError: naming the setting that would stop training.
@@ -57,12 +53,7 @@ def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
 
 
 def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str = "") -> None:
-    """Give adapters to a model of the student's shape that has no weights.
-
-    Args:
-        values: settings of distillation; without `peft` there is nothing to check.
-        student: its shape; None is not known, and passes.
-        where: as above.
+    """Give the adapters of settings of distillation to a model of the student's shape, without weights.
 
     Raises:
         K2DError: if peft makes none of them, such as for modules that a Whisper does not have.
@@ -104,13 +95,7 @@ def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape |
 
 
 def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:
-    """Raise K2DError if a student made of one model cannot learn from another.
-
-    Args:
-        origin: the model of the student's layers.
-        teacher: whose output it is to give.
-        where: the setting that names the former, for messages.
-    """
+    """Raise K2DError if a student with the layers of `origin`, named by `where`, cannot learn from the teacher."""
     ours, theirs = _config(origin), _config(teacher)
     for name, what in (("vocab_size", "tokens"), ("d_model", "dimensions"), ("num_mel_bins", "mel bins")):
         if ours[name] != theirs[name]:

@@ -32,13 +32,8 @@ def report(
 ) -> str:
     """The report of a run in the file `output`; returns its line of result.
 
-    Args:
-        folder: the run.
-        settings: of the report.
-        progress: its bar.
-        output: the file of the page.
-        references: a manifest, for the recall of bad labels; None takes that of the run's recipe.
-        calibration: whether to write what each threshold would keep into `folder`.
+    The recall of bad labels is told with the manifest `references`, or without by that of the run's recipe. With
+    `calibration`, what each threshold would keep is written into the run's folder.
     """
     written = write_report(
         folder,

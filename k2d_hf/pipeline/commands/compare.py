@@ -54,12 +54,7 @@ class Compare(Command):
 
 
 def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None) -> Comparison:
-    """Compare finished runs.
-
-    Args:
-        folders: of the runs.
-        patterns: of file names; only recordings that match one are counted.
-        against: name of a row that all are measured against, beside the teacher.
+    """Compare finished runs on the recordings whose file names match a pattern, and with the row `against`.
 
     Raises:
         K2DError: for a folder that is no finished run, for runs that cannot be compared, for a pattern that nothing

@@ -159,7 +159,7 @@ def evaluate(
         models: by what they are in the method: teacher, student, ...
         recordings: with references.
         settings: how they are decoded.
-        job: with the file of the figures, or None for none.
+        job: whose output is the file of the figures, or None.
         ways: ways of use (`k2d_hf.evaluation.ways`) in which the student is measured, too, unless that is how all
             models are. Its figures have them under `ways`.
         way_recordings: how many recordings, the first that were evaluated, that is done on; None is all.

@@ -13,6 +13,7 @@ from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.settings import deciding
+from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
 from k2d_hf.pipeline import command
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
@@ -132,15 +133,9 @@ def push(
     facts: Mapping[str, str] | None = None,
     message: str | None = None,
 ) -> list[PushResult]:
-    """Publish the student, and the chunks that it learned from, where they are given and `hub` names a repository.
+    """Publish the folder of a student, and validated chunks, where they are given and `hub` names a repository.
 
-    Args:
-        student: its folder.
-        chunks: validated ones, those that were dropped among them.
-        hub: where to.
-        job: with the bar.
-        facts: lines for the card of the data set.
-        message: first line of the commit.
+    The card of the data set has the `facts`, the commit the `message`.
     """
     where: dict[str, Any] = {"private": hub.private, "revision": hub.revision, "message": message}
     results = []
