@@ -79,7 +79,7 @@ def test_options_may_be_written_with_underscores(here, capsys):
 
 
 def test_every_field_of_the_trainer_is_an_option(capsys):
-    from k2d_hf.pipeline.training_options import add_trainer_options
+    from k2d_hf.pipeline.training import add_trainer_options
     from k2d_hf.terminal.command_parser import CommandParser
 
     parser = CommandParser(prog="x")

@@ -15,13 +15,15 @@ from k2d_hf.files.folders import check_free, check_writable
 from k2d_hf.files.lock import locked
 from k2d_hf.files.processes import is_main_process, process_count
 from k2d_hf.files.settings import add_options, assign, given_options, read_settings
-from k2d_hf.files.storage import files_below, remove_folder
-from k2d_hf.models.languages import checked_language
+from k2d_hf.files.storage import files_below, is_address, remove_folder
+from k2d_hf.models import resolve_checkpoint
 from k2d_hf.pipeline.machine import lacks_of
-from k2d_hf.pipeline.run_folders import part_of_run
+from k2d_hf.pipeline.recipe import prefixed
+from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import Console, ProgressLine
+from k2d_hf.terminal.console import Console
 
+Place = TypeVar("Place", str, Path)
 Settings = TypeVar("Settings")
 
 
@@ -37,11 +39,7 @@ class Command(ABC):
 
     @abstractmethod
     def execute(self, arguments: argparse.Namespace) -> None:
-        """Do what a command line asks.
-
-        Raises:
-            K2DError: for anything that the user can mend.
-        """
+        """Do what a command line asks; K2DError for anything that the user can mend."""
 
 
 def add_model(parser: argparse.ArgumentParser, option: str, *, required: bool = True, help: str = "") -> None:
@@ -66,10 +64,10 @@ def place(text: str) -> str | Path:
     return text.rstrip("/") if "://" in text else Path(text)
 
 
-def add_settings(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] = ()) -> None:
+def add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
     """Each setting of the dataclass `cls` as an option, and --set."""
     group = parser.add_argument_group("settings")
-    add_options(group, cls, skip=skip)
+    add_options(group, cls)
     add_set(group)
 
 
@@ -85,17 +83,11 @@ def add_data(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] 
 
 
 def settings_of(arguments: argparse.Namespace, cls: type[Settings], *, runs_model: bool = False) -> Settings:
-    """The settings that were given, where the stage `runs_model` such as this machine can run.
-
-    Raises:
-        K2DError: naming the setting.
-    """
+    """The settings that were given, where the stage `runs_model` such as this machine can run; else K2DError."""
     settings = read_settings(cls, assign(given_options(arguments, cls), arguments.sets), where=arguments.command)
     if runs_model:
-        try:
+        with prefixed(f"{arguments.command}: "):
             check_machine(lacks_of(settings))  # type: ignore[arg-type]
-        except K2DError as error:
-            raise K2DError(f"{arguments.command}: {error}") from None
     return settings
 
 
@@ -105,19 +97,8 @@ def check_machine(lacks: Sequence[str]) -> None:
         raise K2DError(lacks[0])
 
 
-def language_of(arguments: argparse.Namespace) -> str | None:
-    """Whisper's code of the language that was given.
-
-    Raises:
-        K2DError: if it is none of Whisper's, before anything else is read.
-    """
-    return checked_language(arguments.language)
-
-
 def model_of(sources: Sequence[str], part: str = "student") -> Any:
     """The checkpoint of the first source that answers; of the folder of a run it is this part."""
-    from k2d_hf.models import resolve_checkpoint
-
     checkpoint = resolve_checkpoint([part_of_run(source, part) for source in sources])
     quiet_libraries()
     return checkpoint
@@ -134,16 +115,10 @@ def quiet_libraries() -> None:
         transformers.logging.disable_progress_bar()
 
 
-def check_output(output: str | Path) -> None:
-    """Raise K2DError if `output` is taken; not by a run that was killed between its last file and its last line."""
-    if not files_below(beside(output, "resume")):
+def check_output(output: str | Path, *, resumes: bool = False) -> None:
+    """Raise K2DError if `output` is taken or cannot be written."""
+    if not (resumes and files_below(beside(output, "resume"))):  # left by a kill after the last file was written
         check_free(output)
-    check_writable(output)
-
-
-def check_new_folder(output: Path) -> None:
-    """Raise K2DError if `output` is taken, or cannot be written."""
-    check_free(output)
     check_writable(output)
 
 
@@ -152,19 +127,43 @@ def beside(output: str | Path, suffix: str) -> Any:
     return output.with_name(f"{output.name}.{suffix}") if isinstance(output, Path) else f"{output}.{suffix}"
 
 
-def perform(arguments: argparse.Namespace, work: Callable[[ProgressLine], str], *, lock: bool = True) -> None:
+def perform(
+    arguments: argparse.Namespace, work: Callable[[Job], str], *, language: str | None = None, lock: bool = True
+) -> None:
     """Do some work with a bar and a line of result, alone in its output; once done, it has nothing to resume."""
     main = is_main_process()
     if process_count() > 1 and arguments.command != "distil":
         raise K2DError(f"k2d {arguments.command} is one process; only k2d distil runs under torchrun")
     console = Console(silent=not main, quiet=arguments.quiet)
-    progress = console.progress(arguments.command)
-    here = lock and main and isinstance(arguments.output, Path)  # an object store has no locks
-    with locked(arguments.output) if here else nullcontext(), console.warnings():
+    output: Any = getattr(arguments, "output", None)
+    job = Job(console.progress(arguments.command), output, beside(output, "resume") if lock else None, language)
+    here = lock and main and isinstance(output, Path)  # an object store has no locks
+    with locked(output) if here else nullcontext(), console.warnings():
         try:
-            result = work(progress)
+            result = work(job)
         finally:
-            progress.close()
-        progress.finish(result)
+            job.progress.close()
+        job.progress.finish(result)
         if lock and main:
-            remove_folder(beside(arguments.output, "resume"))
+            remove_folder(job.resume)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether this is the folder of a run, as `k2d run` makes it."""
+    return not is_address(str(path)) and (Path(path) / "stages.json").is_file()
+
+
+def part_of_run(path: Place, *parts: str) -> Place:
+    """`path`, or of the folder of a run the first of its `parts` that is there; K2DError where there is none."""
+    if not is_run(path):
+        return path
+    for part in parts:
+        inside = Path(path) / part
+        if inside.is_dir() and any(inside.iterdir()):
+            return type(path)(inside)
+    raise K2DError(f"{path}: a run without {' or '.join(parts)}; `k2d run` makes it, or give another folder")
+
+
+def run_around(path: Path) -> Path:
+    """The run that `path` is a stage's folder or file of; `path` itself where it is a run, or in none."""
+    return path.parent if not is_run(path) and is_run(path.parent) else path

@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.errors import K2DError
+from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.inspect import ModelInfo, inspect_model
-from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, look_at_data
+from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, inspect_data
 from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
 from k2d_hf.pipeline.planning.throughput import CHUNK_SPEECH, GPU, cores
 from k2d_hf.pipeline.preflight import check_adapters, check_languages, check_models, student_shape, training_lacks
-from k2d_hf.pipeline.recipe import TEACHER, Recipe
-from k2d_hf.pipeline.run import finished_stages, recipe_lacks
+from k2d_hf.pipeline.prepare import find_data, recipe_lacks
+from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
+from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
+from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.pipeline.stages.student import init_sources
 from k2d_hf.pipeline.training import training_arguments
+from k2d_hf.terminal.console import Console
 from k2d_hf.validation.kept_share import PAPER_KEPT
 
 
@@ -39,17 +45,17 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     names = [stage.name for stage in planned]
     lacks = [*recipe_lacks(recipe), *training_lacks(recipe.distil, "distil.")]
     check_references(recipe)
-    teacher = _inspect("teacher", recipe.teacher)
+    with prefixed("teacher: "):
+        teacher = inspect_model(recipe.teacher)
     auxiliary = _auxiliary(recipe, teacher)
     sources = init_sources(recipe)
-    origin = teacher if sources is None else _inspect("student.init", sources)
-    recordings = look_at_data(recipe.recordings)
-    evaluation = None if recipe.evaluation is None else look_at_data(recipe.evaluation)
-    finished: dict[str, str] = {}
+    with prefixed("student.init: "):
+        origin = teacher if sources is None else inspect_model(sources)
+    recordings = inspect_data(recipe.recordings)
+    evaluation = None if recipe.evaluation is None else inspect_data(recipe.evaluation)
     models = [model.checkpoint for model in (teacher, auxiliary, origin) if model.checkpoint is not None]
     here = len(models) == 3  # and not known by their names alone
-    if here and (recipe.directory / "stages.json").exists():
-        finished = finished_stages(recipe, *models)
+    finished = _finished_stages(recipe, planned, models) if here else {}
     for name in names[names.index(from_stage) :] if from_stage else ():
         finished.pop(name, None)
     chunks, kept = _chunks(recipe, recordings, finished)
@@ -59,12 +65,13 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
         check_models(recipe, *models)
     if teacher.checkpoint and auxiliary.checkpoint:
         check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint)
-    unused = Path("unused")
+    unused, directory = Path("unused"), recipe.directory
+    existing = next(folder for folder in (directory, *directory.resolve().parents) if folder.exists())
     plan = Plan(
         recipe, training_arguments(on_any_machine(recipe.distil), unused, resume=unused, language=None),
         recordings, evaluation, teacher, auxiliary, student, chunks, kept, "validate" in finished,
-        free=float(shutil.disk_usage(_existing(recipe.directory)).free),
-        covered=_covered(recipe.directory) if "label" in finished else None,
+        free=float(shutil.disk_usage(existing).free),
+        covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
     )  # fmt: skip
     stages = []
@@ -76,26 +83,39 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     return replace(plan, stages=tuple(stages))
 
 
-def _inspect(role: str, sources: str | list[str]) -> ModelInfo:
-    try:
-        return inspect_model(sources)
-    except K2DError as error:
-        raise K2DError(f"{role}: {error}") from None
-
-
 def _auxiliary(recipe: Recipe, teacher: ModelInfo) -> ModelInfo:
     """As a run finds it: the teacher where nothing before it is to be had, which a name alone is not."""
     sources = [recipe.auxiliary] if isinstance(recipe.auxiliary, str) else list(recipe.auxiliary)
     if TEACHER not in sources:
-        return _inspect("auxiliary", sources)
-    for source in sources[: sources.index(TEACHER)]:
-        try:
-            found = inspect_model(source)
-        except K2DError:
-            continue
-        if found.available:
+        with prefixed("auxiliary: "):
+            return inspect_model(sources)
+    before = sources[: sources.index(TEACHER)]
+    with suppress(K2DError):
+        if before and (found := inspect_model(before)).available:
             return found
     return teacher
+
+
+def _finished_stages(recipe: Recipe, planned: Sequence[Stage], models: Sequence[Checkpoint]) -> dict[str, str]:
+    """The stages that a run with these models would find up to date, with their lines of result."""
+    finished: dict[str, str] = {}
+    if not (recipe.directory / "stages.json").exists():
+        return finished
+    run = RunState(recipe, [stage.name for stage in planned], Console(silent=True))
+    run.teacher, run.auxiliary, run.origin = models
+    try:
+        find_data(run)
+    except K2DError:
+        return finished
+    for stage in planned:
+        line = None
+        with suppress(K2DError):  # what it reads is to be made first
+            line = stage.line(run)
+        if line is None:
+            run.record.suppose_again(stage.name)
+        else:
+            finished[stage.name] = line
+    return finished
 
 
 def _chunks(recipe: Recipe, recordings: DataFacts, finished: dict[str, str]) -> tuple[int | None, int | None]:
@@ -115,8 +135,3 @@ def _covered(directory: Path) -> tuple[float, float] | None:
         return float(figures["seconds_in_chunks"]), float(figures["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())

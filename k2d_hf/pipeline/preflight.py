@@ -9,64 +9,42 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from k2d_hf.data.recordings import advice_on_references, load_recordings
-from k2d_hf.data.settings import DataSettings, EvaluationDataSettings
+from k2d_hf.distillation.rehearsal import rehearse
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.long_form import load_long_form
-from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.models.parts import layer_indices
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
-from k2d_hf.pipeline.recipe import Recipe
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from k2d_hf.pipeline.recipe import Recipe, prefixed
+from k2d_hf.pipeline.training import peft_config
 
 
-def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
-    """Rehearse training with the settings of a recipe's section `distil`, as `read_distil` gave them.
+def training_lacks(values: Mapping[str, Any], where: str) -> list[str]:
+    """Rehearse training with settings that `read_distil` gave; returns what this machine lacks for them.
 
-    Args:
-        values: the settings, `peft` included.
-        where: what stands before a setting's name in messages, such as `distil.`.
-
-    Returns:
-        What this machine lacks for them.
-
-    Raises:
-        K2DError: naming the setting that would stop training.
+    Both that and errors, which name the setting that would stop training, begin with `where`, such as `distil.`.
     """
-    from k2d_hf.distillation.rehearsal import rehearse
-
     if values.get("encoder_weight") and values.get("freeze_encoder", True):
         raise K2DError(f"{where}encoder_weight: the student's encoder is frozen; set {where}freeze_encoder to false")
     if isinstance(values.get("generation_config"), str):
         ensure_hub_state()  # where it may lie, and would be waited for
     if states := values.get("encoder_states_dir"):
         check_writable(Path(states))
-    try:
+    with prefixed(where):
         lack = rehearse({name: value for name, value in values.items() if name != "peft"})
-    except K2DError as error:
-        raise K2DError(f"{where}{error}") from None
     return [f"{where}{lack}"] if lack else []
 
 
-def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str = "") -> None:
-    """Give adapters to a model of the student's shape that has no weights.
+def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str) -> None:
+    """Raise K2DError if peft makes no adapters of the settings, such as for modules that a Whisper does not have.
 
-    Args:
-        values: settings of distillation; without `peft` there is nothing to check.
-        student: its shape; None is not known, and passes.
-        where: as above.
-
-    Raises:
-        K2DError: if peft makes none of them, such as for modules that a Whisper does not have.
+    They are given to a model of the student's shape that has no weights; a shape that is not known passes.
     """
     if not values.get("peft") or student is None:
         return
@@ -74,7 +52,6 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from k2d_hf.distillation.models import output_embedding, with_adapters
-    from k2d_hf.pipeline.training import peft_config
 
     sizes = {name: getattr(student, name) for name in ("d_model", "encoder_layers", "decoder_layers", "vocab_size")}
     sizes |= {"encoder_ffn_dim": student.encoder_neurons, "decoder_ffn_dim": student.decoder_neurons}
@@ -88,33 +65,21 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
         raise K2DError(f"{where}peft: {error if isinstance(error, K2DError) else error_message(error)}") from None
 
 
-def student_shape(origin: WhisperShape | None, recipe: Recipe, *, where: str = "student.") -> WhisperShape | None:
-    """The shape of the student that a recipe makes of its teacher, or of the model of `student.init`.
-
-    Raises:
-        K2DError: for layers that this model does not have.
-    """
-    from k2d_hf.models.parts import layer_indices
-
+def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape | None:
+    """The shape of the student that a recipe makes of a model; K2DError for layers that this does not have."""
     if origin is None:
         return None
     settings = recipe.student
     whose = "teacher" if settings.init is None else "model of student.init"
-    decoder = layer_indices(settings.decoder_layers, origin.decoder_layers, what=f"{where}decoder_layers", whose=whose)
+    decoder = layer_indices(settings.decoder_layers, origin.decoder_layers, what="student.decoder_layers", whose=whose)
     encoder = origin.encoder_layers
     if settings.encoder_layers is not None:
-        encoder = len(layer_indices(settings.encoder_layers, encoder, what=f"{where}encoder_layers", whose=whose))
+        encoder = len(layer_indices(settings.encoder_layers, encoder, what="student.encoder_layers", whose=whose))
     return replace(origin, encoder_layers=encoder, decoder_layers=len(decoder))
 
 
 def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:
-    """Raise K2DError if a student made of one model cannot learn from another.
-
-    Args:
-        origin: the model of the student's layers.
-        teacher: whose output it is to give.
-        where: the setting that names the former, for messages.
-    """
+    """Raise K2DError if a student with the layers of `origin`, named by `where`, cannot learn from the teacher."""
     ours, theirs = _config(origin), _config(teacher)
     for name, what in (("vocab_size", "tokens"), ("d_model", "dimensions"), ("num_mel_bins", "mel bins")):
         if ours[name] != theirs[name]:
@@ -125,11 +90,7 @@ def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:
 
 
 def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint) -> None:
-    """Find, in the configs of the models, what would stop a later stage: kinds, layers, vocabularies, adapters.
-
-    Raises:
-        K2DError: naming the model or the setting.
-    """
+    """Raise K2DError for what would stop a later stage by the models' configs: kinds, layers, tokens, adapters."""
     from k2d_hf.distillation.loss.losses import check_vocabulary
 
     configs = [_config(model) for model in (teacher, auxiliary, origin)]
@@ -146,17 +107,9 @@ def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
     """Raise K2DError if a vocabulary of the two models does not have a language that the recipe names."""
     languages = {"language": recipe.language, "distil.language": recipe.distil.get("language")}
     for key, language in languages.items():
-        if language is not None:
-            for model in dict.fromkeys((teacher, auxiliary)):
-                _check_language(language, model, where=key)
-
-
-def _check_language(language: str, model: Checkpoint, *, where: str) -> None:
-    """Raise K2DError if a vocabulary has no token for a language, as `yue` came with large-v3 alone."""
-    try:
-        LabelEncoder(load_tokenizer(model.path)).start_ids(language)
-    except K2DError as error:
-        raise K2DError(f"{where}: {model.name}: {error}") from None
+        for model in dict.fromkeys((teacher, auxiliary)) if language is not None else ():
+            with prefixed(f"{key}: {model.name}: "):  # `yue`, for one, came with large-v3 alone
+                LabelEncoder(load_tokenizer(model.path)).start_ids(language)
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -164,27 +117,3 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     if config.get("model_type") != "whisper":
         raise K2DError(f"model {checkpoint.name}: a {config.get('model_type')} model, not Whisper; give a Whisper one")
     return config
-
-
-def recordings_of(data: DataSettings) -> Dataset:
-    """The recordings that a recipe names."""
-    return load_recordings(**vars(data))
-
-
-def measured_recordings(data: EvaluationDataSettings) -> Dataset:
-    """The recordings of a recipe's evaluation.
-
-    Raises:
-        K2DError: if none has a reference, or none of those that have can be read.
-    """
-    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
-    if not any(recordings["reference"]):
-        raise K2DError(
-            f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; "
-            f"{advice_on_references(recordings)}"
-        )
-    try:
-        check_measurable(recordings)
-    except K2DError as error:
-        raise K2DError(f"evaluation: {error}") from None
-    return recordings

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from k2d_hf.data.settings import DataSettings, EvaluationDataSettings
+from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.files.plain_yaml import load_yaml
-from k2d_hf.files.settings import assign, read_settings, setting
+from k2d_hf.files.settings import assign, check_names, hints_of, read_settings, read_value, setting
+from k2d_hf.files.storage import is_address
 from k2d_hf.formatting import error_message, quote
 from k2d_hf.labelling.settings import LabelSettings
+from k2d_hf.models.languages import checked_language
 from k2d_hf.models.settings import StudentSettings
-from k2d_hf.pipeline.recipe_distil import MANAGED as MANAGED
-from k2d_hf.pipeline.recipe_distil import language_of_setting, read_distil
-from k2d_hf.pipeline.recipe_paths import data_of, file_of, models_of
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.transcription.decoding import NOT_EVALUATED
@@ -32,8 +34,21 @@ METHOD = ("label", "validate", "student", "targets", "distil", "evaluate", "card
 
 TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding each chunk from scratch
 
+# Fields of K2DTrainingArguments that the stage sets itself.
+MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
+
 _NAME = re.compile(r"\w[\w.-]{0,79}")
-_NAME_CHARACTERS = "letters, digits, dots, dashes and underscores, at most 80"
+
+Data = TypeVar("Data", bound=DataSettings)
+
+
+@contextmanager
+def prefixed(where: str) -> Iterator[None]:
+    """Have errors begin with what they are about, such as `teacher: `."""
+    try:
+        yield
+    except K2DError as error:
+        raise K2DError(f"{where}{error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +135,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     path = Path(path)
     recipe = read_settings(Recipe, assign(_read_yaml(path), overrides), where=str(path))
     if not _NAME.fullmatch(recipe.name):
-        raise K2DError(f"{path}: name: {quote(recipe.name)} names a folder: {_NAME_CHARACTERS}")
+        characters = "letters, digits, dots, dashes and underscores, at most 80"
+        raise K2DError(f"{path}: name: {quote(recipe.name)} names a folder: {characters}")
     if recipe.hub.data_repo_id and not recipe.hub.repo_id:
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     if recipe.evaluation is not None and recipe.evaluation.streaming:
@@ -128,21 +144,18 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     for name in ("ctranslate2", "revision"):
         if getattr(recipe.hub, name) and not recipe.hub.repo_id:
             raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
+    references, init = recipe.references, recipe.student.init
+    if references is not None:
+        references = _found(references, path, "references", may_lack=elsewhere)
     return dataclasses.replace(
         recipe,
-        language=language_of_setting(recipe.language, where=f"{path}: language"),
-        recordings=data_of(recipe.recordings, path, "recordings", may_lack=elsewhere),
-        evaluation=None
-        if recipe.evaluation is None
-        else data_of(recipe.evaluation, path, "evaluation", may_lack=elsewhere),
-        references=None
-        if recipe.references is None
-        else file_of(recipe.references, path, "references", may_lack=elsewhere),
-        teacher=models_of(recipe.teacher, path),
-        auxiliary=models_of(recipe.auxiliary, path, word=TEACHER),
-        student=recipe.student
-        if recipe.student.init is None
-        else dataclasses.replace(recipe.student, init=models_of(recipe.student.init, path)),
+        language=_language_of(recipe.language, where=f"{path}: language"),
+        recordings=_data_of(recipe.recordings, path, "recordings", elsewhere=elsewhere),
+        evaluation=recipe.evaluation and _data_of(recipe.evaluation, path, "evaluation", elsewhere=elsewhere),
+        references=references,
+        teacher=_models_of(recipe.teacher, path),
+        auxiliary=_models_of(recipe.auxiliary, path, word=TEACHER),
+        student=dataclasses.replace(recipe.student, init=None if init is None else _models_of(init, path)),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
     )
 
@@ -163,3 +176,84 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise K2DError(f"{path}: a recipe is a mapping of settings, such as name: mine; this is {quote(values)}")
     return values
+
+
+def _found(path: str, recipe: Path, key: str, *, may_lack: bool) -> str:
+    """A path beside the recipe or from here made absolute; an address, and what `may_lack` here, as it is."""
+    if is_address(path):
+        return path
+    expanded = Path(os.path.expanduser(path))  # which, unlike that of a Path, leaves unknown users alone
+    for candidate in (recipe.parent / expanded, expanded):
+        if path and os.path.exists(candidate):  # likewise with names too long for the disk
+            return str(candidate.resolve())
+    if not may_lack:
+        raise K2DError(f"{recipe}: {key}: {quote(path)} does not exist, neither beside the recipe nor from here")
+    return path
+
+
+def _data_of(data: Data, recipe: Path, key: str, *, elsewhere: bool) -> Data:
+    """Data whose source is looked up; a Hub id is told apart by what exists."""
+    source = data.source
+    may_be_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).suffix
+    return dataclasses.replace(data, source=_found(source, recipe, key, may_lack=elsewhere or may_be_hub_id))
+
+
+def _models_of(models: Any, recipe: Path, *, word: str | None = None) -> Any:
+    """Model sources, of which a folder beside the recipe is given by its path from here; `word` is no folder."""
+    if not isinstance(models, str):
+        return [_models_of(model, recipe, word=word) for model in models]
+    folder = recipe.parent / models
+    return str(folder) if models != word and os.path.isdir(folder) else models
+
+
+def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", elsewhere: bool = False) -> dict[str, Any]:
+    """Settings of distillation with names, types and values checked against `K2DTrainingArguments` and peft's LoRA.
+
+    Where it is to be run `elsewhere`, it may ask for what a GPU alone can do, such as bf16.
+
+    Raises:
+        K2DError: naming key and file.
+    """
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+    key = f"{section}." if section else ""
+    for name in MANAGED:
+        if name in values:
+            raise K2DError(f"{where}: {key}{name}: this one is set by k2d itself; leave it out")
+    fields = {field.name for field in dataclasses.fields(K2DTrainingArguments) if field.init}
+    check_names(values, sorted({*fields, "peft"}), where=where, section=section)
+    hints = {**hints_of(K2DTrainingArguments), "peft": dict[str, Any] | None}
+    read = {name: read_value(value, hints[name], where=where, key=key + name) for name, value in values.items()}
+    if read.get("peft"):
+        from peft import LoraConfig
+
+        lora = [field.name for field in dataclasses.fields(LoraConfig) if field.init]
+        check_names(read["peft"], lora, where=where, section=f"{key}peft")
+    given = {name: value for name, value in read.items() if name != "peft"}
+    made = on_any_machine(given) if elsewhere else given
+    if fault := _fault(made):
+        alone = (name for name in made if name not in fault and _fault({"use_cpu": elsewhere, name: made[name]}))
+        named_by = "".join(f" ({name})" for name in [next(alone, "")] if name)
+        raise K2DError(f"{where}: {section or 'settings'}: {fault}{named_by}")
+    if "language" in read:
+        read["language"] = _language_of(read["language"], where=f"{where}: {key}language")
+    return read
+
+
+def _fault(given: Mapping[str, Any]) -> str | None:
+    """What is wrong with arguments of the Trainer, in one line; None if nothing is."""
+    from k2d_hf.distillation.arguments import K2DTrainingArguments
+
+    try:
+        K2DTrainingArguments(output_dir="unused", **given)
+    except Exception as error:  # of three libraries, which look at some values without asking for their kind
+        return error_message(error)
+    return None
+
+
+def _language_of(language: str | None, *, where: str) -> str | None:
+    """Whisper's code of a language that a setting names."""
+    try:
+        return checked_language(language)
+    except K2DError as error:
+        raise K2DError(f"{where}: {str(error).removeprefix('language ')}") from None

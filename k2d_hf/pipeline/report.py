@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.resuming import key_of
@@ -15,23 +14,43 @@ from k2d_hf.files.storage import file_key
 from k2d_hf.formatting import error_message
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import stages
+from k2d_hf.reporting.report import write_report
 from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.console import Console, ProgressLine
 from k2d_hf.validation.calibrate import write_calibration
 from k2d_hf.version import __version__
 
-if TYPE_CHECKING:
-    from k2d_hf.reporting.report import WrittenReport
-
 
 def report(
-    folder: Path, settings: ReportSettings, progress: ProgressLine, *, references: str | Path | None, output: Path
+    folder: Path,
+    settings: ReportSettings,
+    progress: ProgressLine,
+    *,
+    output: Path,
+    references: str | Path | None = None,
+    calibration: bool = False,
 ) -> str:
-    """The report of a run in the file `output`; with `references`, a manifest, it tells the recall of bad labels.
+    """The report of a run in the file `output`; returns its line of result.
 
-    Without, those of the run's recipe are taken.
+    The recall of bad labels is told with the manifest `references`, or without by that of the run's recipe. With
+    `calibration`, what each threshold would keep is written into the run's folder.
     """
-    return _line(_write(folder, settings, progress, references, output))
+    written = write_report(
+        folder,
+        stages=stages(),
+        references=references,
+        output=output,
+        megabytes=settings.megabytes,
+        student=settings.student,
+        on_start=partial(progress.start, unit="texts and clips"),
+        on_progress=progress.advance,
+    )
+    for note in written.notes:
+        progress.console.warn(note)
+    if calibration and written.calibration is not None:
+        with suppress(K2DError):  # without matplotlib, which the report notes
+            write_calibration(written.calibration, folder)
+    return f"{written.path}, {written.bytes / 1e6:.1f} MB, {written.clips} clips"
 
 
 def report_run(run: RunState) -> None:
@@ -55,37 +74,9 @@ def report_or_warn(folder: Path, settings: ReportSettings, console: Console) -> 
     """The report with its calibration beside it; whatever stops it is one line, and None."""
     progress = console.progress("report")
     try:
-        written = _write(folder, settings, progress, None, folder / "report.html")
-        if written.calibration is not None:
-            with suppress(K2DError):  # without matplotlib, as the report has said
-                write_calibration(written.calibration, folder)
-        return _line(written)
+        return report(folder, settings, progress, output=folder / "report.html", calibration=True)
     except Exception as error:  # the run is done, and all that it promises is there
         console.warn(f"no report: {error if isinstance(error, K2DError) else error_message(error)}")
         return None
     finally:
         progress.close()
-
-
-def _write(
-    folder: Path, settings: ReportSettings, progress: ProgressLine, references: str | Path | None, output: Path
-) -> WrittenReport:
-    from k2d_hf.reporting.report import write_report
-
-    written = write_report(
-        folder,
-        stages=stages(),
-        references=references,
-        output=output,
-        megabytes=settings.megabytes,
-        student=settings.student,
-        on_start=partial(progress.start, unit="texts and clips"),
-        on_progress=progress.advance,
-    )
-    for note in written.notes:
-        progress.console.warn(note)
-    return written
-
-
-def _line(written: WrittenReport) -> str:
-    return f"{written.path}, {written.bytes / 1e6:.1f} MB, {written.clips} clips"

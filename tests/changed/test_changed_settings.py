@@ -17,12 +17,11 @@ from k2d_hf.distillation.settings import TRAINER_WITHOUT_EFFECT, DistillationSet
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import hints_of, section_of
 from k2d_hf.models import resolve_checkpoint
-from k2d_hf.pipeline.preflight import measured_recordings, recordings_of
+from k2d_hf.pipeline.prepare import find_data
 from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.run_state import RunState, shards_of_stage
 from k2d_hf.pipeline.stages import planned_stages
 from k2d_hf.pipeline.stages.card import gather_facts
-from k2d_hf.pipeline.stages.files import shards_of_stage
 from k2d_hf.pipeline.stages.student import init_sources
 from k2d_hf.pipeline.training import training_arguments
 from k2d_hf.publishing.card_facts import LOSS
@@ -117,9 +116,8 @@ def keys_of(workplace, run, *sets):
     )
     sources = init_sources(recipe)
     known.origin = known.teacher if sources is None else resolve_checkpoint(sources)
-    known.recordings = recordings_of(recipe.recordings)
-    known.evaluation = None if recipe.evaluation is None else measured_recordings(recipe.evaluation)
-    keys = {stage.name: known.key(stage) for stage in planned}
+    find_data(known)
+    keys = {stage.name: stage.key(known) for stage in planned}
     shards = {
         name: shards_of_stage("", name, model, settings, recipe.language)
         for name, model, settings in (

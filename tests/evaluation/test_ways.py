@@ -14,9 +14,10 @@ from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, text_difference
 from k2d_hf.files.cache import keep_in_cache
 from k2d_hf.files.extras import install_hint
+from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.pipeline.recipe import EvaluateSettings
+from k2d_hf.pipeline.run_state import Job
 from k2d_hf.pipeline.stages.evaluate import evaluate
-from k2d_hf.pipeline.stages.files import local_checkpoint
 from k2d_hf.terminal.console import Console
 from k2d_hf.transcription import engines
 
@@ -41,13 +42,10 @@ def measure(workplace, recordings, tmp_path):
     def measure(*, ways=BOTH, most=1, resume=None, of=recordings, **settings):
         stage = Console(silent=True).progress("evaluate")
         figures = evaluate(
-            {"student": local_checkpoint(workplace / "teacher")},
+            {"student": Checkpoint(workplace / "teacher", name="teacher", origin="local")},
             of,
             EvaluateSettings(**{"beam_size": 1, **settings}),
-            stage,
-            language="zh",
-            output=None,
-            resume=resume,
+            Job(stage, output=None, resume=resume, language="zh"),
             ways=ways,
             way_recordings=most,
         )["student"]

@@ -6,21 +6,20 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.comparison import Comparison, compare_runs
+from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
+from k2d_hf.evaluation.measured_run import MeasuredRun
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.plain_yaml import load_yaml
-from k2d_hf.pipeline.command import Command, quiet_libraries
-from k2d_hf.pipeline.run_folders import run_around
+from k2d_hf.pipeline.command import Command, quiet_libraries, run_around
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
-
-if TYPE_CHECKING:
-    from k2d_hf.evaluation.comparison import Comparison
-    from k2d_hf.evaluation.measured_run import MeasuredRun
 
 
 class Compare(Command):
@@ -44,8 +43,6 @@ class Compare(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d compare`."""
-        from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
-
         quiet_libraries()
         if arguments.output is not None:
             check_ending(arguments.output)
@@ -57,31 +54,18 @@ class Compare(Command):
 
 
 def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None) -> Comparison:
-    """Compare finished runs.
-
-    Args:
-        folders: of the runs.
-        patterns: of file names; only recordings that match one are counted.
-        against: name of a row that all are measured against, beside the teacher.
+    """Compare finished runs on the recordings whose file names match a pattern, and with the row `against`.
 
     Raises:
         K2DError: for a folder that is no finished run, for runs that cannot be compared, for a pattern that nothing
             matches and for a row that is not there.
     """
-    from k2d_hf.evaluation.comparison import compare_runs
-
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
     return compare_runs(runs, patterns=patterns, against=against)
 
 
 def read_run(folder: Path) -> MeasuredRun:
-    """What the folder of a run holds on its evaluation.
-
-    Raises:
-        K2DError: if it is no such folder, or its evaluation is not there.
-    """
-    from k2d_hf.evaluation.measured_run import MeasuredRun
-
+    """What the folder of a run holds on its evaluation; K2DError if it is none, or has none."""
     if not folder.is_dir():
         raise K2DError(f"{folder}: no such folder; give those of runs, such as runs/quickstart")
     figures = _read(folder / "evaluation.json", json.loads)
@@ -92,7 +76,11 @@ def read_run(folder: Path) -> MeasuredRun:
     for line in lines:
         transcripts.setdefault(line["model"], []).append(line)
     recipe = _read(folder / "recipe.yaml", load_yaml) if (folder / "recipe.yaml").exists() else {}
-    return MeasuredRun(str(folder), recipe or {}, _kept(folder / "validated"), figures, transcripts)
+    kept, validated = None, folder / "validated"
+    if validated.is_dir():  # which may be gone by now
+        chunks = load_chunks(validated)
+        kept = kept_of(chunks)[0] / len(chunks)
+    return MeasuredRun(str(folder), recipe or {}, kept, figures, transcripts)
 
 
 def _read(path: Path, parse: Any) -> Any:
@@ -102,13 +90,3 @@ def _read(path: Path, parse: Any) -> Any:
         raise K2DError(f"{path.parent}: no {path.name} in it; `k2d run` writes one where evaluation is set") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise K2DError(f"{path}: cannot be read ({type(error).__name__}); run it again with `k2d run`") from None
-
-
-def _kept(validated: Path) -> float | None:
-    """Share of the chunks that were kept; None where they are not there any more."""
-    if not validated.is_dir():
-        return None
-    from k2d_hf.data.chunk_files import kept_of, load_chunks
-
-    chunks = load_chunks(validated)
-    return kept_of(chunks)[0] / len(chunks)

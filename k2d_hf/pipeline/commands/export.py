@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from k2d_hf.models.exporting import export_formats
-from k2d_hf.pipeline.command import Command, add_folder, check_new_folder, model_of, perform
+from k2d_hf.pipeline.command import Command, add_folder, check_output, model_of, perform
+from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine
 
 _READ_BY = ", ".join(f"{one.title}, which {one.reader} reads" for one in export_formats().values())
 
@@ -25,20 +25,18 @@ class Export(Command):
         parser.add_argument("student", metavar="STUDENT", help=student)
         parser.add_argument("--to", required=True, choices=list(formats), metavar="|".join(formats), help="the format")
         add_folder(parser, "folder for " + ", ".join(one.opened_with for one in formats.values()))
-        types = "; ".join(
-            f"of {name} {', '.join(one.quantizations)}" for name, one in formats.items() if one.quantizations
-        )
-        quantization = f"number format of the weights, {types} (default: that of the student)"
+        types = [f"of {name} {', '.join(one.quantizations)}" for name, one in formats.items() if one.quantizations]
+        quantization = f"number format of the weights, {'; '.join(types)} (default: that of the student)"
         parser.add_argument("--quantization", metavar="FORMAT", help=quantization)
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d export`."""
-        check_new_folder(arguments.output)
+        check_output(arguments.output)
         student = model_of([arguments.student])
 
-        def work(progress: ProgressLine) -> str:
+        def work(job: Job) -> str:
             chosen = export_formats()[arguments.to]
-            path = chosen.export(student.path, arguments.output, quantization=arguments.quantization)
+            path = chosen.export(student.path, job.output, quantization=arguments.quantization)
             return f"{student.name} -> {path}"
 
         perform(arguments, work, lock=False)

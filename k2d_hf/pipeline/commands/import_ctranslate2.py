@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 from k2d_hf.models.checkpoint import DTYPES
-from k2d_hf.pipeline.command import Command, add_folder, check_new_folder, perform
+from k2d_hf.models.conversion import import_ctranslate2
+from k2d_hf.pipeline.command import Command, add_folder, check_output, perform
+from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine
 
 
 class ImportCTranslate2(Command):
@@ -19,21 +20,18 @@ class ImportCTranslate2(Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Source and number format."""
-        parser.add_argument(
-            "source", type=Path, metavar="DIR", help="folder with model.bin, tokenizer.json, config.json"
-        )
+        source = "folder with model.bin, tokenizer.json, config.json"
+        parser.add_argument("source", type=Path, metavar="DIR", help=source)
         add_folder(parser, "folder of the checkpoint")
         text = "number format of the weights (default: float32)"
         parser.add_argument("--dtype", default="float32", metavar="|".join(DTYPES), help=text)
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d import-ctranslate2`."""
-        from k2d_hf.models.conversion import import_ctranslate2
+        check_output(arguments.output)
 
-        check_new_folder(arguments.output)
-
-        def work(progress: ProgressLine) -> str:
-            path = import_ctranslate2(arguments.source, arguments.output, dtype=arguments.dtype)
+        def work(job: Job) -> str:
+            path = import_ctranslate2(arguments.source, job.output, dtype=arguments.dtype)
             return f"{arguments.source} -> {path}"
 
         perform(arguments, work, lock=False)

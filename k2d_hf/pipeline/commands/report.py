@@ -7,8 +7,8 @@ from pathlib import Path
 
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.settings import add_options, given_options, read_settings
-from k2d_hf.pipeline.command import Command, perform, place, quiet_libraries
-from k2d_hf.pipeline.run_folders import run_around
+from k2d_hf.pipeline.command import Command, perform, place, quiet_libraries, run_around
+from k2d_hf.pipeline.report import report
 from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.command_parser import CommandParser
 
@@ -33,16 +33,11 @@ class Report(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d report`."""
-        from k2d_hf.pipeline.report import report
-
         settings = read_settings(ReportSettings, given_options(arguments, ReportSettings), where=arguments.command)
         folder = run_around(arguments.run)
         output = arguments.output or folder / "report.html"
         if folder.is_dir():
             check_writable(output, file=True)
         quiet_libraries()
-        perform(
-            arguments,
-            lambda progress: report(folder, settings, progress, references=arguments.references, output=output),
-            lock=False,
-        )
+        files = {"output": output, "references": arguments.references}
+        perform(arguments, lambda job: report(folder, settings, job.progress, **files), lock=False)

@@ -17,12 +17,12 @@ from k2d_hf.data.settings import DataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.storage import is_address
-from k2d_hf.pipeline.recipe import Recipe
+from k2d_hf.pipeline.recipe import Recipe, prefixed
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MOST_HEADERS = 1000  # files that are looked at; of more, evenly spaced ones stand for the rest
+MOST_HEADERS = 1000  # headers that are read; of more files, evenly spaced ones stand for the rest
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,29 @@ class DataFacts:
     note: str = ""
 
 
-def look_at_data(data: DataSettings) -> DataFacts:
-    """Recordings and seconds of a source, from headers.
-
-    Raises:
-        K2DError: for a manifest that is broken.
-    """
+def inspect_data(data: DataSettings) -> DataFacts:
+    """Recordings and seconds of a source, from headers; K2DError for a manifest that is broken."""
     source, join_by = data.source, getattr(data, "join_by", None)
     if is_address(source):
         return DataFacts(source, note="far away, not looked at")
     if not os.path.exists(source):
-        where = "on the Hub, not looked at" if source.count("/") == 1 and not source.startswith((".", "/", "~")) else ""
-        return DataFacts(source, note=where or "not here")
+        may_be_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+        return DataFacts(source, note="on the Hub, not looked at" if may_be_hub_id else "not here")
     if not _is_listed(source):
         return DataFacts(source, note="a data set, not unpacked for a plan")
     rows = _listed(data, group_by=join_by)
     step = -(-len(rows) // MOST_HEADERS)
-    looked_at = range(0, len(rows), step)
+    sampled = range(0, len(rows), step)
     seconds, unreadable = 0.0, 0
-    for row in rows.select(looked_at):
+    for row in rows.select(sampled):
         try:
             seconds += _seconds_of(row)
         except AudioError:
             unreadable += 1
-    notes = [f"by {len(looked_at)} of {len(rows)} headers"] if step > 1 else []
+    notes = [f"by {len(sampled)} of {len(rows)} headers"] if step > 1 else []
     notes += [f"{unreadable} cannot be read"] if unreadable else []
     count = len(set(rows["group"])) if join_by else len(rows)
-    return DataFacts(source, count, seconds * len(rows) / len(looked_at), ", ".join(notes))
+    return DataFacts(source, count, seconds * len(rows) / len(sampled), ", ".join(notes))
 
 
 def _listed(data: DataSettings, *, group_by: str | None = None) -> Dataset:
@@ -71,28 +67,22 @@ def _listed(data: DataSettings, *, group_by: str | None = None) -> Dataset:
 
 
 def _seconds_of(row: Mapping[str, Any]) -> float:
-    """Seconds of a recording, or of the span of it that the row is.
-
-    Raises:
-        AudioError: if it cannot be read, or has no such span.
-    """
+    """Seconds of a recording, or of the span of it that the row is; AudioError if there is no such thing."""
     start, duration = span_of(row)
     seconds = audio_duration(row["recording"])
     return seconds if not span_fields(start, duration) else span_within(row["recording"], start, duration, seconds)
 
 
 def check_references(recipe: Recipe) -> None:
-    """Look for references where they are said to be, as far as their files are here and can be listed.
+    """Look for references where the recipe has them, as far as their files are here and can be listed.
 
     Raises:
         K2DError: if no recording of the evaluation has one or can be read, or none of `references` is of a recording.
     """
     data = recipe.evaluation
     if data is not None and os.path.exists(data.source) and _is_listed(data.source):
-        try:
+        with prefixed("evaluation: "):
             check_measurable(_listed(data, group_by=data.join_by))
-        except K2DError as error:
-            raise K2DError(f"evaluation: {error}") from None
     source = recipe.recordings.source
     here = recipe.references is not None and os.path.exists(recipe.references) and os.path.exists(source)
     if here and _is_listed(source):

@@ -6,17 +6,15 @@ Pure: what is known of models and data comes in, the stages say how long they ta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from k2d_hf.distillation.settings import keeps_teacher
+from k2d_hf.models.inspect import ModelInfo
+from k2d_hf.models.shapes import WhisperShape
+from k2d_hf.pipeline.planning.data_facts import DataFacts
 from k2d_hf.pipeline.planning.throughput import LABEL_TOKENS, Throughput
 from k2d_hf.pipeline.recipe import Recipe
-
-if TYPE_CHECKING:
-    from k2d_hf.models.inspect import ModelInfo
-    from k2d_hf.models.shapes import WhisperShape
-    from k2d_hf.pipeline.planning.data_facts import DataFacts
 
 SUPPOSED_SPEECH = 1000 * 3600.0  # seconds, where there are no recordings to count
 FLOAT32, FLOAT16 = 4, 2  # bytes
@@ -35,17 +33,10 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the dry run shows; None where something is not known.
-
-    Attributes:
-        arguments: the Trainer's.
-        counted: whether chunks and kept were counted, not estimated.
-        covered: seconds of recordings in chunks, and in all, where that was counted.
-        lacks: what the settings need and this machine does not have.
-    """
+    """Everything that the dry run shows; None where something is not known."""
 
     recipe: Recipe
-    arguments: Any
+    arguments: Any  # the Trainer's
     recordings: DataFacts
     evaluation: DataFacts | None
     teacher: ModelInfo
@@ -53,12 +44,12 @@ class Plan:
     student: WhisperShape | None
     chunks: int | None
     kept: int | None
-    counted: bool
+    counted: bool  # and not estimated, as to chunks and kept
     free: float = 0.0
-    covered: tuple[float, float] | None = None
+    covered: tuple[float, float] | None = None  # seconds of recordings in chunks, and in all
     machines: tuple[Throughput, ...] = ()
     stages: tuple[PlannedStage, ...] = ()
-    lacks: tuple[str, ...] = field(default=())
+    lacks: tuple[str, ...] = ()  # what the settings need and this machine does not have
 
     @property
     def speech(self) -> float:

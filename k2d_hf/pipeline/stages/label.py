@@ -8,73 +8,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.data.settings import DataSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.files.arrow import write_rows
 from k2d_hf.files.json_files import write_json, write_lines
 from k2d_hf.files.resuming import files_key
 from k2d_hf.files.settings import given_options
 from k2d_hf.labelling.settings import LabelSettings
+from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 from k2d_hf.models.checkpoint import Checkpoint
-from k2d_hf.pipeline.command import (
-    Command,
-    add_data,
-    add_folder,
-    add_language,
-    add_model,
-    add_settings,
-    beside,
-    check_output,
-    language_of,
-    model_of,
-    perform,
-    settings_of,
-)
-from k2d_hf.pipeline.machine import lacks_of
+from k2d_hf.models.languages import checked_language
+from k2d_hf.pipeline import command
 from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
-from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.pipeline.run_state import RunState, weights_of
-from k2d_hf.pipeline.stages.files import shards_of_stage, work_settings
+from k2d_hf.pipeline.run_state import Job, RunState, shards_of_stage, weights_of, work_settings
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import labelling_facts
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine, minutes
+from k2d_hf.terminal.console import minutes
+from k2d_hf.terminal.progress import length_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-    from k2d_hf.reporting.chunks import ChunkTable
 
-
-class Label(Stage, Command):
+class Label(Stage, command.Command):
     """Recordings to chunks with pseudo-labels (K2D, stage 1)."""
 
     name = "label"
     summary = "Transcribe recordings with the teacher and pack them into chunks of 30 s."
     output = "chunks"
     grows_with_speech = True
-
-    def lacks(self, recipe: Recipe) -> list[str]:
-        """As the engine has it."""
-        return lacks_of(recipe.label, "label.")
+    runs_model = True
 
     def depends(self, run: RunState) -> list[Any]:
         """Settings, teacher, and recordings by content."""
         recordings = [list(run.recordings.remove_columns("reference")), files_key(run.recordings["recording"])]
         return [work_settings(run.recipe.label), run.recipe.language, weights_of(run.teacher.path), recordings]
 
-    def run(self, run: RunState, progress: ProgressLine) -> str:
+    def run(self, run: RunState, job: Job) -> str:
         """Write chunks, what was skipped, and counts."""
-        return label(
-            run.recordings,
-            run.teacher,
-            run.recipe.label,
-            progress,
-            language=run.recipe.language,
-            output=run.folder / self.output,
-            resume=run.resume,
-            skipped=run.folder / "skipped.jsonl",
-            figures=run.folder / "labelling.json",
-        )
+        files = {"skipped": run.folder / "skipped.jsonl", "figures": run.folder / "labelling.json"}
+        return label(run.recordings, run.teacher, run.recipe.label, job, **files)
 
     def seconds(self, plan: Plan, machine: Throughput) -> float | None:
         """Of decoding all recordings."""
@@ -84,40 +61,27 @@ class Label(Stage, Command):
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Recordings read and skipped; chunks, and what reached none."""
-        from k2d_hf.reporting.stage_facts import labelling_facts
-
         return labelling_facts(folder, chunks)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Data, teacher and settings."""
         parser.add_argument("data", metavar="DATA", help="folder of audio, manifest (JSONL, CSV), data set or Hub id")
-        add_model(parser, "--teacher")
-        add_folder(parser, "folder of the chunks, for datasets.load_from_disk(DIR)", remote=True)
-        add_language(parser, "language, such as zh or Chinese (default: the teacher's guess)")
-        add_data(parser, DataSettings)
-        add_settings(parser, LabelSettings)
+        command.add_model(parser, "--teacher")
+        command.add_folder(parser, "folder of the chunks, for datasets.load_from_disk(DIR)", remote=True)
+        command.add_language(parser, "language, such as zh or Chinese (default: the teacher's guess)")
+        command.add_data(parser, DataSettings)
+        command.add_settings(parser, LabelSettings)
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d label`."""
-        from k2d_hf.data.recordings import load_recordings
-
-        settings, language = settings_of(arguments, LabelSettings, runs_model=True), language_of(arguments)
-        output = arguments.output
-        check_output(output)
+        settings = command.settings_of(arguments, LabelSettings, runs_model=True)
+        language = checked_language(arguments.language)
+        command.check_output(arguments.output, resumes=True)
         recordings = load_recordings(arguments.data, **given_options(arguments, DataSettings))
-        teacher = model_of(arguments.teacher)
-        perform(
-            arguments,
-            lambda progress: label(
-                recordings,
-                teacher,
-                settings,
-                progress,
-                language=language,
-                output=output,
-                resume=beside(output, "resume"),
-                skipped=beside(output, "skipped.jsonl"),
-            ),
+        teacher = command.model_of(arguments.teacher)
+        skipped = command.beside(arguments.output, "skipped.jsonl")
+        command.perform(
+            arguments, lambda job: label(recordings, teacher, settings, job, skipped=skipped), language=language
         )
 
 
@@ -125,44 +89,37 @@ def label(
     recordings: Dataset | IterableDataset,
     teacher: Checkpoint,
     settings: LabelSettings,
-    progress: ProgressLine,
+    job: Job,
     *,
-    language: str | None,
-    output: str | Path,
-    resume: str | Path,
     skipped: str | Path,
     figures: Path | None = None,
 ) -> str:
-    """Recordings to chunks in `output`; what was skipped, left out or passed over goes to the file `skipped`.
+    """Recordings to chunks; what was skipped, left out or passed over goes to the file `skipped`.
 
-    The teacher's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted.
+    The teacher's transcripts are kept for a run that is interrupted, shard by shard.
     Counts go to the JSON file `figures`, for reports and cards.
 
     Raises:
         K2DError: if every recording was skipped.
     """
-    from k2d_hf.files.arrow import write_rows
-    from k2d_hf.labelling.teacher import LabellingReport, label_recordings
-    from k2d_hf.terminal.progress import length_of
-
     report = LabellingReport()
     started = time.perf_counter()
-    progress.start(length_of(recordings), "recordings")
+    job.progress.start(length_of(recordings), "recordings")
     try:
         chunks = label_recordings(
             recordings,
             [str(teacher.path), teacher.name],  # by its name where a machine of a cluster has it elsewhere
-            language=language,
-            shards_dir=shards_of_stage(resume, "label", teacher, settings, language),
+            language=job.language,
+            shards_dir=shards_of_stage(job.resume, "label", teacher, settings, job.language),
             report=report,
-            on_progress=progress.advance,
+            on_progress=job.progress.advance,
             **vars(settings),
         )
     except K2DError as error:
         raise K2DError(f"{error}; see {skipped}" if report.skipped else str(error)) from error
     finally:
         write_lines(skipped, [*report.skipped, *report.left_out, *report.passed_over])
-    write_rows(chunks, output)
+    write_rows(chunks, job.output)
     if figures is not None:
         write_json(figures, {"chunks": len(chunks), **report.figures()})
     took = f"{time.perf_counter() - started:.0f} s"

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.settings import deciding
-from k2d_hf.pipeline.command import Command, perform, quiet_libraries
+from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
+from k2d_hf.pipeline import command
 from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.pipeline.run_folders import part_of_run
-from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.publishing.card_names import public_name
+from k2d_hf.publishing.hub import PushResult, check_repo_id, check_revision, open_destination, push_data, push_student
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine
+from k2d_hf.validation.judges import describe_validation
 
 
-class Push(Stage, Command):
+class Push(Stage, command.Command):
     """Student and chunks to the Hub."""
 
     name = "push"
@@ -35,9 +38,6 @@ class Push(Stage, Command):
 
     def lacks(self, recipe: Recipe) -> list[str]:
         """Nothing; names that no repository has, and a converter that is not installed, are errors."""
-        from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
-        from k2d_hf.publishing.hub import check_repo_id, check_revision
-
         for name in ("repo_id", "data_repo_id"):
             if (repo_id := getattr(recipe.hub, name)) is not None:
                 check_repo_id(repo_id, where=f"hub.{name}")
@@ -48,8 +48,6 @@ class Push(Stage, Command):
 
     def check(self, run: RunState) -> None:
         """Open the repositories with the token."""
-        from k2d_hf.publishing.hub import open_destination
-
         hub = run.recipe.hub
         for repo_id, kind in ((hub.repo_id, "model"), (hub.data_repo_id, "dataset")):
             if repo_id is not None:
@@ -59,26 +57,23 @@ class Push(Stage, Command):
         """Settings, and what is published."""
         return [deciding(run.recipe.hub), run.ran("validate", "distil", "card")]
 
-    def run(self, run: RunState, progress: ProgressLine) -> str:
+    def run(self, run: RunState, job: Job) -> str:
         """Write what was pushed."""
-        from k2d_hf.publishing.card_names import public_name
-        from k2d_hf.validation.judges import describe_validation
-
         facts = {
             "teacher": public_name(run.teacher),
             "auxiliary": public_name(run.auxiliary),
             "validation": describe_validation(vars(run.recipe.validate)),
         }
-        output = run.folder / self.output
-        return push(run.folder / "student", run.folder / "validated", run.recipe.hub, facts, progress, output=output)
+        results = push(run.folder / "student", run.folder / "validated", run.recipe.hub, job, facts=facts)
+        write_json(job.output, [asdict(result) for result in results])
+        return "; ".join(map(str, results))
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Student, data and where to."""
         student = "student, such as runs/mine/student, or a run"
         parser.add_argument("student", nargs="?", type=Path, metavar="PATH", help=student)
-        parser.add_argument(
-            "--repo-id", required=True, metavar="USER/NAME", help="repository, made where it is missing"
-        )
+        repository = "repository, made where it is missing"
+        parser.add_argument("--repo-id", required=True, metavar="USER/NAME", help=repository)
         seen = parser.add_mutually_exclusive_group()
         private = "visible to its owner alone (default)"
         seen.add_argument("--private", dest="private", action="store_true", default=True, help=private)
@@ -88,9 +83,8 @@ class Push(Stage, Command):
         parser.add_argument("--data", type=Path, metavar="CHUNKS", help=data)
         data = "repository of the data set (default: --repo-id)"
         parser.add_argument("--data-repo-id", metavar="USER/NAME", help=data)
-        parser.add_argument(
-            "--ctranslate2", action="store_true", help="one more folder, the student for faster-whisper"
-        )
+        folder = "one more folder, the student for faster-whisper"
+        parser.add_argument("--ctranslate2", action="store_true", help=folder)
         parser.add_argument("--message", metavar="TEXT", help="first line of the commit")
         parser.epilog = (
             "Uploads weights, settings, processor and card, nothing else of the folder; nothing that is there already. "
@@ -99,9 +93,6 @@ class Push(Stage, Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d push`."""
-        from k2d_hf.data.chunk_files import load_chunks
-        from k2d_hf.publishing.hub import check_repo_id, check_revision, push_data, push_student
-
         if arguments.student is None and arguments.data is None:
             raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
         if arguments.student is None and arguments.ctranslate2:
@@ -109,55 +100,41 @@ class Push(Stage, Command):
         if arguments.data is None and arguments.data_repo_id is not None:
             raise K2DError("push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out")
         data_repo_id = arguments.data_repo_id or arguments.repo_id
-        folder = None if arguments.student is None else part_of_run(arguments.student, "student")
-        chunks = None if arguments.data is None else part_of_run(arguments.data, "validated")
-        shared: dict[str, Any] = {name: getattr(arguments, name) for name in ("private", "revision", "message")}
-        check_revision(arguments.revision)
-        if chunks is not None or arguments.ctranslate2:
-            quiet_libraries()
+        given = {field.name: getattr(arguments, field.name) for field in fields(HubSettings)}
+        hub = HubSettings(**{**given, "data_repo_id": data_repo_id})
+        folder = None if arguments.student is None else command.part_of_run(arguments.student, "student")
+        chunks = None if arguments.data is None else command.part_of_run(arguments.data, "validated")
+        check_revision(hub.revision)
+        if chunks is not None or hub.ctranslate2:
+            command.quiet_libraries()
         if chunks is not None:
             check_repo_id(data_repo_id)
             load_chunks(chunks)
 
-        def work(progress: ProgressLine) -> str:
-            done = []
-            if folder is not None:
-                done.append(push_student(folder, arguments.repo_id, ctranslate2=arguments.ctranslate2, **shared))
-            if chunks is not None:
-                start = partial(progress.start, unit="chunks")
-                done.append(push_data(chunks, data_repo_id, on_start=start, on_progress=progress.advance, **shared))
-            return "; ".join(map(str, done))
+        def work(job: Job) -> str:
+            return "; ".join(map(str, push(folder, chunks, hub, job, message=arguments.message)))
 
-        perform(arguments, work, lock=False)
+        command.perform(arguments, work, lock=False)
 
 
 def push(
-    student: Path,
-    validated: Path,
-    settings: HubSettings,
-    facts: Mapping[str, str],
-    progress: ProgressLine,
+    student: Path | None,
+    chunks: Path | None,
+    hub: HubSettings,
+    job: Job,
     *,
-    output: Path,
-) -> str:
-    """Publish the student, and where a repository for them is named the chunks; `output` lists what was done.
+    facts: Mapping[str, str] | None = None,
+    message: str | None = None,
+) -> list[PushResult]:
+    """Publish the folder of a student, and validated chunks, where they are given and `hub` names a repository.
 
-    Args:
-        student: its folder.
-        validated: the chunks that it learned from, and those that were dropped.
-        settings: where to.
-        facts: lines for the card of the data set.
-        progress: its bar.
-        output: the JSON file with what was pushed.
+    The card of the data set has the `facts`, the commit the `message`.
     """
-    from k2d_hf.publishing.hub import push_data, push_student
-
-    where: dict[str, Any] = {"private": settings.private, "revision": settings.revision}
+    where: dict[str, Any] = {"private": hub.private, "revision": hub.revision, "message": message}
     results = []
-    if settings.repo_id is not None:
-        results.append(push_student(student, settings.repo_id, ctranslate2=settings.ctranslate2, **where))
-    if settings.data_repo_id is not None:
-        where |= {"on_start": partial(progress.start, unit="chunks"), "on_progress": progress.advance}
-        results.append(push_data(validated, settings.data_repo_id, facts=facts, **where))
-    write_json(output, [asdict(result) for result in results])
-    return "; ".join(map(str, results))
+    if student is not None and hub.repo_id is not None:
+        results.append(push_student(student, hub.repo_id, ctranslate2=hub.ctranslate2, **where))
+    if chunks is not None and hub.data_repo_id is not None:
+        where |= {"on_start": partial(job.progress.start, unit="chunks"), "on_progress": job.progress.advance}
+        results.append(push_data(chunks, hub.data_repo_id, facts=facts, **where))
+    return results

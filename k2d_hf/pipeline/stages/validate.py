@@ -7,69 +7,47 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_files import check_chunks, kept_of, load_chunks
 from k2d_hf.errors import K2DError
+from k2d_hf.files.arrow import write_rows
 from k2d_hf.models.checkpoint import Checkpoint
-from k2d_hf.pipeline.command import (
-    Command,
-    add_folder,
-    add_language,
-    add_model,
-    add_settings,
-    beside,
-    check_output,
-    language_of,
-    model_of,
-    perform,
-    settings_of,
-)
-from k2d_hf.pipeline.machine import lacks_of
+from k2d_hf.models.languages import checked_language
+from k2d_hf.pipeline import command
 from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
-from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.pipeline.run_folders import part_of_run
-from k2d_hf.pipeline.run_state import RunState, weights_of
-from k2d_hf.pipeline.stages.files import shards_of_stage, work_settings
+from k2d_hf.pipeline.run_state import Job, RunState, shards_of_stage, weights_of, work_settings
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import validation_facts
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.terminal.console import ProgressLine, minutes
+from k2d_hf.terminal.console import minutes
+from k2d_hf.terminal.progress import length_of
+from k2d_hf.validation.auxiliary import validate_labels
+from k2d_hf.validation.kept_share import ValidationReport
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-    from k2d_hf.reporting.chunks import ChunkTable
 
-
-class Validate(Stage, Command):
+class Validate(Stage, command.Command):
     """Chunks to the same chunks with distance and verdict (K2D, stage 2)."""
 
     name = "validate"
     summary = "Transcribe chunks with the auxiliary and mark those on which both agree."
     output = "validated"
     grows_with_speech = True
-
-    def lacks(self, recipe: Recipe) -> list[str]:
-        """As the engine has it."""
-        return lacks_of(recipe.validate, "validate.")
+    runs_model = True
 
     def depends(self, run: RunState) -> list[Any]:
         """Settings, auxiliary, and the chunks."""
         settings = [work_settings(run.recipe.validate), run.recipe.language]
         return [*settings, weights_of(run.auxiliary.path), run.ran("label")]
 
-    def run(self, run: RunState, progress: ProgressLine) -> str:
+    def run(self, run: RunState, job: Job) -> str:
         """Write the chunks with distance and verdict."""
-        from k2d_hf.data.chunk_files import load_chunks
-
-        return validate(
-            load_chunks(run.folder / "chunks"),
-            run.auxiliary,
-            run.recipe.validate,
-            progress,
-            language=run.recipe.language,
-            output=run.folder / self.output,
-            resume=run.resume,
-        )
+        chunks = load_chunks(run.folder / "chunks")
+        return validate(chunks, run.auxiliary, run.recipe.validate, job)
 
     def seconds(self, plan: Plan, machine: Throughput) -> float | None:
         """Of decoding all chunks."""
@@ -79,94 +57,61 @@ class Validate(Stage, Command):
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Chunks before and after, with the reasons of dropping."""
-        from k2d_hf.reporting.stage_facts import validation_facts
-
         return validation_facts(chunks)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Chunks, auxiliary and settings."""
-        parser.add_argument(
-            "chunks", metavar="CHUNKS", help="output of k2d label, a run, or a folder or address of Parquet"
-        )
+        chunks = "output of k2d label, a run, or a folder or address of Parquet"
+        parser.add_argument("chunks", metavar="CHUNKS", help=chunks)
         streaming: dict[str, Any] = {"nargs": "?", "const": "true", "choices": ["true", "false"], "default": "false"}
         text = "CHUNKS read as a stream, none of them held (default: false)"
         parser.add_argument("--streaming", **streaming, metavar="true|false", help=text)
-        add_model(parser, "--auxiliary")
-        add_folder(parser, "folder of the same chunks with distance and keep", remote=True)
-        add_language(parser, "language of chunks that carry none, such as zh")
-        add_settings(parser, ValidateSettings)
+        command.add_model(parser, "--auxiliary")
+        command.add_folder(parser, "folder of the same chunks with distance and keep", remote=True)
+        command.add_language(parser, "language of chunks that carry none, such as zh")
+        command.add_settings(parser, ValidateSettings)
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d validate`."""
-        from k2d_hf.data.chunk_files import check_chunks, load_chunks
-
-        settings, language = settings_of(arguments, ValidateSettings, runs_model=True), language_of(arguments)
-        output = arguments.output
-        check_output(output)
-        folder = part_of_run(arguments.chunks, "chunks")
+        settings = command.settings_of(arguments, ValidateSettings, runs_model=True)
+        language = checked_language(arguments.language)
+        command.check_output(arguments.output, resumes=True)
+        folder = command.part_of_run(arguments.chunks, "chunks")
         chunks = load_chunks(folder, streaming=arguments.streaming == "true")
         check_chunks(chunks, folder)
-        auxiliary = model_of(arguments.auxiliary)
-        perform(
-            arguments,
-            lambda progress: validate(
-                chunks,
-                auxiliary,
-                settings,
-                progress,
-                language=language,
-                output=output,
-                resume=beside(output, "resume"),
-            ),
-        )
+        auxiliary = command.model_of(arguments.auxiliary)
+        command.perform(arguments, lambda job: validate(chunks, auxiliary, settings, job), language=language)
 
 
-def validate(
-    chunks: Dataset | IterableDataset,
-    auxiliary: Checkpoint,
-    settings: ValidateSettings,
-    progress: ProgressLine,
-    *,
-    language: str | None,
-    output: str | Path,
-    resume: str | Path,
-) -> str:
-    """Chunks to the same chunks with distance and verdict in `output`.
+def validate(chunks: Dataset | IterableDataset, auxiliary: Checkpoint, settings: ValidateSettings, job: Job) -> str:
+    """Chunks to the same chunks with distance and verdict.
 
-    The auxiliary's transcripts are kept in the folder `resume`, shard by shard, for a run that is interrupted or has
-    another verdict.
+    The auxiliary's transcripts are kept, shard by shard, for a run that is interrupted or has another verdict.
 
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.
     """
-    from k2d_hf.data.chunk_files import kept_of
-    from k2d_hf.files.arrow import write_rows
-    from k2d_hf.terminal.progress import length_of
-    from k2d_hf.validation.auxiliary import validate_labels
-    from k2d_hf.validation.kept_share import ValidationReport
-
     report = ValidationReport()
-    progress.start(length_of(chunks), "chunks")
+    job.progress.start(length_of(chunks), "chunks")
     validated = validate_labels(
         chunks,
         [str(auxiliary.path), auxiliary.name],
-        language=language,
-        shards_dir=shards_of_stage(resume, "validate", auxiliary, settings, language),
+        language=job.language,
+        shards_dir=shards_of_stage(job.resume, "validate", auxiliary, settings, job.language),
         report=report,
-        on_progress=progress.advance,
+        on_progress=job.progress.advance,
         **vars(settings),
     )
-    write_rows(validated, output)
+    write_rows(validated, job.output)
     dropped = ", ".join(f"{count} {reason}" for reason, count in report.dropped.most_common())
     kept, seconds = kept_of(validated)
     if not kept:
-        advice = f"look at the column drop_reason in {output}"
+        column, first = "drop_reason", ""
         if any(reason.startswith("distance") for reason in report.dropped):
-            advice = (
-                f"raise validate.threshold (now {settings.threshold:g}), or look at the column distance in {output}"
-            )
+            column, first = "distance", f"raise validate.threshold (now {settings.threshold:g}), or "
+        advice = f"{first}look at the column {column} in {job.output}"
         raise K2DError(f"every one of {len(validated)} chunks was dropped ({dropped}); {advice}")
     if warning := report.warning():
-        progress.console.warn(warning)
+        job.progress.console.warn(warning)
     result = f"kept {kept} ({100 * kept / len(validated):.0f}%, {minutes(seconds)})"
     return result + (f"  dropped: {dropped}" if dropped else "")

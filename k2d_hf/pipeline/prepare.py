@@ -1,0 +1,105 @@
+"""What a run does before its first stage: find data and models, and check whatever would stop a stage hours later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k2d_hf.data.recordings import advice_on_references, load_recordings
+from k2d_hf.data.references import references_of
+from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.long_form import load_long_form
+from k2d_hf.evaluation.measurable import check_measurable
+from k2d_hf.files.folders import check_writable
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.models.checkpoint import Checkpoint
+from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.pipeline.command import check_machine
+from k2d_hf.pipeline.preflight import check_languages, check_models
+from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
+from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.stages import planned_stages
+from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.pipeline.stages.student import init_sources
+
+ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels", "adapter": "an adapter"}
+
+
+def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> None:
+    """Find data and models, and check settings; what was found is shown."""
+    recipe = run.recipe
+    check_machine(recipe_lacks(recipe))
+    find_data(run)
+    if recipe.references is not None:
+        references_of(recipe.references, run.recordings["recording"])  # which the report reads, hours later
+    hub = ensure_hub_state()
+    with prefixed("teacher: "):
+        run.teacher = resolve_checkpoint(recipe.teacher)
+    run.auxiliary = _auxiliary(run)
+    sources = init_sources(recipe)
+    with prefixed("student.init: "):
+        run.origin = run.teacher if sources is None else resolve_checkpoint(sources)
+    check_models(recipe, run.teacher, run.auxiliary, run.origin)
+    if from_stage is not None or any(stage.line(run) is None for stage in planned):
+        check_languages(recipe, run.teacher, run.auxiliary)
+        for stage in planned:
+            stage.check(run)
+    _announce(run, hub)
+
+
+def recipe_lacks(recipe: Recipe) -> list[str]:
+    """What this machine lacks for the settings of every stage, and another may have; neither data nor models are read.
+
+    Raises:
+        K2DError: for a setting that would stop a stage on any machine, or a package that is not installed.
+    """
+    if recipe.recordings.streaming:
+        raise K2DError(
+            "recordings.streaming: k2d run reads every recording to know what has changed; leave it out, or use the "
+            "commands of the stages (k2d label --streaming)"
+        )
+    check_writable(recipe.directory)
+    return [lack for stage in planned_stages(recipe) for lack in stage.lacks(recipe)]
+
+
+def find_data(run: RunState) -> None:
+    """Read what recordings there are; K2DError if none of the evaluation's has a reference, or can be read."""
+    run.recordings, run.evaluation = load_recordings(**vars(run.recipe.recordings)), None
+    data = run.recipe.evaluation
+    if data is None:
+        return
+    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
+    with prefixed("evaluation: "):
+        if not any(recordings["reference"]):
+            advice = advice_on_references(recordings)
+            raise K2DError(f"none of {len(recordings)} recordings in {data.source} has a reference; {advice}")
+        check_measurable(recordings)
+    run.evaluation = recordings
+
+
+def _auxiliary(run: RunState) -> Checkpoint:
+    """The first auxiliary that answers, among them, where it is named, the teacher itself."""
+    named = run.recipe.auxiliary
+    sources = [named] if isinstance(named, str) else list(named)
+    if TEACHER not in sources:
+        with prefixed("auxiliary: "):
+            return resolve_checkpoint(sources)
+    before = sources[: sources.index(TEACHER)]
+    try:
+        return resolve_checkpoint(before) if before else run.teacher
+    except K2DError as error:
+        run.console.note(f"auxiliary: {error}")
+        return run.teacher
+
+
+def _announce(run: RunState, hub: str) -> None:
+    teacher, auxiliary, count = run.teacher, run.auxiliary, len(run.recordings)
+    same = auxiliary.path == teacher.path
+    checks = (
+        "auxiliary: the same checkpoint, decoding each chunk from scratch" if same else f"auxiliary {auxiliary.name}"
+    )
+    run.console.line(
+        f"K2D {run.recipe.name}: {count} recording{'s' if count != 1 else ''}, "
+        f"teacher {teacher.name} (from {ORIGINS.get(teacher.origin, teacher.origin)}, {hub}), {checks}"
+    )
+    if same:
+        run.console.line("    (it catches loops and drift that come from context, not errors that both make)")
