@@ -31,7 +31,6 @@ def takes(cls: type, *, without: Collection[str] = ()) -> Callable[[Callable[P, 
 
     def decorate(function: Callable[P, R]) -> Callable[..., R]:
         own = inspect.signature(function).parameters
-        others = [parameter for name, parameter in own.items() if name != "settings"]
 
         @functools.wraps(function)
         def called(*args: Any, settings: Any = None, **given: Any) -> R:
@@ -46,17 +45,10 @@ def takes(cls: type, *, without: Collection[str] = ()) -> Callable[[Callable[P, 
             return function(*args, settings=settings, **given)
 
         shown: Any = called
-        shown.__signature__ = inspect.signature(function).replace(
-            parameters=[
-                *others,
-                *(
-                    inspect.Parameter(
-                        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
-                    )
-                    for field in fields.values()
-                ),
-            ]
-        )
+        kind = inspect.Parameter.KEYWORD_ONLY
+        keywords = [inspect.Parameter(f.name, kind, default=f.default, annotation=f.type) for f in fields.values()]
+        others = [parameter for name, parameter in own.items() if name != "settings"]
+        shown.__signature__ = inspect.signature(function).replace(parameters=[*others, *keywords])
         shown.arguments = [f"{field.name}: {_described(field)}" for field in fields.values()]
         if function.__doc__:  # a constructor's arguments are in the text of its class
             shown.__doc__ = with_arguments(function.__doc__, shown.arguments)

@@ -12,9 +12,10 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +84,7 @@ class Shard:
 def shards_of(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[Shard]:
     """Pairs of item and row as shards of `size` of them, the last of fewer."""
     pairs = iter(items)
-    for index in count():
-        part = list(islice(pairs, size))
-        if not part:
-            return
+    for index, part in enumerate(iter(lambda: list(islice(pairs, size)), [])):
         yield Shard(index, tuple(item for item, _ in part), tuple(row for _, row in part))
 
 
@@ -139,24 +137,18 @@ class RecordedFolder:
         except (OSError, ValueError, KeyError, TypeError):
             raise K2DError(f"{path}: cannot be read; delete {self.folder} to start anew") from None
         names = sorted(name for name in {**theirs, **self.settings} if theirs.get(name) != self.settings.get(name))
-        if names:
-            changed = ", ".join(f"{name} {theirs.get(name)!r}, now {self.settings.get(name)!r}" for name in names)
-            raise K2DError(
-                f"{self.folder} holds work that was done with other settings ({changed}): delete it to start anew"
-            )
-        return True
+        if not names:
+            return True
+        changed = ", ".join(f"{name} {theirs.get(name)!r}, now {self.settings.get(name)!r}" for name in names)
+        raise K2DError(
+            f"{self.folder} holds work that was done with other settings ({changed}): delete it to start anew"
+        )
 
 
 class ShardFolder(RecordedFolder):
     """The finished shards of one stage with one set of settings, each a Parquet file.
 
-    Args:
-        folder: path or address; made when something is written.
-        schema: columns of a result, beside those that every file has (`key`, `reason`, `detail`, `seconds`).
-        settings: what the results depend on.
-
-    Raises:
-        K2DError: if the folder holds work that was done with other settings, naming these, or is something else.
+    `schema` has the columns of a result beside those of every file (`key`, `reason`, `detail`, `seconds`).
     """
 
     def __init__(self, folder: str | Path, schema: pyarrow.Schema, *, settings: Mapping[str, Any]) -> None:
@@ -177,21 +169,13 @@ class ShardFolder(RecordedFolder):
 
     def known(self, shard: Shard) -> Values:
         """Results for items of a shard that is not there, from shards cut otherwise: before the input was changed."""
-        wanted = {item.key: item for item in shard.wanted}
-        names = {self._elsewhere[key] for key in wanted if key in self._elsewhere}
-        found: Values = {}
-        for name in names:
-            for row in self._rows(name) or ():
-                if row["key"] in wanted:
-                    found[row.pop("key")] = row
-        return found
+        wanted = {item.key for item in shard.wanted}
+        names = {self._elsewhere[key] for key in wanted & self._elsewhere.keys()}
+        rows = (row for name in names for row in self._rows(name) or () if row["key"] in wanted)
+        return {row.pop("key"): row for row in rows}
 
     def write(self, shard: Shard, values: Values) -> None:
-        """Write a finished shard atomically.
-
-        Raises:
-            K2DError: if the disk is full.
-        """
+        """Write a finished shard atomically; K2DError if the disk is full."""
         import pyarrow
         from pyarrow import parquet
 
@@ -225,8 +209,8 @@ class ShardFolder(RecordedFolder):
     def _full_schema(self) -> pyarrow.Schema:
         import pyarrow
 
-        always = [("key", pyarrow.string()), ("reason", pyarrow.string()), ("detail", pyarrow.string())]
-        return pyarrow.schema([*always, ("seconds", pyarrow.float64()), *self.schema])
+        texts = [(name, pyarrow.string()) for name in ("key", "reason", "detail")]
+        return pyarrow.schema([*texts, ("seconds", pyarrow.float64()), *self.schema])
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:
@@ -271,8 +255,6 @@ def engine_versions() -> dict[str, str]:
 
     found = {}
     for package in ("torch", "transformers", "faster-whisper", "ctranslate2"):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -50,11 +50,7 @@ def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
 
 
 def open_to_read(path: str | os.PathLike[str], *, fetch: int | None = None) -> BinaryIO:
-    """A seekable file to read bytes from; of a remote one only what is read is fetched.
-
-    Args:
-        path: of the file, or its address.
-        fetch: bytes to fetch at once of a remote one; by default the file system's, a few megabytes.
+    """A seekable file to read bytes from; of a remote one only what is read is fetched, `fetch` bytes at once.
 
     Raises:
         OSError: as `open` does, and `read` and `seek` of the file; errors of a remote file system become one.
@@ -92,8 +88,7 @@ def _test(name: str, path: str | os.PathLike[str]) -> bool:
 def files_below(folder: str | os.PathLike[str], ending: str = "") -> list[str]:
     """Files below a folder whose names end so, sorted; none where the folder is not there."""
     if not is_address(folder):
-        found = (path for path in Path(folder).rglob(f"*{ending}") if path.is_file())
-        return sorted(str(path) for path in found)
+        return sorted(str(path) for path in Path(folder).rglob(f"*{ending}") if path.is_file())
     system, inside = filesystem(folder)
     with as_os_errors(folder):
         system.invalidate_cache()
@@ -184,15 +179,12 @@ def remove_folder(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advice: str = "") -> Iterator[None]:
-    """A full disk as an error of one line: what was to be written, where, and how much is missing.
+    """A full disk as a K2DError of one line: what was to be written, where, and how much is missing.
 
     Args:
         path: the file or folder that is written.
         needed: bytes that it takes, if that is known.
         advice: what to do; by default to free some and run again.
-
-    Raises:
-        K2DError: in the place of the system's error.
     """
     try:
         yield
@@ -204,20 +196,13 @@ def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advi
 
 def no_room(path: str | os.PathLike[str], needed: int | None, reason: str, *, advice: str = "") -> K2DError:
     """The error for a full disk."""
-    free = free_bytes(path)
+    folder = Path(path).absolute()  # which may not be there yet
+    free = shutil.disk_usage(next(around for around in (folder, *folder.parents) if around.exists())).free
     text = f"{size(free)} free"
     if needed is not None:
         text = f"it takes {size(needed)}, {text}" + (f", {size(needed - free)} missing" if needed > free else "")
     advice = advice or "free some and run again: what is done stays done"
     return K2DError(f"{path}: no room on its disk ({reason}: {text}); {advice}")
-
-
-def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes free on the disk of a file or folder that may not be there yet."""
-    folder = Path(path).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def size(count: float) -> str:
