@@ -24,11 +24,9 @@ _PARTIAL = ".partial"
 
 def check_free(target: str | Path) -> None:
     """Raise K2DError if `target` exists and is not an empty folder; for a check before the work."""
-    if isinstance(target, str):
-        if files_below(target):
-            raise K2DError(f"{target}: already there and not empty; choose another address or remove it")
-        return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if isinstance(target, str) and files_below(target):
+        raise K2DError(f"{target}: already there and not empty; choose another address or remove it")
+    if isinstance(target, Path) and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise K2DError(f"{target}: already there and not empty; choose another output folder or remove it")
 
 
@@ -67,12 +65,7 @@ def clear_left_behind(folder: Path, name: str = "") -> None:
 
 
 def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool = False) -> Path:
-    """Let `build` fill a new folder beside `target`, then rename it to `target`.
-
-    Args:
-        target: the folder to make.
-        build: fills the folder whose path it is given.
-        replace: whether an existing folder is replaced, once the new one is complete.
+    """Let `build` fill a new folder beside `target`, then rename it to `target`, which it may `replace`.
 
     Raises:
         K2DError: if `target` exists and is not an empty folder, unless `replace`, or the folder around it cannot be
@@ -121,8 +114,7 @@ def _share(folder: Path) -> None:
 def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
     """`target`, made by `build` on first use; of several processes at once, one builds and the others wait.
 
-    Raises:
-        K2DError: if the folder around `target` cannot be written.
+    Raises K2DError if the folder around `target` cannot be written.
     """
     if target.is_dir():
         return target
@@ -162,9 +154,8 @@ def locked(directory: Path) -> Iterator[None]:
         about = {"process": os.getpid(), "started": time.strftime("%H:%M"), "host": socket.gethostname()}
         holder.write_text(json.dumps(about), encoding="utf-8")
         clear_left_behind(folder.parent, f"{folder.name}.")
-        for inside in (folder, folder / "resume", *(folder / "resume").glob("*-*/")):
-            clear_left_behind(inside)
-        for inside in folder.parent.glob(f"{folder.name}.resume/*-*/"):
+        beside = folder.parent.glob(f"{folder.name}.resume/*-*/")
+        for inside in (folder, folder / "resume", *(folder / "resume").glob("*-*/"), *beside):
             clear_left_behind(inside)
         yield
     finally:

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.settings import did_you_mean
+from k2d_hf.files.settings import did_you_mean, with_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,15 +55,6 @@ def takes(cls: type, *, without: Collection[str] = ()) -> Callable[[Callable[P, 
         return shown
 
     return decorate
-
-
-def with_arguments(doc: str | None, lines: Iterable[str]) -> str:
-    """A docstring with more lines at the end of its `Args`, or at its own where it has none."""
-    text = inspect.cleandoc(doc or "").splitlines()
-    if "Args:" not in text:
-        text += ["", "Args:"]
-    end = next((at for at in range(text.index("Args:"), len(text)) if not text[at]), len(text))
-    return "\n".join([*text[:end], *(f"    {line}" for line in lines), *text[end:]])
 
 
 def _described(field: dataclasses.Field) -> str:
