@@ -65,11 +65,7 @@ class Sound(soundfile.SoundFile):
 
 
 def check_readable(file: BinaryIO | PatchedFile) -> None:
-    """Read a file to its end: to libsndfile a read error looks like a short file.
-
-    Raises:
-        OSError: if the disk or network is at fault, and not the recording.
-    """
+    """Read a file to its end, as libsndfile takes a read error for a short file; OSError if disk or network fail."""
     file.seek(0)
     while file.read(BLOCK):
         check_cancelled()

@@ -17,7 +17,6 @@ from k2d_hf.files.folders import write_folder
 from k2d_hf.files.storage import (
     enough_room,
     file_key,
-    files_below,
     filesystem,
     is_address,
     is_file,
@@ -36,14 +35,11 @@ DESCRIPTION = 64_000  # bytes that the description of a data set takes, generous
 
 
 def dataset_of(batches: Iterable[Sequence[Mapping[str, Any]]], features: Features) -> Dataset:
-    """A data set of rows that come in batches.
+    """A data set of rows that come in batches; K2DError if the cache cannot be written, or its disk is full.
 
     It is mapped into memory from a file below the package's cache, not held in it. The file has no name any more once
     it is written, so that its room is free again when the last data set that reads it is gone, however the process
     ends; `save_to_disk` keeps what is in it.
-
-    Raises:
-        K2DError: if the cache cannot be written, or its disk is full.
     """
     import pyarrow
     from datasets import Dataset, DatasetInfo
@@ -82,12 +78,9 @@ def table_of(columns: Mapping[str, Sequence[Any]], features: Features) -> Any:
 
 
 def write_rows(rows: Dataset, output: str | Path) -> None:
-    """Write a data set to where later stages read it, in the place of what is there.
+    """Write a data set to where later stages read it, in the place of what is there; K2DError if there is no room.
 
     A folder is what `load_from_disk` reads; it appears complete. An address gets Parquet files, the last one last.
-
-    Raises:
-        K2DError: if there is no room.
     """
     if not is_address(output):
         with enough_room(output, rows.data.nbytes + DESCRIPTION):
@@ -106,17 +99,15 @@ def write_rows(rows: Dataset, output: str | Path) -> None:
 def join_files(files: Sequence[Path], features: Features, output: Path) -> None:
     """Arrow files that `write_file` wrote as one data set in the folder `output`, which appears complete.
 
-    Its files are the same ones under a second name, where the disk has that, so that nothing is copied.
-
-    Raises:
-        K2DError: if there is no room.
+    Its files are the same ones under a second name, where the disk has that, so that nothing is copied; a K2DError says
+    that there is no room.
     """
     from datasets import Dataset
 
     def build(folder: Path) -> None:
         Dataset.from_dict({name: [] for name in features}, features=features).save_to_disk(str(folder))
-        for written in files_below(folder, ".arrow"):
-            os.unlink(written)
+        for empty in folder.glob("*.arrow"):
+            empty.unlink()
         names = [f"data-{index:05d}-of-{len(files):05d}.arrow" for index in range(len(files))]
         for file, name in zip(files, names, strict=True):
             _link(file, folder / name)
@@ -144,11 +135,10 @@ def opened_files(files: Sequence[Path], features: Features) -> Dataset:
     import pyarrow
     from datasets import Dataset, DatasetInfo, concatenate_datasets
 
-    if not files:
-        return Dataset.from_dict({name: [] for name in features}, features=features)
     info = DatasetInfo(features=features)
     buffers = [pyarrow.memory_map(str(file)).read_buffer() for file in files]
-    return concatenate_datasets([Dataset.from_buffer(buffer, info=info) for buffer in buffers])
+    parts = [Dataset.from_buffer(buffer, info=info) for buffer in buffers]
+    return concatenate_datasets(parts or [Dataset.from_dict({name: [] for name in features}, features=features)])
 
 
 def _link(file: Path, name: Path) -> None:

@@ -67,9 +67,7 @@ def clear_left_behind(folder: Path, name: str = "") -> None:
 def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool = False) -> Path:
     """Let `build` fill a new folder beside `target`, then rename it to `target`, which it may `replace`.
 
-    Raises:
-        K2DError: if `target` exists and is not an empty folder, unless `replace`, or the folder around it cannot be
-            written.
+    Raises K2DError if `target` exists and is not empty, unless `replace`, or the folder around it cannot be written.
     """
     if not replace:
         check_free(target)
@@ -135,10 +133,8 @@ def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
 def locked(directory: Path) -> Iterator[None]:
     """Hold `directory` for this process, by a file beside it: the folder itself may come and go.
 
-    What a killed process was writing in it, or beside it under its name, is removed.
-
-    Raises:
-        K2DError: naming the process that holds it, or if the folder around it cannot be written.
+    What a killed process was writing in it, or beside it under its name, is removed. Raises K2DError with the process
+    that holds it, or if the folder around it cannot be written.
     """
     folder = directory.absolute()  # of `.`, too, there is a name and a folder around it
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))

@@ -17,15 +17,11 @@ R = TypeVar("R")
 
 
 def takes(cls: type, *, without: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[..., R]]:
-    """Have a function with a parameter `settings`, a dataclass, called with the fields of this as keywords.
+    """Have a function with a parameter `settings`, a dataclass, called with its fields as keywords, without some.
 
     Its caller may also give `settings` whole, and with it keywords that are to be otherwise. `help()` and
     `inspect.signature` show the fields with their defaults, and the docstring what each does. The function, which may
     be a constructor, raises K2DError for a value that a setting may not have, TypeError for a keyword that is none.
-
-    Args:
-        cls: the dataclass, all of whose fields have a default.
-        without: fields that this function has no use for.
     """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in without}
 

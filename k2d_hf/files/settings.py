@@ -68,9 +68,8 @@ def setting(
 def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -> T:
     """Build the dataclass `cls` from a mapping as YAML gives it, its sections (nested dataclasses) too; None is empty.
 
-    Raises:
-        K2DError: one line that names key (with its `section`) and file or command (`where`), for an unknown key, a
-            wrong type or value, or a missing setting.
+    Raises K2DError for an unknown key, a wrong type or value, or a missing setting: one line that names the key, with
+    its `section`, and `where` it stands, the file or command.
     """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
@@ -238,11 +237,11 @@ def assign(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
             if below is not None and not isinstance(below, Mapping):
                 raise K2DError(f"--set {short_name(text)}: {short_name(section)} is {quote(below)} and no section")
             inner[section] = inner = dict(below or {})
-        inner[name] = _as_yaml(value, where=f"--set {short_name(text)}")
+        inner[name] = _as_yaml(value, f"--set {short_name(text)}")
     return assigned
 
 
-def _as_yaml(text: str, *, where: str) -> Any:
+def _as_yaml(text: str, where: str) -> Any:
     try:
         return load_yaml(text)
     except yaml.YAMLError:
@@ -335,4 +334,4 @@ def _given(name: str, text: str | list[str], hint: Any) -> Any:
     if str in kinds and not (dict in kinds and text.lstrip().startswith("{")):
         return text.split(",") if "," in text and list in kinds else text
     bare_list = "," in text and not text.lstrip().startswith(("[", "{", '"', "'"))
-    return _as_yaml(f"[{text}]" if bare_list else text, where=f"--{name.replace('_', '-')} {text}")
+    return _as_yaml(f"[{text}]" if bare_list else text, f"--{name.replace('_', '-')} {text}")

@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -45,22 +45,16 @@ class Failure:
 
     def row(self) -> dict[str, Any]:
         """Its row in the file of a shard."""
-        return {"reason": self.reason, "detail": self.detail, "seconds": self.seconds}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive items of a stage's input.
+    """Consecutive items of a stage's input."""
 
-    Attributes:
-        index: its place among the shards.
-        items: each has a `key`, and `repeated` if it came before and is left out.
-        rows: given back with them.
-    """
-
-    index: int
-    items: tuple[Any, ...]
-    rows: tuple[Any, ...] = ()
+    index: int  # its place among the shards
+    items: tuple[Any, ...]  # each has a `key`, and `repeated` if it came before and is left out
+    rows: tuple[Any, ...] = ()  # given back with them
 
     @cached_property
     def key(self) -> str:
@@ -100,14 +94,9 @@ def in_order(finished: Iterable[tuple[Shard, Values]]) -> Iterator[tuple[Shard, 
 
 
 class RecordedFolder:
-    """A folder of finished work with a record of the settings that it depends on.
+    """A folder of finished work with a record of the settings that it depends on; made when something is written.
 
-    Args:
-        folder: path or address; made when something is written.
-        settings: what the work depends on.
-
-    Raises:
-        K2DError: if the folder holds work that was done with other settings, naming these, or is something else.
+    Raises K2DError if the folder holds work that was done with other settings, naming these, or is something else.
     """
 
     def __init__(self, folder: str | Path, *, settings: Mapping[str, Any]) -> None:

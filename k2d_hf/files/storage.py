@@ -34,11 +34,7 @@ def without_file_scheme(path: str | os.PathLike[str]) -> str:
 
 
 def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
-    """The fsspec file system of a path, and the path in it.
-
-    Raises:
-        K2DError: for an address of a kind that is unknown, or whose package is not installed.
-    """
+    """The fsspec file system of a path, and the path in it; K2DError if its kind is unknown, or no package has it."""
     import fsspec
 
     try:
@@ -52,8 +48,7 @@ def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
 def open_to_read(path: str | os.PathLike[str], *, fetch: int | None = None) -> BinaryIO:
     """A seekable file to read bytes from; of a remote one only what is read is fetched, `fetch` bytes at once.
 
-    Raises:
-        OSError: as `open` does, and `read` and `seek` of the file; errors of a remote file system become one.
+    Opening, reading and seeking raise OSError, whatever the remote file system raises.
     """
     if not is_address(path):
         return open(path, "rb")  # noqa: SIM115, the caller's to close
@@ -116,12 +111,7 @@ def file_key(path: str | os.PathLike[str]) -> str:
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file atomically, with the folders around it.
-
-    Raises:
-        K2DError: if its disk is full, with what is missing.
-        OSError: as `open` and `write` do.
-    """
+    """Write a file atomically, with the folders around it; K2DError, with what is missing, if its disk is full."""
     if is_address(path):
         system, inside = filesystem(path)
         with as_os_errors(path):
@@ -179,12 +169,9 @@ def remove_folder(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advice: str = "") -> Iterator[None]:
-    """A full disk as a K2DError of one line: what was to be written, where, and how much is missing.
+    """A full disk as a K2DError of one line: what was to be written, where, and what is missing of the bytes needed.
 
-    Args:
-        path: the file or folder that is written.
-        needed: bytes that it takes, if that is known.
-        advice: what to do; by default to free some and run again.
+    The advice is by default to free some and run again.
     """
     try:
         yield
