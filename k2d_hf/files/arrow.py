@@ -99,8 +99,8 @@ def write_rows(rows: Dataset, output: str | Path) -> None:
 def join_files(files: Sequence[Path], features: Features, output: Path) -> None:
     """Arrow files that `write_file` wrote as one data set in the folder `output`, which appears complete.
 
-    Its files are the same ones under a second name, where the disk has that, so that nothing is copied; a K2DError says
-    that there is no room.
+    Its files are the same ones under a second name, where the disk has that, so that nothing is copied. Raises K2DError
+    if there is no room.
     """
     from datasets import Dataset
 
