@@ -65,8 +65,7 @@ def name_of_kept(path: str) -> str | None:
         return None
     if not kept["name"]:
         return ""
-    extension = "" if os.path.basename(folder) == JOINED else kept["extension"] or ""
-    return unquote(kept["name"]) + extension
+    return unquote(kept["name"]) + ("" if os.path.basename(folder) == JOINED else kept["extension"] or "")
 
 
 def _file_name(name: str, longest: int) -> str:

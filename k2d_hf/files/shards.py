@@ -108,8 +108,7 @@ class RecordedFolder:
         """Write the record, if it is not there yet: to be called before anything else is written."""
         if not self._recorded:
             about = {"k2d_hf": __version__, "versions": engine_versions(), "settings": self.settings}
-            text = json.dumps(about, ensure_ascii=False, indent=2) + "\n"
-            write_atomic(f"{self.folder}/{RECORD}", text.encode())
+            write_atomic(f"{self.folder}/{RECORD}", (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode())
             self._recorded = True
 
     def _check(self) -> bool:
@@ -147,7 +146,7 @@ class ShardFolder(RecordedFolder):
 
     def read(self, shard: Shard) -> Values | None:
         """Results of a finished shard by key of the item; None if it is not finished."""
-        name = self._name(shard)
+        name = f"{shard.key}{ENDING}"
         self._read.add(name)
         rows = self._rows(name)
         return None if rows is None else {row.pop("key"): row for row in rows}
@@ -173,10 +172,7 @@ class ShardFolder(RecordedFolder):
         buffer = io.BytesIO()
         about = {"k2d_hf": __version__, "versions": json.dumps(engine_versions())}
         parquet.write_table(pyarrow.Table.from_pylist(rows, self._full_schema).replace_schema_metadata(about), buffer)
-        write_atomic(f"{self.folder}/{self._name(shard)}", buffer.getvalue())
-
-    def _name(self, shard: Shard) -> str:
-        return f"{shard.key}{ENDING}"
+        write_atomic(f"{self.folder}/{shard.key}{ENDING}", buffer.getvalue())
 
     def _rows(self, name: str) -> list[dict[str, Any]] | None:
         from pyarrow import ArrowException, parquet
@@ -187,12 +183,11 @@ class ShardFolder(RecordedFolder):
         except FileNotFoundError:
             return None
         try:
-            rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(content), schema=self._full_schema).to_pylist()
+            return parquet.read_table(io.BytesIO(content), schema=self._full_schema).to_pylist()
         except (ArrowException, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             logger.warning("%s/%s: skipped a damaged shard (%s); its work is done again", self.folder, name, reason)
             return None
-        return rows
 
     @property
     def _full_schema(self) -> pyarrow.Schema:
@@ -211,12 +206,9 @@ class ShardFolder(RecordedFolder):
             name = path.rsplit("/", 1)[-1]
             if name in self._read:
                 continue
-            try:
-                with open_to_read(path) as file:
-                    keys = parquet.read_table(io.BytesIO(file.read()), columns=["key"])["key"].to_pylist()
-            except (ArrowException, OSError, ValueError):
-                continue  # a warning comes when it is read
-            found.update(dict.fromkeys(keys, name))
+            with suppress(ArrowException, OSError, ValueError), open_to_read(path) as file:  # reading it warns
+                keys = parquet.read_table(io.BytesIO(file.read()), columns=["key"])["key"].to_pylist()
+                found |= dict.fromkeys(keys, name)
         return found
 
 
