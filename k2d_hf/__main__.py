@@ -15,15 +15,10 @@ def main() -> int:
 
         return command_line()
     finally:
-        _flush()
-
-
-def _flush() -> None:
-    """Give out what is printed before Python ends, while a reader that is gone can still be passed over."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader is gone, which Python would complain of when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from k2d_hf.errors import K2DError
+from k2d_hf.formatting import first_line
 from k2d_hf.terminal import interrupts
 from k2d_hf.terminal.command_parser import MISTYPED, CommandParser
 from k2d_hf.terminal.interrupts import INTERRUPTED
@@ -57,16 +58,10 @@ def _run(argv: Sequence[str] | None) -> int:
             return INTERRUPTED
         from k2d_hf.terminal.screen import encoding_of, printable
 
-        print(printable(f"k2d: {_one_line(error)}", encoding_of(sys.stderr)), file=sys.stderr)
+        message = str(error) if isinstance(error, K2DError) else f"{first_line(error)}; K2D_DEBUG=1 shows where"
+        print(printable(f"k2d: {message}", encoding_of(sys.stderr)), file=sys.stderr)
         return 1
     return 0
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, K2DError):
-        return str(error)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}; K2D_DEBUG=1 shows where"
 
 
 def _be_quiet() -> None:
@@ -97,7 +92,3 @@ def _parser() -> argparse.ArgumentParser:
         command.add_arguments(own)
         own.set_defaults(execute=command.execute)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""A file system that is far away: what it fetches is counted, and it breaks when it is told to."""
+"""A file system that is far away: what it fetches is counted, and it breaks on demand."""
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem

@@ -237,7 +237,7 @@ def test_validation_takes_a_limit_and_warns_of_a_low_share(made, workplace, tmp_
 
 
 def test_an_output_in_use_is_an_error_with_its_holder(here, capsys):
-    from k2d_hf.files.lock import locked
+    from k2d_hf.files.folders import locked
 
     with locked(here / "runs" / "tiny"):
         assert k2d("run", "recipe.yaml") == 1

@@ -45,8 +45,8 @@ def here(workplace, tmp_path, monkeypatch):
 )
 def test_an_output_that_cannot_be_written_is_one_line_before_the_work(here, capsys, command):
     assert k2d(*command.format(place="recipe.yaml/inside").split()) == 1
-    said = capsys.readouterr()
-    assert re.fullmatch(r"k2d: recipe\.yaml/inside\S*: cannot be written \(.+\); choose another .+\n", said.err)
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"k2d: recipe\.yaml/inside\S*: cannot be written \(.+\); choose another .+\n", captured.err)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_an_output_that_cannot_be_written_is_one_line_before_the_work(here, caps
 )
 def test_the_nearest_command_or_option_is_named(capsys, command, hint):
     assert k2d(*command.split()) == MISTYPED
-    said = capsys.readouterr().err
-    assert said.startswith(f"k2d: {hint}")
-    assert said.count("\n") == 1
+    captured = capsys.readouterr().err
+    assert captured.startswith(f"k2d: {hint}")
+    assert captured.count("\n") == 1
 
 
 def test_options_may_be_written_with_underscores(here, capsys):

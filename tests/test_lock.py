@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.lock import locked
+from k2d_hf.files.folders import locked
 
 HOLD = """
 import sys
 from pathlib import Path
-from k2d_hf.files.lock import locked
+from k2d_hf.files.folders import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -1,4 +1,4 @@
-"""`k2d distil` under torchrun: several processes train one student, one of them speaks and writes."""
+"""`k2d distil` under torchrun: several processes train one student, one of them prints and writes."""
 
 import subprocess
 import sys
@@ -12,15 +12,15 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("environment", "count", "speaks"),
+    ("environment", "count", "prints"),
     [({}, 1, True), ({"WORLD_SIZE": "4", "RANK": "0"}, 4, True), ({"WORLD_SIZE": "4", "RANK": "3"}, 4, False)],
 )
-def test_the_first_process_speaks(monkeypatch, environment, count, speaks):
+def test_the_first_process_speaks(monkeypatch, environment, count, prints):
     for name in ("WORLD_SIZE", "RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert (process_count(), is_main_process()) == (count, speaks)
+    assert (process_count(), is_main_process()) == (count, prints)
 
 
 def test_other_commands_are_one_process(monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""What is remembered of a run, and how inputs are told apart."""
+"""What is remembered of a run, and how inputs are distinguished."""
 
 import os
 

@@ -179,16 +179,16 @@ def test_no_command_stumbles_over_what_the_terminal_cannot_show(run, chinese, en
     """What makes no model work; label, validate and so on print through the same lines as the run above."""
     output, here = run[0], tmp_path / "輸出"
     other = shutil.copytree(output, tmp_path / "另一")
-    said = chinese / "說的.jsonl"
+    references = chinese / "說的.jsonl"
     rows = [
         {"audio": f"recordings/{name}", "segments": [{"start": 0, "end": 25, "text": "今天"}]}
         for name in ("第一講.flac", "two.flac")
     ]
-    said.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    references.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     commands = [
-        ["calibrate", output / "validated", "--references", said, "--output", here / "calibration"],
+        ["calibrate", output / "validated", "--references", references, "--output", here / "calibration"],
         ["compare", output, other],
-        ["report", output, "--references", said, "--output", here / "報告.html", "--megabytes", "0"],
+        ["report", output, "--references", references, "--output", here / "報告.html", "--megabytes", "0"],
         ["run", "--dry-run", chinese / "recipe.yaml", "--output", output],
         ["student", chinese / "teacher", "--output", here / "學生", "--decoder-layers", "2"],
         ["export", output / "student", "--to", "ctranslate2", "--output", here / "匯出"],

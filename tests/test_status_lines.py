@@ -10,7 +10,7 @@ from k2d_hf.terminal.status_lines import EVERY, POLL_INTERVAL, StatusLines
 
 
 class Clock:
-    """Tells the time that the test has set."""
+    """The time that the test has set."""
 
     now = 1000.0
 
@@ -68,12 +68,12 @@ def test_speed_is_what_it_was_lately(lines, clock, shown, total, steps, line):
 
 def test_there_are_lines_while_nothing_is_counted(lines, clock, shown):
     """While a model loads, one long recording is transcribed, or a stage has nothing to count at all."""
-    looks = []
+    waits = []
 
     def wait(seconds):
-        looks.append(seconds)
+        waits.append(seconds)
         clock.now += seconds
-        return len(looks) > 60 / POLL_INTERVAL  # then the stage ends
+        return len(waits) > 60 / POLL_INTERVAL  # then the stage ends
 
     lines._watch(wait)
     assert shown == ["[1/6] label: at work for 00:30", "[1/6] label: at work for 01:00"]

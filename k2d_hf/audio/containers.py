@@ -23,9 +23,7 @@ SOUND = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")} 
 def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
     """What shows that the end of a container is missing, empty if nothing does; decodes nothing.
 
-    Args:
-        file: stands anywhere, then elsewhere.
-        opened: whether libsndfile could open it.
+    The file stands elsewhere after it. `opened`: whether libsndfile could open it.
     """
     size = size_of(file)
     file.seek(0)

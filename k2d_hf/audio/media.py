@@ -8,41 +8,33 @@ from __future__ import annotations
 import os
 
 # Audio and video beside what libsndfile is known to decode; of these, too, it decodes what it can.
-MEDIA_EXTENSIONS = frozenset(
-    (
-        *(".m4a", ".m4b", ".m4p", ".m4r", ".aac", ".adts", ".alac", ".mka", ".weba", ".wma", ".ape", ".wv", ".tta"),
-        *(".tak", ".mpc", ".mp1", ".mp2", ".mpa", ".mpga", ".m2a", ".ac3", ".ec3", ".eac3", ".dts", ".spx", ".ra"),
-        *(".ram", ".amr", ".awb", ".3ga", ".qcp", ".dss", ".ds2", ".sph"),
-        *(".nist", ".snd", ".voc", ".ircam", ".sf", ".iff", ".8svx"),
-        *(".aa", ".aax", ".dsf", ".dff", ".caff", ".ogx", ".shn", ".rf32", ".bwf", ".mogg", ".qoa"),
-        *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
-        *(".f4a", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".ts", ".mts", ".m2ts", ".m2t", ".vob", ".ogv", ".ogm"),
-        *(".3gp", ".3gpp", ".3g2", ".3gpp2", ".rm", ".rmvb", ".mxf", ".dv", ".nut", ".swf", ".wtv", ".dvr-ms"),
-    )
-)
+MEDIA_EXTENSIONS = {
+    *(".m4a", ".m4b", ".m4p", ".m4r", ".aac", ".adts", ".alac", ".mka", ".weba", ".wma", ".ape", ".wv", ".tta"),
+    *(".tak", ".mpc", ".mp1", ".mp2", ".mpa", ".mpga", ".m2a", ".ac3", ".ec3", ".eac3", ".dts", ".spx", ".ra"),
+    *(".ram", ".amr", ".awb", ".3ga", ".qcp", ".dss", ".ds2", ".sph"),
+    *(".nist", ".snd", ".voc", ".ircam", ".sf", ".iff", ".8svx"),
+    *(".aa", ".aax", ".dsf", ".dff", ".caff", ".ogx", ".shn", ".rf32", ".bwf", ".mogg", ".qoa"),
+    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
+    *(".f4a", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".ts", ".mts", ".m2ts", ".m2t", ".vob", ".ogv", ".ogm"),
+    *(".3gp", ".3gpp", ".3g2", ".3gpp2", ".rm", ".rmvb", ".mxf", ".dv", ".nut", ".swf", ".wtv", ".dvr-ms"),
+}
 # Samples alone, without rate and form: no reader can decode them.
-HEADERLESS_EXTENSIONS = frozenset(
-    (".raw", ".pcm", ".ulaw", ".alaw", ".ul", ".al", ".vox", ".sln", ".g722", ".g729", ".gsm")
-)
-ARCHIVE_EXTENSIONS = frozenset(
-    (
-        *(".zip", ".tar", ".tgz", ".taz", ".tbz", ".tbz2", ".txz", ".tzst", ".gz", ".bz2", ".xz", ".zst", ".lz"),
-        *(".lz4", ".lzma", ".z", ".7z", ".rar", ".iso", ".dmg", ".cab", ".cpio"),
-    )
-)
-TABLE_EXTENSIONS = frozenset((".parquet", ".tfrecord", ".tfrecords", ".h5", ".hdf5", ".ark", ".lmdb"))
+HEADERLESS_EXTENSIONS = {".raw", ".pcm", ".ulaw", ".alaw", ".ul", ".al", ".vox", ".sln", ".g722", ".g729", ".gsm"}
+ARCHIVE_EXTENSIONS = {
+    *(".zip", ".tar", ".tgz", ".taz", ".tbz", ".tbz2", ".txz", ".tzst", ".gz", ".bz2", ".xz", ".zst", ".lz"),
+    *(".lz4", ".lzma", ".z", ".7z", ".rar", ".iso", ".dmg", ".cab", ".cpio"),
+}
+TABLE_EXTENSIONS = {".parquet", ".tfrecord", ".tfrecords", ".h5", ".hdf5", ".ark", ".lmdb"}
 # Files beside recordings that hold no audio: text, tables, annotations, pictures, programs, checksums.
-SILENT_EXTENSIONS = frozenset(
-    (
-        *(".txt", ".md", ".rst", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml"),
-        *(".ini", ".cfg", ".conf", ".html", ".htm", ".css", ".pdf", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx"),
-        *(".ods", ".ppt", ".pptx", ".tex", ".bib", ".log", ".srt", ".vtt", ".ass", ".ssa", ".sbv", ".lrc", ".ttml"),
-        *(".sub", ".textgrid", ".eaf", ".stm", ".ctm", ".rttm", ".uem", ".trs", ".trn", ".trans", ".lab", ".phn"),
-        *(".wrd", ".scp", ".cue", ".m3u", ".m3u8", ".pls", ".nfo", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".svg"),
-        *(".webp", ".tif", ".tiff", ".ico", ".heic", ".py", ".ipynb", ".sh", ".bat", ".js", ".c", ".h", ".cpp"),
-        *(".pl", ".r", ".md5", ".sha1", ".sha256", ".sha512", ".sfv", ".asc", ".sig", ".url", ".lnk"),
-    )
-)
+SILENT_EXTENSIONS = {
+    *(".txt", ".md", ".rst", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".toml"),
+    *(".ini", ".cfg", ".conf", ".html", ".htm", ".css", ".pdf", ".rtf", ".doc", ".docx", ".odt", ".xls", ".xlsx"),
+    *(".ods", ".ppt", ".pptx", ".tex", ".bib", ".log", ".srt", ".vtt", ".ass", ".ssa", ".sbv", ".lrc", ".ttml"),
+    *(".sub", ".textgrid", ".eaf", ".stm", ".ctm", ".rttm", ".uem", ".trs", ".trn", ".trans", ".lab", ".phn"),
+    *(".wrd", ".scp", ".cue", ".m3u", ".m3u8", ".pls", ".nfo", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".svg"),
+    *(".webp", ".tif", ".tiff", ".ico", ".heic", ".py", ".ipynb", ".sh", ".bat", ".js", ".c", ".h", ".cpp"),
+    *(".pl", ".r", ".md5", ".sha1", ".sha256", ".sha512", ".sfv", ".asc", ".sig", ".url", ".lnk"),
+}
 _SILENT_NAMES = ("readme", "license", "licence", "changelog", "changes", "authors", "copying", "notice", "citation",
                  "makefile", "version", "thumbs.db", "desktop.ini", "text")  # fmt: skip
 
@@ -65,8 +57,8 @@ def may_hold_sound(path: str) -> bool:
 def is_silent(path: str) -> bool:
     """Whether a file holds no audio, by its name: text, pictures, programs and the like."""
     stem, extension = _parts(path)
-    packed = extension in ARCHIVE_EXTENSIONS and os.path.splitext(stem)[1] in SILENT_EXTENSIONS
-    return packed or extension in SILENT_EXTENSIONS or (stem + extension) in _SILENT_NAMES
+    inner = os.path.splitext(stem)[1] if extension in ARCHIVE_EXTENSIONS else extension
+    return inner in SILENT_EXTENSIONS or stem + extension in _SILENT_NAMES
 
 
 def _parts(path: str | os.PathLike[str]) -> tuple[str, str]:

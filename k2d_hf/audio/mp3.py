@@ -57,8 +57,7 @@ def _count_frames(file: BinaryIO, begin: int) -> int:
     while True:
         check_cancelled()
         block = file.read(BLOCK)
-        data = data[position:] + block
-        position = 0
+        data, position = data[position:] + block, 0
         end = len(data) - 2 * LONGEST_FRAME if block else len(data)
         while position < end:
             length = _frame_length(data, position)

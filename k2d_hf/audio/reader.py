@@ -113,8 +113,7 @@ def read_audio(
 def span_within(path: str | os.PathLike[str], start: float, duration: float | None, seconds: float) -> float:
     """Seconds of a span that there are in a recording of so many `seconds`.
 
-    Raises:
-        AudioError: if the span does not lie in the recording, but for half a second of rounding at its end.
+    Raises AudioError if the span does not lie in the recording, but for half a second of rounding at its end.
     """
     there = seconds - start if duration is None else min(duration, seconds - start)
     if not (start >= 0 and there > 0 and (duration is None or duration - there <= SPAN_SLACK)):

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -30,14 +30,12 @@ class Sound(soundfile.SoundFile):
 
     def __init__(self, file: BinaryIO | PatchedFile) -> None:
         # A file on disk is left to libsndfile: what is raised in a callback, such as an interrupt, could be lost there.
-        on_disk = isinstance(file, io.FileIO) and os.name != "nt"
+        descriptor = file.fileno() if isinstance(file, io.FileIO) and os.name != "nt" else None
         self._source = file
-        self._observed = None if on_disk else _ObservedFile(file)
+        self._observed = _ObservedFile(file) if descriptor is None else None
         file.seek(0)
         with self._own_errors():
-            super().__init__(
-                file.fileno() if isinstance(file, io.FileIO) and on_disk else self._observed, closefd=False
-            )
+            super().__init__(self._observed or descriptor, closefd=False)
 
     def seekable(self) -> bool:
         """Not to soundfile."""
@@ -67,11 +65,7 @@ class Sound(soundfile.SoundFile):
 
 
 def check_readable(file: BinaryIO | PatchedFile) -> None:
-    """Read a file to its end: to libsndfile a read error looks like a short file.
-
-    Raises:
-        OSError: if the disk or network is at fault, and not the recording.
-    """
+    """Read a file to its end, as libsndfile takes a read error for a short file; OSError if disk or network fail."""
     file.seek(0)
     while file.read(BLOCK):
         check_cancelled()
@@ -100,12 +94,11 @@ class PatchedFile:
 
     def read(self, count: int) -> bytes:
         """Up to `count` bytes, fewer at the end only."""
-        parts = []
-        while count > 0 and (part := self._read_part(count)):
-            parts.append(part)
+        content = b""
+        while len(content) < count and (part := self._read_part(count - len(content))):
+            content += part
             self._position += len(part)
-            count -= len(part)
-        return b"".join(parts)
+        return content
 
     def _read_part(self, count: int) -> bytes:
         behind = self._position - self._begin
@@ -136,24 +129,19 @@ class _ObservedFile:
         self.failure: BaseException | None = None
 
     def read(self, count: int) -> bytes:
-        if self.failure is None:
-            try:
-                return self.file.read(count)
-            except BaseException as error:
-                self.failure = error
-        return b""
+        return self._observed(self.file.read, count) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if self.failure is None:
-            try:
-                return self.file.seek(offset, whence)
-            except BaseException as error:
-                self.failure = error
-        return 0
+        return self._observed(self.file.seek, offset, whence) or 0
 
     def tell(self) -> int:
-        try:
-            return self.file.tell()
-        except BaseException as error:
-            self.failure = self.failure or error
-        return 0
+        return self._observed(self.file.tell) or 0
+
+    def _observed(self, call: Callable[..., Any], *arguments: int) -> Any:
+        """What the call returns; None where it fails, or one before it has failed."""
+        if self.failure is None:
+            try:
+                return call(*arguments)
+            except BaseException as error:
+                self.failure = error
+        return None

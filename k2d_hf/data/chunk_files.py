@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.files.parquet_folders import load_parquet
+from k2d_hf.files.arrow import load_parquet
 from k2d_hf.files.paths import joined
 from k2d_hf.files.storage import exists, is_folder
 

@@ -18,7 +18,7 @@ from k2d_hf.data.data_set_rows import data_set_rows
 from k2d_hf.data.manifests import CSV_MANIFESTS, JSON_MANIFESTS, manifest_rows
 from k2d_hf.data.recording_rows import SPAN_COLUMNS, ColumnNames, Row, file_row, reference_like, unique
 from k2d_hf.errors import K2DError
-from k2d_hf.files.parquet_folders import ENDING, load_parquet
+from k2d_hf.files.arrow import ENDING, load_parquet
 from k2d_hf.files.paths import folder_of, joined, walk_files
 from k2d_hf.files.storage import exists, is_address, is_file, is_folder
 from k2d_hf.formatting import os_error_reason, short_name

@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from k2d_hf.evaluation.timing import speed_up
-from k2d_hf.scoring.insertions import insertions_text
+from k2d_hf.scoring.error_rates import insertions_text
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, columns_of
 
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json

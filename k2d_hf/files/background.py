@@ -25,11 +25,7 @@ _thread = threading.local()
 
 
 def check_cancelled() -> None:
-    """Called within long work, wherever it can end early.
-
-    Raises:
-        Cancelled: in a thread of `prefetch` or `spread` whose generator was closed; never elsewhere.
-    """
+    """Raise Cancelled in a thread of `prefetch` or `spread` whose generator was closed, wherever work can end early."""
     cancelled: threading.Event | None = getattr(_thread, "cancelled", None)
     if cancelled is not None and cancelled.is_set():
         raise Cancelled

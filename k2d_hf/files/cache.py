@@ -39,14 +39,10 @@ def cache_root() -> Path:
 def keep_in_cache(
     content: bytes | Callable[[], bytes], folder: str, extension: str, *, identity: bytes, name: str = ""
 ) -> Path:
-    """Return a file below the cache root that holds `content`, named by the hash of `identity`; written once.
+    """Return a file in a `folder` below the cache root, named by the hash of what its content depends on; written once.
 
-    Args:
-        content: what takes work to make is given as a function, which is called only where the file is not there.
-        folder: below the cache root.
-        extension: of the file.
-        identity: what the content depends on.
-        name: any text: it follows the hash, and `name_of_kept` returns it.
+    Content that takes work to make is given as a function, which is called only where the file is not there. The name,
+    any text, follows the hash, and `name_of_kept` returns it.
     """
     suffix = "-" + _file_name(name, _LONGEST_NAME - len(extension)) if name else ""
     target = cache_root() / folder / (hashlib.sha256(identity).hexdigest()[:_DIGITS] + suffix + extension)
@@ -69,8 +65,7 @@ def name_of_kept(path: str) -> str | None:
         return None
     if not kept["name"]:
         return ""
-    extension = "" if os.path.basename(folder) == JOINED else kept["extension"] or ""
-    return unquote(kept["name"]) + extension
+    return unquote(kept["name"]) + ("" if os.path.basename(folder) == JOINED else kept["extension"] or "")
 
 
 def _file_name(name: str, longest: int) -> str:
@@ -87,12 +82,9 @@ def _file_name(name: str, longest: int) -> str:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder below the cache root for as long as a `with` lasts.
+    """A folder below the cache root for as long as a `with` lasts; K2DError if the cache cannot be written.
 
     What a killed process leaves there is removed when the next one on the same host makes a folder.
-
-    Raises:
-        K2DError: if the cache cannot be written.
     """
     parent, host = cache_root() / "scratch", socket.gethostname()
     try:
@@ -113,8 +105,6 @@ def scratch_folder() -> Iterator[Path]:
 def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)  # another user's
     return True

@@ -110,12 +110,8 @@ def kept_digest(table: str, name: str, state: str) -> str | None:
 def keep_digest(table: str, name: str, state: str, digest: str, *, forget_missing: bool = False) -> None:
     """Keep a digest for later runs; where that is impossible, they read the file again.
 
-    Args:
-        table: of the database; one for each kind of digest.
-        name: absolute path of the file.
-        state: as `file_state` gives it.
-        digest: to keep.
-        forget_missing: whether digests of files that are gone are deleted.
+    The table is one for each kind of digest, the name the absolute path of a file, the state that of `file_state`.
+    `forget_missing` deletes the digests of files that are gone.
     """
     path = cache_root() / _DIGESTS
     with suppress(sqlite3.Error, UnicodeError, OSError):

@@ -1,15 +1,20 @@
-"""Folders that are written atomically, so that a killed or concurrent run never leaves half a checkpoint."""
+"""Folders written atomically, so that a killed run never leaves half a checkpoint, and the locks of such folders."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import socket
 import stat
 import tempfile
+import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.storage import enough_room, files_below
@@ -19,11 +24,9 @@ _PARTIAL = ".partial"
 
 def check_free(target: str | Path) -> None:
     """Raise K2DError if `target` exists and is not an empty folder; for a check before the work."""
-    if isinstance(target, str):
-        if files_below(target):
-            raise K2DError(f"{target}: already there and not empty; choose another address or remove it")
-        return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if isinstance(target, str) and files_below(target):
+        raise K2DError(f"{target}: already there and not empty; choose another address or remove it")
+    if isinstance(target, Path) and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise K2DError(f"{target}: already there and not empty; choose another output folder or remove it")
 
 
@@ -52,7 +55,7 @@ def check_writable(target: str | Path | None, *, file: bool = False) -> None:
 def clear_left_behind(folder: Path, name: str = "") -> None:
     """Remove what a killed process was writing in `folder`, for results whose names begin with `name`.
 
-    Only for a process that holds their lock (`k2d_hf.files.lock`).
+    Only for a process that holds their lock.
     """
     for path in folder.glob(f".{name}*{_PARTIAL}"):
         if path.is_dir():
@@ -62,16 +65,9 @@ def clear_left_behind(folder: Path, name: str = "") -> None:
 
 
 def write_folder(target: Path, build: Callable[[Path], object], *, replace: bool = False) -> Path:
-    """Let `build` fill a new folder beside `target`, then rename it to `target`.
+    """Let `build` fill a new folder beside `target`, then rename it to `target`, which it may `replace`.
 
-    Args:
-        target: the folder to make.
-        build: fills the folder whose path it is given.
-        replace: whether an existing folder is replaced, once the new one is complete.
-
-    Raises:
-        K2DError: if `target` exists and is not an empty folder, unless `replace`, or the folder around it cannot be
-            written.
+    Raises K2DError if `target` exists and is not empty, unless `replace`, or the folder around it cannot be written.
     """
     if not replace:
         check_free(target)
@@ -116,11 +112,8 @@ def _share(folder: Path) -> None:
 def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
     """`target`, made by `build` on first use; of several processes at once, one builds and the others wait.
 
-    Raises:
-        K2DError: if the folder around `target` cannot be written.
+    Raises K2DError if the folder around `target` cannot be written.
     """
-    from filelock import FileLock
-
     if target.is_dir():
         return target
     try:
@@ -134,3 +127,41 @@ def cached_folder(target: Path, build: Callable[[Path], object]) -> Path:
         clear_left_behind(target.parent, f"{target.name}.")
         with enough_room(target, advice="free some, or set K2D_CACHE to a folder on a larger disk"):
             return write_folder(target, build)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold `directory` for this process, by a file beside it: the folder itself may come and go.
+
+    What a killed process was writing in it, or beside it under its name, is removed. Raises K2DError with the process
+    that holds it, or if the folder around it cannot be written.
+    """
+    folder = directory.absolute()  # of `.`, too, there is a name and a folder around it
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    holder = folder.with_name(f".{folder.name}.lock.json")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise K2DError(f"{directory} is in use{_by(holder)}; wait for it or choose another --output") from None
+    except OSError as error:
+        raise K2DError(f"{directory}: cannot be written ({error.strerror}); choose another --output") from None
+    try:
+        about = {"process": os.getpid(), "started": time.strftime("%H:%M"), "host": socket.gethostname()}
+        holder.write_text(json.dumps(about), encoding="utf-8")
+        clear_left_behind(folder.parent, f"{folder.name}.")
+        beside = folder.parent.glob(f"{folder.name}.resume/*-*/")
+        for inside in (folder, folder / "resume", *(folder / "resume").glob("*-*/"), *beside):
+            clear_left_behind(inside)
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _by(holder: Path) -> str:
+    try:
+        about = json.loads(holder.read_text(encoding="utf-8"))
+        return f" by process {about['process']} (started {about['started']} on host {about['host']})"
+    except (OSError, ValueError, KeyError):
+        return " by another process"

@@ -13,11 +13,7 @@ from k2d_hf.formatting import error_message
 
 
 def read_json(path: Path, *, fix: str = "download or copy it again") -> Any:
-    """The value in a file.
-
-    Raises:
-        K2DError: if it cannot be read; the message ends with `fix`.
-    """
+    """The value in a file; K2DError, with `fix` at its end, if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -6,32 +6,27 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.settings import did_you_mean
+from k2d_hf.files.settings import did_you_mean, with_arguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def takes(cls: type, *, without: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[..., R]]:
-    """Have a function with a parameter `settings`, a dataclass, called with the fields of this as keywords.
+    """Have a function with a parameter `settings`, a dataclass, called with its fields as keywords, without some.
 
     Its caller may also give `settings` whole, and with it keywords that are to be otherwise. `help()` and
     `inspect.signature` show the fields with their defaults, and the docstring what each does. The function, which may
     be a constructor, raises K2DError for a value that a setting may not have, TypeError for a keyword that is none.
-
-    Args:
-        cls: the dataclass, all of whose fields have a default.
-        without: fields that this function has no use for.
     """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.name not in without}
 
     def decorate(function: Callable[P, R]) -> Callable[..., R]:
         own = inspect.signature(function).parameters
-        others = [parameter for name, parameter in own.items() if name != "settings"]
 
         @functools.wraps(function)
         def called(*args: Any, settings: Any = None, **given: Any) -> R:
@@ -46,32 +41,16 @@ def takes(cls: type, *, without: Collection[str] = ()) -> Callable[[Callable[P, 
             return function(*args, settings=settings, **given)
 
         shown: Any = called
-        shown.__signature__ = inspect.signature(function).replace(
-            parameters=[
-                *others,
-                *(
-                    inspect.Parameter(
-                        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
-                    )
-                    for field in fields.values()
-                ),
-            ]
-        )
+        kind = inspect.Parameter.KEYWORD_ONLY
+        keywords = [inspect.Parameter(f.name, kind, default=f.default, annotation=f.type) for f in fields.values()]
+        others = [parameter for name, parameter in own.items() if name != "settings"]
+        shown.__signature__ = inspect.signature(function).replace(parameters=[*others, *keywords])
         shown.arguments = [f"{field.name}: {_described(field)}" for field in fields.values()]
         if function.__doc__:  # a constructor's arguments are in the text of its class
             shown.__doc__ = with_arguments(function.__doc__, shown.arguments)
         return shown
 
     return decorate
-
-
-def with_arguments(doc: str | None, lines: Iterable[str]) -> str:
-    """A docstring with more lines at the end of its `Args`, or at its own where it has none."""
-    text = inspect.cleandoc(doc or "").splitlines()
-    if "Args:" not in text:
-        text += ["", "Args:"]
-    end = next((at for at in range(text.index("Args:"), len(text)) if not text[at]), len(text))
-    return "\n".join([*text[:end], *(f"    {line}" for line in lines), *text[end:]])
 
 
 def _described(field: dataclasses.Field) -> str:

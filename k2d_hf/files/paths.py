@@ -17,16 +17,9 @@ def walk_files(
     folder: str | os.PathLike[str], *, hidden: list[str] | None = None, unlisted: list[str] | None = None
 ) -> Iterator[str]:
     """Files below a folder, one after the other, in the order of the parts of their paths; no more is held than a list
-    of each folder on the way. Hidden ones are left out, and a folder that several links lead to is entered once; one
-    that cannot be listed is left out with a warning.
-
-    Args:
-        folder: path or address.
-        hidden: gets the hidden files and folders that are left out, these with a slash at their end.
-        unlisted: gets the folders that cannot be listed.
-
-    Raises:
-        OSError: if not even `folder` can be listed.
+    of each folder on the way. Hidden files and folders are left out, and added to `hidden`, these with a slash at their
+    end. A folder that several links lead to is entered once; one that cannot be listed is left out with a warning, and
+    added to `unlisted`. Raises OSError if not even `folder` can be listed.
     """
     if is_address(folder):
         filesystem(folder)[0].invalidate_cache()  # of listings that may be out of date

@@ -21,8 +21,7 @@ _MOST_BITS = 64
 def load_yaml(text: str) -> Any:
     """The values of a YAML document.
 
-    Raises:
-        yaml.YAMLError: if it is not YAML, sets a key twice, holds what no recipe has, or is far too large.
+    Raises yaml.YAMLError if it is not YAML, sets a key twice, holds what no recipe has, or is far too large.
     """
     if len(text) > MOST_CHARACTERS:
         raise yaml.YAMLError(f"{len(text)} characters, where at most {MOST_CHARACTERS} are read")
@@ -78,11 +77,10 @@ class _Loader(yaml.SafeLoader):
 def _check_keys(node: yaml.MappingNode) -> None:
     """The safe loader would take the last of two, and lose the first without a warning."""
     seen = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode):
-            if key.value in seen:
-                raise _refused(f"{short_name(key.value)} is set twice", key)
-            seen.add(key.value)
+    for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+        if key.value in seen:
+            raise _refused(f"{short_name(key.value)} is set twice", key)
+        seen.add(key.value)
 
 
 def _refused(problem: str, at: Any) -> yaml.MarkedYAMLError:

@@ -43,9 +43,7 @@ def unfinished(folder: Path, stage: str, key: str) -> Path:
 
 def discard(folder: Path, stage: str, *, but: Path | None = None) -> None:
     """Remove what `stage` left in `folder`, whether file or folder."""
-    for path in folder.glob(f"{stage}-*"):
-        if path == but:
-            continue
+    for path in set(folder.glob(f"{stage}-*")) - {but}:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)  # another process of the same training may be at it
         else:
@@ -53,27 +51,24 @@ def discard(folder: Path, stage: str, *, but: Path | None = None) -> None:
 
 
 class StageRecord:
-    """Which stages of a run are done, for which inputs and settings, with their lines of result; kept in a file.
+    """Which stages of a run are done, for which inputs and settings, with their lines of result.
 
-    Args:
-        path: the JSON file; one that cannot be read counts as empty.
+    They are kept in a JSON file; one that cannot be read counts as empty.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            entries = {}
-        self._entries: dict[str, dict[str, Any]] = {}
-        for name, entry in entries.items() if isinstance(entries, dict) else ():
-            if isinstance(entry, dict) and {"key", "line", "run"} <= entry.keys():
-                self._entries[name] = entry
+            entries = json.loads(path.read_text(encoding="utf-8")).items()
+        except (OSError, ValueError, AttributeError):
+            entries = ()
+        complete = {"key", "line", "run"}
+        self._entries = {name: one for name, one in entries if isinstance(one, dict) and complete <= one.keys()}
 
     def line_of(self, stage: str, key: str) -> str | None:
         """The line of result of a stage that is done for `key`, else None."""
-        entry = self._entries.get(stage)
-        return entry["line"] if entry is not None and entry["key"] == key else None
+        entry = self._entries.get(stage, {})
+        return entry["line"] if entry.get("key") == key else None
 
     def run_of(self, stage: str) -> str | None:
         """Unique for an execution of a stage: a stage that reads its results depends on it."""
@@ -82,7 +77,7 @@ class StageRecord:
     def forget(self, stages: Iterable[str]) -> None:
         """Have these stages done again."""
         for stage in stages:
-            self._entries.pop(stage, None)
+            self.suppose_again(stage)
         self._write()
 
     def suppose_again(self, stage: str) -> None:

@@ -24,6 +24,9 @@ from k2d_hf.formatting import quote, short_name
 
 T = TypeVar("T")
 
+hints_of = typing.get_type_hints
+"""Types of the settings of a dataclass, by name."""
+
 LONGEST_METAVAR = 24  # characters; longer choices are listed in the help's text
 LISTED = 12  # known names that an error lists; more would bury what is wrong
 
@@ -53,9 +56,8 @@ def setting(
         no_effect: why the result is the same for any value; None, the default, where it may differ.
         after_model: it decides what becomes of a model's output, which is kept: no model runs again for it.
     """
-    metadata = {"help": help, "choices": choices, "least": least, "most": most, "short_for": short_for}
-    metadata |= {"no_effect": no_effect, "after_model": after_model}
-    metadata |= {} if metavar is None else {"metavar": metavar}
+    metadata = {"help": help, "choices": choices, "least": least, "most": most, "metavar": metavar}
+    metadata |= {"short_for": short_for, "no_effect": no_effect, "after_model": after_model}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     if dataclasses.is_dataclass(default):
@@ -64,22 +66,16 @@ def setting(
 
 
 def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -> T:
-    """Build the dataclass `cls` from a mapping, its sections (nested dataclasses) too.
+    """Build the dataclass `cls` from a mapping as YAML gives it, its sections (nested dataclasses) too; None is empty.
 
-    Args:
-        cls: a dataclass.
-        values: mapping of setting names to values, as YAML gives them; None is an empty one.
-        where: file or command, for errors.
-        section: name of the section, with which errors name the key.
-
-    Raises:
-        K2DError: one line that names key and file, for an unknown key, a wrong type or value, or a missing setting.
+    Raises K2DError for an unknown key, a wrong type or value, or a missing setting: one line that names the key, with
+    its `section`, and `where` it stands, the file or command.
     """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise K2DError(f"{where}: {section or 'the recipe'} must be a mapping of settings, not {quote(values)}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
     check_names(values, fields, where=where, section=section)
     read: dict[str, Any] = {}
     for name, field in fields.items():
@@ -111,20 +107,11 @@ def section_of(hint: Any) -> Any:
     return next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
 
 
-def hints_of(cls: Any) -> dict[str, Any]:
-    """Types of the settings of a dataclass, by name."""
-    return typing.get_type_hints(cls)
-
-
 def deciding(settings: Any, *, models: bool = False) -> dict[str, Any]:
     """The settings that a result depends on: all, those of sections too, but what is declared to have no effect.
 
     The key of a result is made of these, so that a forgotten declaration costs a second run, and never gives a result
-    that is out of date.
-
-    Args:
-        settings: a dataclass of them.
-        models: leave out those, too, that decide what becomes of the models' output.
+    that is out of date. `models` leaves out those, too, that decide what becomes of the models' output.
     """
     left_out = ("no_effect", "after_model") if models else ("no_effect",)
     decides: dict[str, Any] = {}
@@ -164,10 +151,9 @@ def check_value(value: Any, limits: Mapping[str, Any], *, where: str, key: str) 
 
 
 def read_value(value: Any, hint: Any, *, where: str, key: str) -> Any:
-    """`value` as the type `hint` wants it: whole numbers serve as floats, and `1e-4`, a string to YAML, as a number.
+    """`value` as the type `hint` wants it; K2DError if it does not fit.
 
-    Raises:
-        K2DError: if it does not fit.
+    Whole numbers serve as floats, and `1e-4`, a string to YAML, as a number.
     """
     for option in _options(hint):
         fits, converted = _convert(value, option)
@@ -183,27 +169,23 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
-    origin = typing.get_origin(hint)
+    kind = typing.get_origin(hint) or hint
     if hint is Any:
         return True, value
-    if hint is type(None):
-        return value is None, None
     if hint is float:
         return _convert_float(value)
-    if hint in (bool, str):
-        return isinstance(value, hint), value
+    if kind in (bool, str, dict, type(None)):
+        return isinstance(value, kind), value
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     if isinstance(hint, type) and issubclass(hint, Enum):
         return value in [member.value for member in hint], value
-    if origin is typing.Literal:
+    if kind is typing.Literal:
         return value in typing.get_args(hint), value
-    if (origin or hint) in (list, tuple) and isinstance(value, (list, tuple)):
+    if kind in (list, tuple) and isinstance(value, (list, tuple)):
         of = typing.get_args(hint)[:1] or (Any,)
         items = [_convert(item, of[0]) for item in value]
-        return all(fits for fits, _ in items), (origin or hint)(item for _, item in items)
-    if (origin or hint) is dict:
-        return isinstance(value, dict), value
+        return all(fits for fits, _ in items), kind(item for _, item in items)
     return False, None
 
 
@@ -241,8 +223,7 @@ def _plural(described: str) -> str:
 def assign(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """`values` with assignments such as `distil.max_steps=50` made, the right-hand sides read as YAML.
 
-    Raises:
-        K2DError: if there is no `=`, the value is no YAML, or what stands before a dot is no section.
+    Raises K2DError if there is no `=`, the value is no YAML, or what stands before a dot is no section.
     """
     assigned = dict(values)
     for text in assignments:
@@ -256,11 +237,11 @@ def assign(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
             if below is not None and not isinstance(below, Mapping):
                 raise K2DError(f"--set {short_name(text)}: {short_name(section)} is {quote(below)} and no section")
             inner[section] = inner = dict(below or {})
-        inner[name] = _as_yaml(value, where=f"--set {short_name(text)}")
+        inner[name] = _as_yaml(value, f"--set {short_name(text)}")
     return assigned
 
 
-def _as_yaml(text: str, *, where: str) -> Any:
+def _as_yaml(text: str, where: str) -> Any:
     try:
         return load_yaml(text)
     except yaml.YAMLError:
@@ -305,9 +286,8 @@ def metavar_of(field: dataclasses.Field, hint: Any) -> str:
 def describe_setting(field: dataclasses.Field, *, besides: str = "") -> str:
     """What a setting does, its choices unless they stand `besides`, and its default, as help shows them."""
     choices = field.metadata.get("choices")
-    default = field.default if field.default not in (dataclasses.MISSING, None) else None
     notes = [", ".join(map(str, choices))] if choices and "|" not in besides else []
-    notes += [f"default: {_shown(default)}"] if default is not None else []
+    notes += [f"default: {_shown(field.default)}"] if field.default not in (dataclasses.MISSING, None) else []
     return field.metadata.get("help", "") + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -315,9 +295,17 @@ def documented(cls: type[T], *, besides: type | None = None) -> type[T]:
     """The dataclass `cls` with its fields listed in its docstring, as `Args`; not those of the class `besides`."""
     others = {field.name for field in dataclasses.fields(besides)} if besides is not None else set()
     fields = [field for field in dataclasses.fields(cls) if field.name not in others]  # type: ignore[arg-type]
-    lines = [f"    {field.name}: {describe_setting(field)}" for field in fields]
-    cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Args:", *lines])
+    cls.__doc__ = with_arguments(cls.__doc__, (f"{field.name}: {describe_setting(field)}" for field in fields))
     return cls
+
+
+def with_arguments(doc: str | None, lines: Iterable[str]) -> str:
+    """A docstring with more lines at the end of its `Args`, or at its own where it has none."""
+    text = inspect.cleandoc(doc or "").splitlines()
+    if "Args:" not in text:
+        text += ["", "Args:"]
+    end = next((at for at in range(text.index("Args:"), len(text)) if not text[at]), len(text))
+    return "\n".join([*text[:end], *(f"    {line}" for line in lines), *text[end:]])
 
 
 def _shown(value: Any) -> str:
@@ -328,30 +316,22 @@ def _shown(value: Any) -> str:
 
 def takes_list(hint: Any, *, text: bool = True) -> bool:
     """Whether a setting of this type may be a list; with `text` false, only where it may not be text too."""
-    if not text and str in _options(hint):
-        return False
-    return any((typing.get_origin(option) or option) is list for option in _options(hint))
+    kinds = [typing.get_origin(option) or option for option in _options(hint)]
+    return list in kinds and (text or str not in kinds)
 
 
 def given_options(arguments: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The settings of `cls` that were given as options; `0,-1` is a list, the rest is read as YAML.
-
-    Raises:
-        K2DError: if a value is not YAML.
-    """
+    """The settings of `cls` that were given as options: `0,-1` is a list, the rest is YAML, or else a K2DError."""
     hints = hints_of(cls)
     return {name: _given(name, text, hints[name]) for name, text in vars(arguments).items() if name in hints}
 
 
 def _given(name: str, text: str | list[str], hint: Any) -> Any:
     """The value of an option: text where text is wanted, a mapping where there may be one and it looks like one."""
-    where = f"--{name.replace('_', '-')} {text}"
     if isinstance(text, list):
         return text
-    mapping = text.lstrip().startswith("{") and any(
-        dict in (option, typing.get_origin(option)) for option in _options(hint)
-    )
-    if str in _options(hint) and not mapping:
-        return text.split(",") if "," in text and takes_list(hint) else text
+    kinds = [typing.get_origin(option) or option for option in _options(hint)]
+    if str in kinds and not (dict in kinds and text.lstrip().startswith("{")):
+        return text.split(",") if "," in text and list in kinds else text
     bare_list = "," in text and not text.lstrip().startswith(("[", "{", '"', "'"))
-    return _as_yaml(f"[{text}]" if bare_list else text, where=where)
+    return _as_yaml(f"[{text}]" if bare_list else text, f"--{name.replace('_', '-')} {text}")

@@ -12,9 +12,10 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,22 +45,16 @@ class Failure:
 
     def row(self) -> dict[str, Any]:
         """Its row in the file of a shard."""
-        return {"reason": self.reason, "detail": self.detail, "seconds": self.seconds}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive items of a stage's input.
+    """Consecutive items of a stage's input."""
 
-    Attributes:
-        index: its place among the shards.
-        items: each has a `key`, and `repeated` if it came before and is left out.
-        rows: given back with them.
-    """
-
-    index: int
-    items: tuple[Any, ...]
-    rows: tuple[Any, ...] = ()
+    index: int  # its place among the shards
+    items: tuple[Any, ...]  # each has a `key`, and `repeated` if it came before and is left out
+    rows: tuple[Any, ...] = ()  # given back with them
 
     @cached_property
     def key(self) -> str:
@@ -83,10 +78,7 @@ class Shard:
 def shards_of(items: Iterable[tuple[Any, Any]], size: int) -> Iterator[Shard]:
     """Pairs of item and row as shards of `size` of them, the last of fewer."""
     pairs = iter(items)
-    for index in count():
-        part = list(islice(pairs, size))
-        if not part:
-            return
+    for index, part in enumerate(iter(lambda: list(islice(pairs, size)), [])):
         yield Shard(index, tuple(item for item, _ in part), tuple(row for _, row in part))
 
 
@@ -102,14 +94,9 @@ def in_order(finished: Iterable[tuple[Shard, Values]]) -> Iterator[tuple[Shard, 
 
 
 class RecordedFolder:
-    """A folder of finished work with a record of the settings that it depends on.
+    """A folder of finished work with a record of the settings that it depends on; made when something is written.
 
-    Args:
-        folder: path or address; made when something is written.
-        settings: what the work depends on.
-
-    Raises:
-        K2DError: if the folder holds work that was done with other settings, naming these, or is something else.
+    Raises K2DError if the folder holds work that was done with other settings, naming these, or is something else.
     """
 
     def __init__(self, folder: str | Path, *, settings: Mapping[str, Any]) -> None:
@@ -121,8 +108,7 @@ class RecordedFolder:
         """Write the record, if it is not there yet: to be called before anything else is written."""
         if not self._recorded:
             about = {"k2d_hf": __version__, "versions": engine_versions(), "settings": self.settings}
-            text = json.dumps(about, ensure_ascii=False, indent=2) + "\n"
-            write_atomic(f"{self.folder}/{RECORD}", text.encode())
+            write_atomic(f"{self.folder}/{RECORD}", (json.dumps(about, ensure_ascii=False, indent=2) + "\n").encode())
             self._recorded = True
 
     def _check(self) -> bool:
@@ -139,24 +125,18 @@ class RecordedFolder:
         except (OSError, ValueError, KeyError, TypeError):
             raise K2DError(f"{path}: cannot be read; delete {self.folder} to start anew") from None
         names = sorted(name for name in {**theirs, **self.settings} if theirs.get(name) != self.settings.get(name))
-        if names:
-            changed = ", ".join(f"{name} {theirs.get(name)!r}, now {self.settings.get(name)!r}" for name in names)
-            raise K2DError(
-                f"{self.folder} holds work that was done with other settings ({changed}): delete it to start anew"
-            )
-        return True
+        if not names:
+            return True
+        changed = ", ".join(f"{name} {theirs.get(name)!r}, now {self.settings.get(name)!r}" for name in names)
+        raise K2DError(
+            f"{self.folder} holds work that was done with other settings ({changed}): delete it to start anew"
+        )
 
 
 class ShardFolder(RecordedFolder):
     """The finished shards of one stage with one set of settings, each a Parquet file.
 
-    Args:
-        folder: path or address; made when something is written.
-        schema: columns of a result, beside those that every file has (`key`, `reason`, `detail`, `seconds`).
-        settings: what the results depend on.
-
-    Raises:
-        K2DError: if the folder holds work that was done with other settings, naming these, or is something else.
+    `schema` has the columns of a result beside those of every file (`key`, `reason`, `detail`, `seconds`).
     """
 
     def __init__(self, folder: str | Path, schema: pyarrow.Schema, *, settings: Mapping[str, Any]) -> None:
@@ -166,7 +146,7 @@ class ShardFolder(RecordedFolder):
 
     def read(self, shard: Shard) -> Values | None:
         """Results of a finished shard by key of the item; None if it is not finished."""
-        name = self._name(shard)
+        name = f"{shard.key}{ENDING}"
         self._read.add(name)
         rows = self._rows(name)
         return None if rows is None else {row.pop("key"): row for row in rows}
@@ -177,21 +157,13 @@ class ShardFolder(RecordedFolder):
 
     def known(self, shard: Shard) -> Values:
         """Results for items of a shard that is not there, from shards cut otherwise: before the input was changed."""
-        wanted = {item.key: item for item in shard.wanted}
-        names = {self._elsewhere[key] for key in wanted if key in self._elsewhere}
-        found: Values = {}
-        for name in names:
-            for row in self._rows(name) or ():
-                if row["key"] in wanted:
-                    found[row.pop("key")] = row
-        return found
+        wanted = {item.key for item in shard.wanted}
+        names = {self._elsewhere[key] for key in wanted & self._elsewhere.keys()}
+        rows = (row for name in names for row in self._rows(name) or () if row["key"] in wanted)
+        return {row.pop("key"): row for row in rows}
 
     def write(self, shard: Shard, values: Values) -> None:
-        """Write a finished shard atomically.
-
-        Raises:
-            K2DError: if the disk is full.
-        """
+        """Write a finished shard atomically; K2DError if the disk is full."""
         import pyarrow
         from pyarrow import parquet
 
@@ -200,10 +172,7 @@ class ShardFolder(RecordedFolder):
         buffer = io.BytesIO()
         about = {"k2d_hf": __version__, "versions": json.dumps(engine_versions())}
         parquet.write_table(pyarrow.Table.from_pylist(rows, self._full_schema).replace_schema_metadata(about), buffer)
-        write_atomic(f"{self.folder}/{self._name(shard)}", buffer.getvalue())
-
-    def _name(self, shard: Shard) -> str:
-        return f"{shard.key}{ENDING}"
+        write_atomic(f"{self.folder}/{shard.key}{ENDING}", buffer.getvalue())
 
     def _rows(self, name: str) -> list[dict[str, Any]] | None:
         from pyarrow import ArrowException, parquet
@@ -214,19 +183,18 @@ class ShardFolder(RecordedFolder):
         except FileNotFoundError:
             return None
         try:
-            rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(content), schema=self._full_schema).to_pylist()
+            return parquet.read_table(io.BytesIO(content), schema=self._full_schema).to_pylist()
         except (ArrowException, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             logger.warning("%s/%s: skipped a damaged shard (%s); its work is done again", self.folder, name, reason)
             return None
-        return rows
 
     @property
     def _full_schema(self) -> pyarrow.Schema:
         import pyarrow
 
-        always = [("key", pyarrow.string()), ("reason", pyarrow.string()), ("detail", pyarrow.string())]
-        return pyarrow.schema([*always, ("seconds", pyarrow.float64()), *self.schema])
+        texts = [(name, pyarrow.string()) for name in ("key", "reason", "detail")]
+        return pyarrow.schema([*texts, ("seconds", pyarrow.float64()), *self.schema])
 
     @cached_property
     def _elsewhere(self) -> dict[str, str]:
@@ -238,12 +206,9 @@ class ShardFolder(RecordedFolder):
             name = path.rsplit("/", 1)[-1]
             if name in self._read:
                 continue
-            try:
-                with open_to_read(path) as file:
-                    keys = parquet.read_table(io.BytesIO(file.read()), columns=["key"])["key"].to_pylist()
-            except (ArrowException, OSError, ValueError):
-                continue  # a warning comes when it is read
-            found.update(dict.fromkeys(keys, name))
+            with suppress(ArrowException, OSError, ValueError), open_to_read(path) as file:  # reading it warns
+                keys = parquet.read_table(io.BytesIO(file.read()), columns=["key"])["key"].to_pylist()
+                found |= dict.fromkeys(keys, name)
         return found
 
 
@@ -271,8 +236,6 @@ def engine_versions() -> dict[str, str]:
 
     found = {}
     for package in ("torch", "transformers", "faster-whisper", "ctranslate2"):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found

@@ -34,11 +34,7 @@ def without_file_scheme(path: str | os.PathLike[str]) -> str:
 
 
 def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
-    """The fsspec file system of a path, and the path in it.
-
-    Raises:
-        K2DError: for an address of a kind that is unknown, or whose package is not installed.
-    """
+    """The fsspec file system of a path, and the path in it; K2DError if its kind is unknown, or no package has it."""
     import fsspec
 
     try:
@@ -50,14 +46,9 @@ def filesystem(path: str | os.PathLike[str]) -> tuple[Any, str]:
 
 
 def open_to_read(path: str | os.PathLike[str], *, fetch: int | None = None) -> BinaryIO:
-    """A seekable file to read bytes from; of a remote one only what is read is fetched.
+    """A seekable file to read bytes from; of a remote one only what is read is fetched, `fetch` bytes at once.
 
-    Args:
-        path: of the file, or its address.
-        fetch: bytes to fetch at once of a remote one; by default the file system's, a few megabytes.
-
-    Raises:
-        OSError: as `open` does, and `read` and `seek` of the file; errors of a remote file system become one.
+    Opening, reading and seeking raise OSError, whatever the remote file system raises.
     """
     if not is_address(path):
         return open(path, "rb")  # noqa: SIM115, the caller's to close
@@ -92,8 +83,7 @@ def _test(name: str, path: str | os.PathLike[str]) -> bool:
 def files_below(folder: str | os.PathLike[str], ending: str = "") -> list[str]:
     """Files below a folder whose names end so, sorted; none where the folder is not there."""
     if not is_address(folder):
-        found = (path for path in Path(folder).rglob(f"*{ending}") if path.is_file())
-        return sorted(str(path) for path in found)
+        return sorted(str(path) for path in Path(folder).rglob(f"*{ending}") if path.is_file())
     system, inside = filesystem(folder)
     with as_os_errors(folder):
         system.invalidate_cache()
@@ -121,12 +111,7 @@ def file_key(path: str | os.PathLike[str]) -> str:
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file atomically, with the folders around it.
-
-    Raises:
-        K2DError: if its disk is full, with what is missing.
-        OSError: as `open` and `write` do.
-    """
+    """Write a file atomically, with the folders around it; K2DError, with what is missing, if its disk is full."""
     if is_address(path):
         system, inside = filesystem(path)
         with as_os_errors(path):
@@ -184,15 +169,9 @@ def remove_folder(folder: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advice: str = "") -> Iterator[None]:
-    """A full disk as an error of one line: what was to be written, where, and how much is missing.
+    """A full disk as a K2DError of one line: what was to be written, where, and what is missing of the bytes needed.
 
-    Args:
-        path: the file or folder that is written.
-        needed: bytes that it takes, if that is known.
-        advice: what to do; by default to free some and run again.
-
-    Raises:
-        K2DError: in the place of the system's error.
+    The advice is by default to free some and run again.
     """
     try:
         yield
@@ -204,20 +183,13 @@ def enough_room(path: str | os.PathLike[str], needed: int | None = None, *, advi
 
 def no_room(path: str | os.PathLike[str], needed: int | None, reason: str, *, advice: str = "") -> K2DError:
     """The error for a full disk."""
-    free = free_bytes(path)
+    folder = Path(path).absolute()  # which may not be there yet
+    free = shutil.disk_usage(next(around for around in (folder, *folder.parents) if around.exists())).free
     text = f"{size(free)} free"
     if needed is not None:
         text = f"it takes {size(needed)}, {text}" + (f", {size(needed - free)} missing" if needed > free else "")
     advice = advice or "free some and run again: what is done stays done"
     return K2DError(f"{path}: no room on its disk ({reason}: {text}); {advice}")
-
-
-def free_bytes(path: str | os.PathLike[str]) -> int:
-    """Bytes free on the disk of a file or folder that may not be there yet."""
-    folder = Path(path).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def size(count: float) -> str:

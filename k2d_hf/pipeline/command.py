@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.folders import check_free, check_writable
-from k2d_hf.files.lock import locked
+from k2d_hf.files.folders import check_free, check_writable, locked
 from k2d_hf.files.processes import is_main_process, process_count
 from k2d_hf.files.settings import add_options, assign, given_options, read_settings
 from k2d_hf.files.storage import files_below, is_address, remove_folder

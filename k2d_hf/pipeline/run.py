@@ -10,8 +10,7 @@ from typing import Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.table import render_table
-from k2d_hf.files.folders import check_writable
-from k2d_hf.files.lock import locked
+from k2d_hf.files.folders import check_writable, locked
 from k2d_hf.files.resuming import discard
 from k2d_hf.pipeline.prepare import prepare
 from k2d_hf.pipeline.recipe import Recipe

@@ -1,15 +1,29 @@
 """Error counts between two token sequences, and mixed error rate with its Mandarin and English parts (paper Eq. 3).
 
-Counts, not rates, are what adds up: a corpus is the sum of its examples, and its rate the rate of that sum.
+Counts, not rates, are what adds up: a corpus is the sum of its examples, and its rate the rate of that sum. Insertions
+by script (English in a Chinese lecture, or Han in an English one) show what rates hide: the Mandarin part of a set
+without Mandarin has no rate, and marks are no tokens at all.
 """
 
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from functools import lru_cache
+from operator import add
 
+import regex
 from rapidfuzz.distance import Levenshtein
 
-from k2d_hf.scoring.insertions import MARKS, added, by_script, marks_in_rows
-from k2d_hf.scoring.text import is_han, mixed_tokens
+from k2d_hf.scoring.text import drop_special_tokens, is_han, mixed_tokens
+
+MARKS = "marks"
+LONGEST_ROW = 6
+"""Times that a mark, or up to three in turn, may stand in a row: six dots are still an ellipsis (……)."""
+
+_KANA = ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")
+_BLANKS_BETWEEN_MARKS = regex.compile(r"(?<=[\p{P}\p{S}])\s++(?=[\p{P}\p{S}])")
+_ROW_OF_MARKS = regex.compile(rf"([\p{{P}}\p{{S}}]{{1,3}}?)\1{{{LONGEST_ROW},}}+")
 
 
 @dataclass(frozen=True)
@@ -38,12 +52,7 @@ class ErrorCounts:
         return self.errors / self.reference_length
 
     def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
-        return ErrorCounts(
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-            self.reference_length + other.reference_length,
-        )
+        return ErrorCounts(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class MixedErrors:
             self.mixed + other.mixed,
             self.mandarin + other.mandarin,
             self.english + other.english,
-            added(self.insertions_by_script, other.insertions_by_script),
+            dict(Counter(self.insertions_by_script) + Counter(other.insertions_by_script)),
         )
 
 
@@ -88,14 +97,8 @@ def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCo
     S + D + I is the edit distance. Where several alignments are minimal, how it splits into S, D and I follows the
     library's choice, but D - I is always `len(reference) - len(hypothesis)`.
     """
-    operations = Levenshtein.editops(*_as_integers(reference, hypothesis))
-    deletions = insertions = 0
-    for operation in operations:
-        if operation.tag == "delete":
-            deletions += 1
-        elif operation.tag == "insert":
-            insertions += 1
-    return ErrorCounts(len(operations) - deletions - insertions, deletions, insertions, len(reference))
+    edits = Counter(edit.tag for edit in Levenshtein.editops(*_as_integers(reference, hypothesis)))
+    return ErrorCounts(edits["replace"], edits["delete"], edits["insert"], len(reference))
 
 
 def error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
@@ -122,7 +125,7 @@ def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
     count that stand in a row more often than the reference's, as they do where a model loops.
     """
     reference_tokens, hypothesis_tokens = mixed_tokens(reference), mixed_tokens(hypothesis)
-    marks = marks_in_rows(hypothesis) - marks_in_rows(reference)
+    marks = _marks_in_rows(hypothesis) - _marks_in_rows(reference)
     return MixedErrors(
         mixed=count_errors(reference_tokens, hypothesis_tokens),
         mandarin=count_errors(_only(reference_tokens, han=True), _only(hypothesis_tokens, han=True)),
@@ -132,9 +135,39 @@ def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
 
 
 def _insertions(reference: list[str], hypothesis: list[str]) -> dict[str, int]:
-    expected, written = by_script(reference), by_script(hypothesis)
+    expected, written = _by_script(reference), _by_script(hypothesis)
     counts = {script: count_errors(expected.get(script, []), tokens).insertions for script, tokens in written.items()}
     return {script: count for script, count in counts.items() if count}
+
+
+def _by_script(tokens: Sequence[str]) -> dict[str, list[str]]:
+    parts: dict[str, list[str]] = {}
+    for token in tokens:
+        parts.setdefault(_script_of(token), []).append(token)
+    return parts
+
+
+@lru_cache(maxsize=1 << 16)
+def _script_of(token: str) -> str:
+    """The script of a token of `mixed_tokens`: `Han`, `Latin`, `Thai`, ..., `kana` of either kind, or `digits`."""
+    if is_han(token):
+        return "Han"
+    if unicodedata.category(token[0])[0] == "N":
+        return "digits"
+    name = unicodedata.name(token[0], "other").partition(" ")[0]
+    return "kana" if name in _KANA else name.capitalize()
+
+
+def _marks_in_rows(text: str) -> int:
+    """Marks of `text` that stand in a row, the same one to three again and again, more than `LONGEST_ROW` times."""
+    marks = _BLANKS_BETWEEN_MARKS.sub("", drop_special_tokens(text))
+    return sum(len(match.group()) for match in _ROW_OF_MARKS.finditer(marks))
+
+
+def insertions_text(insertions: Mapping[str, int]) -> str:
+    """`12 Han, 3 Latin, 223 marks`: the largest first, marks last; empty where nothing was inserted."""
+    order = sorted(insertions, key=lambda script: (script == MARKS, -insertions[script], script))
+    return ", ".join(f"{insertions[script]:,} {script}" for script in order if insertions[script])
 
 
 def _as_integers(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[list[int], list[int]]:

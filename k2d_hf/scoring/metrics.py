@@ -3,6 +3,8 @@
 `MixedErrorRate().compute(predictions=[...], references=[...])`; lower is better for both.
 """
 
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import datasets
@@ -11,12 +13,6 @@ import evaluate
 from k2d_hf.errors import K2DError
 from k2d_hf.scoring.error_rates import ErrorCounts, MixedErrors, count_errors, mixed_errors
 from k2d_hf.scoring.phonemes import phonemes
-
-_INPUTS = """
-Args:
-    predictions: list of transcripts, one string each.
-    references: list of reference transcripts, one string each, in the same order.
-"""
 
 
 class _TranscriptMetric(evaluate.Metric):
@@ -33,10 +29,8 @@ class _TranscriptMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=self._description,
             citation="arXiv:2407.10603",
-            inputs_description=_INPUTS,
-            features=datasets.Features(
-                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-            ),
+            inputs_description="predictions and references: lists of transcripts, one string each, in the same order",
+            features=datasets.Features(dict.fromkeys(("predictions", "references"), datasets.Value("string"))),
         )
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
@@ -68,10 +62,8 @@ class MixedErrorRate(_TranscriptMetric):
     def _compute(
         self, predictions: list[str], references: list[str], insertions_by_script: bool = False
     ) -> dict[str, Any]:
-        total = MixedErrors()
-        for prediction, reference in zip(predictions, references, strict=True):
-            total += mixed_errors(reference, prediction)
-        rates = {"mer": total.mer, **_counts(total.mixed), "zh_cer": total.zh_cer, "en_wer": total.en_wer}
+        total = sum(map(mixed_errors, references, predictions), MixedErrors())
+        rates = {"mer": total.mer, **asdict(total.mixed), "zh_cer": total.zh_cer, "en_wer": total.en_wer}
         return rates | ({"insertions_by_script": dict(total.insertions_by_script)} if insertions_by_script else {})
 
 
@@ -87,19 +79,6 @@ class PhonemeErrorRate(_TranscriptMetric):
     def _compute(
         self, predictions: list[str], references: list[str], alphabet: str = "arpabet", language: str = "en-us"
     ) -> dict[str, float | int]:
-        total = ErrorCounts()
-        for prediction, reference in zip(predictions, references, strict=True):
-            total += count_errors(
-                phonemes(reference, alphabet=alphabet, language=language),
-                phonemes(prediction, alphabet=alphabet, language=language),
-            )
-        return {"per": total.rate, **_counts(total)}
-
-
-def _counts(counts: ErrorCounts) -> dict[str, int]:
-    return {
-        "substitutions": counts.substitutions,
-        "deletions": counts.deletions,
-        "insertions": counts.insertions,
-        "reference_length": counts.reference_length,
-    }
+        phones = partial(phonemes, alphabet=alphabet, language=language)
+        total = sum(map(count_errors, map(phones, references), map(phones, predictions)), ErrorCounts())
+        return {"per": total.rate, **asdict(total)}

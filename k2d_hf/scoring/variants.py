@@ -63,11 +63,7 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 def _sections() -> dict[str, str]:
-    """The table's lines by the headings above them, without comments."""
-    sections: dict[str, list[str]] = {}
-    for line in files("k2d_hf.scoring").joinpath("data", "han_variants.txt").read_text(encoding="utf-8").splitlines():
-        if heading := re.fullmatch(r"\[(\w+)\]", line):
-            lines = sections.setdefault(heading.group(1), [])
-        elif line and not line.startswith("#"):
-            lines.append(line)
-    return {name: "\n".join(lines) for name, lines in sections.items()}
+    """The table's text by the headings above it, without comments."""
+    text = files("k2d_hf.scoring").joinpath("data", "han_variants.txt").read_text(encoding="utf-8")
+    _, *parts = re.split(r"(?m)^\[(\w+)\]$", re.sub("(?m)^#.*", "", text))
+    return dict(zip(parts[::2], parts[1::2], strict=True))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -17,7 +17,8 @@ from k2d_hf.terminal.screen import Screen, encoding_of, printable
 from k2d_hf.terminal.status_lines import StatusLines
 
 BAR_WIDTH = 16
-BAR_END = "{n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
+BAR = f"{{desc}} {{bar:{BAR_WIDTH}}} {{n_fmt}}/{{total_fmt}} {{unit}}{{postfix}} [{{elapsed}}<{{remaining}}]"
+BAR_STYLE: dict[str, Any] = {"ascii": " #", "leave": False, "dynamic_ncols": True}
 NAME_WIDTH = 9
 
 logger = logging.getLogger("k2d_hf")
@@ -125,57 +126,39 @@ class ProgressLine:
     def __init__(self, console: Console, title: str) -> None:
         self.console = console
         self.title = title
-        self.bar: tqdm | None = self._bar(None, "{desc} ...")
         self.lines = StatusLines(title, console.status, clock=console.clock)
+        self.bar = self._bar("{desc} ...")
         if not console.silent:
             self.lines.watch()
-        self.total: int | None = 0
-        self.done = 0
-        self.unit = ""
 
     def start(self, total: int | None, unit: str) -> None:
         """Show a bar of `total` units; None is unknown before the end."""
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
         self.lines.begin(total, unit)
-        self.total, self.unit, self.done = total, unit, 0
-        self.bar = self._bar(total, f"{{desc}} {{bar:{BAR_WIDTH}}} {BAR_END}", unit)
+        self.bar = self._bar(BAR, total=total, unit=unit)
 
-    def _bar(self, total: int | None, form: str, unit: str = "") -> tqdm:
-        return tqdm(
-            total=total,
-            desc=self.title,
-            unit=unit,
-            ascii=" #",
-            leave=False,
-            file=sys.stderr,
-            disable=not self.console.shows_bars,
-            dynamic_ncols=True,
-            bar_format=form,
-        )
+    def _bar(self, form: str, **counted: Any) -> tqdm:
+        return tqdm(desc=self.title, bar_format=form, disable=not self.console.shows_bars, **BAR_STYLE, **counted)
 
     def advance(self, count: int, note: str = "") -> None:
         """Count units as done, with a note on the progress."""
-        self.done += count
         self.lines.count(count, note)
-        if self.bar is not None:
-            if note:
-                self.bar.set_postfix_str(note, refresh=False)
-            self.bar.update(count)
+        if note:
+            self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update(count)
 
     def close(self) -> None:
         """Remove the bar and end the status lines, as when the stage fails."""
         self.lines.stop()
-        if self.bar is not None:
-            self.bar.close()
+        self.bar.close()
 
     def finish(self, result: str) -> None:
         """Replace the bar by the line of result."""
         self.close()
-        self.total = self.done if self.total is None else self.total
-        if self.total:
-            width = len(str(self.total))
-            result = f"{'#' * BAR_WIDTH} {self.done:>{width}}/{self.total} {self.unit:<10}  {result}"
+        done, unit = self.lines.done, self.lines.unit
+        total = done if self.lines.total is None else self.lines.total
+        if total:
+            result = f"{'#' * BAR_WIDTH} {done:>{len(str(total))}}/{total} {unit:<10}  {result}"
         self.console.line(f"{self.title} {result}")
 
 

@@ -17,7 +17,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType, TracebackType
+    from types import FrameType
 
 INTERRUPTED = 130
 STOPPED = "k2d: stopped; what is done stays, and the same command resumes from here"
@@ -57,9 +57,7 @@ class Raised:
             sys.unraisablehook = self._unraisable
             signal.signal(signal.SIGINT, _raise)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.ours:
             signal.signal(signal.SIGINT, _end)
             sys.unraisablehook = self.hook

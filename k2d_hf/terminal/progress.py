@@ -13,15 +13,10 @@ Progress = Callable[..., None]  # takes the number of units done since, and perh
 def progress_bar(
     on_progress: Callable[..., Any] | None, title: str, total: int | None, unit: str
 ) -> Iterator[Progress]:
-    """The function that work reports its progress to, within a `with`: a bar, unless the caller gives one.
+    """The function that work reports its progress to: the caller's `on_progress`, else a bar while the `with` lasts.
 
-    `datasets.disable_progress_bars()` and HF_DATASETS_DISABLE_PROGRESS_BARS hide the bar.
-
-    Args:
-        on_progress: of the caller; used instead of a bar.
-        title: of the bar.
-        total: units to do; None is unknown before the end.
-        unit: what is counted.
+    `datasets.disable_progress_bars()` and HF_DATASETS_DISABLE_PROGRESS_BARS hide the bar. None for `total` is unknown
+    before the end.
     """
     if on_progress is not None:
         yield on_progress

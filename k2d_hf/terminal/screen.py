@@ -78,8 +78,7 @@ def aligned(rows: Sequence[Sequence[str]], screen: Screen = ENDLESS) -> str:
     names = shortened([row[0] for row in rows], round(screen.width * _NAMES))
     rows = [[name, *row[1:]] for name, row in zip(names, rows, strict=True)]
     narrow = _narrow_heads(rows)
-    if _width(_widths(narrow)) <= screen.width:
-        rows = narrow
+    rows = narrow if _width(_widths(narrow)) <= screen.width else rows
     widths = _widths(rows)
     return "\n\n".join(
         _lines([[row[column] for column in block] for row in rows], [widths[column] for column in block])
@@ -124,11 +123,12 @@ def _width(widths: Sequence[int]) -> int:
 
 
 def _lines(rows: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
-    padded = (
-        [cell + " " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)] for row in rows
-    )
-    lines = [GAP.join(row).rstrip() for row in padded]
-    return "\n".join(line for index, line in enumerate(lines) if line or index)
+    lines = [GAP.join(map(_padded, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines if lines[0] else lines[1:])
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - columns_of(text))
 
 
 def shortened(names: Sequence[str], most: int) -> list[str]:
@@ -142,8 +142,8 @@ def shortened(names: Sequence[str], most: int) -> list[str]:
         if columns_of(name) > most:
             head, tail = (most - 3) // 4, most - 3 - (most - 3) // 4
             name = _cut(name, head) + "..." + _cut(name[::-1], tail)[::-1]
-            alike = sum(other.partition("#")[0] == name for other in short)
-            name = name if not alike else f"{_cut(name, most - 3)}#{alike + 1}"
+            if alike := sum(other.partition("#")[0] == name for other in short):
+                name = f"{_cut(name, most - 3)}#{alike + 1}"
         short.append(name)
     return short
 
@@ -187,6 +187,6 @@ def listed(pairs: Sequence[tuple[str, str]], screen: Screen = ENDLESS) -> str:
     for name, text in pairs:
         parts = [text] if screen.width is None else wrapped(text, screen.width - indent)
         for part in parts:
-            lines.append(f"{name}{' ' * (indent - columns_of(name))}{part}".rstrip())
+            lines.append(f"{_padded(name, indent)}{part}".rstrip())
             name = ""
     return "\n".join(lines)

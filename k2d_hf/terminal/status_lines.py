@@ -16,13 +16,7 @@ FEW = 10  # units in those, below which one more or less would change it too muc
 
 
 class StatusLines:
-    """The lines of one stage: what is done, how fast, and how long the rest will take.
-
-    Args:
-        title: of the stage; each line begins with it.
-        show: takes a line.
-        clock: seconds from any moment on.
-    """
+    """The lines of one stage, each given to `show`: what is done, how fast, and how long the rest will take."""
 
     def __init__(self, title: str, show: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self.title = title.rstrip()

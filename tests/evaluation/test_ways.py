@@ -49,7 +49,7 @@ def measure(workplace, recordings, tmp_path):
             ways=ways,
             way_recordings=most,
         )["student"]
-        assert stage.done <= len(of)  # recordings evaluated, or found measured; the ways are none
+        assert stage.lines.done <= len(of)  # recordings evaluated, or found measured; the ways are none
         return figures, figures["ways"]
 
     return measure

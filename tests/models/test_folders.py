@@ -8,8 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from k2d_hf.errors import K2DError
-from k2d_hf.files.folders import cached_folder, clear_left_behind, write_folder
-from k2d_hf.files.lock import locked
+from k2d_hf.files.folders import cached_folder, clear_left_behind, locked, write_folder
 
 
 def fill(folder):
