@@ -71,7 +71,7 @@ def save_adapter(
     name: str | None = None,
     dtype: str = "float16",
 ) -> Path:
-    """Write the adapter of a trained student as a folder that serves wherever a model is given.
+    """Write the adapter of a trained student as a folder that serves wherever a model is given, and return the folder.
 
     Args:
         trained: the peft model that `K2DTrainer` trained (`trainer.model`), on a student of `create_student`.
@@ -83,9 +83,6 @@ def save_adapter(
         encoder_neurons: those, as given to `keep_neurons`; None is all.
         name: what to call the model; None is its folder.
         dtype: of the stored matrices: float32, float16 or bfloat16.
-
-    Returns:
-        `folder`.
 
     Raises:
         K2DError: if the model has no LoRA adapter, its settings are more than matrices added to the base's, layers or
@@ -138,11 +135,7 @@ def save_adapter(
 
 
 def read_adapter(folder: Path) -> AdapterBase:
-    """The settings in `base.json`, with sources as seen from here; for an adapter that has all its files.
-
-    Raises:
-        K2DError: if one is missing or a setting of `base.json` is impossible.
-    """
+    """The settings in `base.json`, with sources as seen from here; K2DError if a file is missing or one is wrong."""
     for name in (ADAPTER, WEIGHTS):
         if not (folder / name).is_file():
             raise K2DError(f"{folder}: {ADAPTER_BASE} without {name}; save the adapter again, with safetensors")
@@ -172,8 +165,7 @@ def selected_parts(
 ) -> tuple[list[int], list[int], list[list[int]] | None]:
     """Indices of the encoder's and decoder's layers, and of encoder neurons (None: all), that are kept of a base.
 
-    Raises:
-        K2DError: for a layer or a neuron that the base does not have.
+    K2DError for a layer or a neuron that the base does not have.
     """
     chosen = []
     try:
@@ -189,11 +181,7 @@ def selected_parts(
 
 
 def fill_merged(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -> None:
-    """Fill `target` with the transformers checkpoint of an adapter's folder on its base.
-
-    Raises:
-        K2DError: if the two do not fit.
-    """
+    """Fill `target` with the transformers checkpoint of an adapter's folder on its base; K2DError if they differ."""
     from transformers import GenerationConfig
 
     config = _lora_config(folder / ADAPTER)
@@ -211,8 +199,8 @@ def fill_merged(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Pa
         try:
             merged.generation_config = GenerationConfig.from_dict(_read_mapping(path))
         except (ValueError, TypeError) as error:
-            message = f"not a generation config ({error_message(error)}); save the adapter again"
-            raise K2DError(f"{path}: {message}") from None
+            reason = error_message(error)
+            raise K2DError(f"{path}: not a generation config ({reason}); save the adapter again") from None
     merged.config.name_or_path = base.name
     save_student(merged, load_processor(base.path), target)
     if (folder / _CARD).is_file():  # its licence is that of what is made with it
@@ -241,8 +229,8 @@ def _with_adapter(
     for key in sorted(shapes.keys() | wanted.keys()):
         if shapes.get(key) != wanted.get(key):
             found = f"has shape {shapes.get(key, 'none')}, and {wanted.get(key, 'none')} in the base"
-            wrong = f"the base with the layers of {ADAPTER_BASE}: {short_name(key, 200)} {found}"
-            raise K2DError(f"{path}: does not fit {wrong}; {fix}")
+            wrong = f"{short_name(key, 200)} {found}"
+            raise K2DError(f"{path}: does not fit the base with the layers of {ADAPTER_BASE}: {wrong}; {fix}")
     set_peft_model_state_dict(model, weights)
     return model.merge_and_unload()
 
@@ -285,10 +273,9 @@ def _json(values: Mapping[str, Any]) -> str:
     """A setting a line, and a line for each list of a list: those of neurons have a thousand numbers."""
     lines = []
     for key, value in values.items():
+        text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
         if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
-            text = "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
-        else:
-            text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+            text = "[\n    " + ",\n    ".join(map(json.dumps, value)) + "\n  ]"
         lines.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -32,10 +32,8 @@ class ModelInfo:
 def inspect_model(sources: str | Sequence[str]) -> ModelInfo:
     """The first available source, by what is on this disk and whether the Hub answers; nothing is written.
 
-    Where none is available now, the first whose shape is known by its name, as a plan for another machine.
-
-    Raises:
-        K2DError: where none is available and none is known by name.
+    Where none is available now, the first whose shape is known by its name, as a plan for another machine; else
+    K2DError.
     """
     listed = [sources] if isinstance(sources, str) else list(sources)
     unavailable: ModelInfo | None = None
@@ -53,8 +51,8 @@ def inspect_model(sources: str | Sequence[str]) -> ModelInfo:
         unavailable = unavailable or found
     if unavailable is not None:
         return unavailable
-    state = f"none of {', '.join(listed)} is here, and {ensure_hub_state()}"
-    raise K2DError(f"{state}: nothing is known of the model{reasons}")
+    names, state = ", ".join(listed), ensure_hub_state()
+    raise K2DError(f"none of {names} is here, and {state}: nothing is known of the model{reasons}")
 
 
 def _inspect(source: str) -> ModelInfo | None:

@@ -48,8 +48,7 @@ def neuron_indices(
     """The neurons of feed-forward networks to copy, as indices from 0, a list for each layer.
 
     Args:
-        neurons: for each layer that is copied which of its neurons; the same number in each, as a config has one
-            number of them (`encoder_ffn_dim`).
+        neurons: for each layer that is copied which; as many in each, as a config has one number (`encoder_ffn_dim`).
         layers: that are copied.
         total: neurons of a layer of the model that is copied from.
         whose: that model, for errors.
@@ -128,14 +127,8 @@ def keep_neurons(
 ) -> WhisperForConditionalGeneration:
     """Take all other neurons out of the feed-forward networks of a student's encoder layers.
 
-    The encoder is faster for it, and has to be trained, as one with fewer layers has.
-
-    Args:
-        student: of `create_student`; it is changed, and returned.
-        encoder_neurons: for each of its encoder layers which, as indices from 0, as many in each.
-
-    Raises:
-        K2DError: as `neuron_indices`.
+    The encoder is faster for it, and has to be trained, as one with fewer layers has. The student of `create_student`
+    is changed, and returned. `encoder_neurons` are as for `neuron_indices`, which says what is wrong with others.
     """
     from torch.nn import Parameter
 

@@ -60,25 +60,23 @@ def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
     sources = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
     if not sources:
         raise K2DError("no source for the model; give a folder, a Hub id or wheels")
-    tried: list[tuple[str, K2DError]] = []
+    reasons: list[str] = []
     for one in sources:
         try:
             return _resolve(one)
         except K2DError as error:
-            tried.append((one, error))
-    message = f"model {tried[0][0]}: {tried[0][1]}"
-    if len(tried) > 1:
-        reasons = "; ".join(f"{one} ({reason})" for one, reason in tried)
-        message = f"none of the model's {len(tried)} sources answers: {reasons}"
-    advice = "; give the path of a local checkpoint folder"
-    raise K2DError(message.removesuffix(advice) + advice)  # the message of an adapter's base ends with it already
+            reasons.append(str(error))
+    advice = "; give the path of a local checkpoint folder"  # with which the message of an adapter's base ends already
+    if len(sources) == 1:
+        raise K2DError(f"model {sources[0]}: {reasons[0].removesuffix(advice)}{advice}")
+    tried = "; ".join(f"{one} ({reason})" for one, reason in zip(sources, reasons, strict=True))
+    raise K2DError(f"none of the model's {len(sources)} sources answers: {tried}{advice}")
 
 
 def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditionalGeneration:
     """The model of the first source that answers, in float32, with a generation config that lacks nothing.
 
-    Raises:
-        K2DError: as `resolve_checkpoint`, or if the checkpoint is not a Whisper model.
+    It raises as `resolve_checkpoint`, and K2DError for what is not a Whisper model.
     """
     return load_checkpoint(resolve_checkpoint(source))
 
@@ -117,9 +115,7 @@ def merged_checkpoint(folder: str | Path) -> Path:
 
     It is kept by the content of the folder's files and of the base, so a change of either makes another. Tokenizer and
     feature extractor are the base's; so is the generation config, with fewer layers, unless the folder has its own.
-
-    Raises:
-        K2DError: if a file is missing or invalid, no source of the base answers, or the two do not fit.
+    K2DError if a file is missing or invalid, no source of the base answers, or the two do not fit.
     """
     folder = Path(os.path.expanduser(folder))
     adapter = read_adapter(folder)
@@ -133,14 +129,8 @@ def merged_checkpoint(folder: str | Path) -> Path:
 def model_fingerprint(model: str | Path | nn.Module) -> str:
     """The identity of a model: 16 hexadecimal digits over all its weights and settings.
 
-    Args:
-        model: a checkpoint as `resolve_checkpoint` takes it (a folder of transformers, CTranslate2 or an adapter, a Hub
-            id, with or without a revision, wheels), which counts by what it holds; or a model in memory, in any number
-            format, with or without adapters, which counts by its tensors, its configuration, and which of its adapters
-            act how strongly.
-
-    Raises:
-        K2DError: if there is no such checkpoint.
+    A checkpoint, given as to `resolve_checkpoint`, counts by what it holds (K2DError if it is nowhere); a model in
+    memory, in any number format, by its tensors, its configuration, and which of its adapters act how strongly.
     """
     if not isinstance(model, (str, Path)):
         return module_fingerprint(model, getattr(model, "config", None))

