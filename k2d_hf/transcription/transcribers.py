@@ -92,7 +92,7 @@ class Transcriber(Protocol):
 
     @property
     def batches_recordings(self) -> bool:
-        """Whether one call of `transcribe` with several recordings, independent of each other, saves time."""
+        """Whether one call of `transcribe` with several recordings is faster; no transcript depends on the others."""
 
     @property
     def calls_at_once(self) -> int:
@@ -134,6 +134,8 @@ class Engine:
 
 def resolve_device(device: str) -> str:
     """`auto` as `cuda` where there is one, else `cpu`; anything else as it is."""
-    import torch
+    if device == "auto":
+        import torch
 
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
