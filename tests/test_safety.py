@@ -12,7 +12,7 @@ import k2d_hf
 from k2d_hf.errors import K2DError
 from k2d_hf.models import load_whisper, resolve_checkpoint
 from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
-from k2d_hf.models.wheel_parts import join_wheels
+from k2d_hf.models.sources import join_wheels
 
 PACKAGE = Path(k2d_hf.__file__).parent
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}

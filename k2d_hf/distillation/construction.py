@@ -25,7 +25,7 @@ from k2d_hf.distillation.sharding import check_loaded, complete_loading
 from k2d_hf.errors import K2DError
 from k2d_hf.models import load_whisper
 from k2d_hf.models.generation import complete_generation_config
-from k2d_hf.models.student import set_language
+from k2d_hf.models.parts import set_language
 
 logger = logging.getLogger(__name__)
 

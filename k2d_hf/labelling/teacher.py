@@ -15,7 +15,7 @@ from k2d_hf.labelling.hypotheses import TeacherHypotheses, chunk_features, plann
 from k2d_hf.labelling.report import LabellingReport
 from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.terminal.progress import length_of, progress_bar
-from k2d_hf.transcription.spreading import finished_shards
+from k2d_hf.transcription.map_step import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import cache_root
-from k2d_hf.files.folders import cached_folder, write_folder
+from k2d_hf.files.folders import write_folder
 from k2d_hf.files.json_files import read_json
 from k2d_hf.files.resuming import key_of
 from k2d_hf.files.settings import read_settings, setting
 from k2d_hf.formatting import error_message, quote, short_name
 from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE, DTYPES, Checkpoint, load_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint, file_sha256
+from k2d_hf.models.parts import copy_layers, keep_neurons, layer_indices, neuron_indices, set_language
 from k2d_hf.models.processors import load_processor
+from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.student_folder import save_student
 
 if TYPE_CHECKING:
@@ -53,9 +56,7 @@ class AdapterBase:
     sources: str | list[str] = setting(help="the base weights, one source or several to try in order")
     encoder_layers: int | list[int] | None = setting(None, "How many of its encoder layers, or which; null is all.")
     decoder_layers: int | list[int] | None = setting(None, "Likewise of the decoder.")
-    encoder_neurons: list[list[int]] | None = setting(
-        None, "Of each of these encoder layers which neurons; null is all."
-    )
+    encoder_neurons: list[list[int]] | None = setting(None, "Neurons of each of these encoder layers; null is all.")
     name: str | None = setting(None, "What to call the model; null is the folder.")
 
 
@@ -70,7 +71,7 @@ def save_adapter(
     name: str | None = None,
     dtype: str = "float16",
 ) -> Path:
-    """Write the adapter of a trained student as a folder that serves wherever a model is given.
+    """Write the adapter of a trained student as a folder that serves wherever a model is given, and return the folder.
 
     Args:
         trained: the peft model that `K2DTrainer` trained (`trainer.model`), on a student of `create_student`.
@@ -82,9 +83,6 @@ def save_adapter(
         encoder_neurons: those, as given to `keep_neurons`; None is all.
         name: what to call the model; None is its folder.
         dtype: of the stored matrices: float32, float16 or bfloat16.
-
-    Returns:
-        `folder`.
 
     Raises:
         K2DError: if the model has no LoRA adapter, its settings are more than matrices added to the base's, layers or
@@ -136,21 +134,8 @@ def save_adapter(
     return write_folder(Path(folder), write)
 
 
-def merge_onto(folder: Path, adapter: AdapterBase, base: Checkpoint) -> Path:
-    """The transformers checkpoint of an adapter's folder on its base, merged on first use and kept.
-
-    Raises:
-        K2DError: if the two do not fit.
-    """
-    return cached_folder(merged_folder(folder, base.path), lambda target: _merge(folder, adapter, base, target))
-
-
 def read_adapter(folder: Path) -> AdapterBase:
-    """The settings in `base.json`, with sources as seen from here; for an adapter that has all its files.
-
-    Raises:
-        K2DError: if one is missing or a setting of `base.json` is impossible.
-    """
+    """The settings in `base.json`, with sources as seen from here; K2DError if a file is missing or one is wrong."""
     for name in (ADAPTER, WEIGHTS):
         if not (folder / name).is_file():
             raise K2DError(f"{folder}: {ADAPTER_BASE} without {name}; save the adapter again, with safetensors")
@@ -175,68 +160,47 @@ def merged_folder(folder: Path, base: Path) -> Path:
     return cache_root() / "checkpoints" / f"adapter-{key_of(checkpoint_fingerprint(base), files)}-{_MERGE_VERSION}"
 
 
-@dataclass(frozen=True)
-class Parts:
-    """Indices of what an adapter's model has of its base; `encoder_neurons` is None where it has all."""
-
-    encoder_layers: list[int]
-    decoder_layers: list[int]
-    encoder_neurons: list[list[int]] | None
-
-
 def selected_parts(
-    folder: Path, adapter: AdapterBase, *, encoder_layers: int, decoder_layers: int, encoder_neurons: int
-) -> Parts:
-    """What the model of an adapter in `folder` has of a base with so many layers, and neurons in an encoder layer.
+    folder: Path, adapter: AdapterBase, base: WhisperShape
+) -> tuple[list[int], list[int], list[list[int]] | None]:
+    """Indices of the encoder's and decoder's layers, and of encoder neurons (None: all), that are kept of a base.
 
-    Raises:
-        K2DError: for a layer or a neuron that the base does not have.
+    K2DError for a layer or a neuron that the base does not have.
     """
-    from k2d_hf.models.parts import layer_indices, neuron_indices
-
     chosen = []
     try:
-        for name, total in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
-            layers = getattr(adapter, name)
+        for name in ("encoder_layers", "decoder_layers"):
+            layers, total = getattr(adapter, name), getattr(base, name)
             chosen.append(layer_indices(total if layers is None else layers, total, what=name, whose="base"))
         neurons = adapter.encoder_neurons
         if neurons is not None:
-            neurons = neuron_indices(neurons, len(chosen[0]), encoder_neurons, whose="base")
+            neurons = neuron_indices(neurons, len(chosen[0]), base.encoder_neurons, whose="base")
     except K2DError as error:
         raise K2DError(f"{folder / ADAPTER_BASE}: {error}") from None
-    return Parts(chosen[0], chosen[1], neurons)
+    return chosen[0], chosen[1], neurons
 
 
-def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -> None:
-    """Fill `target` with the checkpoint."""
-    import shutil
-
+def fill_merged(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -> None:
+    """Fill `target` with the transformers checkpoint of an adapter's folder on its base; K2DError if they differ."""
     from transformers import GenerationConfig
-
-    from k2d_hf.models.parts import copy_layers, keep_neurons
 
     config = _lora_config(folder / ADAPTER)
     original = load_checkpoint(base)
-    parts = selected_parts(
-        folder,
-        adapter,
-        encoder_layers=original.config.encoder_layers,
-        decoder_layers=original.config.decoder_layers,
-        encoder_neurons=original.config.encoder_ffn_dim,
-    )
-    student = copy_layers(original, parts.decoder_layers, parts.encoder_layers)
+    shape = shape_of_config(original.config.to_dict())
+    assert shape is not None
+    encoder, decoder, neurons = selected_parts(folder, adapter, shape)
+    student = copy_layers(original, decoder, encoder)
     del original  # two in memory at a time
-    if parts.encoder_neurons is not None:
-        student = keep_neurons(student, parts.encoder_neurons)
+    set_language(student, None, "transcribe")
+    if neurons is not None:
+        keep_neurons(student, neurons)
     merged = _with_adapter(student, config, folder)
-    path = folder / _GENERATION
-    if path.is_file():
+    if (path := folder / _GENERATION).is_file():
         try:
             merged.generation_config = GenerationConfig.from_dict(_read_mapping(path))
         except (ValueError, TypeError) as error:
-            raise K2DError(
-                f"{path}: not a generation config ({error_message(error)}); save the adapter again"
-            ) from None
+            reason = error_message(error)
+            raise K2DError(f"{path}: not a generation config ({reason}); save the adapter again") from None
     merged.config.name_or_path = base.name
     save_student(merged, load_processor(base.path), target)
     if (folder / _CARD).is_file():  # its licence is that of what is made with it
@@ -246,7 +210,6 @@ def _merge(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Path) -
 def _with_adapter(
     student: WhisperForConditionalGeneration, config: LoraConfig, folder: Path
 ) -> WhisperForConditionalGeneration:
-    """The student with the adapter merged into its weights."""
     from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -265,16 +228,15 @@ def _with_adapter(
     shapes, wanted = ({key: list(one.shape) for key, one in part.items()} for part in (weights, places))
     for key in sorted(shapes.keys() | wanted.keys()):
         if shapes.get(key) != wanted.get(key):
-            wrong = (
-                f"{short_name(key, 200)} has shape {shapes.get(key, 'none')}, and {wanted.get(key, 'none')} in the base"
-            )
+            found = f"has shape {shapes.get(key, 'none')}, and {wanted.get(key, 'none')} in the base"
+            wrong = f"{short_name(key, 200)} {found}"
             raise K2DError(f"{path}: does not fit the base with the layers of {ADAPTER_BASE}: {wrong}; {fix}")
     set_peft_model_state_dict(model, weights)
     return model.merge_and_unload()
 
 
 def _lora_config(path: Path) -> LoraConfig:
-    """The settings in a file for the places of an adapter's matrices; none that would fetch or run anything."""
+    """The settings for the places of an adapter's matrices; none that would fetch or run anything."""
     from peft import LoraConfig
 
     values = _read_mapping(path)
@@ -311,10 +273,9 @@ def _json(values: Mapping[str, Any]) -> str:
     """A setting a line, and a line for each list of a list: those of neurons have a thousand numbers."""
     lines = []
     for key, value in values.items():
+        text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
         if isinstance(value, list) and value and all(isinstance(row, list) for row in value):
-            text = "[\n    " + ",\n    ".join(json.dumps(row) for row in value) + "\n  ]"
-        else:
-            text = json.dumps(value, ensure_ascii=False, indent=2).replace("\n", "\n  ")
+            text = "[\n    " + ",\n    ".join(map(json.dumps, value)) + "\n  ]"
         lines.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,26 +26,15 @@ DTYPES = ("float32", "float16", "bfloat16")  # of stored weights
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A transformers checkpoint on this disk.
-
-    Attributes:
-        path: its folder.
-        name: as the user gave it, such as `openai/whisper-base`.
-        origin: where it came from: `local`, `hub cache`, `hub`, `wheels`, or of a local folder `ctranslate2` (imported)
-            and `adapter` (merged into its base).
-    """
+    """A transformers checkpoint in a folder on this disk."""
 
     path: Path
-    name: str
-    origin: str
+    name: str  # as the user gave it, such as `openai/whisper-base`
+    origin: str  # `local`, `hub cache`, `hub`, `wheels`; of local folders `ctranslate2` (imported), `adapter` (merged)
 
 
 def load_checkpoint(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
-    """The model of a checkpoint on this disk, in float32, with a generation config that lacks nothing.
-
-    Raises:
-        K2DError: if the checkpoint is not a Whisper model.
-    """
+    """The model of a checkpoint on this disk, as `open_whisper` in float32; K2DError where it is not a Whisper."""
     import torch
 
     kind = read_json(checkpoint.path / "config.json").get("model_type")
@@ -56,8 +46,7 @@ def load_checkpoint(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
 def open_whisper(folder: str | Path, *, dtype: torch.dtype) -> WhisperForConditionalGeneration:
     """The Whisper of a local checkpoint, with a generation config that lacks nothing, however old the checkpoint is.
 
-    Raises:
-        K2DError: if something is missing there, and the tokenizer beside it is not Whisper's.
+    K2DError if something is missing there, and the tokenizer beside it is not Whisper's.
     """
     from transformers import WhisperForConditionalGeneration
 
@@ -66,13 +55,10 @@ def open_whisper(folder: str | Path, *, dtype: torch.dtype) -> WhisperForConditi
 
 
 def count_parameters(path: str | Path) -> int:
-    """Number of parameters of a local checkpoint, read from the headers of its weights; a tied one counts once.
+    """Number of parameters of a local checkpoint, from the headers of its weights; a tied one counts once.
 
-    Raises:
-        K2DError: if the folder is not a complete checkpoint.
+    K2DError if the folder is not a complete checkpoint.
     """
-    from math import prod
-
     from safetensors import safe_open
 
     folder = Path(path)
@@ -111,10 +97,9 @@ def checkpoint_gap(folder: Path) -> str | None:
                 pass
         except SafetensorError as error:
             return f"{file.name} is damaged ({first_line(error)})"
-    if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
-        return "no tokenizer.json"
-    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        return "no preprocessor_config.json"
+    for names in (("tokenizer.json", "vocab.json"), ("preprocessor_config.json", "processor_config.json")):
+        if not any((folder / name).is_file() for name in names):
+            return f"no {names[0]}"
     return None
 
 

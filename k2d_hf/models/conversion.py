@@ -8,14 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from k2d_hf.errors import K2DError
 from k2d_hf.files.folders import write_folder
 from k2d_hf.files.json_files import read_json
 from k2d_hf.formatting import error_message, short_name
 from k2d_hf.models.checkpoint import DTYPES
-from k2d_hf.models.ctranslate2_file import CTranslate2File, read_ctranslate2
+from k2d_hf.models.ctranslate2_file import read_ctranslate2
 from k2d_hf.models.ctranslate2_weights import check_against_architecture, transformers_weights, weight_shapes
 from k2d_hf.models.generation import generation_fields
 from k2d_hf.models.student_folder import rewrite_config, write_processor
@@ -52,33 +50,21 @@ def fill_checkpoint(source: Path, folder: Path, *, dtype: str = "float32") -> No
     """As `import_ctranslate2`, into an existing folder, for callers that make it appear complete themselves."""
     import torch
     from safetensors.torch import save_file
+    from transformers import WhisperConfig
 
     model = read_ctranslate2(source / "model.bin")
     if model.spec != "WhisperSpec":
         raise K2DError(f"{model.path}: a CTranslate2 {short_name(model.spec)}, not a Whisper model")
     settings = _read_settings(source / "config.json")
     weights = transformers_weights(model)
-    tokenizer = save_processor(source / "tokenizer.json", folder, shapes=weight_shapes(model, weights))
+    shapes = weight_shapes(model, weights)
+    tokenizer = save_processor(source / "tokenizer.json", folder, shapes=shapes)
     try:
         special = SpecialTokens.of(tokenizer)
     except K2DError as error:
         raise K2DError(f"{source / 'tokenizer.json'}: {error}") from None
-    config = _whisper_config(model, weights, special, dtype=dtype)
-    check_against_architecture(model, weights, config)
-    _generation_config(settings, config, tokenizer).save_pretrained(folder)
-    tensors = {name: torch.from_numpy(array).to(getattr(torch, dtype)) for name, array in weights.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config.save_pretrained(folder)
-    rewrite_config(folder)
-
-
-def _whisper_config(
-    model: CTranslate2File, weights: dict[str, np.ndarray], special: SpecialTokens, *, dtype: str
-) -> WhisperConfig:
-    from transformers import WhisperConfig
-
-    return WhisperConfig(
-        **weight_shapes(model, weights),
+    config = WhisperConfig(
+        **shapes,
         encoder_attention_heads=model.setting("encoder/num_heads"),
         decoder_attention_heads=model.setting("decoder/num_heads"),
         tie_word_embeddings="proj_out.weight" not in weights,
@@ -90,22 +76,26 @@ def _whisper_config(
         architectures=["WhisperForConditionalGeneration"],
         dtype=dtype,
     )
+    check_against_architecture(model, weights, config)
+    _generation_config(settings, config, tokenizer).save_pretrained(folder)
+    tensors = {name: torch.from_numpy(array).to(getattr(torch, dtype)) for name, array in weights.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    rewrite_config(folder)
 
 
 def _generation_config(settings: dict[str, Any], config: WhisperConfig, tokenizer: Any) -> GenerationConfig:
     """The generation config of OpenAI's checkpoints: from the tokenizer, and from `settings`."""
     from transformers import GenerationConfig
 
-    heads = [
-        [layer, head] for layer, head in settings.get("alignment_heads") or () if 0 <= layer < config.decoder_layers
-    ]
     fields = generation_fields(tokenizer, max_length=config.max_target_positions)
     if settings.get("suppress_ids") is not None:
         fields["suppress_tokens"] = settings["suppress_ids"]
     if settings.get("suppress_ids_begin"):
         fields["begin_suppress_tokens"] = settings["suppress_ids_begin"]
-    if heads:
-        fields["alignment_heads"] = heads
+    heads = settings.get("alignment_heads") or ()
+    if kept := [[layer, head] for layer, head in heads if 0 <= layer < config.decoder_layers]:
+        fields["alignment_heads"] = kept
     return GenerationConfig(return_timestamps=False, **fields)
 
 
@@ -117,10 +107,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
     for name in ("suppress_ids", "suppress_ids_begin"):
         if settings.get(name) is not None and not _are_whole_numbers(settings[name]):
             raise K2DError(f"{path}: {name} is no list of token ids; download or copy it again")
-    heads = settings.get("alignment_heads", [])
-    if heads is not None and not (
-        isinstance(heads, list) and all(_are_whole_numbers(pair) and len(pair) == 2 for pair in heads)
-    ):
+    heads = settings.get("alignment_heads") or []
+    if not isinstance(heads, list) or not all(_are_whole_numbers(pair) and len(pair) == 2 for pair in heads):
         raise K2DError(f"{path}: alignment_heads is no list of layers and heads; download or copy it again")
     return settings
 
@@ -139,17 +127,16 @@ def save_processor(tokenizer_file: Path, output: Path, *, shapes: dict[str, Any]
     try:
         backend = Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # the library raises bare Exception
-        raise K2DError(
-            f"{tokenizer_file}: not a tokenizer ({error_message(error)}); download or copy it again"
-        ) from None
+        reason = error_message(error)
+        raise K2DError(f"{tokenizer_file}: not a tokenizer ({reason}); download or copy it again") from None
     if shapes["vocab_size"] - backend.get_vocab_size() == _TIMESTAMPS:  # files of the first years stop before these
         names = [f"<|{index * TIMESTAMP_SECONDS:.2f}|>" for index in range(_TIMESTAMPS)]
         backend.add_tokens([AddedToken(name, special=False) for name in names])
-    if backend.get_vocab_size() != shapes["vocab_size"]:
-        raise K2DError(f"{tokenizer_file}: {backend.get_vocab_size()} tokens, the model has {shapes['vocab_size']}")
-    if (largest := max(backend.get_vocab().values())) >= shapes["vocab_size"]:
-        raise K2DError(f"{tokenizer_file}: a token with the id {largest}, the model has {shapes['vocab_size']}")
     vocabulary = backend.get_vocab()
+    if len(vocabulary) != shapes["vocab_size"]:
+        raise K2DError(f"{tokenizer_file}: {len(vocabulary)} tokens, the model has {shapes['vocab_size']}")
+    if (largest := max(vocabulary.values())) >= shapes["vocab_size"]:
+        raise K2DError(f"{tokenizer_file}: a token with the id {largest}, the model has {shapes['vocab_size']}")
     for name in ("<|endoftext|>", "<|notimestamps|>"):
         if name not in vocabulary:  # WhisperTokenizer would add the first, past the model's last
             raise K2DError(f"{tokenizer_file}: no token {name}; copy the tokenizer.json of the original model")

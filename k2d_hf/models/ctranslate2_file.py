@@ -42,16 +42,13 @@ class CTranslate2File:
     def array(self, name: str) -> np.ndarray:
         """The array `name` as float32, with its quantisation undone (value = stored / scale, a scale a row or one).
 
-        Raises:
-            K2DError: if there is no such array, it is quantised in a way that has no plain inverse, or it holds what is
-                no number.
+        K2DError if it is missing, quantised in a way that has no plain inverse, or not of finite numbers.
         """
         name = self.aliases.get(name, name)
         stored = self._stored(name)
+        values = stored.astype(np.float32)
         if stored.dtype == np.uint16:
             values = (stored.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = stored.astype(np.float32)
         if np.issubdtype(stored.dtype, np.signedinteger):
             scale = self._stored(name + _SCALE).astype(np.float32)
             if stored.dtype == np.int32 or scale.shape not in ((), stored.shape[:1]):
@@ -64,11 +61,7 @@ class CTranslate2File:
         return values
 
     def setting(self, name: str) -> int:
-        """The scalar setting `name`, such as `encoder/num_heads`.
-
-        Raises:
-            K2DError: if there is no such setting, or it is no whole number.
-        """
+        """The scalar setting `name`, such as `encoder/num_heads`; K2DError if it is missing or no whole number."""
         stored = self._stored(name)
         if stored.size != 1 or not np.issubdtype(stored.dtype, np.integer):
             raise K2DError(f"{self.path}: {short_name(name)} is no whole number; download or copy the file again")
@@ -83,11 +76,7 @@ class CTranslate2File:
 
 
 def read_ctranslate2(path: Path) -> CTranslate2File:
-    """Read the header and the table of arrays of a CTranslate2 `model.bin`.
-
-    Raises:
-        K2DError: if the file is missing, truncated, or not such a file.
-    """
+    """Read header and table of arrays of a CTranslate2 `model.bin`; K2DError if it is missing, truncated or another."""
     if not path.is_file() or path.stat().st_size == 0:
         raise K2DError(f"{path}: missing or empty; give a folder with the model.bin of a CTranslate2 model")
     cursor = _Cursor(path)
@@ -113,9 +102,8 @@ class _Cursor:
         end = self.position + count
         if end > len(self.content):
             raise K2DError(f"{self.path}: truncated at {len(self.content)} bytes; download or copy it again")
-        taken = self.content[self.position : end]
-        self.position = end
-        return taken
+        begin, self.position = self.position, end
+        return self.content[begin:end]
 
     def integer(self, code: str) -> int:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)).tobytes())[0]

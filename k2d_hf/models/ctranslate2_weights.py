@@ -18,7 +18,7 @@ from k2d_hf.models.ctranslate2_file import CTranslate2File
 if TYPE_CHECKING:
     from transformers import WhisperConfig
 
-# CTranslate2's names (ctranslate2/specs/whisper_spec.py) on the left, transformers' on the right.
+# CTranslate2's names on the left, transformers' on the right.
 _OUTSIDE_LAYERS = {
     "encoder/conv1": "model.encoder.conv1",
     "encoder/conv2": "model.encoder.conv2",
@@ -53,8 +53,7 @@ _LIMITS = {"num_mel_bins": 1024, "encoder_layers": 512, "decoder_layers": 512}
 def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
     """All arrays of the file as float32 under transformers' names, without a tied output projection.
 
-    Raises:
-        K2DError: if the file holds arrays that a Whisper model does not have, or the same one over and over.
+    K2DError if the file holds arrays that a Whisper model does not have, or the same one over and over.
     """
     size = _BYTES * sum(model.variables[model.aliases.get(name, name)].size for name in model.array_names())
     if size > _MOST_GROWTH * model.path.stat().st_size:
@@ -62,24 +61,21 @@ def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
     weights: dict[str, np.ndarray] = {}
     for name in model.array_names():
         scope, _, parameter = name.rpartition("/")
-        in_layer = _IN_LAYER.fullmatch(scope)
-        inside = _INSIDE_LAYERS.get(in_layer[3]) if in_layer else None
-        if parameter not in _PARAMETERS or (inside is None and scope not in _OUTSIDE_LAYERS):
+        targets = [_OUTSIDE_LAYERS[scope]] if scope in _OUTSIDE_LAYERS else []
+        if in_layer := _IN_LAYER.fullmatch(scope):
+            side, layer, part = in_layer.groups()
+            targets = [f"model.{side}.layers.{layer}.{target}" for target in _INSIDE_LAYERS.get(part, ())]
+        if parameter not in _PARAMETERS or not targets:
             raise K2DError(f"{model.path}: {short_name(name)} is not part of a Whisper model as transformers knows it")
-        if in_layer is None or inside is None:
-            targets = [_OUTSIDE_LAYERS[scope]]
-        else:
-            targets = [f"model.{in_layer[1]}.layers.{in_layer[2]}.{target}" for target in inside]
         array = model.array(name)
         if len(array) % len(targets):
             raise K2DError(
                 f"{model.path}: {short_name(name)} has {len(array)} rows, which {len(targets)} projections cannot share"
             )
-        for target, part in zip(targets, np.split(array, len(targets)), strict=True):
-            weights[f"{target}.{_PARAMETERS[parameter]}"] = part
-    for name in [name for name in weights if name.endswith("k_proj.bias")]:
-        # transformers has no such bias. It moves all scores of a query alike, and the softmax takes that out again.
-        del weights[name]
+        for target, rows in zip(targets, np.split(array, len(targets)), strict=True):
+            weights[f"{target}.{_PARAMETERS[parameter]}"] = rows
+    # transformers has no bias of keys. It moves all scores of a query alike, and the softmax takes that out again.
+    weights = {name: array for name, array in weights.items() if not name.endswith("k_proj.bias")}
     embeddings = weights.get("model.decoder.embed_tokens.weight")
     if embeddings is not None and np.array_equal(weights.get("proj_out.weight", embeddings), embeddings):
         weights.pop("proj_out.weight", None)
@@ -87,11 +83,7 @@ def transformers_weights(model: CTranslate2File) -> dict[str, np.ndarray]:
 
 
 def weight_shapes(model: CTranslate2File, weights: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The settings of `WhisperConfig` that the shapes of the weights decide.
-
-    Raises:
-        K2DError: if the arrays that decide them are missing, or decide what no Whisper is.
-    """
+    """The settings of `WhisperConfig` by the shapes of the weights; K2DError for missing ones, and for no Whisper's."""
 
     def shape(name: str, dimensions: int = 2) -> tuple[int, ...]:
         if name not in weights or weights[name].ndim != dimensions:
@@ -120,11 +112,7 @@ def weight_shapes(model: CTranslate2File, weights: dict[str, np.ndarray]) -> dic
 
 
 def check_against_architecture(model: CTranslate2File, weights: dict[str, np.ndarray], config: WhisperConfig) -> None:
-    """Make sure that `weights` are exactly the parameters, names and shapes, of a Whisper model with this `config`.
-
-    Raises:
-        K2DError: if one is missing, left over or of another shape.
-    """
+    """Raise K2DError unless `weights` are, by name and shape, exactly the parameters of a Whisper of this `config`."""
     import torch
     from transformers import WhisperForConditionalGeneration
 

@@ -18,27 +18,16 @@ from k2d_hf.models.fingerprints import checkpoint_fingerprint
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """What the module of a format declares in `FORMAT`; choices, help and checks follow from it.
+    """What the module of a format declares in `FORMAT`; choices, help and checks follow from it."""
 
-    Attributes:
-        name: of `k2d export --to`.
-        title: its name in a sentence.
-        reader: the engine that reads it.
-        opened_with: the call that opens the folder `DIR`.
-        fill: `fill(checkpoint, folder, quantization)` writes the files of a complete checkpoint into an empty folder.
-        quantizations: number formats of the weights that it can have; None is that of the checkpoint.
-        module: what must be importable to write it; None where nothing more is.
-        extra: the extra of this package that installs it.
-    """
-
-    name: str
-    title: str
-    reader: str
-    opened_with: str
-    fill: Callable[[Path, Path, str | None], None]
-    quantizations: Sequence[str] = ()
-    module: str | None = None
-    extra: str | None = None
+    name: str  # of `k2d export --to`
+    title: str  # its name in a sentence
+    reader: str  # the engine that reads it
+    opened_with: str  # the call that opens the folder `DIR`
+    fill: Callable[[Path, Path, str | None], None]  # from a complete checkpoint into an empty folder, with quantization
+    quantizations: Sequence[str] = ()  # number formats of the weights, beside the checkpoint's own
+    module: str | None = None  # what must be importable to write it
+    extra: str | None = None  # of this package, which installs it
 
     def check_installed(self) -> None:
         """Raise K2DError where what writes it is not installed."""
@@ -55,15 +44,10 @@ class ExportFormat:
         return write_folder(Path(output_dir), lambda folder: self._fill(Path(checkpoint_dir), folder, quantization))
 
     def cached(self, checkpoint_dir: str | Path, *, quantization: str | None = None) -> Path:
-        """The export of a local checkpoint, made on first use and kept in the cache by fingerprint.
-
-        Raises:
-            K2DError: as `export`.
-        """
+        """The export of a local checkpoint, made on first use and cached by fingerprint; it raises as `export`."""
         name = f"{checkpoint_fingerprint(checkpoint_dir)}-{quantization or 'unquantized'}"
-        return cached_folder(
-            cache_root() / self.name / name, lambda folder: self._fill(Path(checkpoint_dir), folder, quantization)
-        )
+        target = cache_root() / self.name / name
+        return cached_folder(target, lambda folder: self._fill(Path(checkpoint_dir), folder, quantization))
 
     def _fill(self, checkpoint: Path, folder: Path, quantization: str | None) -> None:
         self.check_installed()

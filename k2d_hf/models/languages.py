@@ -42,25 +42,15 @@ _NAMES = {
     "uk": "українська", "pl": "polski", "tr": "türkçe turkce", "ar": "العربية", "hi": "हिन्दी", "th": "ไทย ภาษาไทย",
 }  # fmt: skip
 # Words beside a name, for a script, a place or a standard, and for no other language of Whisper's.
-_QUALIFIERS = frozenset(
-    (
-        *("language", "traditional", "simplified", "standard", "modern", "spoken", "bahasa", "brazilian", "european"),
-        *("american", "british", "australian", "canadian", "indian", "singapore", "mexican", "swiss", "austrian"),
-        *("taiwan", "taiwanese", "mainland", "china", "hong", "kong", "us", "usa", "uk", "gb", "tw", "cn", "hk", "sg"),
-    )
-)
+_QUALIFIERS = {
+    *("language", "traditional", "simplified", "standard", "modern", "spoken", "bahasa", "brazilian", "european"),
+    *("american", "british", "australian", "canadian", "indian", "singapore", "mexican", "swiss", "austrian"),
+    *("taiwan", "taiwanese", "mainland", "china", "hong", "kong", "us", "usa", "uk", "gb", "tw", "cn", "hk", "sg"),
+}
 _SUBTAG = re.compile(r"[a-z]{2}|[a-z]{4}|[0-9]{3}|[a-z0-9]{5,8}|[0-9][a-z0-9]{3}")
 _COUNTRIES = {
-    "cn": "zh",
-    "tw": "zh",
-    "jp": "ja",
-    "us": "en",
-    "gb": "en",
-    "cz": "cs",
-    "dk": "da",
-    "gr": "el",
-    "ua": "uk",
-}
+    "cn": "zh", "tw": "zh", "jp": "ja", "us": "en", "gb": "en", "cz": "cs", "dk": "da", "gr": "el", "ua": "uk",
+}  # fmt: skip
 # What leaves the language to the model: ISO 639's own codes for one that is not known (und) and for several (mul).
 _UNDETERMINED = ("", "auto", "und", "mul", "mixed", "multilingual")
 
@@ -87,11 +77,7 @@ def language_of_row(row: Mapping[str, Any]) -> str | None:
 
 
 def checked_language(language: str | None) -> str | None:
-    """Whisper's code of a language that a user writes, as `language_code` gives it.
-
-    Raises:
-        K2DError: for what is no language of Whisper's, with those that are written alike.
-    """
+    """As `language_code`, of a language that a user writes; K2DError, with those written alike, if it is none."""
     code = language_code(language)
     if code is None or code in _whispers()[0]:
         return code
@@ -123,7 +109,7 @@ def _known() -> dict[str, str]:
     known = {name.replace(" ", "_"): code for name, code in names.items()}
     for table in (_CODES, _NAMES):
         known |= {_plain(name): code for code, listed in table.items() for name in listed.split()}
-    return {**known, **{code: code for code in codes}}
+    return known | {code: code for code in codes}
 
 
 def _plain(name: str) -> str:

@@ -6,7 +6,7 @@ For the plan of a run with a model whose weights are not here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 FRAMES = 1500  # positions of the encoder for 30 s
@@ -75,12 +75,11 @@ _ENGLISH = ("tiny", "base", "small", "medium")
 def known_shape(name: str) -> WhisperShape | None:
     """The shape of a model by its Hub id, `openai/whisper-base` or `openai/whisper-base.en`; None for others."""
     owner, _, model = name.partition("/whisper-")
+    kind = model.partition("@")[0]
     if owner != "openai":
         return None
-    kind = model.partition("@")[0]
     if kind.endswith(".en") and kind[:-3] in _ENGLISH:
-        shape = _KNOWN[kind[:-3]]
-        return WhisperShape(shape.d_model, shape.encoder_layers, shape.decoder_layers, 51864)
+        return replace(_KNOWN[kind[:-3]], vocab_size=51864)
     return _KNOWN.get(kind)
 
 

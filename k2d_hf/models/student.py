@@ -7,27 +7,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.models.languages import checked_language, language_code
-from k2d_hf.models.parts import copy_layers
+from k2d_hf.models.generation import complete_generation_config, generation_gaps
+from k2d_hf.models.languages import checked_language
+from k2d_hf.models.parts import copy_layers, set_language
+from k2d_hf.models.processors import load_tokenizer
+from k2d_hf.models.sources import load_whisper, resolve_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import WhisperForConditionalGeneration
 
-
 logger = logging.getLogger(__name__)
-
-
-def set_language(student: WhisperForConditionalGeneration, language: str | None, task: str) -> None:
-    """Make language and task the student's defaults; None keeps the language it has.
-
-    Nothing changes in an English-only student, which has neither.
-    """
-    config: Any = student.generation_config
-    if getattr(config, "is_multilingual", False):
-        config.language, config.task = language_code(language or getattr(config, "language", None)), task
-        config.forced_decoder_ids = None
 
 
 def create_student(
@@ -62,31 +53,21 @@ def create_student(
 
     language = checked_language(language)
     if not isinstance(teacher, torch.nn.Module):
-        from k2d_hf.models import load_whisper
-
         teacher = load_whisper(teacher)
     if not isinstance(teacher, WhisperForConditionalGeneration):
         raise K2DError(f"the teacher is a {type(teacher).__name__}, not a Whisper with a language-model head")
-    return copy_layers(
-        teacher,
-        decoder_layers,
-        encoder_layers,
-        language=language,
-        task=task,
-        complete=lambda student: _complete(student, teacher.config.name_or_path or "", tokenizer),
-    )
+    student = copy_layers(teacher, decoder_layers, encoder_layers)
+    _complete(student, tokenizer)
+    set_language(student, language, task)
+    return student
 
 
-def _complete(student: WhisperForConditionalGeneration, teacher: str, tokenizer: Any) -> None:
+def _complete(student: WhisperForConditionalGeneration, tokenizer: Any) -> None:
     """Complete the generation config that the student has from its teacher, or warn where that is impossible."""
-    from k2d_hf.models.generation import complete_generation_config, generation_gaps
-    from k2d_hf.models.processors import load_tokenizer
-    from k2d_hf.models.sources import resolve_checkpoint
-
     lacking = generation_gaps(student.generation_config)
     if lacking and tokenizer is None:
         try:
-            if not teacher:  # the empty path is that of the working folder
+            if not (teacher := student.config.name_or_path):  # the empty path is that of the working folder
                 raise K2DError("a model that was made in memory")
             tokenizer = load_tokenizer(resolve_checkpoint(teacher).path)
         except (K2DError, OSError, ValueError):

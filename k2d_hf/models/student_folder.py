@@ -42,10 +42,7 @@ _FLAGS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
 def save_student(model: WhisperForConditionalGeneration, processor: WhisperProcessor, folder: str | Path) -> None:
     """Write a complete student: weights, settings, tokenizer and feature extractor.
 
-    Its generation config is completed first, if it came from an old checkpoint.
-
-    Raises:
-        K2DError: if the generation config lacks something, and the tokenizer is not Whisper's.
+    Its generation config is completed first, if it is of an old checkpoint: K2DError if the tokenizer is not Whisper's.
     """
     complete_generation_config(model, lambda: processor.tokenizer)
     model.save_pretrained(folder)
@@ -71,8 +68,8 @@ def write_processor(processor: Any, folder: str | Path) -> None:
     _update(folder / "vocab.json", indent=None, **({end: ids[end]} if end in ids else {}))
     _write(folder / "added_tokens.json", {name: index for name, index in ids.items() if name != end})
     _write(folder / "normalizer.json", getattr(tokenizer, "english_spelling_normalizer", None) or _spellings())
-    _write(folder / "tokenizer_config.json", _tokenizer_config(folder / "tokenizer_config.json", added))
-    config = _read(folder / "tokenizer_config.json")
+    config = _tokenizer_config(folder / "tokenizer_config.json", added)
+    _write(folder / "tokenizer_config.json", config)
     special = {name: config[name] for name in ("additional_special_tokens", *_NAMED) if name in config}
     _write(folder / "special_tokens_map.json", special)
 
@@ -88,7 +85,7 @@ def rewrite_config(folder: str | Path) -> None:
     if "max_target_positions" in config:
         config["max_length"] = config["max_target_positions"]  # whisper.cpp's converter takes it from here
     config |= dict.fromkeys(config.keys() & MOVED_FIELDS)  # the generation config has them
-    _write(path, {name: config[name] for name in sorted(config)})
+    _write(path, dict(sorted(config.items())))
 
 
 def is_complete(folder: Path) -> bool:
@@ -107,22 +104,16 @@ def is_complete(folder: Path) -> bool:
 
 
 def complete_student(folder: Path, target: Path) -> None:
-    """Write settings and processor of the checkpoint in `folder` into `target`, complete; weights stay where they are.
-
-    Raises:
-        K2DError: if the generation config lacks something, and the tokenizer is not Whisper's.
-    """
+    """Write settings and processor of a checkpoint into `target`, with all that `save_student` writes but weights."""
     from transformers import WhisperConfig, WhisperProcessor
 
     try:
         processor = WhisperProcessor.from_pretrained(folder)
     except Exception as error:  # of several libraries, for what is no tokenizer
         raise K2DError(f"{folder}: its tokenizer cannot be read ({error_message(error)}); {_FIX}") from None
-    parts: Any = SimpleNamespace(
-        config=WhisperConfig.from_pretrained(folder), generation_config=_generation_config(folder)
-    )
-    complete_generation_config(parts, lambda: processor.tokenizer)
-    parts.generation_config.save_pretrained(target)
+    settings = _generation_config(folder)
+    parts: Any = SimpleNamespace(config=WhisperConfig.from_pretrained(folder), generation_config=settings)
+    complete_generation_config(parts, lambda: processor.tokenizer).generation_config.save_pretrained(target)
     shutil.copyfile(folder / CONFIG, target / CONFIG)
     rewrite_config(target)
     write_processor(processor, target)
@@ -145,9 +136,10 @@ def _tokenizer_config(path: Path, added: Mapping[int, Any]) -> dict[str, Any]:
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     # with these the tokenizers of transformers 4 that are written in Python have the same ids
-    tokens = {str(index): {name: getattr(token, name) for name in _FLAGS} for index, token in added.items()}
-    config["added_tokens_decoder"] = tokens
-    return {name: config[name] for name in sorted(config)}
+    config["added_tokens_decoder"] = {
+        str(index): {name: getattr(token, name) for name in _FLAGS} for index, token in added.items()
+    }
+    return dict(sorted(config.items()))
 
 
 def _generation_config(folder: Path) -> Any:

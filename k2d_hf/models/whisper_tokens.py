@@ -62,11 +62,7 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokenizer: Any) -> SpecialTokens:
-        """The ids of `tokenizer`, by name.
-
-        Raises:
-            K2DError: if the tokenizer is not Whisper's.
-        """
+        """The ids of `tokenizer`, by name; K2DError if it is not Whisper's."""
         end_of_text = token_id(tokenizer, "<|endoftext|>")
         no_timestamps = token_id(tokenizer, "<|notimestamps|>")
         return cls(
@@ -79,22 +75,14 @@ class SpecialTokens:
         )
 
     def timestamp(self, seconds: float) -> int:
-        """Id of the timestamp nearest to `seconds` (0 to 30 s from the chunk's start).
-
-        Raises:
-            K2DError: if it is no finite number.
-        """
+        """Id of the timestamp nearest to `seconds` (0 to 30 s from the chunk's start); K2DError unless finite."""
         if not math.isfinite(seconds):
             raise K2DError(f"a segment at {seconds} s: give its times in seconds from the start of its chunk")
         return self.timestamp_begin + round(min(max(seconds, 0.0), CHUNK_SECONDS) / TIMESTAMP_SECONDS)
 
 
 def token_id(tokenizer: Any, name: str) -> int:
-    """Id of the special token `name`.
-
-    Raises:
-        K2DError: if the vocabulary has no such token.
-    """
+    """Id of the special token `name`; K2DError if the vocabulary has no such token."""
     index = tokenizer.convert_tokens_to_ids(name)
     if index is None or tokenizer.convert_ids_to_tokens(index) != name:
         raise K2DError(f"the tokenizer has no token {name}: is it a Whisper tokenizer?")
@@ -104,10 +92,7 @@ def token_id(tokenizer: Any, name: str) -> int:
 class LabelEncoder:
     """Turns chunks into the decoder's token ids, with or without timestamps and prompt.
 
-    Args:
-        tokenizer: a Whisper tokenizer.
-        task: `transcribe`, or `translate` where that is what the labels are.
-        max_tokens: positions of the decoder (`config.max_target_positions`).
+    `max_tokens` is the decoder's positions (`config.max_target_positions`).
     """
 
     def __init__(self, tokenizer: Any, *, task: str = "transcribe", max_tokens: int = MAX_TARGET_TOKENS) -> None:
@@ -119,8 +104,7 @@ class LabelEncoder:
     def start_ids(self, language: str | None) -> list[int]:
         """`<|startoftranscript|><|language|><|task|>`; the first alone for an English-only vocabulary.
 
-        Raises:
-            K2DError: if a multilingual vocabulary is used without a language, or does not know it.
+        K2DError if a multilingual vocabulary is used without a language, or does not know it.
         """
         if not self.special.multilingual:
             return [self.special.start_of_transcript]
@@ -162,25 +146,20 @@ class LabelEncoder:
         ids = self.start_ids(language)
         if timestamps and segments is not None:
             for segment in segments:
-                ids.append(self.special.timestamp(segment["start"]))
-                ids.extend(self.text_ids(segment["text"]))
-                ids.append(self.special.timestamp(segment["end"]))
+                start, end = self.special.timestamp(segment["start"]), self.special.timestamp(segment["end"])
+                ids += [start, *self.text_ids(segment["text"]), end]
             if next_start is not None:
                 ids.append(max(self.special.timestamp(next_start), ids[-1]))
         else:
             # Whether Whisper begins with a blank depends on language and word; `text` is stripped, segments are not.
             blank = " " if segments and segments[0]["text"].startswith(" ") else ""
-            ids.append(self.special.no_timestamps)
-            ids.extend(self.text_ids(blank + text))
-        ids.append(self.special.end_of_text)
-        return ids
+            ids += [self.special.no_timestamps, *self.text_ids(blank + text)]
+        return [*ids, self.special.end_of_text]
 
     def prompt_ids(self, previous_text: str | None, *, room: int) -> list[int]:
-        """`<|startofprev|>` and the end of the text before; empty without such text or without room.
+        """`<|startofprev|>` and the end of the text of the chunk before; empty without such text or without room.
 
-        Args:
-            previous_text: text of the chunk before, in the same recording.
-            room: tokens that the label leaves free; the prompt is cut to it from its far end, never the label.
+        `room` is the tokens that the label leaves free; the prompt is cut to it from its far end, never the label.
         """
         room = min(room, MAX_PROMPT_TOKENS)
         text = _plain(previous_text or "").strip()
@@ -191,9 +170,6 @@ class LabelEncoder:
     def teacher_forcing(self, label_ids: Sequence[int], prompt_ids: Sequence[int] = ()) -> tuple[list[int], list[int]]:
         """Decoder inputs and labels, shifted by one; the prompt up to `<|startoftranscript|>` is not supervised.
 
-        Returns:
-            `decoder_input_ids` and `labels`, both of length `len(prompt_ids) + len(label_ids) - 1`.
+        Both are of length `len(prompt_ids) + len(label_ids) - 1`.
         """
-        ids = [*prompt_ids, *label_ids]
-        labels = [IGNORED] * len(prompt_ids) + list(label_ids[1:])
-        return ids[:-1], labels
+        return [*prompt_ids, *label_ids][:-1], [IGNORED] * len(prompt_ids) + list(label_ids[1:])

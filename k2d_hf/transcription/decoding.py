@@ -23,17 +23,6 @@ NOT_EVALUATED = DecodingOptions(condition_on_previous_text=False)
 # Of `generate`'s arguments those that it reads from a generation config. It reads the other thresholds there, too, and
 # then fails: only as arguments do they make it keep the scores that they are compared with. Temperatures are no field.
 CARRIED = ("num_beams", "compression_ratio_threshold", "condition_on_prev_tokens")
-# Of faster-whisper's arguments those that its `transcribe` has as defaults.
-FASTER_WHISPER_DEFAULTS: dict[str, Any] = {
-    "task": "transcribe",
-    "beam_size": 5,
-    "best_of": 5,
-    "temperature": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
-    "condition_on_previous_text": True,
-    "compression_ratio_threshold": 2.4,
-    "log_prob_threshold": -1.0,
-    "no_speech_threshold": 0.6,
-}
 
 
 def transformers_arguments(options: DecodingOptions) -> dict[str, Any]:
@@ -62,6 +51,9 @@ def faster_whisper_arguments(options: DecodingOptions) -> dict[str, Any]:
     }
 
 
+FASTER_WHISPER_DEFAULTS = faster_whisper_arguments(DecodingOptions())  # as its `transcribe` has them
+
+
 def arguments_of_pipeline(options: DecodingOptions) -> dict[str, Any]:
     """The `generate_kwargs` with which a pipeline decodes so, where the generation config carries the rest.
 
@@ -81,18 +73,10 @@ def arguments_of_faster_whisper(options: DecodingOptions, language: str | None) 
 
 
 def carry_decoding(folder: str | Path, options: DecodingOptions, *, replace: bool = True) -> bool:
-    """Write the decoding options that transformers reads there into the generation config of a student.
+    """Write the decoding options that transformers reads there into the `generation_config.json` of a student's folder.
 
-    Nothing else in it changes, and a file that has them already stays as it is. Language and task are there from the
-    training on.
-
-    Args:
-        folder: of the student, with `generation_config.json`.
-        options: how it decodes.
-        replace: whether values in the file are replaced; else only missing ones are added.
-
-    Returns:
-        Whether the file was written.
+    Nothing else in it changes; language and task are there from the training on. Without `replace` only missing values
+    are added. A file that has them all stays as it is; returns whether it was written.
     """
     path = Path(folder) / "generation_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -106,9 +90,6 @@ def carry_decoding(folder: str | Path, options: DecodingOptions, *, replace: boo
 
 def carried_decoding(config: Mapping[str, Any]) -> DecodingOptions:
     """The decoding options in a student's generation config; the others as in `NOT_EVALUATED`."""
-    beams, earlier = config.get("num_beams"), config.get("condition_on_prev_tokens")
-    return replace(
-        NOT_EVALUATED,
-        beam_size=NOT_EVALUATED.beam_size if beams is None else beams,
-        condition_on_previous_text=NOT_EVALUATED.condition_on_previous_text if earlier is None else bool(earlier),
-    )
+    names = {"beam_size": "num_beams", "condition_on_previous_text": "condition_on_prev_tokens"}
+    carried = {name: config[theirs] for name, theirs in names.items() if config.get(theirs) is not None}
+    return replace(NOT_EVALUATED, **carried)

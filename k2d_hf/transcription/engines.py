@@ -35,25 +35,17 @@ def default_engine() -> str:
 
 
 def engine_named(name: str) -> Engine:
-    """The engine that `name` stands for, as its module declares it.
-
-    Raises:
-        K2DError: as `check_engine`.
-    """
+    """The engine that `name` stands for, as its module declares it; it raises as `check_engine`."""
     return _BY_NAME[check_engine(name)]
 
 
 def open_transcriber(
     checkpoint: str | Path, options: DecodingOptions | None = None, *, engine: str = "auto", calls_at_once: int = 1
 ) -> Transcriber:
-    """Load a local transformers checkpoint into an engine.
+    """Load a local transformers checkpoint into an engine, one of `ENGINES`.
 
-    Args:
-        checkpoint: its folder.
-        options: how it transcribes.
-        engine: one of `ENGINES`.
-        calls_at_once: how many calls there will be at the same time, at most. The fast engine on a CPU divides the
-            cores among them; with one, all cores work on it.
+    `calls_at_once` is how many calls there will be at the same time, at most. The fast engine on a CPU divides the
+    cores among them; with one, all cores work on it.
 
     Raises:
         K2DError: for an unknown engine, language, device or dtype, or `faster-whisper` where it is not installed.
@@ -62,11 +54,7 @@ def open_transcriber(
 
 
 def check_engine(engine: str) -> str:
-    """The engine that `engine` stands for, `auto` being the default one; where it is spread does not count.
-
-    Raises:
-        K2DError: for an unknown engine, or one that is not installed.
-    """
+    """The engine that `engine` stands for, wherever it is spread; K2DError for one that is unknown or not installed."""
     if engine not in SPREAD_ENGINES:
         raise K2DError(f"engine {engine!r}: choose one of {', '.join(SPREAD_ENGINES)}")
     if on_ray(engine):
@@ -96,10 +84,7 @@ _LOADING = threading.Lock()  # one for all objects, as these are pickled
 class OnDemand:
     """A transcriber that loads when it is first needed: a stage whose shards are all finished loads no model.
 
-    Args:
-        model: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber`.
-        options: how a checkpoint transcribes; a loaded `Transcriber` has its own.
-        engine: of a checkpoint.
+    It is of a checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own options.
 
     Raises:
         K2DError: for an unknown engine, or a checkpoint that is nowhere to be found.
@@ -133,9 +118,8 @@ class OnDemand:
                 self._calls_at_once = calls_at_once or self._calls_at_once
                 if not self._checkpoint.exists():  # on another machine, which has it elsewhere
                     self._checkpoint = resolve_checkpoint(self._sources).path
-                self._loaded = open_transcriber(
-                    self._checkpoint, self.options, engine=self.engine, calls_at_once=self._calls_at_once
-                )
+                engine = engine_named(self.engine)
+                self._loaded = engine.open(self._checkpoint, self.options, calls_at_once=self._calls_at_once)
             return self._loaded
 
     def abandon(self, transcriber: Transcriber) -> None:
@@ -157,9 +141,6 @@ class OnDemand:
     def settings(self) -> dict[str, Any]:
         """What its transcripts depend on: weights (None where unknown), engine and options."""
         options = {name: value for name, value in asdict(self.options).items() if name not in ("batch_size", "device")}
-        model: str | None
-        if self._checkpoint is not None:
-            model = checkpoint_fingerprint(self._checkpoint)
-        else:
-            model = getattr(self._loaded, "fingerprint", None)
+        given = getattr(self._loaded, "fingerprint", None)
+        model = given if self._checkpoint is None else checkpoint_fingerprint(self._checkpoint)
         return {"model": model, "engine": self.engine, **options}

@@ -62,10 +62,9 @@ class FasterWhisperTranscriber:
             "device_index": int(device.partition(":")[2] or 0),
             "compute_type": options.dtype if options.dtype != "auto" else ("int8" if device == "cpu" else "float16"),
         }
+        workers = self.calls_at_once
         try:
-            self.model = _loaded(
-                WhisperModel, str(converted), cpu_threads=threads, num_workers=self.calls_at_once, **where
-            )
+            self.model = _loaded(WhisperModel, str(converted), cpu_threads=threads, num_workers=workers, **where)
         except (ValueError, RuntimeError) as error:
             raise K2DError(
                 f"device {device!r} with dtype {options.dtype!r} in engine faster-whisper: {error}; "
@@ -79,21 +78,15 @@ class FasterWhisperTranscriber:
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[Transcript]:
         """Long-form, with timestamps; one recording after the other."""
-        languages = languages or [None] * len(audio)
-        return [self._transcribe_one(samples, language) for samples, language in zip(audio, languages, strict=True)]
-
-    def _transcribe_one(self, samples: np.ndarray, language: str | None) -> Transcript:
-        language = language or self.options.language
-        if language:
-            self.encoder.start_ids(language)
-        segments, info = self.model.transcribe(
-            samples,
-            language=language,
-            **faster_whisper_arguments(self.options),
-        )
-        with self.model.model.one_recording():
-            decoded = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
-        return Transcript(decoded, info.language if self.encoder.special.multilingual else None)
+        transcripts, arguments = [], faster_whisper_arguments(self.options)
+        for samples, given in zip(audio, languages or [None] * len(audio), strict=True):
+            if language := given or self.options.language:
+                self.encoder.start_ids(language)
+            segments, info = self.model.transcribe(samples, language=language, **arguments)
+            with self.model.model.one_recording():
+                decoded = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
+            transcripts.append(Transcript(decoded, info.language if self.encoder.special.multilingual else None))
+        return transcripts
 
     def transcribe_chunks(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -118,10 +111,8 @@ class FasterWhisperTranscriber:
             beam_size=self.options.beam_size,
             no_repeat_ngram_size=self.options.no_repeat_ngram_size,
         )
-        return [
-            self.processor.tokenizer.decode(result.sequences_ids[0], skip_special_tokens=True).strip()
-            for result in results
-        ]
+        ids = [result.sequences_ids[0] for result in results]
+        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
 
 
 def share_cores(cores: int, calls: int) -> tuple[int, int]:
@@ -168,10 +159,9 @@ class _Reproducible:
         check_cancelled()
         if "sampling_temperature" not in options:
             return self._model.generate(*arguments, **options)
-        sampler = getattr(self._of_thread, "sampler", None)
-        if sampler is None:
-            sampler = self._of_thread.sampler = self._load_sampler()
-        return sampler.generate(*arguments, **options)
+        if getattr(self._of_thread, "sampler", None) is None:
+            self._of_thread.sampler = self._load_sampler()
+        return self._of_thread.sampler.generate(*arguments, **options)
 
 
 def _loaded(kind: Callable[..., Any], path: str, **options: Any) -> Any:

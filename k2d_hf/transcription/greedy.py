@@ -30,19 +30,15 @@ def decode_greedily(
 ) -> list[list[int]]:
     """The likeliest token at each step, without those that the checkpoint's generation config suppresses.
 
-    What `model.generate(num_beams=1, return_timestamps=False, no_repeat_ngram_size=...)` writes for chunks of at most
-    30 s.
+    So writes `model.generate(num_beams=1, return_timestamps=False, no_repeat_ngram_size=...)` for chunks of up to 30 s.
 
     Args:
         model: in evaluation mode.
         encoder_states: float [chunks, positions, width].
         start_ids: what each text begins with, all of the same length.
-        end_id: `<|endoftext|>`.
-        max_tokens: how many tokens are written at most.
+        end_id: `<|endoftext|>`; it and `start_ids` are not among the tokens returned.
+        max_tokens: limit for each chunk.
         no_repeat_ngram_size: no run of so many tokens is repeated; 0 is no limit.
-
-    Returns:
-        The tokens written for each chunk, without start and end.
     """
     decoder: Any = model.get_decoder()
     device = encoder_states.device
@@ -50,10 +46,9 @@ def decode_greedily(
     not_first = torch.tensor(model.generation_config.begin_suppress_tokens or [], dtype=torch.long, device=device)
     written: list[list[int]] = [[] for _ in start_ids]
     rows = list(range(len(start_ids)))  # the chunk of each unfinished row
-    ids = torch.tensor(start_ids, device=device)
+    ids = sequences = torch.tensor(start_ids, device=device)
     cache = None
     no_repeat = NoRepeatNGramLogitsProcessor(no_repeat_ngram_size) if no_repeat_ngram_size else None
-    sequences = ids
     for step in range(max_tokens):
         check_cancelled()
         output = decoder(
@@ -66,18 +61,15 @@ def decode_greedily(
             logits[:, not_first] = -torch.inf
         if no_repeat is not None:
             logits = no_repeat(sequences, logits)
-        best = logits.argmax(dim=-1)
-        tokens = best.tolist()
-        unfinished = [at for at, token in enumerate(tokens) if token != end_id]
-        for at in unfinished:
-            written[rows[at]].append(tokens[at])
-        if not unfinished:
+        ids = logits.argmax(dim=-1, keepdim=True)
+        unfinished = (ids[:, 0] != end_id).nonzero()[:, 0]
+        if not len(unfinished):
             break
         if len(unfinished) < len(rows):
-            rows = [rows[at] for at in unfinished]
-            kept = torch.tensor(unfinished, device=device)
-            cache.batch_select_indices(kept)
-            best, sequences = best[kept], sequences[kept]
-        ids = best[:, None]
+            rows = [rows[at] for at in unfinished.tolist()]
+            cache.batch_select_indices(unfinished)
+            ids, sequences = ids[unfinished], sequences[unfinished]
+        for row, token in zip(rows, ids[:, 0].tolist(), strict=True):
+            written[row].append(token)
         sequences = torch.cat([sequences, ids], dim=1)
     return written

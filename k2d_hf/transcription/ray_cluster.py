@@ -35,10 +35,7 @@ SYNC_TIMEOUT = 60.0  # s that a network disk may take to show here what was writ
 def finish_on_ray(worker: Worker, shards: Iterator[Shard], settings: WorkersSettings) -> None:
     """Have the workers of a cluster finish shards; returns when the folder holds them all.
 
-    Args:
-        worker: its work, model and folder go to the cluster.
-        shards: finished ones among them are skipped.
-        settings: where the cluster is, and what each worker gets.
+    The worker's work, model and folder go to the cluster; shards that are finished are skipped.
 
     Raises:
         K2DError: if there is no cluster at the address, it has no room for a worker, the work fails for a reason that
@@ -109,11 +106,7 @@ def probe(address: str | None) -> None:
 
 
 def room(settings: WorkersSettings) -> int:
-    """How many workers there will be.
-
-    Raises:
-        K2DError: if the cluster has no room for them.
-    """
+    """How many workers there will be; K2DError if the cluster has no room for them."""
     import ray
 
     has = ray.cluster_resources()

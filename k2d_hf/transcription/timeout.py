@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.errors import K2DError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Item = TypeVar("Item")
 Transcribe = Callable[["Transcriber", Sequence[Any], "Sequence[np.ndarray]"], Sequence[dict[str, Any]]]
 
 NOT_TRANSCRIBED = "not transcribed"
@@ -40,12 +40,9 @@ def has_abandoned_calls() -> bool:
 
 
 class TimedCalls:
-    """Calls a function of a transcriber, item by item where several fail together.
+    """Calls a function of the model's transcriber, item by item where several fail together.
 
-    Args:
-        model: gives the transcriber, and a new one in the place of one that hangs.
-        time_limit: seconds that 30 s of audio may take, or a shorter recording; None is no limit.
-        in_a_row: failures just before.
+    `time_limit` is the seconds that 30 s of audio or less may take; `in_a_row` is the failures just before.
     """
 
     def __init__(self, model: OnDemand, *, time_limit: float | None, in_a_row: int = 0) -> None:
@@ -59,7 +56,7 @@ class TimedCalls:
     def close(self) -> None:
         """End the threads in which the calls ran."""
         for worker in self._workers:
-            worker.cancel(wait=True)
+            worker.cancel(GRACE_PERIOD)
         self._workers.clear()
 
     def call(
@@ -71,7 +68,7 @@ class TimedCalls:
             K2DError: if so many fail in a row that it cannot be the recordings.
         """
         try:
-            results = list(self._limited(function, items, audio))
+            results: list[Any] = list(self._limited(function, items, audio))
             if len(results) != len(items):
                 raise ValueError(f"the engine gave {len(results)} results for {len(items)}")
         except Cancelled:
@@ -87,7 +84,7 @@ class TimedCalls:
             reason = TIMED_OUT if isinstance(error, _TimedOut) else NOT_TRANSCRIBED
             return [Failure(reason, detail, len(audio[0]) / SAMPLE_RATE)]
         self.in_a_row = 0
-        return list(results)
+        return results
 
     def _count_failure(self, detail: str) -> None:
         with self._lock:
@@ -136,36 +133,33 @@ class _WorkerThread:
         while not self.cancelled.is_set():
             self.calls.get()()
 
-    def cancel(self, *, wait: bool) -> None:
+    def cancel(self, grace_period: float) -> None:
         """End at the next `check_cancelled`; a thread that computes while Python ends would crash the process."""
         self.cancelled.set()
         self.calls.put(lambda: None)  # wakes it, if it waits
-        self.thread.join(GRACE_PERIOD if wait else 0.0)
+        self.thread.join(grace_period)
         if self.thread.is_alive():
             _abandoned.append(self.thread)
 
     def run(self, function: Callable[[], Any], limit: float) -> Any:
-        done = threading.Event()
-        result: dict[str, Any] = {}
+        """The function's result; what raises there, an interrupt too, is raised here."""
+        future: Future[Any] = Future()
 
         def call() -> None:
             try:
-                result["value"] = function()
-            except BaseException as error:  # an interrupt, too, belongs to the thread that waits
-                result["error"] = error
-            done.set()
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
 
         self.calls.put(call)
         try:
             waited = 0.0
-            while not done.wait(min(POLL_INTERVAL, max(limit - waited, 0.0))):
+            while not wait([future], min(POLL_INTERVAL, limit - waited)).done:
                 check_cancelled()
                 waited += POLL_INTERVAL
                 if waited >= limit:
                     raise _TimedOut(f"no result within {limit:g} s")
         except BaseException as error:
-            self.cancel(wait=not isinstance(error, _TimedOut))
+            self.cancel(0.0 if isinstance(error, _TimedOut) else GRACE_PERIOD)
             raise
-        if "error" in result:
-            raise result["error"]
-        return result["value"]
+        return future.result()

@@ -89,75 +89,53 @@ class Transcriber(Protocol):
     @property
     def engine(self) -> str:
         """One of `engines.ENGINES`."""
-        ...
 
     @property
     def batches_recordings(self) -> bool:
-        """Whether one call of `transcribe` with several recordings takes less time than a call for each.
-
-        The transcript of one never depends on the others.
-        """
-        ...
+        """Whether one call of `transcribe` with several recordings is faster; no transcript depends on the others."""
 
     @property
     def calls_at_once(self) -> int:
         """How many threads may, and for speed should, call it at the same time."""
-        ...
 
     @property
     def parameters(self) -> int:
         """Parameters of the model."""
-        ...
 
     @property
     def options(self) -> DecodingOptions:
         """How it transcribes."""
-        ...
 
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[Transcript]:
         """Long-form, with timestamps; recordings of any length."""
-        ...
 
     def transcribe_chunks(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[str]:
         """Chunks of at most 30 s, each from scratch, without timestamps or context, in one pass."""
-        ...
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine's module declares in `ENGINE`; choices, checks, plans and help follow from it.
+    """What an engine's module declares in `ENGINE`; choices, checks, plans and help follow from it."""
 
-    Attributes:
-        name: in recipes and on the command line.
-        open: `open(checkpoint, options, calls_at_once=N)` loads a local transformers checkpoint, as `open_transcriber`.
-        dtypes: number formats beside `auto`.
-        devices: kinds of device beside `auto`.
-        batches_recordings: by the options, as of the `Transcriber`.
-        supported_dtypes: number formats of a device of this machine, by its kind and index; None has them all.
-        module: what must be importable; None where nothing more is.
-        extra: the extra of this package that installs it.
-        preference: `auto` is the installed engine with the highest.
-    """
-
-    name: str
-    open: Callable[..., Any]
-    dtypes: Sequence[str]
-    devices: Sequence[str]
-    batches_recordings: Callable[[DecodingOptions], bool] = lambda options: False
-    supported_dtypes: Callable[[str, int], Collection[str]] | None = None
-    module: str | None = None
-    extra: str | None = None
-    preference: int = 0
+    name: str  # in recipes and on the command line
+    open: Callable[..., Any]  # (checkpoint, options, calls_at_once=N) loads a local checkpoint, as `open_transcriber`
+    dtypes: Sequence[str]  # number formats beside `auto`
+    devices: Sequence[str]  # kinds of device beside `auto`
+    batches_recordings: Callable[[DecodingOptions], bool] = lambda options: False  # as of the `Transcriber`
+    supported_dtypes: Callable[[str, int], Collection[str]] | None = None  # of a device here by kind, index; None: all
+    module: str | None = None  # what must be importable
+    extra: str | None = None  # of this package, which installs it
+    preference: int = 0  # `auto` is the installed engine with the highest
 
 
 def resolve_device(device: str) -> str:
     """`auto` as `cuda` where there is one, else `cpu`; anything else as it is."""
-    import torch
+    if device == "auto":
+        import torch
 
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

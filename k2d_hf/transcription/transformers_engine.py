@@ -77,10 +77,7 @@ class TransformersTranscriber:
     ) -> TransformersTranscriber:
         """Load weights and processor; the dtype `auto` is float32 on a CPU and float16 elsewhere.
 
-        `calls_at_once` is ignored: this engine batches instead.
-
-        Raises:
-            K2DError: for an unknown language, device or dtype.
+        `calls_at_once` is ignored: this engine batches instead. K2DError for an unknown language, device or dtype.
         """
         import torch
 
@@ -107,10 +104,9 @@ class TransformersTranscriber:
         """
         languages = languages or [None] * len(audio)
         size = self.options.batch_size if self.batches_recordings else 1
-        is_short = [len(samples) <= _WINDOW for samples in audio]
         by_index: dict[int, Transcript] = {}
-        for kind in (True, False):
-            alike = [index for index, short in enumerate(is_short) if short is kind]
+        for short in (True, False):
+            alike = [index for index, samples in enumerate(audio) if (len(samples) <= _WINDOW) is short]
             for at in range(0, len(alike), size):
                 batch = alike[at : at + size]
                 transcripts = self._transcribe_batch([audio[one] for one in batch], [languages[one] for one in batch])
@@ -207,9 +203,7 @@ class TransformersTranscriber:
     def _languages(self, encoded: Any, given: Sequence[str | None]) -> list[str | None]:
         """The language of each row: as given, else that of the options, else as detected in its first 30 s.
 
-        Args:
-            encoded: features, or the encoder's output for 30 s.
-            given: codes.
+        `encoded` is features, or the encoder's output for 30 s.
         """
         if not self.encoder.special.multilingual:
             return [None] * len(given)

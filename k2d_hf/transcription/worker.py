@@ -5,7 +5,6 @@ One process has one worker; on a Ray cluster every actor has one, and it is this
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,23 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker does with the items of a shard.
+    """What a worker does with the items of a shard."""
 
-    Attributes:
-        read: an item to its audio, float32 [samples] at 16 kHz, or why there is none; may raise AudioError.
-        transcribe: transcriber, items and audio to the results of the items.
-        order: sorts the items of a shard into calls, for batches of like length; None leaves them as they are.
-        items_per_call: how many items go to the transcriber together.
-        read_ahead: calls whose audio is decoded while others are transcribed.
-        time_limit: seconds that 30 s of audio may take; None waits for ever.
-    """
-
-    read: Callable[[Any], np.ndarray | Failure]
-    transcribe: Transcribe
-    order: Callable[[Any], Any] | None
+    read: Callable[[Any], np.ndarray | Failure]  # of an item: audio, float32 [samples] at 16 kHz; may raise AudioError
+    transcribe: Transcribe  # transcriber, items and audio to the results of the items
+    order: Callable[[Any], Any] | None  # sorts the items of a shard into calls, for batches of like length
     items_per_call: int
-    read_ahead: int
-    time_limit: float | None
+    read_ahead: int  # calls whose audio is decoded while others are transcribed
+    time_limit: float | None  # s that 30 s of audio may take; None waits for ever
 
 
 @dataclass
@@ -66,20 +56,11 @@ class _Call:
 class Worker:
     """Finishes shards: reads audio ahead of the model, and writes what each shard gave when it is complete.
 
-    Args:
-        work: what is done with an item.
-        model: loaded when there is an item to transcribe.
-        folder: where finished shards are.
-        on_progress: called with the number of items done, and by Ray with a note on its speed.
+    `on_progress` is called with the number of items done, and by Ray with a note on its speed.
     """
 
     def __init__(
-        self,
-        work: Work,
-        model: OnDemand,
-        folder: ShardFolder,
-        *,
-        on_progress: Callable[..., None] | None = None,
+        self, work: Work, model: OnDemand, folder: ShardFolder, *, on_progress: Callable[..., None] | None = None
     ) -> None:
         self.work = work
         self.model = model
@@ -94,31 +75,32 @@ class Worker:
 
         Args:
             shards: finished ones among them come back as they are.
-            at_most: how many calls of the transcriber there may be; fewer than it could take at once get more cores
-                each.
+            at_most: calls of the transcriber; fewer than it could take at once get more cores each.
             try_again: whether items that failed in an earlier run are tried again: their files may be repaired by now.
         """
         todo = self._todo(shards, try_again=try_again)
-        first = None
-        for call in todo:
-            if call.items:
-                first = call
+        for first in todo:
+            if first.items:
                 break
-            yield call.work.shard, call.work.values
-        if first is None:
+            yield first.work.shard, first.work.values
+        else:
             return
         workers = self.model.load(calls_at_once=at_most).calls_at_once
         calls = TimedCalls(self.model, time_limit=self.work.time_limit, in_a_row=self._failed_in_a_row)
-        finished: deque[_Open] = deque()
         with (
             closing(calls),
             closing(prefetch(self._read, chain([first], todo), ahead=self.work.read_ahead)) as read,
             closing(spread(lambda call: _answer(calls, self.work.transcribe, call), read, workers=workers)) as answers,
         ):
             for call, values in answers:
-                self._take(call, values, finished)
-                while finished:
-                    work = finished.popleft()
+                work = call.work
+                work.values.update(values)
+                work.missing -= len(values)
+                if values and not work.missing:
+                    self.folder.write(work.shard, work.values)
+                if values:
+                    self.on_progress(len(values))
+                if not work.missing:
                     self._failed_in_a_row = calls.in_a_row
                     yield work.shard, work.values
 
@@ -130,17 +112,13 @@ class Worker:
 
     def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """The shards with items to transcribe."""
-        for shard in shards:
-            work, items = self._look_up(shard, try_again=True)
-            if items:
-                yield shard
+        return (shard for shard in shards if self._look_up(shard, try_again=True)[1])
 
     def _look_up(self, shard: Shard, *, try_again: bool) -> tuple[_Open, list[Any]]:
         """A shard with its results so far, and the items without one."""
-        values = self.folder.read(shard) if shard.wanted else {}
-        new = values is None
-        if values is None:
-            values = self.folder.known(shard)
+        finished = self.folder.read(shard) if shard.wanted else {}
+        new = finished is None
+        values = self.folder.known(shard) if finished is None else finished
         if new or try_again:
             values = {key: row for key, row in values.items() if row["reason"] in (None, NO_SPEECH)}
         # Items of one key have the same audio, so one of them is enough.
@@ -155,12 +133,9 @@ class Worker:
         """The calls that are needed; for a finished shard one without items."""
         for shard in shards:
             work, items = self._look_up(shard, try_again=try_again)
-            if not items:
-                yield _Call(work, [])
-                continue
             if self.work.order is not None:
                 items.sort(key=self.work.order)
-            for at in range(0, len(items), self.work.items_per_call):
+            for at in range(0, max(len(items), 1), self.work.items_per_call):
                 yield _Call(work, items[at : at + self.work.items_per_call])
 
     def _read(self, call: _Call) -> _Call:
@@ -169,8 +144,7 @@ class Worker:
             try:
                 audio = self.work.read(item)
             except AudioError as error:
-                usable.failures[item.key] = Failure(error.reason, str(error)).row()
-                continue
+                audio = Failure(error.reason, str(error))
             if isinstance(audio, Failure):
                 usable.failures[item.key] = audio.row()
             else:
@@ -178,22 +152,11 @@ class Worker:
                 usable.audio.append(audio)
         return usable
 
-    def _take(self, call: _Call, values: Values, finished: deque[_Open]) -> None:
-        work = call.work
-        work.values.update(values)
-        work.missing -= len(values)
-        if work.missing == 0:
-            if values:
-                self.folder.write(work.shard, work.values)
-            finished.append(work)
-        if values:
-            self.on_progress(len(values))
-
 
 def _answer(calls: TimedCalls, transcribe: Transcribe, call: _Call) -> tuple[_Call, Values]:
     values = dict(call.failures)
     if call.items:
-        results: Sequence[dict[str, Any] | Failure] = calls.call(transcribe, call.items, call.audio)
+        results = calls.call(transcribe, call.items, call.audio)
         for item, samples, result in zip(call.items, call.audio, results, strict=True):
             known = {"reason": None, "detail": None, "seconds": len(samples) / SAMPLE_RATE}
             values[item.key] = result.row() if isinstance(result, Failure) else {**known, **result}

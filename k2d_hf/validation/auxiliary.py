@@ -14,7 +14,7 @@ from k2d_hf.files.arrow import dataset_of
 from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import Shard, Values, shards_of
 from k2d_hf.terminal.progress import length_of, progress_bar
-from k2d_hf.transcription.spreading import finished_shards
+from k2d_hf.transcription.map_step import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, check_chunks, planned, shard_schema, validation_features
 from k2d_hf.validation.kept_share import ValidationReport

@@ -11,8 +11,7 @@ from transformers import WhisperForConditionalGeneration
 from distillation.tiny_training import another
 from k2d_hf import create_student
 from k2d_hf.errors import K2DError
-from k2d_hf.models.parts import keep_neurons, layer_indices, spaced_layers
-from k2d_hf.models.student import set_language
+from k2d_hf.models.parts import keep_neurons, layer_indices, set_language
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_layers_as_a_count_or_by_index(layers, total, expected):
 @given(st.integers(1, 64).flatmap(lambda total: st.tuples(st.integers(1, total), st.just(total))))
 def test_spaced_layers_are_as_many_as_asked_for_and_reach_both_ends(case):
     count, total = case
-    layers = spaced_layers(count, total)
+    layers = layer_indices(count, total)
     assert len(layers) == len(set(layers)) == count
     assert layers == sorted(layers)
     assert (layers[0], layers[-1]) == (0, total - 1 if count > 1 else 0)

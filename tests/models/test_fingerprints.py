@@ -31,13 +31,13 @@ def copy(tiny_whisper_dir, tmp_path):
 def hashed(monkeypatch):
     """Names of the files whose content was read for a digest."""
     names = []
-    original = fingerprints.sha256_of_stream
+    original = fingerprints.sha256_of_files
 
-    def spy(*streams, **kwargs):
-        names.extend(os.path.basename(stream.name) for stream in streams)
-        return original(*streams, **kwargs)
+    def spy(*paths, **kwargs):
+        names.extend(path.name for path in paths)
+        return original(*paths, **kwargs)
 
-    monkeypatch.setattr(fingerprints, "sha256_of_stream", spy)
+    monkeypatch.setattr(fingerprints, "sha256_of_files", spy)
     return names
 
 

@@ -28,7 +28,7 @@ NOT_REACHABLE = (
 
 @pytest.fixture
 def closed_port():
-    """An address at which nobody listens."""
+    """An address at which no server listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,7 +37,7 @@ def closed_port():
 
 @pytest.fixture
 def black_hole():
-    """An address that accepts connections and never says a word."""
+    """An address that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
@@ -56,7 +56,8 @@ def test_only_an_answer_of_the_hub_itself_counts(status, reachable, monkeypatch)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(hub, "_probed", None)
-        assert hub.hub_reachable() is reachable
+        monkeypatch.setattr(hub, "go_offline", lambda: None)
+        assert hub.ensure_hub_state() == ("hub reachable" if reachable else "hub not reachable")
 
 
 def test_the_hub_is_asked_once(tmp_path):
@@ -71,9 +72,9 @@ def test_the_hub_is_asked_once(tmp_path):
 def test_nothing_is_sent_where_the_user_forbids_it(tmp_path, setting):
     hub = LocalHub()
     with serving(hub) as address:
-        code = PROBE + "result = [hub_reachable(), ensure_hub_state(), ensure_hub_state()]"
+        code = PROBE + "result = [ensure_hub_state(), ensure_hub_state()]"
         found, _ = run_python(code, tmp_path, HF_ENDPOINT=address, **{setting: "1"})
-    assert found[:2] == [False, f"offline by {setting}"]
+    assert found == [f"offline by {setting}", "offline by HF_HUB_OFFLINE"]
     assert hub.requests == []
 
 

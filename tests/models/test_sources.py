@@ -250,10 +250,10 @@ def test_a_file_of_a_repository_cannot_leave_its_folder(hub, tiny_whisper_dir, t
     assert found == ["me/tiny", "hub", sorted(path.name for path in tiny_whisper_dir.iterdir())]
 
 
-def test_a_model_on_the_hub_is_looked_at_and_not_kept(hub, tmp_path):
+def test_a_model_on_the_hub_is_inspected_and_not_kept(hub, tmp_path):
     code = """
 from k2d_hf.models.inspect import inspect_model
-found = inspect_model(["me/unknown", "me/tiny"])
+found = inspect_model(["a--b/c..d", "me/unknown", "me/tiny"])
 result = [found.name, found.where, found.shape.d_model]"""
     with serving(hub) as address:
         found, _ = run_python(code, tmp_path, HF_ENDPOINT=address)

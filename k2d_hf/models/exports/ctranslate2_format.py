@@ -53,10 +53,7 @@ FORMAT = ExportFormat(
     reader="faster-whisper",
     opened_with="faster_whisper.WhisperModel(DIR)",
     fill=_fill,
-    quantizations=(
-        *("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16"),
-        *("float16", "bfloat16", "float32"),
-    ),
+    quantizations=("int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16", "float32"),
     module="ctranslate2",
     extra="fast",
 )
