@@ -16,8 +16,8 @@ from k2d_hf.files.shards import Shard, Values, shards_of
 from k2d_hf.terminal.progress import length_of, progress_bar
 from k2d_hf.transcription.spreading import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
+from k2d_hf.validation.distance import ValidationReport
 from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, check_chunks, planned, shard_schema, validation_features
-from k2d_hf.validation.kept_share import ValidationReport
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:

@@ -143,7 +143,7 @@ def validate(
     from k2d_hf.files.arrow import write_rows
     from k2d_hf.terminal.progress import length_of
     from k2d_hf.validation.auxiliary import validate_labels
-    from k2d_hf.validation.kept_share import ValidationReport
+    from k2d_hf.validation.distance import ValidationReport
 
     report = ValidationReport()
     progress.start(length_of(chunks), "chunks")
