@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.data.chunk_schema import known_features
+from k2d_hf.data.chunk_schema import known_features, rows_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import table_of
 from k2d_hf.files.keywords import with_arguments
@@ -44,24 +44,20 @@ class Batch:
     features: Features | None
     table: pyarrow.Table | None
 
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
-
     def rows(self) -> list[dict[str, Any]]:
         """The rows one by one."""
-        return [{name: values[index] for name, values in self.columns.items()} for index in range(len(self))]
+        return list(rows_of(self.columns))
 
     def renamed(self, names: Mapping[str, str]) -> Batch:
         """The same with other names for some columns."""
         columns = {names.get(name, name): values for name, values in self.columns.items()}
-        if self.table is None:
-            return Batch(columns, self.features, None)
-        return Batch(columns, self.features, self.table.rename_columns(list(columns)))
+        table = None if self.table is None else self.table.rename_columns(list(columns))
+        return Batch(columns, self.features, table)
 
     def replaced(self, rows: Sequence[Mapping[str, Any]], features: Features) -> Any:
         """An answer of other rows, however many."""
         columns = {name: [row[name] for row in rows] for name in features}
-        return columns if self.table is None else _plain(table_of(columns, features))
+        return columns if self.table is None else table_of(columns, features).replace_schema_metadata(None)
 
     def extended(self, columns: Mapping[str, Sequence[Any]], features: Features, *, without: Sequence[str] = ()) -> Any:
         """An answer of the same rows with more columns.
@@ -76,12 +72,7 @@ class Batch:
         kept = self.table.drop_columns([name for name in self.table.column_names if name in {*without, *features}])
         for field, column in zip(features.arrow_schema, table_of(columns, features).columns, strict=True):
             kept = kept.append_column(field, column)
-        return _plain(kept)
-
-
-def _plain(table: pyarrow.Table) -> pyarrow.Table:
-    """Without the features of a data set in the Arrow schema, which are those of the rows before."""
-    return table.replace_schema_metadata(None)
+        return kept.replace_schema_metadata(None)  # the features in it are those of the rows before
 
 
 def batch_of(given: Any) -> Batch:

@@ -148,17 +148,13 @@ def span_in(values: Mapping[str, Any], where: str, column: str) -> tuple[float, 
     Raises:
         K2DError: if one of them is no finite number.
     """
-    if values.get(column) is None or (isinstance(values[column], str) and not values[column].strip()):
+    filled = {name: value for name, value in values.items() if not isinstance(value, str) or value.strip()}
+    start, duration = (_seconds(filled.get(name)) for name in (column, DURATION_COLUMN))
+    if filled.get(column) is None or (start is None and column != OFFSET_COLUMN):  # `start` may be a time of day
         return 0.0, None
-    start = _seconds(values[column])
-    if start is None and column != OFFSET_COLUMN:  # such as a time of day, in a column of the same name
-        return 0.0, None
-    length = values.get(DURATION_COLUMN)
-    length = None if isinstance(length, str) and not length.strip() else length
-    duration = None if length is None else _seconds(length)
-    for name, given, value in ((column, values[column], start), (DURATION_COLUMN, length, duration)):
-        if given is not None and value is None:
-            raise K2DError(f"{where}: {name} is {quote(given)}; give seconds, or leave it out")
+    for name, value in ((column, start), (DURATION_COLUMN, duration)):
+        if filled.get(name) is not None and value is None:
+            raise K2DError(f"{where}: {name} is {quote(filled[name])}; give seconds, or leave it out")
     assert start is not None
     return start, duration
 

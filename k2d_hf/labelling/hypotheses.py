@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
 from k2d_hf.data.chunking import Coverage, DroppedSpan, Segment, chunk_rows, coverage, pack_segments, valid_segments
-from k2d_hf.data.data_set_rows import row_reader
+from k2d_hf.data.data_set_rows import RowReader
 from k2d_hf.data.map_step import Batch, batch_of
 from k2d_hf.data.recording_rows import ColumnNames, span_fields, span_of
 from k2d_hf.errors import K2DError
@@ -130,7 +130,7 @@ def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:
         yield from rows
     elif rows:
         known = batch.columns if batch.features is None else batch.features
-        read = row_reader(known, batch.features, "the batch", os.getcwd(), ColumnNames())
+        read = RowReader(known, batch.features, "the batch", os.getcwd(), ColumnNames())
         for index, row in enumerate(rows):
             yield read(index, row)._asdict()
 
