@@ -125,12 +125,9 @@ def _scaled(samples: np.ndarray) -> np.ndarray:
 
 
 def undecoded(rows: Any) -> Any:
-    """The same rows with their audio as bytes or path; a data set would decode each row that is read.
+    """The rows of a `Dataset` or `IterableDataset` with their audio as bytes or path.
 
     `datasets` decodes with torchcodec, and without it not even the first row can be read.
-
-    Args:
-        rows: a `Dataset` or an `IterableDataset`.
     """
     from datasets import Audio, Dataset, Value
 

@@ -19,21 +19,13 @@ SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdi
 
 @dataclass(frozen=True)
 class Column:
-    """A column of chunks.
-
-    Attributes:
-        name: as rows have it.
-        kind: type of a value as `datasets` calls it; a list of segments has one of its own.
-        writer: the stage that adds it; None of one that only a self-contained data set has.
-        description: for cards.
-        uses: what it is read for.
-    """
+    """A column of chunks."""
 
     name: str
-    kind: str
-    writer: str | None
-    description: str
-    uses: tuple[str, ...] = ()
+    kind: str  # type of a value as `datasets` calls it; a list of segments has one of its own
+    writer: str | None  # the stage that adds it; None of one that only a self-contained data set has
+    description: str  # for cards
+    uses: tuple[str, ...] = ()  # what it is read for
 
 
 COLUMNS = (

@@ -137,19 +137,12 @@ def pack_segments(segments: Iterable[Segment], max_duration: float = CHUNK_SECON
 
 @dataclass(frozen=True)
 class Coverage:
-    """What becomes of the seconds of a recording: its duration is `in_chunks` + `listed` + `unlisted`.
+    """What becomes of the seconds of a recording: its duration is `in_chunks` + `listed` + `unlisted`."""
 
-    Attributes:
-        in_chunks: seconds that lie in a chunk, pauses within it included.
-        listed: seconds in no chunk that are listed: in `passed_over`, or among the segments that were dropped.
-        unlisted: seconds in no chunk, in spans too short to be listed.
-        passed_over: spans about which the teacher wrote nothing, in no chunk or inside one, in order of time.
-    """
-
-    in_chunks: float
-    listed: float
-    unlisted: float
-    passed_over: list[DroppedSpan]
+    in_chunks: float  # seconds that lie in a chunk, pauses within it included
+    listed: float  # seconds in no chunk that are listed: in `passed_over`, or among the segments that were dropped
+    unlisted: float  # seconds in no chunk, in spans too short to be listed
+    passed_over: list[DroppedSpan]  # about which the teacher wrote nothing, in no chunk or inside one, in order of time
 
 
 def coverage(

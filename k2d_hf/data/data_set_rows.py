@@ -41,14 +41,7 @@ def data_set_rows(
     wanted: ColumnNames,
     split: str | None = None,
 ) -> Iterator[Row]:
-    """The recordings of a data set or stream.
-
-    Args:
-        source: has audio in a column, as paths or embedded.
-        name: of it in errors.
-        base: folder or address that relative paths are from.
-        wanted: the columns that the user names.
-        split: the one to take, if there are several.
+    """The recordings of a data set or stream, `name` in errors, with paths relative to the folder or address `base`.
 
     Raises:
         K2DError: if it has no rows, no such split or column, or breaks off.
@@ -75,7 +68,7 @@ class RowReader:
     """Makes recordings of the rows of one source; what is embedded in a row is written to the cache.
 
     Args:
-        known: a source's columns: their types, or the values of a row.
+        known: the source's columns: their types, or the values of a row.
         features: their types, where they are known.
         name: of the source in errors.
         base: folder or address that relative paths are from.
@@ -101,11 +94,7 @@ class RowReader:
         self._labels = {one: types[one] for one in languages if isinstance(types.get(one), ClassLabel)}
 
     def __call__(self, index: int, row: Mapping[str, Any]) -> Row:
-        """The recording of a row.
-
-        Raises:
-            K2DError: if the row holds something else.
-        """
+        """The recording of a row; K2DError if the row holds something else."""
         where = f"{self._name}, row {index}"
         texts = {
             one: None if row[one] is None or row[one] < 0 else label.int2str(row[one])
@@ -170,14 +159,7 @@ def _kind_of_samples(feature: Any) -> str | None:
 
 
 def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
-    """The path of one audio value of a data set; what is embedded is written to the cache first, under its name.
-
-    Args:
-        value: of the column with the audio.
-        base: what relative paths are from.
-        where: for errors.
-        kind: type of the samples, where it is an array of a type that the data set knows.
-    """
+    """The path of one audio value of a data set; what is embedded is written to the cache first, under its name."""
     sound = sound_in(value, where, kind=kind)
     if sound is None or isinstance(sound, SoundPath):
         return absolute(sound.path, base) if sound else None

@@ -31,17 +31,12 @@ _IMPORTED_BY = os.getpid()  # in a forked process it is that of another
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that came together.
+    """Rows that came together."""
 
-    Attributes:
-        columns: values by name, with audio as bytes or path.
-        features: types of the columns, where they are known.
-        table: the same as Arrow has them, where a table is the answer too; its types are those of the contract, while
-            `datasets` would take a column that is null in the first batch for one without a type.
-    """
-
-    columns: dict[str, list[Any]]
-    features: Features | None
+    columns: dict[str, list[Any]]  # values by name, with audio as bytes or path
+    features: Features | None  # types of the columns, where they are known
+    # The same as Arrow has them, where a table is the answer too; its types are those of the contract, while `datasets`
+    # would take a column that is null in the first batch for one without a type.
     table: pyarrow.Table | None
 
     def rows(self) -> list[dict[str, Any]]:
@@ -60,13 +55,7 @@ class Batch:
         return columns if self.table is None else table_of(columns, features).replace_schema_metadata(None)
 
     def extended(self, columns: Mapping[str, Sequence[Any]], features: Features, *, without: Sequence[str] = ()) -> Any:
-        """An answer of the same rows with more columns.
-
-        Args:
-            columns: what is added, or takes the place of a column of that name.
-            features: their types.
-            without: columns that the rows lose, where the answer is all of them.
-        """
+        """An answer of the same rows with `columns` added or replaced; a table also loses the columns `without`."""
         if self.table is None:
             return {**self.columns, **columns}
         kept = self.table.drop_columns([name for name in self.table.column_names if name in {*without, *features}])

@@ -68,11 +68,7 @@ class Row(NamedTuple):
 
 
 def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Columns:
-    """The roles of the columns of the source `name`.
-
-    Raises:
-        K2DError: if it has no column with audio, or not one that is wanted.
-    """
+    """The roles of the columns of the source `name`; K2DError if it has none with audio, or not one that is wanted."""
     present = tuple(present)
     audio = audio_column(present, name, wanted.audio)
     if wanted.reference is not None and wanted.reference not in present:
@@ -93,8 +89,7 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
     reference = _reference(values, where, columns.reference)
     language = values.get(LANGUAGE_COLUMN)
     if language is None:
-        others = [values[name] for name in MORE_LANGUAGE_COLUMNS if isinstance(values.get(name), str)]
-        language = next(iter(others), None)
+        language = next((values[name] for name in MORE_LANGUAGE_COLUMNS if isinstance(values.get(name), str)), None)
     for name, value in (("transcript", reference), (LANGUAGE_COLUMN, language)):
         if value is not None and not isinstance(value, str):
             raise K2DError(f"{where}: the {name} is {quote(value)}; give a string or null")
@@ -110,11 +105,7 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
 
 
 def file_row(recording: str, where: str, group_by: str | None, values: Mapping[str, Any] | None = None) -> Row:
-    """The row of a recording of which only its group is known.
-
-    Raises:
-        K2DError: if there is nothing in the column `group_by`.
-    """
+    """The row of a recording of which only its group is known; K2DError if the column `group_by` is empty."""
     group = None if group_by is None else (values or {}).get(group_by)
     if group_by is not None and group is None:
         raise K2DError(f"{where}: nothing in column {short_name(group_by)}; give what the recording belongs to")
@@ -143,11 +134,7 @@ def _reference(values: Mapping[str, Any], where: str, column: str | None) -> Any
 
 
 def span_in(values: Mapping[str, Any], where: str, column: str) -> tuple[float, float | None]:
-    """Start and duration of a row in seconds: (0, None) is the whole file, whatever `duration` there is.
-
-    Raises:
-        K2DError: if one of them is no finite number.
-    """
+    """Start and duration of a row in seconds: (0, None) is the whole file; K2DError if one is no finite number."""
     filled = {name: value for name, value in values.items() if not isinstance(value, str) or value.strip()}
     start, duration = (_seconds(filled.get(name)) for name in (column, DURATION_COLUMN))
     if filled.get(column) is None or (start is None and column != OFFSET_COLUMN):  # `start` may be a time of day
@@ -207,11 +194,7 @@ def absolute(path: str, base: str) -> str:
 
 
 def audio_column(columns: Iterable[str], name: str, wanted: str | None) -> str:
-    """The column with the audio of the source `name`.
-
-    Raises:
-        K2DError: if it has none of the usual names, or not the wanted one.
-    """
+    """The column with the audio of the source `name`; K2DError if it has none of the usual names, or not the wanted."""
     columns = list(columns)
     accepted = PATH_COLUMNS if wanted is None else (wanted,)
     for column in accepted:

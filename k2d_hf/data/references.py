@@ -108,11 +108,7 @@ def match_recordings(recordings: Iterable[str], references: Mapping[str, Any]) -
 
 
 def references_of(path: str | os.PathLike[str], recordings: Iterable[str]) -> dict[str, list[Segment]]:
-    """The spoken segments of recordings that a manifest has.
-
-    Args:
-        path: of the manifest, as `read_references` takes it.
-        recordings: paths; each counts once.
+    """The spoken segments of those of the recordings, each a path, that are in the manifest `path`.
 
     Raises:
         K2DError: as `read_references` does, and if the manifest has none of them.

@@ -63,29 +63,17 @@ def speaking_rate(row: Mapping[str, Any]) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """A measure of a chunk and its label, of which more is worse.
+    """A measure of a chunk and its label, of which more is worse."""
 
-    Attributes:
-        name: of what is measured; the reason `NAME > LIMIT` begins with it.
-        setting: of validation, which gives the limit; None is off.
-        help: of that setting.
-        least: the smallest limit.
-        example: a limit that is of use.
-        cause: why a label goes beyond the limit, for the documentation.
-        unit: of the measure and its limit.
-        measure: a row of the data contract, as labelling writes it, to a finite number.
-        description: of the measure, for cards.
-    """
-
-    name: str
-    setting: str
-    help: str
-    least: float
-    example: float
-    cause: str
-    unit: str
-    measure: Callable[[Mapping[str, Any]], float]
-    description: str
+    name: str  # of what is measured; the reason `NAME > LIMIT` begins with it
+    setting: str  # of validation, which gives the limit; None is off
+    help: str  # of that setting
+    least: float  # the smallest limit
+    example: float  # a limit that is of use
+    cause: str  # why a label goes beyond the limit, for the documentation
+    unit: str  # of the measure and its limit
+    measure: Callable[[Mapping[str, Any]], float]  # of a row as labelling writes it; a finite number
+    description: str  # of the measure, for cards
 
     @property
     def column(self) -> str:
