@@ -58,15 +58,12 @@ Sound = SoundPath | SoundBytes | Samples
 
 
 def sound_in(value: Any, where: str, *, kind: str | None = None) -> Sound | None:
-    """The audio in a value of a column; None where it has none.
+    """The audio in a value of a column; None where it has none, K2DError where it is something else.
 
     Args:
         value: a path, the bytes of a file, or a mapping with `array` and `sampling_rate`, with `bytes`, or with `path`.
         where: for errors, such as `the data set, row 3`.
         kind: type of samples, where the data set has one for them.
-
-    Raises:
-        K2DError: if it is something else.
     """
     if isinstance(value, Mapping):
         path = value.get("path") or None
@@ -78,8 +75,7 @@ def sound_in(value: Any, where: str, *, kind: str | None = None) -> Sound | None
         value = path
     if isinstance(value, bytes):
         return SoundBytes(value, None)
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if value is not None and not isinstance(value, str):
         raise K2DError(f"{where}: {type(value).__name__} is no audio; give a path, or the bytes of a file")
     return SoundPath(value) if value else None

@@ -65,11 +65,7 @@ class Batch:
 
 
 def batch_of(given: Any) -> Batch:
-    """A batch as `datasets` or Ray hands it to a function; nothing is decoded.
-
-    Raises:
-        K2DError: if it is a single row.
-    """
+    """A batch as `datasets` or Ray hands it to a function; nothing is decoded. K2DError if it is a single row."""
     import pyarrow
     from datasets import Features
     from datasets.formatting.formatting import LazyBatch
@@ -152,11 +148,7 @@ class MapStep(ABC):
             self.load(_device_of(self.settings.device, rank))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Settings and identity of the models: for another process, and as the key of caches.
-
-        Raises:
-            K2DError: for a step that was given a loaded model.
-        """
+        """Settings and identity of the models: for another process, and as the key of caches."""
         if not self._is_portable():
             raise K2DError("a loaded model stays in its process, and has no cache: give the map step a checkpoint")
         now = self.identities()
@@ -177,13 +169,11 @@ def _made(kind: Any, given: Mapping[str, Any], version: str, identities: Sequenc
 
 def _portable(value: Any) -> Any:
     """An argument as it travels; `NotImplemented` for a loaded model."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, (list, tuple)):
         return [_portable(one) for one in value]
-    return NotImplemented
+    if isinstance(value, Path):
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else NotImplemented
 
 
 def _device_of(device: str, rank: int | None) -> str:

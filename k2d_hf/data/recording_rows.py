@@ -83,8 +83,7 @@ def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Column
 def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Columns) -> Row:
     """The row of a recording, with transcript, language, span and group from the columns that the source has.
 
-    Raises:
-        K2DError: if one of them is no text, the span no number, or the row has nothing in the column `group`.
+    K2DError if one of them is no text, the span no number, or the row has nothing in the column `group`.
     """
     reference = _reference(values, where, columns.reference)
     language = values.get(LANGUAGE_COLUMN)
@@ -95,13 +94,9 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
             raise K2DError(f"{where}: the {name} is {quote(value)}; give a string or null")
         if value is not None and value != _storable(value):
             raise K2DError(f"{where}: the {name} is not UTF-8 ({quote(_storable(value))}); save it as UTF-8")
-    row = file_row(recording, where, columns.group, values)._replace(
-        reference=reference, language=language, columns=columns.present
-    )
-    if columns.start is None:
-        return row
-    start, duration = span_in(values, where, columns.start)
-    return row._replace(start=start, duration=duration)
+    row = file_row(recording, where, columns.group, values)
+    start, duration = (None, None) if columns.start is None else span_in(values, where, columns.start)
+    return row._replace(reference=reference, language=language, start=start, duration=duration, columns=columns.present)
 
 
 def file_row(recording: str, where: str, group_by: str | None, values: Mapping[str, Any] | None = None) -> Row:
@@ -207,8 +202,7 @@ def audio_column(columns: Iterable[str], name: str, wanted: str | None) -> str:
 def unique(rows: Iterable[Row]) -> Iterator[Row]:
     """Each recording once, and a warning at the end of how many came again; holds 100 to 150 bytes of each.
 
-    Raises:
-        K2DError: if it comes again with another transcript.
+    K2DError if one comes again with another transcript.
     """
     transcripts: dict[bytes, int | None] = {}  # hashes, by those of the recordings
     repeated = 0

@@ -114,8 +114,7 @@ def load_recordings(
     from datasets import Dataset, DatasetDict, DatasetInfo, Features, IterableDataset, IterableDatasetDict, Value
 
     wanted = ColumnNames(audio_column, reference_column, group_by)
-    if isinstance(source, (IterableDataset, IterableDatasetDict)):
-        streaming = True
+    streaming = streaming or isinstance(source, (IterableDataset, IterableDatasetDict))
     if isinstance(source, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict)):
         rows: _Rows = partial(data_set_rows, source, "the data set", os.getcwd(), wanted, split)
     elif isinstance(source, (str, os.PathLike)) and str(source).strip():

@@ -55,7 +55,7 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
         known = references.get(recording)
         if (start, duration) == (0.0, None):
             complete.add(recording)
-        if known is not None and known != segments and recording in complete:
+        if known not in (None, segments) and recording in complete:
             name = short_name(recording, 400)
             raise K2DError(f"{where}: {name} came before with other segments; give each file once")
         merged = dict.fromkeys([*(known or ()), *segments])

@@ -24,15 +24,11 @@ def tab_separated(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[
     """
     ahead: deque[tuple[int, str]] = deque()
     width = 0
-    while True:
-        number, text = ahead.popleft() if ahead else next(lines, (0, ""))
-        if not text:
-            return
-        if not _without_end(text):
-            continue
-        number, cells = _row(number, text, lines, ahead, width)
-        width = width or len(cells)
-        yield number, cells
+    while line := ahead.popleft() if ahead else next(lines, None):
+        if _without_end(line[1]):
+            number, cells = _row(*line, lines, ahead, width)
+            width = width or len(cells)
+            yield number, cells
 
 
 def _row(

@@ -143,7 +143,7 @@ class Recording:
 def planned(
     recordings: Iterable[Any], *, given: str | None, file_key: Callable[[str], str] = content_key
 ) -> Iterator[tuple[Recording, None]]:
-    """What there is to do, in order; of names that came before, 16 bytes are remembered."""
+    """The recordings to transcribe, in order; of names that came before, 16 bytes are remembered."""
     seen: set[bytes] = set()
     for row in recordings:
         name, language = row["recording"], None if given else language_of_row(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from k2d_hf.data.references import chunk_reference, label_error_rate, references
 from k2d_hf.errors import K2DError
 from k2d_hf.files.extras import install_hint
 from k2d_hf.files.json_files import write_json
-from k2d_hf.validation.calibration import THRESHOLD_METRICS, ValidatedLabels
+from k2d_hf.validation.calibration import BAD_MER, THRESHOLD_METRICS, ValidatedLabels
 from k2d_hf.validation.calibration_report import Calibration
 from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
 from k2d_hf.validation.judges import JUDGES, is_judged
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLOURS = {"mer": "#0072b2", "per": "#009e73", "composite": "#d55e00"}  # told apart by colour-blind readers too
+COLOURS = {"mer": "#0072b2", "per": "#009e73", "composite": "#d55e00"}  # colour-blind readers can distinguish them
 _NEEDED = ("duration", "mer", "per", "teacher_loops", "auxiliary_loops", "auxiliary_text")
 
 
@@ -100,7 +101,7 @@ def write_calibration(calibration: Calibration, output: Path) -> None:
     Raises:
         K2DError: without matplotlib, when the first of them is there.
     """
-    write_json(output / "calibration.json", calibration.as_json())
+    write_json(output / "calibration.json", {"bad_mer": BAD_MER, **asdict(calibration)})
     try:
         from matplotlib.figure import Figure  # never pyplot, which looks for a screen and keeps every figure
     except ImportError:

@@ -85,7 +85,7 @@ def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
     return np.where(eligible, distances[metric], np.inf)
 
 
-def metric_curve(labels: ValidatedLabels, metric: str, alphas: Sequence[float] = ALPHAS) -> MetricCurve:
+def metric_curve(labels: ValidatedLabels, metric: str) -> MetricCurve:
     """What `metric` keeps at each alpha, with the recall of bad labels where true error rates are known.
 
     Raises:
@@ -94,11 +94,10 @@ def metric_curve(labels: ValidatedLabels, metric: str, alphas: Sequence[float] =
     if not len(labels.seconds):
         raise K2DError("there are no chunks to calibrate on; `k2d validate` writes some")
     distances = metric_distances(labels, metric)
-    points = [_point(labels, distances, alpha) for alpha in alphas]
+    points = [_point(labels, distances, alpha) for alpha in ALPHAS]
     half = [point for point in points if point.kept > LEAST_KEPT and point.recall is not None]
     best = max(half, key=lambda point: (point.recall, -abs(point.alpha - PAPER_ALPHA)), default=None)
-    recalls = [_point(labels, distances, alpha).recall for alpha in COARSE_ALPHAS]
-    known = [recall for recall in recalls if recall is not None]
+    known = [point.recall for point in points if point.alpha in COARSE_ALPHAS and point.recall is not None]
     below = [point for point in points if point.alpha < 1]  # at 1 all that is capped comes in at once
     return MetricCurve(
         metric=metric,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,10 +54,6 @@ class Calibration:
     judged: int = 0  # dropped by a judge beyond the distance, at every alpha
     measures: dict[str, Spread] = field(default_factory=dict)  # what the judges measured, by column
 
-    def as_json(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {"bad_mer": BAD_MER, **asdict(self)}
-
 
 def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration:
     """Curves of all metrics over `labels`, and an alpha for `metric`.
@@ -75,12 +70,11 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
         recommendation=recommend(curves[metric], labels),
         curves=curves,
         judged=0 if labels.judged is None else int((labels.transcribed & labels.judged).sum()),
-        measures={column: _spread(values) for column, values in labels.measures.items()},
+        measures={
+            column: Spread(float(np.median(values)), float(np.percentile(values, 99)), float(values.max()))
+            for column, values in labels.measures.items()
+        },
     )
-
-
-def _spread(values: np.ndarray) -> Spread:
-    return Spread(float(np.median(values)), float(np.percentile(values, 99)), float(values.max()))
 
 
 def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:

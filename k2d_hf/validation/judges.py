@@ -51,7 +51,7 @@ def speaking_rate(row: Mapping[str, Any]) -> float:
 
     Returns:
         Syllables a second. A span may have lasted a step of Whisper's timestamps (0.02 s) longer than they say, so that
-        a segment of no duration has a finite rate too: 50 for each of its syllables. 0 where nothing is said.
+        a segment of no duration has a finite rate too: 50 for each of its syllables. 0 where nothing is spoken.
     """
     spans = [(segment["end"] - segment["start"], segment["text"]) for segment in row.get("segments") or ()]
     spans.append((row["duration"], row["text"]))
@@ -83,10 +83,6 @@ class Judge:
     def reason(self, limit: float) -> str:
         """Why a chunk beyond the limit is dropped, as a stable string to count by."""
         return f"{self.name} > {limit:g}"
-
-    def demand(self, limit: float) -> str:
-        """What a kept chunk has: `speaking rate of at most 15 syllables a second`."""
-        return f"{self.name} of at most {limit:g} {self.unit}"
 
 
 JUDGES = (
@@ -120,17 +116,9 @@ def measures(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def judged_reason(measured: Mapping[str, float], limits: Mapping[str, float]) -> str | None:
-    """The first judge's reason to drop a chunk; None where all keep it.
-
-    Args:
-        measured: as `measures` gives it.
-        limits: as `limits_of` gives them; a measure of exactly the limit is kept.
-    """
-    for judge in JUDGES:
-        limit = limits.get(judge.setting)
-        if limit is not None and measured[judge.column] > limit:
-            return judge.reason(limit)
-    return None
+    """The first judge's reason to drop a chunk; None where all keep it. A measure of exactly the limit is kept."""
+    beyond = (judge for judge in JUDGES if measured[judge.column] > limits.get(judge.setting, math.inf))
+    return next((judge.reason(limits[judge.setting]) for judge in beyond), None)
 
 
 def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
@@ -139,8 +127,7 @@ def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
     Raises:
         K2DError: for a limit that is no number above 0.
     """
-    limits = {judge.setting: settings.get(judge.setting) for judge in JUDGES}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
+    given = {judge.setting: settings[judge.setting] for judge in JUDGES if settings.get(judge.setting) is not None}
     for name, limit in given.items():
         if not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
             raise K2DError(f"{name} {limit!r}: give a number above 0, or None for no limit")
@@ -148,8 +135,9 @@ def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
 
 
 def demands(limits: Mapping[str, float]) -> list[str]:
-    """What kept chunks have by the limits that are set, one phrase a judge."""
-    return [judge.demand(limits[judge.setting]) for judge in JUDGES if judge.setting in limits]
+    """What kept chunks have by the limits that are set: `speaking rate of at most 15 syllables a second`."""
+    given = [(judge, limits[judge.setting]) for judge in JUDGES if judge.setting in limits]
+    return [f"{judge.name} of at most {limit:g} {judge.unit}" for judge, limit in given]
 
 
 def describe_validation(settings: Mapping[str, Any]) -> str:
