@@ -151,7 +151,7 @@ def test_utterances_of_the_hub_go_through_three_lines_to_a_student(models, proce
     chunks = chunks.map(AuxiliaryHypotheses(auxiliary, **VALIDATE), batched=True, batch_size=64)
     chunks = chunks.map(SoftTargets(teacher), batched=True)
 
-    assert chunks.num_rows == 3  # one for each utterance but the one that cannot be heard, which is named
+    assert chunks.num_rows == 3  # one for each utterance but the one that cannot be decoded, which is named
     assert "3.wav" in "".join(warnings_in(caplog))
     same(
         chunks.select_columns("text"),

@@ -31,16 +31,18 @@ def audio_rows(folder: str, group_by: str | None = None) -> Iterator[Row]:
     """The recordings below a folder, sorted by path, known by their extensions.
 
     Audio and video of other kinds, archives and tables are among them, and after them folders that cannot be listed:
-    labelling tries each, and skips it by name. Text, pictures and programs are left out; hidden files, and those of
-    unknown kinds, are counted in a warning.
+    labelling tries each, and skips it by name. Text, pictures, programs and finished shards are left out; hidden files,
+    and those of unknown kinds, are counted in a warning.
     """
     hidden: list[str] = []
     unlisted: list[str] = []
     others: list[str] = []
     for path in walk_files(folder, hidden=hidden, unlisted=unlisted):
-        if path.lower().endswith(AUDIO_EXTENSIONS) or (may_hold_sound(path) and not _is_shard(path)):
+        if path.endswith(".parquet") and exists(joined(folder_of(path), RECORD)):
+            continue
+        if _may_be_recording(path):
             yield file_row(path, path, group_by)
-        elif not is_silent(path) and not _is_shard(path):
+        elif not is_silent(path):
             others.append(path)
     for path in unlisted:
         yield file_row(path, path, group_by)
@@ -63,9 +65,8 @@ def warn_of_others(folder: str) -> None:
         logger.warning("%s: its Parquet files are read, and not %s beside them", folder, extension_counts(others))
 
 
-def _is_shard(path: str) -> bool:
-    """Whether a file is a finished shard, which may lie beside its recordings."""
-    return path.endswith(".parquet") and exists(joined(folder_of(path), RECORD))
+def _may_be_recording(path: str) -> bool:
+    return path.lower().endswith(AUDIO_EXTENSIONS) or may_hold_sound(path)
 
 
 def _warn_of_hidden(folder: str, hidden: list[str]) -> None:
@@ -75,7 +76,7 @@ def _warn_of_hidden(folder: str, hidden: list[str]) -> None:
             below = list(walk_files(path)) if path.endswith("/") else [path]
         except OSError:
             below = []
-        found += [one for one in below if one.lower().endswith(AUDIO_EXTENSIONS) or may_hold_sound(one)]
+        found += filter(_may_be_recording, below)
     if found:
         names = ", ".join(os.path.relpath(path, folder) if "://" not in path else path for path in found[:_LISTED])
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""

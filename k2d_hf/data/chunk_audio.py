@@ -29,11 +29,9 @@ class Span:
 
 
 def source_of(chunk: Mapping[str, Any]) -> Span | SoundBytes | Samples:
-    """The source of a chunk's audio.
+    """The source of a chunk's audio: its `recording`, `start` and `duration` (s), or its `audio`.
 
-    Args:
-        chunk: row with `recording`, `start` and `duration` (s), or with `audio`. What `audio` holds is the chunk alone,
-            and comes first. A path in it is used where no span of a recording is given.
+    What `audio` holds is the chunk alone, and comes first. A path in it is used where no span of a recording is given.
 
     Raises:
         AudioError: if it has neither.
@@ -52,9 +50,7 @@ def source_of(chunk: Mapping[str, Any]) -> Span | SoundBytes | Samples:
 def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
     """Audio of a chunk, float32 [samples] at 16 kHz: its own where it carries it, else its span of the recording.
 
-    Raises:
-        AudioError: as `read_audio` does.
-        K2DError: for a value of `audio` that is none.
+    Raises as `source_of` and `read_audio` do.
     """
     source = source_of(chunk)
     if isinstance(source, Span):
@@ -65,9 +61,7 @@ def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
 def chunk_seconds(chunk: Mapping[str, Any]) -> float:
     """Length of a chunk in seconds: of a span as in its row, else as in the header of its audio.
 
-    Raises:
-        AudioError: as `audio_duration` does.
-        K2DError: for a value of `audio` that is none.
+    Raises as `source_of` and `audio_duration` do.
     """
     if chunk.get("start") is not None and chunk.get("duration") is not None:
         return float(chunk["duration"])
@@ -82,11 +76,7 @@ def chunk_seconds(chunk: Mapping[str, Any]) -> float:
 def chunk_key(chunk: Mapping[str, Any], *, file_key: Callable[[str], str] = content_key) -> str:
     """Unique key of a chunk's audio: a digest of its own, else its recording's content and its span.
 
-    The key of a chunk without audio is its name.
-
-    Args:
-        chunk: as for `source_of`.
-        file_key: key of a recording; one with a cache where many chunks are of few recordings.
+    The key of a chunk without audio is its name. Where many chunks are of few recordings, `file_key` has a cache.
     """
     try:
         source = source_of(chunk)

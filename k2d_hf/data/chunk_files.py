@@ -44,7 +44,7 @@ def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | Itera
         K2DError: if there is none, or it has several splits.
     """
     from datasets import Dataset, load_from_disk
-    from datasets.exceptions import DatasetsError
+    from datasets.exceptions import DatasetGenerationError, DatasetsError
 
     path = str(path)
     try:
@@ -54,7 +54,10 @@ def load_chunks(path: str | Path, *, streaming: bool = False) -> Dataset | Itera
     except K2DError:
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise K2DError(f"{path}: no data set of chunks: {_reason(error)}; `k2d label` writes one") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, DatasetGenerationError):
+            reason = "its Parquet files cannot be read, or have different columns"
+        raise K2DError(f"{path}: no data set of chunks: {reason}; `k2d label` writes one") from None
     if isinstance(found, dict):
         if len(found) > 1:
             raise K2DError(f"{path}: several data sets of chunks, {', '.join(map(str, found))}; give the path of one")
@@ -86,15 +89,6 @@ def _without_schemas() -> Iterator[None]:
         yield
     finally:
         datasets.logging.set_verbosity(before)
-
-
-def _reason(error: Exception) -> str:
-    """Why files are no data set, in short."""
-    from datasets.exceptions import DatasetGenerationError
-
-    if isinstance(error, DatasetGenerationError):
-        return "its Parquet files cannot be read, or have different columns"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def kept_of(validated: Dataset) -> tuple[int, float]:

@@ -19,56 +19,44 @@ SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdi
 
 @dataclass(frozen=True)
 class Column:
-    """A column of chunks.
-
-    Attributes:
-        name: as rows have it.
-        kind: type of a value as `datasets` calls it; a list of segments has one of its own.
-        writer: the stage that adds it; None of one that only a self-contained data set has.
-        description: for cards.
-        uses: what it is read for.
-    """
+    """A column of chunks."""
 
     name: str
-    kind: str
-    writer: str | None
-    description: str
-    uses: frozenset[str] = frozenset()
-
-
-def _column(name: str, kind: str, writer: str | None, description: str, *uses: str) -> Column:
-    return Column(name, kind, writer, description, frozenset(uses))
+    kind: str  # type of a value as `datasets` calls it; a list of segments has one of its own
+    writer: str | None  # the stage that adds it; None of one that only a self-contained data set has
+    description: str  # for cards
+    uses: tuple[str, ...] = ()  # what it is read for
 
 
 COLUMNS = (
-    _column("audio", "audio", None, "FLAC, 16 kHz, mono: the span of the recording", SOUND),
-    _column("recording", "string", LABELLING, "file name of the recording", SOUND, DRAW),
-    _column("start", "float64", LABELLING, "where the chunk starts in the recording, s", SOUND, DRAW),
-    _column("duration", "float64", LABELLING, "its length, s; at most 30", SOUND),
-    _column(
+    Column("audio", "audio", None, "FLAC, 16 kHz, mono: the span of the recording", (SOUND,)),
+    Column("recording", "string", LABELLING, "file name of the recording", (SOUND, DRAW)),
+    Column("start", "float64", LABELLING, "where the chunk starts in the recording, s", (SOUND, DRAW)),
+    Column("duration", "float64", LABELLING, "its length, s; at most 30", (SOUND,)),
+    Column(
         "segments", "segments", LABELLING,
-        "the teacher's transcript with times: start and end, s from the start of the chunk, and text", LABEL,
+        "the teacher's transcript with times: start and end, s from the start of the chunk, and text", (LABEL,),
     ),
-    _column("text", "string", LABELLING, "the pseudo-label: what the teacher wrote, without timestamps", LABEL),
-    _column("previous_text", "string", LABELLING, "the text of the chunk before it in the same recording", PROMPT),
-    _column(
-        "next_start", "float64", LABELLING, "where the next chunk starts, s from the start of this one", SOUND, LABEL
+    Column("text", "string", LABELLING, "the pseudo-label: what the teacher wrote, without timestamps", (LABEL,)),
+    Column("previous_text", "string", LABELLING, "the text of the chunk before it in the same recording", (PROMPT,)),
+    Column(
+        "next_start", "float64", LABELLING, "where the next chunk starts, s from the start of this one", (SOUND, LABEL)
     ),
-    _column("language", "string", LABELLING, "language code, as given to the teacher or detected by it", LABEL),
-    _column("auxiliary_text", "string", VALIDATION, "what the auxiliary model wrote for the same audio, on its own"),
-    _column("teacher_loops", "bool", VALIDATION, "whether the teacher's text repeats itself"),
-    _column("auxiliary_loops", "bool", VALIDATION, "likewise for the auxiliary"),
-    _column("mer", "float64", VALIDATION, "mixed error rate between the two texts"),
-    _column("per", "float64", VALIDATION, "phoneme error rate between them"),
-    _column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
-    _column("keep", "bool", VALIDATION, "whether the chunk was kept", VERDICT),
-    _column("drop_reason", "string", VALIDATION, "why it was not", VERDICT),
+    Column("language", "string", LABELLING, "language code, as given to the teacher or detected by it", (LABEL,)),
+    Column("auxiliary_text", "string", VALIDATION, "what the auxiliary model wrote for the same audio, on its own"),
+    Column("teacher_loops", "bool", VALIDATION, "whether the teacher's text repeats itself"),
+    Column("auxiliary_loops", "bool", VALIDATION, "likewise for the auxiliary"),
+    Column("mer", "float64", VALIDATION, "mixed error rate between the two texts"),
+    Column("per", "float64", VALIDATION, "phoneme error rate between them"),
+    Column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
+    Column("keep", "bool", VALIDATION, "whether the chunk was kept", (VERDICT,)),
+    Column("drop_reason", "string", VALIDATION, "why it was not", (VERDICT,)),
 )  # fmt: skip
 
 
 def columns_for(*uses: str, among: Iterable[str]) -> list[str]:
     """Names of the columns that are read for one of these uses, those that are there, in their order there."""
-    wanted = {column.name for column in COLUMNS if column.uses & set(uses)}
+    wanted = {column.name for column in COLUMNS if set(column.uses) & set(uses)}
     return [name for name in among if name in wanted]
 
 
@@ -79,22 +67,14 @@ def rows_of(batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 
 def features_of_writer(writer: str) -> Features:
     """Columns and types that a stage adds."""
-    from datasets import Features
-
-    return Features({column.name: _feature(column.kind) for column in COLUMNS if column.writer == writer})
+    return known_features(column.name for column in COLUMNS if column.writer == writer)
 
 
 def known_features(names: Iterable[str]) -> Features:
     """Types of those of some columns that chunks have; not of audio, which has several."""
-    from datasets import Features
+    from datasets import Features, Value
 
+    segments = [{"start": Value("float64"), "end": Value("float64"), "text": Value("string")}]
     kinds = {column.name: column.kind for column in COLUMNS if column.kind != "audio"}
-    return Features({name: _feature(kinds[name]) for name in names if name in kinds})
-
-
-def _feature(kind: str) -> Any:
-    from datasets import Value
-
-    if kind == "segments":
-        return [{"start": Value("float64"), "end": Value("float64"), "text": Value("string")}]
-    return Value(kind)
+    known = {name: segments if kind == "segments" else Value(kind) for name, kind in kinds.items()}
+    return Features({name: known[name] for name in names if name in known})

@@ -81,28 +81,23 @@ def valid_segments(
     kept: list[Segment] = []
     dropped = [DroppedSpan(0.0, 0.0, "no time")] * (len(segments) - len(timed))
     for segment in sorted(timed, key=lambda s: (s.start, s.end)):
+        start, end = segment.start, segment.end
         if segment.duration <= 0:
-            dropped.append(DroppedSpan(segment.start, segment.end, "no duration"))
+            dropped.append(DroppedSpan(start, end, "no duration"))
             continue
         if exceeds(segment.duration, max_duration):
-            dropped.append(DroppedSpan(segment.start, segment.end, f"longer than {max_duration:g} s"))
+            dropped.append(DroppedSpan(start, end, f"longer than {max_duration:g} s"))
             continue
-        if segment.end <= 0:
-            dropped.append(DroppedSpan(segment.start, segment.end, "before the start"))
-            continue
-        if segment.start < 0:
-            dropped.append(DroppedSpan(segment.start, 0.0, "before the start"))
-            segment = replace(segment, start=0.0)
-        if segment.start >= recording_duration:
-            dropped.append(DroppedSpan(segment.start, segment.end, "past the end"))
-            continue
-        if segment.end > recording_duration:
-            dropped.append(DroppedSpan(recording_duration, segment.end, "past the end"))
-            segment = replace(segment, end=recording_duration)
-        if segment.text.strip():
-            kept.append(segment)
-        else:
-            dropped.append(DroppedSpan(segment.start, segment.end, "no text"))
+        if start < 0:
+            dropped.append(DroppedSpan(start, min(end, 0.0), "before the start"))
+        if end > recording_duration:
+            dropped.append(DroppedSpan(max(start, recording_duration), end, "past the end"))
+        inside = replace(segment, start=max(start, 0.0), end=min(end, recording_duration))
+        if inside.start < inside.end:
+            if inside.text.strip():
+                kept.append(inside)
+            else:
+                dropped.append(DroppedSpan(inside.start, inside.end, "no text"))
     return kept, dropped
 
 
@@ -142,19 +137,12 @@ def pack_segments(segments: Iterable[Segment], max_duration: float = CHUNK_SECON
 
 @dataclass(frozen=True)
 class Coverage:
-    """What becomes of the seconds of a recording: its duration is `in_chunks` + `listed` + `unlisted`.
+    """What becomes of the seconds of a recording: its duration is `in_chunks` + `listed` + `unlisted`."""
 
-    Attributes:
-        in_chunks: seconds that lie in a chunk, pauses within it included.
-        listed: seconds in no chunk that are listed: in `passed_over`, or among the segments that were dropped.
-        unlisted: seconds in no chunk, in spans too short to be listed.
-        passed_over: spans about which the teacher wrote nothing, in no chunk or inside one, in order of time.
-    """
-
-    in_chunks: float
-    listed: float
-    unlisted: float
-    passed_over: list[DroppedSpan]
+    in_chunks: float  # seconds that lie in a chunk, pauses within it included
+    listed: float  # seconds in no chunk that are listed: in `passed_over`, or among the segments that were dropped
+    unlisted: float  # seconds in no chunk, in spans too short to be listed
+    passed_over: list[DroppedSpan]  # about which the teacher wrote nothing, in no chunk or inside one, in order of time
 
 
 def coverage(
@@ -170,18 +158,18 @@ def coverage(
     known = [(span.start, span.end) for span in dropped]
     in_chunks = [(chunk[0].start, max(segment.end for segment in chunk)) for chunk in chunks]
     outside = _uncovered([*in_chunks, *known], 0.0, recording_duration)
-    passed_over = [_passed_over(gap, PASSED_OVER) for gap in outside if _is_listed(gap)]
+    gaps = [(*gap, PASSED_OVER) for gap in outside]
     for chunk, (start, end) in zip(chunks, in_chunks, strict=True):
         pauses = _uncovered([*((segment.start, segment.end) for segment in chunk), *known], start, end)
-        passed_over += [_passed_over(gap, PASSED_OVER_INSIDE) for gap in pauses if _is_listed(gap)]
-    in_no_chunk = _length(_uncovered(in_chunks, 0.0, recording_duration))
-    unlisted = _length(gap for gap in outside if not _is_listed(gap))
-    return Coverage(
-        in_chunks=recording_duration - in_no_chunk,
-        listed=in_no_chunk - unlisted,
-        unlisted=unlisted,
-        passed_over=sorted(passed_over, key=lambda span: span.start),
-    )
+        gaps += [(*gap, PASSED_OVER_INSIDE) for gap in pauses]
+    passed_over = [
+        DroppedSpan(_seconds(start), _seconds(end), reason)
+        for start, end, reason in sorted(gaps, key=lambda gap: gap[0])
+        if _seconds(end - start) >= LEAST_LISTED
+    ]
+    in_no_chunk = math.fsum(end - start for start, end in _uncovered(in_chunks, 0.0, recording_duration))
+    unlisted = math.fsum(end - start for start, end in outside if _seconds(end - start) < LEAST_LISTED)
+    return Coverage(recording_duration - in_no_chunk, in_no_chunk - unlisted, unlisted, passed_over)
 
 
 def _uncovered(spans: Iterable[tuple[float, float]], start: float, end: float) -> list[tuple[float, float]]:
@@ -192,18 +180,6 @@ def _uncovered(spans: Iterable[tuple[float, float]], start: float, end: float) -
             free.append((start, min(first, end)))
         start = max(start, last)
     return [*free, (start, end)] if start < end else free
-
-
-def _is_listed(gap: tuple[float, float]) -> bool:
-    return _seconds(gap[1] - gap[0]) >= LEAST_LISTED
-
-
-def _passed_over(gap: tuple[float, float], reason: str) -> DroppedSpan:
-    return DroppedSpan(_seconds(gap[0]), _seconds(gap[1]), reason)
-
-
-def _length(spans: Iterable[tuple[float, float]]) -> float:
-    return math.fsum(end - start for start, end in spans)
 
 
 def _is_unspaced(character: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from k2d_hf.data.recording_rows import (
     LANGUAGE_COLUMN,
     MORE_LANGUAGE_COLUMNS,
     ColumnNames,
-    Columns,
     Row,
     absolute,
     columns_of,
@@ -43,14 +41,7 @@ def data_set_rows(
     wanted: ColumnNames,
     split: str | None = None,
 ) -> Iterator[Row]:
-    """The recordings of a data set or stream.
-
-    Args:
-        source: has audio in a column, as paths or embedded.
-        name: of it in errors.
-        base: folder or address that relative paths are from.
-        wanted: the columns that the user names.
-        split: the one to take, if there are several.
+    """The recordings of a data set or stream, `name` in errors, with paths relative to the folder or address `base`.
 
     Raises:
         K2DError: if it has no rows, no such split or column, or breaks off.
@@ -62,7 +53,7 @@ def data_set_rows(
         raise K2DError(f"{name}: it has no rows; give one that is not empty")
     features = data.features
     known = features if features is not None else next(_rows(data, name), {})  # a stream may not know its columns
-    read = row_reader(known, features, name, base, wanted)
+    read = RowReader(known, features, name, base, wanted)
     data = data.select_columns([one for one in known if one in read.columns.used])
     if features is not None:
         data = _undecoded(data, read.columns.audio, name)
@@ -73,46 +64,11 @@ def data_set_rows(
         raise K2DError(f"{name}: it has no rows; give one that is not empty")
 
 
-@dataclass(frozen=True)
 class RowReader:
     """Makes recordings of the rows of one source; what is embedded in a row is written to the cache.
 
-    Attributes:
-        columns: by their roles.
-        labels: types of the columns with a language that is a number.
-        kind: type of the samples, where the column with audio holds arrays.
-        name: of the source in errors.
-        base: folder or address that relative paths are from.
-    """
-
-    columns: Columns
-    labels: Mapping[str, Any]
-    kind: str | None
-    name: str
-    base: str
-
-    def __call__(self, index: int, row: Mapping[str, Any]) -> Row:
-        """The recording of a row.
-
-        Raises:
-            K2DError: if the row holds something else.
-        """
-        where = f"{self.name}, row {index}"
-        texts = {
-            one: None if row[one] is None or row[one] < 0 else label.int2str(row[one])
-            for one, label in self.labels.items()
-        }
-        recording = _unpacked(row.get(self.columns.audio), self.base, where, self.kind)
-        return row_of(recording or f"{where} (no audio given)", {**row, **texts}, where, self.columns)
-
-
-def row_reader(
-    known: Mapping[str, Any], features: Mapping[str, Any] | None, name: str, base: str, wanted: ColumnNames
-) -> RowReader:
-    """The reader for the rows of a source.
-
     Args:
-        known: a source's columns: their types, or the values of a row.
+        known: the source's columns: their types, or the values of a row.
         features: their types, where they are known.
         name: of the source in errors.
         base: folder or address that relative paths are from.
@@ -121,18 +77,31 @@ def row_reader(
     Raises:
         K2DError: if there is no such column.
     """
-    from datasets import Audio, ClassLabel
 
-    audio = [column for column, feature in known.items() if isinstance(feature, Audio)]
-    if len(audio) == 1 and wanted.audio is None:
-        wanted = wanted._replace(audio=audio[0])
-    columns = columns_of(known, name, wanted)
-    labels, kind = {}, None
-    if features is not None:
-        kind = _kind_of_samples(features[columns.audio])
-        named = [one for one in (LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS) if one in features]
-        labels = {one: features[one] for one in named if isinstance(features[one], ClassLabel)}
-    return RowReader(columns, labels, kind, name, base)
+    def __init__(
+        self, known: Mapping[str, Any], features: Mapping[str, Any] | None, name: str, base: str, wanted: ColumnNames
+    ) -> None:
+        from datasets import Audio, ClassLabel
+
+        audio = [column for column, feature in known.items() if isinstance(feature, Audio)]
+        if len(audio) == 1 and wanted.audio is None:
+            wanted = wanted._replace(audio=audio[0])
+        self.columns = columns_of(known, name, wanted)
+        self._name, self._base = name, base
+        types = features or {}
+        self._kind = _kind_of_samples(types.get(self.columns.audio))
+        languages = (LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS)
+        self._labels = {one: types[one] for one in languages if isinstance(types.get(one), ClassLabel)}
+
+    def __call__(self, index: int, row: Mapping[str, Any]) -> Row:
+        """The recording of a row; K2DError if the row holds something else."""
+        where = f"{self._name}, row {index}"
+        texts = {
+            one: None if row[one] is None or row[one] < 0 else label.int2str(row[one])
+            for one, label in self._labels.items()
+        }
+        recording = _unpacked(row.get(self.columns.audio), self._base, where, self._kind)
+        return row_of(recording or f"{where} (no audio given)", {**row, **texts}, where, self.columns)
 
 
 def _rows(data: Dataset | IterableDataset, name: str) -> Iterator[dict[str, Any]]:
@@ -190,14 +159,7 @@ def _kind_of_samples(feature: Any) -> str | None:
 
 
 def _unpacked(value: Any, base: str, where: str, kind: str | None) -> str | None:
-    """The path of one audio value of a data set; what is embedded is written to the cache first, under its name.
-
-    Args:
-        value: of the column with the audio.
-        base: what relative paths are from.
-        where: for errors.
-        kind: type of the samples, where it is an array of a type that the data set knows.
-    """
+    """The path of one audio value of a data set; what is embedded is written to the cache first, under its name."""
     sound = sound_in(value, where, kind=kind)
     if sound is None or isinstance(sound, SoundPath):
         return absolute(sound.path, base) if sound else None

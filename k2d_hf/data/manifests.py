@@ -25,12 +25,7 @@ Line = tuple[int, Mapping[str, Any]]
 
 
 def manifest_rows(path: str, wanted: ColumnNames, *, streaming: bool = False) -> Iterator[Row]:
-    """The recordings of a manifest, whose relative paths are from its own folder.
-
-    Args:
-        path: absolute path, or address.
-        wanted: the columns that the user names.
-        streaming: hold no more than the lines from which the columns are read.
+    """The recordings of a manifest; streaming holds no more than the lines from which the columns are read.
 
     Raises:
         K2DError: if it cannot be read, has no rows or no such column, or for the first line that is broken.

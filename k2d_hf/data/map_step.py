@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.data.chunk_schema import known_features
+from k2d_hf.data.chunk_schema import known_features, rows_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import table_of
 from k2d_hf.files.keywords import with_arguments
@@ -31,65 +31,41 @@ _IMPORTED_BY = os.getpid()  # in a forked process it is that of another
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that came together.
+    """Rows that came together."""
 
-    Attributes:
-        columns: values by name, with audio as bytes or path.
-        features: types of the columns, where they are known.
-        table: the same as Arrow has them, where a table is the answer too; its types are those of the contract, while
-            `datasets` would take a column that is null in the first batch for one without a type.
-    """
-
-    columns: dict[str, list[Any]]
-    features: Features | None
+    columns: dict[str, list[Any]]  # values by name, with audio as bytes or path
+    features: Features | None  # types of the columns, where they are known
+    # The same as Arrow has them, where a table is the answer too; its types are those of the contract, while `datasets`
+    # would take a column that is null in the first batch for one without a type.
     table: pyarrow.Table | None
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows one by one."""
-        return [{name: values[index] for name, values in self.columns.items()} for index in range(len(self))]
+        return list(rows_of(self.columns))
 
     def renamed(self, names: Mapping[str, str]) -> Batch:
         """The same with other names for some columns."""
         columns = {names.get(name, name): values for name, values in self.columns.items()}
-        if self.table is None:
-            return Batch(columns, self.features, None)
-        return Batch(columns, self.features, self.table.rename_columns(list(columns)))
+        table = None if self.table is None else self.table.rename_columns(list(columns))
+        return Batch(columns, self.features, table)
 
     def replaced(self, rows: Sequence[Mapping[str, Any]], features: Features) -> Any:
         """An answer of other rows, however many."""
         columns = {name: [row[name] for row in rows] for name in features}
-        return columns if self.table is None else _plain(table_of(columns, features))
+        return columns if self.table is None else table_of(columns, features).replace_schema_metadata(None)
 
     def extended(self, columns: Mapping[str, Sequence[Any]], features: Features, *, without: Sequence[str] = ()) -> Any:
-        """An answer of the same rows with more columns.
-
-        Args:
-            columns: what is added, or takes the place of a column of that name.
-            features: their types.
-            without: columns that the rows lose, where the answer is all of them.
-        """
+        """An answer of the same rows with `columns` added or replaced; a table also loses the columns `without`."""
         if self.table is None:
             return {**self.columns, **columns}
         kept = self.table.drop_columns([name for name in self.table.column_names if name in {*without, *features}])
         for field, column in zip(features.arrow_schema, table_of(columns, features).columns, strict=True):
             kept = kept.append_column(field, column)
-        return _plain(kept)
-
-
-def _plain(table: pyarrow.Table) -> pyarrow.Table:
-    """Without the features of a data set in the Arrow schema, which are those of the rows before."""
-    return table.replace_schema_metadata(None)
+        return kept.replace_schema_metadata(None)  # the features in it are those of the rows before
 
 
 def batch_of(given: Any) -> Batch:
-    """A batch as `datasets` or Ray hands it to a function; nothing is decoded.
-
-    Raises:
-        K2DError: if it is a single row.
-    """
+    """A batch as `datasets` or Ray hands it to a function; nothing is decoded. K2DError if it is a single row."""
     import pyarrow
     from datasets import Features
     from datasets.formatting.formatting import LazyBatch
@@ -172,11 +148,7 @@ class MapStep(ABC):
             self.load(_device_of(self.settings.device, rank))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Settings and identity of the models: for another process, and as the key of caches.
-
-        Raises:
-            K2DError: for a step that was given a loaded model.
-        """
+        """Settings and identity of the models: for another process, and as the key of caches."""
         if not self._is_portable():
             raise K2DError("a loaded model stays in its process, and has no cache: give the map step a checkpoint")
         now = self.identities()
@@ -197,13 +169,11 @@ def _made(kind: Any, given: Mapping[str, Any], version: str, identities: Sequenc
 
 def _portable(value: Any) -> Any:
     """An argument as it travels; `NotImplemented` for a loaded model."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, (list, tuple)):
         return [_portable(one) for one in value]
-    return NotImplemented
+    if isinstance(value, Path):
+        return str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else NotImplemented
 
 
 def _device_of(device: str, rank: int | None) -> str:

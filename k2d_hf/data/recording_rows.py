@@ -68,11 +68,7 @@ class Row(NamedTuple):
 
 
 def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Columns:
-    """The roles of the columns of the source `name`.
-
-    Raises:
-        K2DError: if it has no column with audio, or not one that is wanted.
-    """
+    """The roles of the columns of the source `name`; K2DError if it has none with audio, or not one that is wanted."""
     present = tuple(present)
     audio = audio_column(present, name, wanted.audio)
     if wanted.reference is not None and wanted.reference not in present:
@@ -87,34 +83,24 @@ def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Column
 def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Columns) -> Row:
     """The row of a recording, with transcript, language, span and group from the columns that the source has.
 
-    Raises:
-        K2DError: if one of them is no text, the span no number, or the row has nothing in the column `group`.
+    K2DError if one of them is no text, the span no number, or the row has nothing in the column `group`.
     """
     reference = _reference(values, where, columns.reference)
     language = values.get(LANGUAGE_COLUMN)
     if language is None:
-        others = [values[name] for name in MORE_LANGUAGE_COLUMNS if isinstance(values.get(name), str)]
-        language = next(iter(others), None)
+        language = next((values[name] for name in MORE_LANGUAGE_COLUMNS if isinstance(values.get(name), str)), None)
     for name, value in (("transcript", reference), (LANGUAGE_COLUMN, language)):
         if value is not None and not isinstance(value, str):
             raise K2DError(f"{where}: the {name} is {quote(value)}; give a string or null")
         if value is not None and value != _storable(value):
             raise K2DError(f"{where}: the {name} is not UTF-8 ({quote(_storable(value))}); save it as UTF-8")
-    row = file_row(recording, where, columns.group, values)._replace(
-        reference=reference, language=language, columns=columns.present
-    )
-    if columns.start is None:
-        return row
-    start, duration = span_in(values, where, columns.start)
-    return row._replace(start=start, duration=duration)
+    row = file_row(recording, where, columns.group, values)
+    start, duration = (None, None) if columns.start is None else span_in(values, where, columns.start)
+    return row._replace(reference=reference, language=language, start=start, duration=duration, columns=columns.present)
 
 
 def file_row(recording: str, where: str, group_by: str | None, values: Mapping[str, Any] | None = None) -> Row:
-    """The row of a recording of which only its group is known.
-
-    Raises:
-        K2DError: if there is nothing in the column `group_by`.
-    """
+    """The row of a recording of which only its group is known; K2DError if the column `group_by` is empty."""
     group = None if group_by is None else (values or {}).get(group_by)
     if group_by is not None and group is None:
         raise K2DError(f"{where}: nothing in column {short_name(group_by)}; give what the recording belongs to")
@@ -143,22 +129,14 @@ def _reference(values: Mapping[str, Any], where: str, column: str | None) -> Any
 
 
 def span_in(values: Mapping[str, Any], where: str, column: str) -> tuple[float, float | None]:
-    """Start and duration of a row in seconds: (0, None) is the whole file, whatever `duration` there is.
-
-    Raises:
-        K2DError: if one of them is no finite number.
-    """
-    if values.get(column) is None or (isinstance(values[column], str) and not values[column].strip()):
+    """Start and duration of a row in seconds: (0, None) is the whole file; K2DError if one is no finite number."""
+    filled = {name: value for name, value in values.items() if not isinstance(value, str) or value.strip()}
+    start, duration = (_seconds(filled.get(name)) for name in (column, DURATION_COLUMN))
+    if filled.get(column) is None or (start is None and column != OFFSET_COLUMN):  # `start` may be a time of day
         return 0.0, None
-    start = _seconds(values[column])
-    if start is None and column != OFFSET_COLUMN:  # such as a time of day, in a column of the same name
-        return 0.0, None
-    length = values.get(DURATION_COLUMN)
-    length = None if isinstance(length, str) and not length.strip() else length
-    duration = None if length is None else _seconds(length)
-    for name, given, value in ((column, values[column], start), (DURATION_COLUMN, length, duration)):
-        if given is not None and value is None:
-            raise K2DError(f"{where}: {name} is {quote(given)}; give seconds, or leave it out")
+    for name, value in ((column, start), (DURATION_COLUMN, duration)):
+        if filled.get(name) is not None and value is None:
+            raise K2DError(f"{where}: {name} is {quote(filled[name])}; give seconds, or leave it out")
     assert start is not None
     return start, duration
 
@@ -211,11 +189,7 @@ def absolute(path: str, base: str) -> str:
 
 
 def audio_column(columns: Iterable[str], name: str, wanted: str | None) -> str:
-    """The column with the audio of the source `name`.
-
-    Raises:
-        K2DError: if it has none of the usual names, or not the wanted one.
-    """
+    """The column with the audio of the source `name`; K2DError if it has none of the usual names, or not the wanted."""
     columns = list(columns)
     accepted = PATH_COLUMNS if wanted is None else (wanted,)
     for column in accepted:
@@ -228,8 +202,7 @@ def audio_column(columns: Iterable[str], name: str, wanted: str | None) -> str:
 def unique(rows: Iterable[Row]) -> Iterator[Row]:
     """Each recording once, and a warning at the end of how many came again; holds 100 to 150 bytes of each.
 
-    Raises:
-        K2DError: if it comes again with another transcript.
+    K2DError if one comes again with another transcript.
     """
     transcripts: dict[bytes, int | None] = {}  # hashes, by those of the recordings
     repeated = 0

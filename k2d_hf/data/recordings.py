@@ -114,8 +114,7 @@ def load_recordings(
     from datasets import Dataset, DatasetDict, DatasetInfo, Features, IterableDataset, IterableDatasetDict, Value
 
     wanted = ColumnNames(audio_column, reference_column, group_by)
-    if isinstance(source, (IterableDataset, IterableDatasetDict)):
-        streaming = True
+    streaming = streaming or isinstance(source, (IterableDataset, IterableDatasetDict))
     if isinstance(source, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict)):
         rows: _Rows = partial(data_set_rows, source, "the data set", os.getcwd(), wanted, split)
     elif isinstance(source, (str, os.PathLike)) and str(source).strip():
@@ -127,16 +126,12 @@ def load_recordings(
             ) from error
     else:
         raise K2DError(f"recordings {source!r}: not a source of recordings; give {KINDS}")
-    table: list[Row] = []
-    if streaming:
-        first = next(rows(), None)  # so that an unusable source is an error at once
-    else:
-        table = list(unique(rows()))
-        first = table[0] if table else None
-    spans = SPAN_COLUMNS if first is not None and first.start is not None else ()
+    table = [] if streaming else list(unique(rows()))
+    first = next(rows()) if streaming else table[0]  # an unusable source, such as one without rows, is an error at once
+    spans = () if first.start is None else SPAN_COLUMNS
     columns = (*COLUMNS, *spans, *(("group",) if group_by is not None else ()))
     features = Features({column: Value("float64" if column in SPAN_COLUMNS else "string") for column in columns})
-    if first is not None and reference_column is None and (alike := reference_like(first)):
+    if reference_column is None and (alike := reference_like(first)):
         listed = " and ".join(map(short_name, alike[:3]))
         name = source if isinstance(source, (str, os.PathLike)) else "the data set"
         logger.warning("%s: no transcripts are read, unless reference_column names %s", name, listed)
@@ -144,8 +139,7 @@ def load_recordings(
         return IterableDataset.from_generator(
             _examples, features=features, gen_kwargs={"rows": rows, "columns": columns}
         )
-    listed = ", ".join(map(short_name, first.columns)) if first is not None else ""
-    about = _COLUMNS_OF_SOURCE + listed if listed else ""
+    about = _COLUMNS_OF_SOURCE + ", ".join(map(short_name, first.columns)) if first.columns else ""
     values = {column: [getattr(row, column) for row in table] for column in columns}
     return Dataset.from_dict(values, info=DatasetInfo(description=about, features=features))
 
@@ -154,7 +148,7 @@ def advice_on_references(recordings: Any) -> str:
     """What to do where recordings have no reference, with the columns of their source if `load_recordings` read it."""
     advice = "give a manifest with a column reference, text or segments"
     description = getattr(getattr(recordings, "info", None), "description", None) or ""
-    columns = description.removeprefix(_COLUMNS_OF_SOURCE) if description.startswith(_COLUMNS_OF_SOURCE) else ""
+    columns = description.partition(_COLUMNS_OF_SOURCE)[2]
     return f"{advice}, or name the one with the transcripts: reference_column, of {columns}" if columns else advice
 
 
@@ -164,61 +158,49 @@ def _examples(rows: _Rows, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]
 
 
 def _rows_at(source: str, wanted: ColumnNames, split: str | None, config: str | None, streaming: bool) -> _Rows:
-    from datasets import load_dataset
+    """The rows of what is at a path or address, or of a Hub id."""
+    from datasets import load_dataset, load_from_disk
+    from datasets.exceptions import DatasetsError
 
     path = source if is_address(source) else os.path.abspath(os.path.expanduser(source))
-    ending = os.path.splitext(path)[1].lower()
+    ending, base = os.path.splitext(path)[1].lower(), os.getcwd()
+    load: Callable[[], Any]
     if is_file(path):
         if ending in JSON_MANIFESTS + CSV_MANIFESTS:
             return partial(manifest_rows, path, wanted, streaming=streaming)
         if ending in AUDIO_EXTENSIONS:
             return partial(iter, [file_row(path, source, wanted.group)])
-        if ending == ENDING:
-            data = _loaded(source, "check it", lambda: load_parquet(path, streaming=streaming))
-            return partial(data_set_rows, data, f"data set {source}", folder_of(path), wanted, split)
-        raise K2DError(f"file {source}: neither audio ({_ACCEPTED}) nor a manifest (.jsonl, .csv); give {KINDS}")
-    if is_folder(path):
-        return _rows_below(path, source, wanted, split, config, streaming)
-    if is_address(path) or not _HUB_ID.fullmatch(source):
+        if ending != ENDING:
+            raise K2DError(f"file {source}: neither audio ({_ACCEPTED}) nor a manifest (.jsonl, .csv); give {KINDS}")
+        load, advice, base = partial(load_parquet, path, streaming=streaming), "check it", folder_of(path)
+    elif is_folder(path):
+        if any(exists(joined(path, name)) for name in ("dataset_dict.json", "state.json")):
+            load, advice = partial(load_from_disk, path), "write it again with save_to_disk"
+        elif has_audio(path):
+            return partial(audio_rows, path, wanted.group)
+        elif any(file.endswith(ENDING) for file in walk_files(path)):
+            reader = partial(load_parquet, path) if is_address(path) else partial(load_dataset, path, config)
+            load, advice, base = partial(reader, streaming=streaming), "check its Parquet files", path
+            warn_of_others(path)
+        else:
+            listed = extension_counts(walk_files(path))
+            holds = f" (it holds {listed})" if listed else ""
+            raise K2DError(f"folder {source}: no audio in it that can be read{holds}; give {_ACCEPTED} files")
+    elif is_address(path) or not _HUB_ID.fullmatch(source):
         raise K2DError(f"recordings {source}: no such file or folder, and not a Hub id; give {KINDS}")
-    from k2d_hf.models.hub import ensure_hub_state
+    else:
+        from k2d_hf.models.hub import ensure_hub_state
 
-    advice = (
-        f"there is no file or folder of that name here either ({ensure_hub_state()}); give the path of a local copy, "
-        f"such as hf download {source} --repo-type dataset makes"
-    )
-    data = _loaded(source, advice, lambda: load_dataset(source, config, split=split or "train", streaming=streaming))
-    return partial(data_set_rows, data, f"data set {source}", os.getcwd(), wanted)
-
-
-def _rows_below(
-    path: str, source: str, wanted: ColumnNames, split: str | None, config: str | None, streaming: bool
-) -> _Rows:
-    """The rows of a folder, of whatever kind it is."""
-    from datasets import load_dataset, load_from_disk
-
-    if any(exists(joined(path, name)) for name in ("dataset_dict.json", "state.json")):
-        data = _loaded(source, "write it again with save_to_disk", lambda: load_from_disk(path))
-        return partial(data_set_rows, data, f"data set {source}", os.getcwd(), wanted, split)
-    if has_audio(path):
-        return partial(audio_rows, path, wanted.group)
-    if any(file.endswith(ENDING) for file in walk_files(path)):
-        load = partial(load_parquet, path) if is_address(path) else partial(load_dataset, path, config)
-        data = _loaded(source, "check its Parquet files", lambda: load(streaming=streaming))
-        warn_of_others(path)
-        return partial(data_set_rows, data, f"data set {source}", path, wanted, split)
-    listed = extension_counts(walk_files(path))
-    holds = f" (it holds {listed})" if listed else ""
-    raise K2DError(f"folder {source}: no audio in it that can be read{holds}; give {_ACCEPTED} files")
-
-
-def _loaded(source: str, advice: str, load: Callable[[], Any]) -> Any:
-    from datasets.exceptions import DatasetsError
-
+        load = partial(load_dataset, source, config, split=split or "train", streaming=streaming)
+        advice = (
+            f"there is no file or folder of that name here either ({ensure_hub_state()}); give the path of a local "
+            f"copy, such as hf download {source} --repo-type dataset makes"
+        )
     try:
-        return load()
+        data = load()
     except K2DError:
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise K2DError(f"data set {source}: it cannot be loaded ({reason}); {advice}") from error
+    return partial(data_set_rows, data, f"data set {source}", base, wanted, split)

@@ -51,40 +51,32 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
             raise K2DError(f"{where}: no path in column `{columns.audio}`; give that of the recording")
         recording = absolute(line[columns.audio], folder_of(path))
         start, duration = (0.0, None) if columns.start is None else span_in(line, where, columns.start)
-        segments = _segments_of_span(line, where, start, duration)
+        segments = _segments(line, where, start, duration)
         known = references.get(recording)
-        if known is not None and known != segments and (recording in complete or (start, duration) == (0.0, None)):
-            raise K2DError(
-                f"{where}: {short_name(recording, 400)} came before with other segments; give each file once"
-            )
         if (start, duration) == (0.0, None):
             complete.add(recording)
+        if known not in (None, segments) and recording in complete:
+            name = short_name(recording, 400)
+            raise K2DError(f"{where}: {name} came before with other segments; give each file once")
         merged = dict.fromkeys([*(known or ()), *segments])
         references[recording] = sorted(merged, key=lambda segment: (segment.start, segment.end)) if known else segments
     return references
 
 
-def _segments_of_span(line: Mapping[str, Any], where: str, start: float, duration: float | None) -> list[Segment]:
+def _segments(line: Mapping[str, Any], where: str, start: float, duration: float | None) -> list[Segment]:
     """The segments of a line, in seconds from the start of the file that its span is of."""
-    if (start, duration) == (0.0, None):
-        return _segments(line, where)
-    if line.get("segments") is not None:
-        return [Segment(start + s.start, start + s.end, s.text) for s in _segments(line, where)]
-    text = next((line[name] for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
-    if not isinstance(text, str) or duration is None:
-        raise K2DError(f"{where}: a span from {start:g} s on; give its `duration` and `text`, or its `segments`")
-    return [_segment({"start": start, "end": start + duration, "text": text}, where)]
-
-
-def _segments(line: Mapping[str, Any], where: str) -> list[Segment]:
     segments = line.get("segments")
-    if segments is None:
-        column = next((name for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
+    if segments is not None:
+        if not isinstance(segments, list):
+            raise K2DError(f"{where}: `segments` is {quote(segments)}; give a list of objects with start, end and text")
+        return [Segment(start + s.start, start + s.end, s.text) for s in (_segment(one, where) for one in segments)]
+    column = next((name for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
+    if (start, duration) == (0.0, None):
         has = f"`{column}` is the transcript of the whole recording" if column else "no `segments`"
         raise K2DError(f"{where}: {has}; to know what a chunk holds, give `segments` with start, end and text each")
-    if not isinstance(segments, list):
-        raise K2DError(f"{where}: `segments` is {quote(segments)}; give a list of objects with start, end and text")
-    return [_segment(one, where) for one in segments]
+    if column is None or not isinstance(line[column], str) or duration is None:
+        raise K2DError(f"{where}: a span from {start:g} s on; give its `duration` and `text`, or its `segments`")
+    return [_segment({"start": start, "end": start + duration, "text": line[column]}, where)]
 
 
 def _segment(value: Any, where: str) -> Segment:
@@ -116,11 +108,7 @@ def match_recordings(recordings: Iterable[str], references: Mapping[str, Any]) -
 
 
 def references_of(path: str | os.PathLike[str], recordings: Iterable[str]) -> dict[str, list[Segment]]:
-    """The spoken segments of recordings that a manifest has.
-
-    Args:
-        path: of the manifest, as `read_references` takes it.
-        recordings: paths; each counts once.
+    """The spoken segments of those of the recordings, each a path, that are in the manifest `path`.
 
     Raises:
         K2DError: as `read_references` does, and if the manifest has none of them.

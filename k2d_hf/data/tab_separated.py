@@ -6,19 +6,13 @@ Read by `manifests.py` (K2D, before stage 1).
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 MOST_LINES = 1000  # of a quoted cell
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Cells of some text, and whether a quote that opens the last of them is closed nowhere in it."""
-
-    cells: list[str]
-    is_open: bool
+_FROM_QUOTE = r'"[^"]*(?:""[^"]*)*'  # up to a quote that is not doubled, or the end
+_CELL = re.compile(rf'(?:\A|\t)(?P<cell>{_FROM_QUOTE}"(?=\t|\Z)|(?P<open>{_FROM_QUOTE}\Z)|[^\t]*)')
 
 
 def tab_separated(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[str]]]:
@@ -30,15 +24,11 @@ def tab_separated(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, list[
     """
     ahead: deque[tuple[int, str]] = deque()
     width = 0
-    while True:
-        number, text = ahead.popleft() if ahead else next(lines, (0, ""))
-        if not text:
-            return
-        if not _without_end(text):
-            continue
-        number, cells = _row(number, text, lines, ahead, width)
-        width = width or len(cells)
-        yield number, cells
+    while line := ahead.popleft() if ahead else next(lines, None):
+        if _without_end(line[1]):
+            number, cells = _row(*line, lines, ahead, width)
+            width = width or len(cells)
+            yield number, cells
 
 
 def _row(
@@ -48,11 +38,11 @@ def _row(
     plain = _without_end(text)
     if '"' not in plain:
         return number, plain.split("\t")
-    split = _split(plain)
-    if split.is_open and (found := _over_lines(text, lines, ahead, width)):
+    cells, is_open = _split(plain)
+    if is_open and (found := _over_lines(text, lines, ahead, width)):
         return found
     as_it_is = [_unquoted(cell) for cell in plain.split("\t")]
-    return number, as_it_is if len(as_it_is) == width or split.is_open else split.cells
+    return number, as_it_is if len(as_it_is) == width or is_open else cells
 
 
 def _over_lines(
@@ -74,53 +64,26 @@ def _over_lines(
         if '"' not in more:
             rows_of_their_own = rows_of_their_own or counts[-1] == width
             continue
-        split = _split(_without_end(joined))
-        if split.is_open:
+        cells, is_open = _split(_without_end(joined))
+        if is_open:
             continue
         rows_of_their_own = rows_of_their_own or counts[0] == counts[-1] == width
-        if rows_of_their_own or (width and len(split.cells) != width):
+        if rows_of_their_own or (width and len(cells) != width):
             return None
         for _ in range(taken):
             ahead.popleft()
-        return number, split.cells
+        return number, cells
     return None
 
 
-def _split(text: str) -> _Split:
-    """Cells between tabs, those that are quoted without their quotes."""
-    cells: list[str] = []
-    at = 0
-    while at <= len(text):
-        end = _closing_quote(text, at) if text.startswith('"', at) else -1
-        if end == len(text):
-            return _Split([*cells, text[at:]], True)
-        if end > 0:
-            cells.append(text[at + 1 : end].replace('""', '"'))
-            at = end + 2
-            continue
-        end = text.find("\t", at)
-        end = len(text) if end < 0 else end
-        cells.append(text[at:end])
-        at = end + 1
-    return _Split(cells, False)
-
-
-def _closing_quote(text: str, at: int) -> int:
-    """Where the quote is closed that opens a cell at `at`: before a tab or the end; the length of the text where it is
-    closed nowhere, -1 where something else follows, so that the cell is not quoted.
-    """
-    end = text.find('"', at + 1)
-    while end >= 0:
-        if text.startswith('"', end + 1):
-            end = text.find('"', end + 2)
-        else:
-            return end if end + 1 == len(text) or text[end + 1] == "\t" else -1
-    return len(text)
+def _split(text: str) -> tuple[list[str], bool]:
+    """Cells between tabs, and whether a quote that opens the last of them is closed nowhere."""
+    found = list(_CELL.finditer(text))
+    return [_unquoted(cell["cell"]) for cell in found], found[-1]["open"] is not None
 
 
 def _unquoted(cell: str) -> str:
-    quoted = len(cell) > 1 and cell.startswith('"') and _closing_quote(cell, 0) == len(cell) - 1
-    return cell[1:-1].replace('""', '"') if quoted else cell
+    return cell[1:-1].replace('""', '"') if re.fullmatch(f'{_FROM_QUOTE}"', cell) else cell
 
 
 def _without_end(line: str) -> str:

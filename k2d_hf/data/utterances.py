@@ -29,8 +29,7 @@ LONGER, NO_TEXT = f"longer than {CHUNK_SECONDS:g} s", "without text"
 def as_chunks(rows: Any) -> Any:
     """The same rows under a chunk's names: their audio in `audio` or `recording`, their text in `text`, undecoded.
 
-    Args:
-        rows: a `Dataset` or an `IterableDataset`; those that are chunks already, and anything else, stay as they are.
+    Chunks, and what is neither a `Dataset` nor an `IterableDataset`, stay as they are.
     """
     from datasets import Dataset, IterableDataset
 
@@ -44,12 +43,7 @@ def as_chunks(rows: Any) -> Any:
 
 
 def chunk_names(names: Sequence[str], features: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The columns of rows that have another name in a chunk, with that name.
-
-    Args:
-        names: of the columns.
-        features: their types, where they are known.
-    """
+    """The columns of rows that have another name in a chunk, with that name; by their types, where these are known."""
     from datasets import Audio
 
     renamed: dict[str, str] = {}

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
-from k2d_hf.data.chunking import Coverage, DroppedSpan, Segment, chunk_rows, coverage, pack_segments, valid_segments
-from k2d_hf.data.data_set_rows import row_reader
+from k2d_hf.data.chunking import DroppedSpan, Segment, chunk_rows, coverage, pack_segments, valid_segments
+from k2d_hf.data.data_set_rows import RowReader
 from k2d_hf.data.map_step import Batch, batch_of
 from k2d_hf.data.recording_rows import ColumnNames, span_fields, span_of
 from k2d_hf.errors import K2DError
@@ -93,34 +93,17 @@ class TeacherHypotheses(Hypotheses):
         self.report = LabellingReport()
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
-        """The chunks of a batch of recordings, in order, in the form in which the batch came.
-
-        Args:
-            batch: columns by name.
-            rank: of the process.
-        """
+        """The chunks of a batch of recordings, in order, in the form in which it came; `rank` is the process'."""
         given = batch_of(batch)
         keys = count()
         plan = planned(_recordings_in(given), given=self.model.options.language, file_key=lambda _: str(next(keys)))
         items = [replace(item, repeated=False) for item, _ in plan]  # a step knows no batch but its own
         values = self.transcribe(items, rank)
         report = LabellingReport()
-        rows = [row for item in items for row in self.chunks_of(item, values[item.key], report)]
+        rows = [row for item in items for row in chunks_of(item, values[item.key], self.settings.max_duration, report)]
         _warn(report, len(items))
         self.report.add(report)
         return given.replaced(rows, chunk_features())
-
-    def chunks_of(
-        self, recording: Recording, transcript: dict[str, Any], report: LabellingReport
-    ) -> list[dict[str, Any]]:
-        """The rows of a recording; what reaches none is counted and named in the report.
-
-        Args:
-            recording: what was transcribed.
-            transcript: what a shard keeps of it.
-            report: filled in.
-        """
-        return _chunks_of(recording, transcript, self.settings.max_duration, report)
 
 
 def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:
@@ -130,16 +113,16 @@ def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:
         yield from rows
     elif rows:
         known = batch.columns if batch.features is None else batch.features
-        read = row_reader(known, batch.features, "the batch", os.getcwd(), ColumnNames())
+        read = RowReader(known, batch.features, "the batch", os.getcwd(), ColumnNames())
         for index, row in enumerate(rows):
             yield read(index, row)._asdict()
 
 
 def _warn(report: LabellingReport, recordings: int) -> None:
     """Name what a batch lost; there is no file for it."""
-    if report.skipped:
-        named = "; ".join(f"{entry['reason']}: {entry['detail']}" for entry in report.skipped)
-        logger.warning("skipped %d of %d recordings of a batch: %s", len(report.skipped), recordings, named)
+    if skipped := report.skipped:
+        named = "; ".join("{reason}: {detail}".format(**entry) for entry in skipped)
+        logger.warning("skipped %d of %d recordings of a batch: %s", len(skipped), recordings, named)
     if report.left_out:
         named = "; ".join("{recording} {start:.2f} to {end:.2f} s, {reason}".format(**span) for span in report.left_out)
         logger.warning("left out %d segments of a batch: %s", len(report.left_out), named)
@@ -147,23 +130,20 @@ def _warn(report: LabellingReport, recordings: int) -> None:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording to transcribe: its path, its key, its language where one is named, and whether it came before.
+    """A recording to transcribe: the span of a file that begins at `start` and lasts `duration` seconds."""
 
-    It is the span of its file that begins at `start` and lasts `duration` seconds, by default all of it.
-    """
-
-    name: str
+    name: str  # path or address
     key: str
-    language: str | None
-    repeated: bool
+    language: str | None  # where one is named
+    repeated: bool  # whether it came before
     start: float = 0.0
-    duration: float | None = None
+    duration: float | None = None  # None is up to the end
 
 
 def planned(
     recordings: Iterable[Any], *, given: str | None, file_key: Callable[[str], str] = content_key
 ) -> Iterator[tuple[Recording, None]]:
-    """What there is to do, in order; of names that came before, 16 bytes are remembered."""
+    """The recordings to transcribe, in order; of names that came before, 16 bytes are remembered."""
     seen: set[bytes] = set()
     for row in recordings:
         name, language = row["recording"], None if given else language_of_row(row)
@@ -198,15 +178,13 @@ def _transcribe(
     model: Transcriber, recordings: Sequence[Recording], audio: Sequence[np.ndarray]
 ) -> list[dict[str, Any]]:
     transcripts = model.transcribe(audio, [recording.language for recording in recordings])
-    return [
-        {"language": transcript.language, "segments": [asdict(segment) for segment in transcript.segments]}
-        for transcript in transcripts
-    ]
+    return [{"language": one.language, "segments": list(map(asdict, one.segments))} for one in transcripts]
 
 
-def _chunks_of(
+def chunks_of(
     recording: Recording, transcript: dict[str, Any], max_duration: float, report: LabellingReport
 ) -> list[dict[str, Any]]:
+    """The rows of a recording, of what a shard keeps of it; what reaches none is counted and named in the report."""
     seconds = transcript["seconds"]
     report.seconds += seconds
     if transcript["reason"] is not None:
@@ -216,13 +194,17 @@ def _chunks_of(
     valid, left_out = valid_segments(segments, recording_duration=seconds, max_duration=max_duration)
     report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
     report.segment_seconds_out += sum(segment.duration for segment in valid)
-    report.left_out.extend({"recording": recording.name, **asdict(_moved(span, recording.start))} for span in left_out)
+    report.left_out += _named(left_out, recording)
     if not valid:
         skip(report, recording, NO_SPEECH, f"no segment of the teacher's could be kept in {seconds:.1f} s", seconds)
         return []
     report.recordings += 1
     chunks = pack_segments(valid, max_duration)
-    _account(report, recording, coverage(chunks, left_out, recording_duration=seconds))
+    covered = coverage(chunks, left_out, recording_duration=seconds)
+    report.seconds_in_chunks += covered.in_chunks
+    report.seconds_listed += covered.listed
+    report.seconds_unlisted += covered.unlisted
+    report.passed_over += _named(covered.passed_over, recording)
     rows = chunk_rows(recording.name, chunks, language=transcript["language"])
     return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
 
@@ -232,17 +214,11 @@ def _later(time: float, start: float) -> float:
     return round(time + start, 7) if start else time
 
 
-def _moved(span: DroppedSpan, start: float) -> DroppedSpan:
-    return replace(span, start=_later(span.start, start), end=_later(span.end, start))
-
-
-def _account(report: LabellingReport, recording: Recording, covered: Coverage) -> None:
-    report.seconds_in_chunks += covered.in_chunks
-    report.seconds_listed += covered.listed
-    report.seconds_unlisted += covered.unlisted
-    report.passed_over.extend(
-        {"recording": recording.name, **asdict(_moved(span, recording.start))} for span in covered.passed_over
-    )
+def _named(spans: Iterable[DroppedSpan], recording: Recording) -> Iterator[dict[str, Any]]:
+    """Spans as the report lists them, with their times in the file."""
+    for span in spans:
+        times = {"start": _later(span.start, recording.start), "end": _later(span.end, recording.start)}
+        yield {"recording": recording.name, **times, "reason": span.reason}
 
 
 def skip(report: LabellingReport, recording: Recording, reason: str, detail: str, seconds: float = 0.0) -> None:

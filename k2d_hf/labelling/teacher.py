@@ -11,7 +11,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
 from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import Shard, Values, shards_of
-from k2d_hf.labelling.hypotheses import TeacherHypotheses, chunk_features, planned, shard_schema, skip
+from k2d_hf.labelling.hypotheses import TeacherHypotheses, chunk_features, chunks_of, planned, shard_schema, skip
 from k2d_hf.labelling.report import LabellingReport
 from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.terminal.progress import length_of, progress_bar
@@ -63,16 +63,17 @@ def label_recordings(
         raise K2DError(f"no column recording among {', '.join(columns)}: load_recordings makes one")
     report = report if report is not None else LabellingReport()
     step = TeacherHypotheses(teacher, language=language, settings=settings)
-    size = step.work.items_per_call
+    size, length = step.work.items_per_call, length_of(recordings)
+    calls = 1 << 30 if length is None else -(-length // size)
 
     def shards() -> Iterator[Shard]:
         return shards_of(planned(recordings, given=step.model.options.language), settings.shard_size or size)
 
     with (
-        progress_bar(on_progress, "Label", length_of(recordings), "recordings") as progress,
+        progress_bar(on_progress, "Label", length, "recordings") as progress,
         finished_shards(
-            shards, step.work, step.model, settings, schema=shard_schema(), folder=shards_dir,
-            calls=_calls(recordings, size), on_progress=progress,
+            shards, step.work, step.model, settings, schema=shard_schema(), folder=shards_dir, calls=calls,
+            on_progress=progress,
         ) as finished,
     ):  # fmt: skip
         chunks = dataset_of(_chunk_batches(finished, step, report), chunk_features())
@@ -87,12 +88,6 @@ def label_recordings(
     return chunks
 
 
-def _calls(recordings: Any, size: int) -> int:
-    """How many calls of the teacher there will be at most."""
-    length = length_of(recordings)
-    return 1 << 30 if length is None else -(-length // size)
-
-
 def _chunk_batches(
     finished: Iterable[tuple[Shard, Values]], step: TeacherHypotheses, report: LabellingReport
 ) -> Iterator[list[dict[str, Any]]]:
@@ -103,5 +98,5 @@ def _chunk_batches(
             if recording.repeated:
                 skip(report, recording, LISTED_TWICE, "listed twice, labelled once")
             else:
-                rows += step.chunks_of(recording, values[recording.key], report)
+                rows += chunks_of(recording, values[recording.key], step.settings.max_duration, report)
         yield rows

@@ -27,7 +27,7 @@ from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.pipeline.stages.student import init_sources
 from k2d_hf.pipeline.training import training_arguments
 from k2d_hf.terminal.console import Console
-from k2d_hf.validation.kept_share import PAPER_KEPT
+from k2d_hf.validation.distance import PAPER_KEPT
 
 
 def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:

@@ -13,15 +13,16 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
 from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import Shard, Values, shards_of
+from k2d_hf.labelling.hypotheses import chunk_features
 from k2d_hf.terminal.progress import length_of, progress_bar
 from k2d_hf.transcription.map_step import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
+from k2d_hf.validation.distance import ValidationReport
 from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, check_chunks, planned, shard_schema, validation_features
-from k2d_hf.validation.kept_share import ValidationReport
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features, IterableDataset
+    from datasets import Dataset, IterableDataset
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ def validate_labels(
     chunks = as_chunks(chunks)
     check_chunks(chunks.column_names or [])
     step = AuxiliaryHypotheses(auxiliary, language=language, settings=settings)
-    features = _all_features(chunks)
+    known: Any = chunks.features if chunks.features is not None else chunk_features()
+    features = type(known)({**known, **validation_features()})
 
     def shards() -> Iterator[Shard]:
         return shards_of(planned(chunks.with_format(None)), settings.shard_size)
@@ -89,13 +91,6 @@ def validate_labels(
 def drop_counts(chunks: Dataset) -> Counter[str]:
     """Chunks dropped, by reason."""
     return Counter(reason for reason in chunks["drop_reason"] if reason is not None)
-
-
-def _all_features(chunks: Dataset | IterableDataset) -> Features:
-    from k2d_hf.labelling.teacher import chunk_features
-
-    known: Any = chunks.features if chunks.features is not None else chunk_features()
-    return type(known)({**known, **validation_features()})
 
 
 def _judged(finished: Iterable[tuple[Shard, Values]], step: AuxiliaryHypotheses) -> Iterator[list[dict[str, Any]]]:

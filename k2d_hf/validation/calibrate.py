@@ -1,24 +1,30 @@
-"""Calibration on disk: validated chunks, and references where there are some, to tables, JSON and a plot."""
+"""Calibration on disk: validated chunks, and references where there are some, to JSON and a plot."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
+from k2d_hf.data.references import chunk_reference, label_error_rate, references_of
 from k2d_hf.errors import K2DError
+from k2d_hf.files.extras import install_hint
 from k2d_hf.files.json_files import write_json
-from k2d_hf.validation.calibration import ValidatedLabels
+from k2d_hf.validation.calibration import BAD_MER, THRESHOLD_METRICS, ValidatedLabels
+from k2d_hf.validation.calibration_report import Calibration
+from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
 from k2d_hf.validation.judges import JUDGES, is_judged
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from k2d_hf.validation.calibration_report import Calibration
-
 logger = logging.getLogger(__name__)
 
+COLOURS = {"mer": "#0072b2", "per": "#009e73", "composite": "#d55e00"}  # colour-blind readers can distinguish them
 _NEEDED = ("duration", "mer", "per", "teacher_loops", "auxiliary_loops", "auxiliary_text")
 
 
@@ -28,8 +34,6 @@ def calibrate(validated: str | Path, references: str | Path | None, *, metric: s
     Raises:
         K2DError: for chunks that were not validated, or references of which none belongs to them.
     """
-    from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
-
     chunks = load_chunks(validated)
     missing = [name for name in _NEEDED if name not in chunks.column_names]
     if missing:
@@ -43,28 +47,13 @@ def calibrate(validated: str | Path, references: str | Path | None, *, metric: s
     return calibration
 
 
-def write_calibration(calibration: Calibration, output: Path) -> None:
-    """Write `calibration.json`, `.png` and `.svg` in the folder `output`.
-
-    Raises:
-        K2DError: without matplotlib, when the first of them is there.
-    """
-    from k2d_hf.validation.calibration_plot import plot_calibration
-
-    write_json(output / "calibration.json", calibration.as_json())
-    plot_calibration(calibration, output / "calibration.png", output / "calibration.svg")
-
-
 def validated_labels(chunks: Dataset, references: str | Path | None) -> ValidatedLabels:
     """What validation stored of some chunks, with the true MER of their labels where a manifest has references.
 
     Raises:
         K2DError: if none of the references belongs to these chunks, or they cannot be read.
     """
-    import numpy as np
-
     true_mer = None if references is None else _true_rates(chunks, references)
-
     judges = [judge.column for judge in JUDGES if judge.column in chunks.column_names]  # not in what is older
     names = [*_NEEDED, *judges, *(["drop_reason"] if "drop_reason" in chunks.column_names else [])]
     columns: dict[str, list[Any]] = {name: [] for name in names}
@@ -85,12 +74,8 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
     )
 
 
-def _true_rates(chunks: Dataset, file: str | Path) -> Any:
+def _true_rates(chunks: Dataset, file: str | Path) -> np.ndarray:
     """True MER of each label [chunks], NaN where its recording has no reference."""
-    import numpy as np
-
-    from k2d_hf.data.references import chunk_reference, label_error_rate, references_of
-
     recordings = chunks.unique("recording")
     references = references_of(file, recordings)
     if len(references) < len(recordings):
@@ -103,9 +88,58 @@ def _true_rates(chunks: Dataset, file: str | Path) -> Any:
     rates: list[float] = []
     for batch in chunks.select_columns(["recording", "start", "duration", "text"]).iter(batch_size=COUNTED_AT_ONCE):
         for recording, start, duration, text in zip(*batch.values(), strict=True):
-            if recording not in references:
+            if recording in references:
+                rates.append(label_error_rate(chunk_reference(references[recording], start, duration), text))
+            else:
                 rates.append(float("nan"))
-                continue
-            spoken = chunk_reference(references[recording], start, duration)
-            rates.append(label_error_rate(spoken, text))
     return np.array(rates)
+
+
+def write_calibration(calibration: Calibration, output: Path) -> None:
+    """Write `calibration.json`, and the plot as `.png` and `.svg`, in the folder `output`.
+
+    Raises:
+        K2DError: without matplotlib, when the first of them is there.
+    """
+    write_json(output / "calibration.json", {"bad_mer": BAD_MER, **asdict(calibration)})
+    try:
+        from matplotlib.figure import Figure  # never pyplot, which looks for a screen and keeps every figure
+    except ImportError:
+        raise K2DError(f"no plot: it takes matplotlib; {install_hint('report')}") from None
+    known = calibration.references is not None
+    figure = Figure(figsize=(10.0 if known else 5.5, 4.0), layout="constrained")
+    axes: Any = figure.subplots(1, 2 if known else 1, squeeze=False)[0]
+    _draw_kept(axes[0], calibration)
+    if known:
+        _draw_recall(axes[1], calibration)
+    for one in axes:
+        one.axvline(calibration.recommendation.alpha, color="0.4", linestyle=":", linewidth=1)
+        one.set(xlabel="threshold alpha", xlim=(0, 1), ylim=(-0.02, 1.02))
+        one.grid(alpha=0.3)
+    axes[0].legend(loc="lower right", frameon=False)
+    for ending in ("png", "svg"):
+        figure.savefig(output / f"calibration.{ending}", dpi=150)
+
+
+def _draw_kept(axis: Any, calibration: Calibration) -> None:
+    for name in THRESHOLD_METRICS:
+        points = calibration.curves[name].points
+        axis.step([p.alpha for p in points], [p.kept for p in points], where="post", color=COLOURS[name], label=name)
+    chosen = calibration.recommendation
+    axis.plot(chosen.alpha, calibration.curves[chosen.metric].at(chosen.alpha).kept, "o", color=COLOURS[chosen.metric])
+    axis.annotate(f" {chosen.alpha:.2f}", (chosen.alpha, 0.0), color="0.3")
+    axis.set(ylabel="share of chunks kept", title=f"{calibration.chunks} chunks, {calibration.hours:.2f} h")
+
+
+def _draw_recall(axis: Any, calibration: Calibration) -> None:
+    for name in THRESHOLD_METRICS:
+        points = [p for p in calibration.curves[name].points if p.recall is not None]
+        recalls: list[Any] = [p.recall for p in points]
+        axis.step([p.alpha for p in points], recalls, where="post", color=COLOURS[name])
+    points = [p for p in calibration.curves[calibration.recommendation.metric].points if p.good_dropped is not None]
+    dropped: list[Any] = [p.good_dropped for p in points]
+    style = {"color": COLOURS[calibration.recommendation.metric], "linestyle": "--", "linewidth": 1}
+    axis.step([p.alpha for p in points], dropped, where="post", label="good labels dropped", **style)
+    assert calibration.references is not None
+    axis.set(ylabel="share dropped", title=f"recall of {calibration.references.bad} bad labels")
+    axis.legend(loc="upper right", frameon=False)

@@ -85,7 +85,7 @@ def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
     return np.where(eligible, distances[metric], np.inf)
 
 
-def metric_curve(labels: ValidatedLabels, metric: str, alphas: Sequence[float] = ALPHAS) -> MetricCurve:
+def metric_curve(labels: ValidatedLabels, metric: str) -> MetricCurve:
     """What `metric` keeps at each alpha, with the recall of bad labels where true error rates are known.
 
     Raises:
@@ -94,11 +94,10 @@ def metric_curve(labels: ValidatedLabels, metric: str, alphas: Sequence[float] =
     if not len(labels.seconds):
         raise K2DError("there are no chunks to calibrate on; `k2d validate` writes some")
     distances = metric_distances(labels, metric)
-    points = [_point(labels, distances, alpha) for alpha in alphas]
+    points = [_point(labels, distances, alpha) for alpha in ALPHAS]
     half = [point for point in points if point.kept > LEAST_KEPT and point.recall is not None]
     best = max(half, key=lambda point: (point.recall, -abs(point.alpha - PAPER_ALPHA)), default=None)
-    recalls = [_point(labels, distances, alpha).recall for alpha in COARSE_ALPHAS]
-    known = [recall for recall in recalls if recall is not None]
+    known = [point.recall for point in points if point.alpha in COARSE_ALPHAS and point.recall is not None]
     below = [point for point in points if point.alpha < 1]  # at 1 all that is capped comes in at once
     return MetricCurve(
         metric=metric,
@@ -166,13 +165,9 @@ def _by_recall(curve: MetricCurve, labels: ValidatedLabels) -> tuple[float, str]
     known = int((~np.isnan(labels.true_mer)).sum())
     bad = int((labels.true_mer > BAD_MER).sum())
     paper = "the paper's 0.4 stands"
-    if not bad:
-        return (
-            PAPER_ALPHA,
-            f"none of {known} labels is bad (true MER > {BAD_MER}), so nothing tells alphas apart: {paper}",
-        )
-    if bad == known:
-        return PAPER_ALPHA, f"all {known} labels are bad (true MER > {BAD_MER}), so nothing tells alphas apart: {paper}"
+    if bad in (0, known):
+        which = f"all {known} labels are" if bad else f"none of {known} labels is"
+        return PAPER_ALPHA, f"{which} bad (true MER > {BAD_MER}), so nothing tells alphas apart: {paper}"
     half = [point for point in curve.points if point.kept > LEAST_KEPT]
     if not half:
         return PAPER_ALPHA, f"no alpha keeps more than half of the chunks: {paper}, and the two models agree too seldom"
@@ -182,32 +177,27 @@ def _by_recall(curve: MetricCurve, labels: ValidatedLabels) -> tuple[float, str]
 
     best = max(half, key=lambda point: (round(gain(point), 9), -abs(point.alpha - PAPER_ALPHA)))
     if gain(best) <= 0:
-        return (
-            PAPER_ALPHA,
-            f"no alpha that keeps more than half drops a larger share of the bad labels than of the others: {paper}",
-        )
+        vain = "no alpha that keeps more than half drops a larger share of the bad labels than of the others"
+        return PAPER_ALPHA, f"{vain}: {paper}"
     few = f"; with only {bad} bad labels that is a hint" if bad < FEW_BAD else ""
     return best.alpha, (
-        f"it drops {_percent(best.recall)} of the {bad} bad labels for {_percent(best.good_dropped)} of the "
+        f"it drops {percent(best.recall)} of the {bad} bad labels for {percent(best.good_dropped)} of the "
         f"{known - bad} others, the widest gap among alphas that keep more than half{few}"
     )
 
 
 def _by_knee(curve: MetricCurve) -> tuple[float, str]:
     if curve.bend is not None:
-        kept = curve.at(curve.bend).kept
-        return curve.bend, (
-            f"the curve of what is kept bends there, at {_percent(kept)}: a larger alpha gains few chunks for the "
-            "disagreement it lets in"
-        )
+        kept = percent(curve.at(curve.bend).kept)
+        gain = "a larger alpha gains few chunks for the disagreement it lets in"
+        return curve.bend, f"the curve of what is kept bends there, at {kept}: {gain}"
     below = [point.kept for point in curve.points if point.alpha < 1]
     if below[0] == below[-1]:
-        return (
-            PAPER_ALPHA,
-            f"every alpha keeps the same {_percent(below[0])}, so there is no bend: the paper's 0.4 stands",
-        )
+        same = f"every alpha keeps the same {percent(below[0])}, so there is no bend"
+        return PAPER_ALPHA, f"{same}: the paper's 0.4 stands"
     return PAPER_ALPHA, "the share that is kept rises evenly with alpha, without a bend: the paper's 0.4 stands"
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """`0.314` as `31%`; `-` for None."""
     return "-" if share is None else f"{100 * share:.0f}%"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from k2d_hf.validation.calibration import (
     Recommendation,
     ValidatedLabels,
     metric_curve,
+    percent,
     recommend,
 )
 from k2d_hf.validation.distance import METRICS
@@ -55,10 +54,6 @@ class Calibration:
     judged: int = 0  # dropped by a judge beyond the distance, at every alpha
     measures: dict[str, Spread] = field(default_factory=dict)  # what the judges measured, by column
 
-    def as_json(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {"bad_mer": BAD_MER, **asdict(self)}
-
 
 def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration:
     """Curves of all metrics over `labels`, and an alpha for `metric`.
@@ -75,12 +70,11 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
         recommendation=recommend(curves[metric], labels),
         curves=curves,
         judged=0 if labels.judged is None else int((labels.transcribed & labels.judged).sum()),
-        measures={column: _spread(values) for column, values in labels.measures.items()},
+        measures={
+            column: Spread(float(np.median(values)), float(np.percentile(values, 99)), float(values.max()))
+            for column, values in labels.measures.items()
+        },
     )
-
-
-def _spread(values: np.ndarray) -> Spread:
-    return Spread(float(np.median(values)), float(np.percentile(values, 99)), float(values.max()))
 
 
 def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:
@@ -94,11 +88,9 @@ def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:
 def render_calibration(calibration: Calibration, screen: Screen = ENDLESS) -> str:
     """The calibration as text: what it was counted over, alpha by alpha, metric by metric, and the recommendation."""
     chosen = calibration.recommendation
-    curve = calibration.curves[chosen.metric]
-    alphas = sorted({*COARSE_ALPHAS, chosen.alpha})
     parts = [
         _summary(calibration),
-        aligned(_alphas_table(curve, alphas, chosen.alpha, calibration.references is not None), screen),
+        aligned(_alphas_table(calibration), screen),
         aligned(_metrics_table(calibration), screen),
         *_measures(calibration),
         f"Recommended: {chosen.metric} with alpha {chosen.alpha:.2f}: {chosen.why}.",
@@ -131,31 +123,23 @@ def _measures(calibration: Calibration) -> list[str]:
     ]
 
 
-def _alphas_table(
-    curve: MetricCurve, alphas: Sequence[float], recommended: float, with_references: bool
-) -> list[list[str]]:
-    head = [curve.metric, "kept", "hours"]
-    head += ["recall of bad", "good dropped", "true MER", "capped"] if with_references else []
-    rows = [head]
-    for alpha in alphas:
-        point = curve.at(alpha)
-        row = [f"{alpha:.2f}{' *' if alpha == recommended else ''}", percent(point.kept), f"{point.hours:.2f}"]
-        if with_references:
-            row += [percent(point.recall), percent(point.good_dropped), _rate(point.true_mer)]
-            row.append(_rate(point.capped_true_mer))
+def _alphas_table(calibration: Calibration) -> list[list[str]]:
+    chosen = calibration.recommendation
+    rows = [[chosen.metric, "kept", "hours", "recall of bad", "good dropped", "true MER", "capped"]]
+    for alpha in sorted({*COARSE_ALPHAS, chosen.alpha}):
+        point = calibration.curves[chosen.metric].at(alpha)
+        row = [f"{alpha:.2f}{' *' if alpha == chosen.alpha else ''}", percent(point.kept), f"{point.hours:.2f}"]
+        row += [percent(point.recall), percent(point.good_dropped), _rate(point.true_mer), _rate(point.capped_true_mer)]
         rows.append(row)
-    return rows
+    return rows if calibration.references is not None else [row[:3] for row in rows]
 
 
 def _metrics_table(calibration: Calibration) -> list[list[str]]:
-    paper = f"at {PAPER_ALPHA}"
-    head = ["metric", f"kept {paper}", f"hours {paper}"]
-    head += (
-        [f"recall {paper}", "max. recall, over half kept", "mean recall, 0.1 to 0.9"]
-        if calibration.references is not None
-        else ["bends at"]
-    )
-    rows = [head]
+    head = ["metric", f"kept at {PAPER_ALPHA}", f"hours at {PAPER_ALPHA}"]
+    if calibration.references is None:
+        rows = [[*head, "bends at"]]
+    else:
+        rows = [[*head, f"recall at {PAPER_ALPHA}", "max. recall, over half kept", "mean recall, 0.1 to 0.9"]]
     for name, curve in calibration.curves.items():
         point = curve.at(PAPER_ALPHA)
         row = [name, percent(point.kept), f"{point.hours:.2f}"]
@@ -166,11 +150,6 @@ def _metrics_table(calibration: Calibration) -> list[list[str]]:
             row += [percent(point.recall), percent(curve.max_recall) + where, percent(curve.mean_recall)]
         rows.append(row)
     return rows
-
-
-def percent(share: float | None) -> str:
-    """`0.314` as `31%`; `-` for None."""
-    return "-" if share is None else f"{100 * share:.0f}%"
 
 
 def _rate(rate: float | None) -> str:

@@ -82,12 +82,7 @@ class AuxiliaryHypotheses(Hypotheses):
         )
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
-        """The chunks of a batch with what validation adds, in the form in which the batch came.
-
-        Args:
-            batch: columns by name.
-            rank: of the process.
-        """
+        """The chunks of a batch with what validation adds, in the form in which it came; `rank` is the process'."""
         given = batch_of(batch)
         given = given.renamed(chunk_names(list(given.columns), given.features))
         check_chunks(given.columns)
@@ -104,13 +99,12 @@ class AuxiliaryHypotheses(Hypotheses):
         What drops a chunk at every threshold is named before the distance: calibration counts it apart.
         """
         text = transcript["text"] if transcript["reason"] is None else None
-        metric, threshold = self.settings.metric, self.settings.threshold
+        metric, measured = self.settings.metric, measures(row)
         comparison = compare_labels(row["text"], text or "", metric, normalise_by=self.settings.normalise_by)
-        measured = measures(row)
         reason = transcript["reason"] or judged_reason(measured, self.limits)
-        reason = reason or drop_reason(comparison, metric, threshold)
-        columns = {**asdict(comparison), **measured}
-        return {**columns, "auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
+        reason = reason or drop_reason(comparison, metric, self.settings.threshold)
+        verdict = {"auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
+        return {**asdict(comparison), **measured, **verdict}
 
 
 def check_chunks(columns: Iterable[str]) -> None:
@@ -122,12 +116,12 @@ def check_chunks(columns: Iterable[str]) -> None:
 
 @dataclass(frozen=True)
 class Span:
-    """The columns of a chunk that its sound is found by, the language, its key, and the bytes of its label."""
+    """A chunk to transcribe."""
 
-    sound: dict[str, Any]
+    sound: dict[str, Any]  # the columns that its audio is found by
     language: str | None
     key: str
-    length: int
+    length: int  # bytes of its label
     repeated: bool = False  # a chunk that comes twice is judged twice
 
 
@@ -161,5 +155,4 @@ def _read(span: Span) -> np.ndarray:
 
 
 def _transcribe(model: Transcriber, spans: Sequence[Span], audio: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-    texts = model.transcribe_chunks(audio, [span.language for span in spans])
-    return [{"text": text} for text in texts]
+    return [{"text": text} for text in model.transcribe_chunks(audio, [span.language for span in spans])]

@@ -11,40 +11,69 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
+
+import regex
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import setting
-from k2d_hf.validation.speaking_rate import speaking_rate
+from k2d_hf.models.whisper_tokens import TIMESTAMP_SECONDS
+from k2d_hf.scoring.text import mixed_runs, split_runs
 
 T = TypeVar("T")
+
+SYLLABLES_OF_A_WORD = 2  # or of a number: 15 Han characters a second are as many syllables as 7.5 words
+_ONE_CHARACTER = regex.compile(r"\X")
+
+
+def spoken_syllables(text: str) -> int:
+    """Syllables of `text`, roughly, and the same for every mixture of scripts.
+
+    By mixed tokens: one of a single character (Han, kana, Hangul, a letter, a digit) counts as one syllable, any other
+    word or number as two. Punctuation is not spoken.
+    """
+    return sum(map(_syllables, split_runs(mixed_runs(text))))
+
+
+@lru_cache(maxsize=1 << 16)
+def _syllables(token: str) -> int:
+    return 1 if _ONE_CHARACTER.fullmatch(token) else SYLLABLES_OF_A_WORD
+
+
+def speaking_rate(row: Mapping[str, Any]) -> float:
+    """The highest rate at which a segment of a chunk, or the whole of it, would have been spoken.
+
+    The teacher's timestamps are learned too, and a long text in a moment is wrong in one of both.
+
+    Args:
+        row: with `text` and `duration` (s), and where they are known `segments` with `start`, `end` (s) and `text`.
+
+    Returns:
+        Syllables a second. A span may have lasted a step of Whisper's timestamps (0.02 s) longer than they say, so that
+        a segment of no duration has a finite rate too: 50 for each of its syllables. 0 where nothing is spoken.
+    """
+    spans = [(segment["end"] - segment["start"], segment["text"]) for segment in row.get("segments") or ()]
+    spans.append((row["duration"], row["text"]))
+    return max(
+        spoken_syllables(text) / ((seconds if seconds > 0 else 0.0) + TIMESTAMP_SECONDS)  # neither backwards nor NaN
+        for seconds, text in spans
+    )
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A measure of a chunk and its label, of which more is worse.
+    """A measure of a chunk and its label, of which more is worse."""
 
-    Attributes:
-        name: of what is measured; the reason `NAME > LIMIT` begins with it.
-        setting: of validation, which gives the limit; None is off.
-        help: of that setting.
-        least: the smallest limit.
-        example: a limit that is of use.
-        cause: why a label goes beyond the limit, for the documentation.
-        unit: of the measure and its limit.
-        measure: a row of the data contract, as labelling writes it, to a finite number.
-        description: of the measure, for cards.
-    """
-
-    name: str
-    setting: str
-    help: str
-    least: float
-    example: float
-    cause: str
-    unit: str
-    measure: Callable[[Mapping[str, Any]], float]
-    description: str
+    name: str  # of what is measured; the reason `NAME > LIMIT` begins with it
+    setting: str  # of validation, which gives the limit; None is off
+    help: str  # of that setting
+    least: float  # the smallest limit
+    example: float  # a limit that is of use
+    cause: str  # why a label goes beyond the limit, for the documentation
+    unit: str  # of the measure and its limit
+    measure: Callable[[Mapping[str, Any]], float]  # of a row as labelling writes it; a finite number
+    description: str  # of the measure, for cards
 
     @property
     def column(self) -> str:
@@ -54,10 +83,6 @@ class Judge:
     def reason(self, limit: float) -> str:
         """Why a chunk beyond the limit is dropped, as a stable string to count by."""
         return f"{self.name} > {limit:g}"
-
-    def demand(self, limit: float) -> str:
-        """What a kept chunk has: `speaking rate of at most 15 syllables a second`."""
-        return f"{self.name} of at most {limit:g} {self.unit}"
 
 
 JUDGES = (
@@ -91,17 +116,9 @@ def measures(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def judged_reason(measured: Mapping[str, float], limits: Mapping[str, float]) -> str | None:
-    """The first judge's reason to drop a chunk; None where all keep it.
-
-    Args:
-        measured: as `measures` gives it.
-        limits: as `limits_of` gives them; a measure of exactly the limit is kept.
-    """
-    for judge in JUDGES:
-        limit = limits.get(judge.setting)
-        if limit is not None and measured[judge.column] > limit:
-            return judge.reason(limit)
-    return None
+    """The first judge's reason to drop a chunk; None where all keep it. A measure of exactly the limit is kept."""
+    beyond = (judge for judge in JUDGES if measured[judge.column] > limits.get(judge.setting, math.inf))
+    return next((judge.reason(limits[judge.setting]) for judge in beyond), None)
 
 
 def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
@@ -110,8 +127,7 @@ def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
     Raises:
         K2DError: for a limit that is no number above 0.
     """
-    limits = {judge.setting: settings.get(judge.setting) for judge in JUDGES}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
+    given = {judge.setting: settings[judge.setting] for judge in JUDGES if settings.get(judge.setting) is not None}
     for name, limit in given.items():
         if not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
             raise K2DError(f"{name} {limit!r}: give a number above 0, or None for no limit")
@@ -119,8 +135,9 @@ def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
 
 
 def demands(limits: Mapping[str, float]) -> list[str]:
-    """What kept chunks have by the limits that are set, one phrase a judge."""
-    return [judge.demand(limits[judge.setting]) for judge in JUDGES if judge.setting in limits]
+    """What kept chunks have by the limits that are set: `speaking rate of at most 15 syllables a second`."""
+    given = [(judge, limits[judge.setting]) for judge in JUDGES if judge.setting in limits]
+    return [f"{judge.name} of at most {limit:g} {judge.unit}" for judge, limit in given]
 
 
 def describe_validation(settings: Mapping[str, Any]) -> str:

@@ -65,8 +65,9 @@ def _compare(
     batch = list(islice(pairs, BATCH_PAIRS))
     if not batch:
         return
-    # Spawned, because forking a process that has threads (of torch, of a tokenizer) may hang its child.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_parent)
+    # Spawned, because forking a process that has threads (of torch, of a tokenizer) may hang its child; interrupts are
+    # left to the parent.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
     pending: deque[Future[list[LabelComparison]]] = deque()
     try:
         while batch or pending:
@@ -88,7 +89,3 @@ def _compare_batch(
     compare: Callable[[str, str], LabelComparison], batch: list[tuple[str, str]]
 ) -> list[LabelComparison]:
     return list(starmap(compare, batch))
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,8 +5,8 @@ import pytest
 from datasets import Array2D, Dataset, Features, List, Value
 
 from k2d_hf.audio.reader import read_audio
+from k2d_hf.data.audio_values import float_samples
 from k2d_hf.data.recordings import load_recordings
-from k2d_hf.data.sample_values import float_samples
 from k2d_hf.errors import K2DError
 
 SOUND = 0.5 * np.sin(np.linspace(0, 60, 4000))

@@ -97,9 +97,9 @@ def mixed_bag(tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
     soundfile.write(tmp_path / "no-samples.wav", np.zeros(0), 16000)
     make(tmp_path, "silence.wav", 3, level=0.0)
-    make(tmp_path, "nothing-said.wav", 5)
+    make(tmp_path, "no-words.wav", 5)
     make(tmp_path, "good.wav", 7)
-    names = ["good", "not-audio", "empty", "truncated", "nan", "no-samples", "silence", "nothing-said", "missing"]
+    names = ["good", "not-audio", "empty", "truncated", "nan", "no-samples", "silence", "no-words", "missing"]
     return Dataset.from_dict({"recording": [str(tmp_path / f"{name}.wav") for name in names]})
 
 
@@ -110,7 +110,7 @@ REASONS = {
     "nan.wav": "not finite",
     "no-samples.wav": "no samples",
     "silence.wav": "no speech found",
-    "nothing-said.wav": "no speech found",
+    "no-words.wav": "no speech found",
     "missing.wav": "no such file",
 }
 
@@ -332,10 +332,10 @@ def test_a_checkpoint_labels_a_folder(tmp_path, processor, engine, cores, monkey
     chunks = label_recordings(
         load_recordings(tmp_path / "in"), teacher, **settings, shards_dir=tmp_path / "shards", report=report
     )
-    said = "今天講 machine learning很重要"
-    assert texts(chunks) == [("a.wav", said), ("b.wav", said), ("b.wav", "今天講 machine learning")]
+    both = "今天講 machine learning很重要"
+    assert texts(chunks) == [("a.wav", both), ("b.wav", both), ("b.wav", "今天講 machine learning")]
     assert chunks["duration"][:] == [20.0, 20.0, 7.0]
-    assert chunks["previous_text"][:] == [None, None, said]
+    assert chunks["previous_text"][:] == [None, None, both]
     assert [(span["start"], span["reason"]) for span in report.left_out] == [
         (37.0, "past the end"),
         (38.0, "past the end"),

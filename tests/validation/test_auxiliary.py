@@ -1,4 +1,4 @@
-"""The auxiliary's pass: every chunk is heard again, measured, and kept or dropped with a reason."""
+"""The auxiliary's pass: every chunk is transcribed again, measured, and kept or dropped with a reason."""
 
 import pytest
 import soundfile
@@ -13,18 +13,18 @@ from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation
 from k2d_hf.validation.distance import METRICS, label_distance
 
 LOOP = "謝謝大家收看" * 6
-SAID = "我們用 GPU 來 train 一個 model"
-# seconds of the chunk: what the teacher wrote, what the auxiliary hears
+LABEL = "我們用 GPU 來 train 一個 model"
+# seconds of the chunk: what the teacher wrote, what the auxiliary writes
 CASES = {
-    1.0: (SAID, SAID),
-    1.5: (SAID, "我们用GPU来train两个model"),  # one of nine tokens differs
-    2.0: (SAID, "完全不一樣的東西"),
+    1.0: (LABEL, LABEL),
+    1.5: (LABEL, "我们用GPU来train两个model"),  # one of nine tokens differs
+    2.0: (LABEL, "完全不一樣的東西"),
     2.5: (LOOP, LOOP),
-    3.0: (SAID, LOOP),
-    3.5: (SAID, ""),
+    3.0: (LABEL, LOOP),
+    3.5: (LABEL, ""),
     4.0: ("今天天氣很好", "今天天氣好了"),
 }
-HEARD = {seconds: heard for seconds, (_, heard) in CASES.items()}
+TRANSCRIPTS = {seconds: transcript for seconds, (_, transcript) in CASES.items()}
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def kept(validated):
 
 
 def test_the_same_rows_come_back_with_the_columns_of_the_contract(chunks):
-    validated = validate_labels(chunks, ScriptedTranscriber(HEARD))
+    validated = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS))
     assert validated.features == {**chunk_features(), **validation_features()}
     assert validated.select_columns(chunks.column_names)[:] == chunks[:]
-    assert validated["auxiliary_text"][:] == list(HEARD.values())
+    assert validated["auxiliary_text"][:] == list(TRANSCRIPTS.values())
     assert validated["teacher_loops"][:] == [text == LOOP for text, _ in CASES.values()]
     assert validated["auxiliary_loops"][:] == [text == LOOP for _, text in CASES.values()]
     for metric in ("mer", "per"):
@@ -70,7 +70,7 @@ def test_the_same_rows_come_back_with_the_columns_of_the_contract(chunks):
     ],
 )
 def test_what_each_metric_keeps_and_why_it_drops(chunks, metric, threshold, seconds, reasons):
-    validated = validate_labels(chunks, ScriptedTranscriber(HEARD), metric=metric, threshold=threshold)
+    validated = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), metric=metric, threshold=threshold)
     assert kept(validated) == seconds
     assert drop_counts(validated) == reasons
     assert validated["distance"][:] == [label_distance(y, v, metric) for y, v in CASES.values()]
@@ -78,8 +78,8 @@ def test_what_each_metric_keeps_and_why_it_drops(chunks, metric, threshold, seco
 
 def test_a_distance_of_exactly_the_threshold_is_kept(chunks):
     for metric, (at, threshold) in {"mer": (1, 1 / 9), "per": (6, label_distance(*CASES[4.0], "per"))}.items():
-        exactly = validate_labels(chunks, ScriptedTranscriber(HEARD), metric=metric, threshold=threshold)
-        below = validate_labels(chunks, ScriptedTranscriber(HEARD), metric=metric, threshold=threshold - 1e-9)
+        exactly = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), metric=metric, threshold=threshold)
+        below = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), metric=metric, threshold=threshold - 1e-9)
         assert exactly["distance"][at] == pytest.approx(threshold)
         assert (exactly["keep"][at], below["keep"][at]) == (True, False)
 
@@ -87,26 +87,29 @@ def test_a_distance_of_exactly_the_threshold_is_kept(chunks):
 @pytest.mark.parametrize("metric", METRICS)
 def test_error_rates_are_normalised_by_the_length_asked_for(chunks, metric):
     for normalise_by in ("auxiliary", "teacher"):
-        validated = validate_labels(chunks, ScriptedTranscriber(HEARD), metric=metric, normalise_by=normalise_by)
+        validated = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), metric=metric, normalise_by=normalise_by)
         expected = [label_distance(y, v, metric, normalise_by=normalise_by) for y, v in CASES.values()]
         assert validated["distance"][:] == expected
 
 
 def test_every_chunk_may_be_dropped(chunks):
-    validated = validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(HEARD, "別的")), metric="mer", threshold=0.1)
+    validated = validate_labels(
+        chunks, ScriptedTranscriber(dict.fromkeys(TRANSCRIPTS, "別的")), metric="mer", threshold=0.1
+    )
     assert len(validated) == len(chunks)
     assert not any(validated["keep"])
     assert drop_counts(validated) == {"distance > 0.10": len(chunks)}
 
 
 def test_validating_again_replaces_the_verdict(chunks):
-    once = validate_labels(chunks, ScriptedTranscriber(HEARD), metric="trivial")
+    once = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), metric="trivial")
     assert (
-        validate_labels(once, ScriptedTranscriber(HEARD))[:] == validate_labels(chunks, ScriptedTranscriber(HEARD))[:]
+        validate_labels(once, ScriptedTranscriber(TRANSCRIPTS))[:]
+        == validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS))[:]
     )
 
 
-def test_wrong_settings_are_errors_before_anything_is_heard(chunks):
+def test_wrong_settings_are_errors_before_anything_is_transcribed(chunks):
     for data, settings, message in [
         (chunks, {"metric": "wer"}, "metric 'wer' is unknown: choose one of full, trivial"),
         (chunks, {"threshold": 1.1}, r"threshold 1.1 is outside \[0, 1\]"),
@@ -116,7 +119,7 @@ def test_wrong_settings_are_errors_before_anything_is_heard(chunks):
         (chunks.remove_columns(["text", "start"]), {}, "the chunks have no column start, text"),
         (chunks.select([]), {}, "there are no chunks to validate"),
     ]:
-        auxiliary = ScriptedTranscriber(HEARD)
+        auxiliary = ScriptedTranscriber(TRANSCRIPTS)
         with pytest.raises(K2DError, match=message):
             validate_labels(data, auxiliary, **settings)
         assert auxiliary.calls == []
@@ -125,26 +128,26 @@ def test_wrong_settings_are_errors_before_anything_is_heard(chunks):
 # Audio, languages, batches
 
 
-def test_chunks_are_heard_in_batches_of_like_length_in_their_language(chunks):
-    auxiliary, done = ScriptedTranscriber(HEARD, language="en"), []
+def test_chunks_are_transcribed_in_batches_of_like_length_in_their_language(chunks):
+    auxiliary, done = ScriptedTranscriber(TRANSCRIPTS, language="en"), []
     validate_labels(chunks, auxiliary, batch_size=3, on_progress=done.append)
     assert [len(call) for call in auxiliary.calls] == [3, 3, 1]
     assert auxiliary.calls[0][0] == 2.5  # the longest label, a loop, first
     assert auxiliary.calls[2] == [4.0]  # the shortest last
     assert auxiliary.languages == [*["zh"] * 6, None]
     assert sum(done) == len(chunks)
-    assert validate_labels(chunks.remove_columns("language"), ScriptedTranscriber(HEARD))["keep"][0]
+    assert validate_labels(chunks.remove_columns("language"), ScriptedTranscriber(TRANSCRIPTS))["keep"][0]
 
 
 @pytest.mark.parametrize("workers", [2, 5])
-def test_batches_heard_at_once_give_what_they_give_one_by_one(chunks, tmp_path, workers):
-    expected = validate_labels(chunks, ScriptedTranscriber(HEARD), batch_size=2)
+def test_batches_transcribed_at_once_give_what_they_give_one_by_one(chunks, tmp_path, workers):
+    expected = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), batch_size=2)
     done = []
-    auxiliary = ScriptedTranscriber(HEARD, calls_at_once=workers)
+    auxiliary = ScriptedTranscriber(TRANSCRIPTS, calls_at_once=workers)
     validated = validate_labels(chunks, auxiliary, batch_size=2, shards_dir=tmp_path / "j", on_progress=done.append)
     assert validated[:] == expected[:]
     assert sorted(len(call) for call in auxiliary.calls) == [1, 2, 2, 2]
-    again = ScriptedTranscriber(HEARD, calls_at_once=workers)
+    again = ScriptedTranscriber(TRANSCRIPTS, calls_at_once=workers)
     assert validate_labels(chunks, again, shards_dir=tmp_path / "j", on_progress=done.append)[:] == expected[:]
     assert again.calls == []
     assert sum(done) == 2 * len(chunks)
@@ -162,18 +165,18 @@ def test_labels_are_sorted_over_several_batches_by_what_they_cost_to_write(noise
 def test_the_auxiliary_hears_the_span_of_the_chunk(noise_file):
     segments = [Segment(0.0, 1.0, "a"), Segment(12.34, 42.34, "b"), Segment(42.34, 60.0, "c")]
     rows = Dataset.from_list(chunk_rows(str(noise_file), pack_segments(segments), language="zh"))
-    heard = []
+    received = []
 
     class Listening(ScriptedTranscriber):
         def transcribe_chunks(self, audio, languages=None):
-            heard.extend(audio)
+            received.extend(audio)
             return [str(len(samples)) for samples in audio]
 
     validated = validate_labels(rows, Listening({}))
     assert validated["auxiliary_text"][:] == [str(SAMPLE_RATE), str(30 * SAMPLE_RATE), str(round(17.66 * SAMPLE_RATE))]
     whole = read_audio(noise_file)
     assert all(
-        (a == whole[round(s * SAMPLE_RATE) :][: len(a)]).all() for s, a in zip((0, 12.34, 42.34), heard, strict=True)
+        (a == whole[round(s * SAMPLE_RATE) :][: len(a)]).all() for s, a in zip((0, 12.34, 42.34), received, strict=True)
     )
 
 
@@ -181,12 +184,12 @@ def test_a_chunk_that_cannot_be_read_is_dropped_with_the_reason_until_it_can(chu
     name = str(tmp_path / "later.wav")
     rows = [dict(row, recording=name) if at == 0 else row for at, row in enumerate(chunks)]
     data = Dataset.from_list(rows, features=chunks.features)
-    validated = validate_labels(data, ScriptedTranscriber(HEARD), metric="full", shards_dir=tmp_path / "j")
+    validated = validate_labels(data, ScriptedTranscriber(TRANSCRIPTS), metric="full", shards_dir=tmp_path / "j")
     assert kept(validated) == list(CASES)[1:]
     assert drop_counts(validated) == {"no such file": 1}
     assert validated["auxiliary_text"][0] is None
     soundfile.write(name, read_audio(noise_file), SAMPLE_RATE)
-    auxiliary = ScriptedTranscriber(HEARD)
+    auxiliary = ScriptedTranscriber(TRANSCRIPTS)
     assert kept(validate_labels(data, auxiliary, metric="full", shards_dir=tmp_path / "j")) == list(CASES)
     assert auxiliary.calls == [[1.0]]
 
@@ -196,11 +199,11 @@ def test_a_chunk_that_cannot_be_read_is_dropped_with_the_reason_until_it_can(chu
 
 @pytest.mark.parametrize("calls_before_interrupt", [0, 2, 4, 6])
 def test_an_interrupted_run_goes_on_where_it_stopped(chunks, tmp_path, calls_before_interrupt):
-    whole = ScriptedTranscriber(HEARD)
+    whole = ScriptedTranscriber(TRANSCRIPTS)
     expected = validate_labels(chunks, whole, batch_size=2, shard_size=2)
     first, second = (
-        ScriptedTranscriber(HEARD, calls_before_interrupt=calls_before_interrupt),
-        ScriptedTranscriber(HEARD),
+        ScriptedTranscriber(TRANSCRIPTS, calls_before_interrupt=calls_before_interrupt),
+        ScriptedTranscriber(TRANSCRIPTS),
     )
     with pytest.raises(KeyboardInterrupt):
         validate_labels(chunks, first, batch_size=2, shard_size=2, shards_dir=tmp_path / "j")
@@ -214,13 +217,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped(chunks, tmp_path, calls_bef
 
 
 def test_another_metric_or_label_needs_no_auxiliary_and_another_auxiliary_other_shards(chunks, tmp_path):
-    validate_labels(chunks, ScriptedTranscriber(HEARD), shards_dir=tmp_path / "j")
+    validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), shards_dir=tmp_path / "j")
     silent = ScriptedTranscriber({})
     stricter = validate_labels(chunks, silent, shards_dir=tmp_path / "j", metric="mer", threshold=0.0)
     assert kept(stricter) == [1.0, 2.5]
     assert silent.calls == []
     with pytest.raises(K2DError, match=r"other settings \(beam_size 5, now 1\)"):
-        validate_labels(chunks, ScriptedTranscriber(HEARD, beam_size=1), shards_dir=tmp_path / "j")
+        validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS, beam_size=1), shards_dir=tmp_path / "j")
 
 
 # A real model

@@ -24,7 +24,7 @@ from k2d_hf.validation.calibration_report import calibrate, render_calibration
 from k2d_hf.validation.distance import METRICS, compare_labels
 
 BAD = "完全不對的句子在這裡面出現了"
-# label, what the auxiliary heard, true MER: agreement, a slip, a loop of the teacher, one of the auxiliary, nonsense
+# label, what the auxiliary wrote, true MER: agreement, a slip, a loop of the teacher, one of the auxiliary, nonsense
 ROWS = [
     ("今天講 machine learning", "今天講 machine learning", 0.0),
     ("我們用 GPU 來 train 一個 model", "我們用 GPU 來 train 一個 models", 0.1),
@@ -35,21 +35,21 @@ ROWS = [
 
 
 def labels(rows=ROWS, *, known=True, metric="composite"):
-    compared = [compare_labels(text, heard or "", metric) for text, heard, _ in rows]
+    compared = [compare_labels(text, transcript or "", metric) for text, transcript, _ in rows]
     return ValidatedLabels(
         seconds=np.full(len(rows), 3600.0),
         mer=np.array([one.mer for one in compared]),
         per=np.array([one.per for one in compared]),
         teacher_loops=np.array([one.teacher_loops for one in compared], dtype=bool),
         auxiliary_loops=np.array([one.auxiliary_loops for one in compared], dtype=bool),
-        transcribed=np.array([heard is not None for _, heard, _ in rows], dtype=bool),
+        transcribed=np.array([transcript is not None for _, transcript, _ in rows], dtype=bool),
         true_mer=np.array([rate for _, _, rate in rows]) if known else None,
     )
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_distances_are_those_that_validation_wrote(metric):
-    written = [compare_labels(text, heard, metric).distance for text, heard, _ in ROWS]
+    written = [compare_labels(text, transcript, metric).distance for text, transcript, _ in ROWS]
     assert metric_distances(labels(), metric).tolist() == pytest.approx(written)
 
 
@@ -81,8 +81,8 @@ def test_figures_of_the_papers_table():
     st.sampled_from(METRICS),
 )
 def test_a_larger_alpha_keeps_more_and_catches_less(rows, metric):
-    rates, loops, heard_loops, true = (np.array(column) for column in zip(*rows, strict=True))
-    some = ValidatedLabels(np.ones(len(rows)), rates, rates, loops, heard_loops, np.ones(len(rows), bool), true)
+    rates, loops, other_loops, true = (np.array(column) for column in zip(*rows, strict=True))
+    some = ValidatedLabels(np.ones(len(rows)), rates, rates, loops, other_loops, np.ones(len(rows), bool), true)
     curve = metric_curve(some, metric)
     for field, sign in (("kept", 1), ("hours", 1), ("recall", -1), ("good_dropped", -1)):
         values = [getattr(point, field) for point in curve.points]
@@ -127,7 +127,7 @@ def agreeing(count):
         ([ROWS[2]] * 3, True, 0.4, "all 3 labels are bad"),
         ([ROWS[4]] * 3 + agreeing(1), True, 0.4, "no alpha that keeps more than half drops a larger share"),
         ([ROWS[4], ROWS[0]] + [("你好", None, 0.0)] * 2, True, 0.4, "no alpha keeps more than half"),
-        ([(text, heard, 1 - rate / 3) for text, heard, rate in ROWS[:2] + ROWS[3:4]] + [ROWS[2][:2] + (0.0,)], True, 0.4, "drops a larger share"),
+        ([(text, transcript, 1 - rate / 3) for text, transcript, rate in ROWS[:2] + ROWS[3:4]] + [ROWS[2][:2] + (0.0,)], True, 0.4, "drops a larger share"),
         (agreeing(3), False, 0.4, "every alpha keeps the same 100%"),
         ([("一二三四五六七八九十"[: 10 - n] + "天地人和春夏秋冬東西"[:n], "一二三四五六七八九十", 0.0) for n in range(11)], False, 0.4, "rises evenly"),
     ],
@@ -171,7 +171,7 @@ def validated(tmp_path):
         "start": [30.0 * index for index in range(5)],
         "duration": [30.0] * 5,
         "text": [text for text, _, _ in ROWS],
-        "auxiliary_text": [heard for _, heard, _ in ROWS],
+        "auxiliary_text": [transcript for _, transcript, _ in ROWS],
         "mer": some.mer, "per": some.per, "teacher_loops": some.teacher_loops, "auxiliary_loops": some.auxiliary_loops,
     }  # fmt: skip
     Dataset.from_dict(columns).save_to_disk(tmp_path / "validated")
@@ -201,9 +201,9 @@ def test_the_command_prints_tables_and_writes_json_and_plots(validated, tmp_path
 def test_without_references_and_without_matplotlib(validated, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["calibrate", str(validated), "--metric", "per", "--output", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr()
-    assert "whether a label is bad is not known" in said.out
-    assert "pip install 'matplotlib>=3.9'" in said.err
+    shown = capsys.readouterr()
+    assert "whether a label is bad is not known" in shown.out
+    assert "pip install 'matplotlib>=3.9'" in shown.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["calibration.json"]
 
 

@@ -1,4 +1,4 @@
-"""Judges beyond the distance: what cannot have been said is dropped where a limit is set, named and counted."""
+"""Judges beyond the distance: what cannot have been spoken is dropped where a limit is set, named and counted."""
 
 import json
 from collections import Counter
@@ -14,9 +14,8 @@ from k2d_hf.pipeline.recipe import ValidateSettings
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.publishing.data_card import COLUMNS
 from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation_features
-from k2d_hf.validation.judges import JUDGES, describe_validation, is_judged, limits_of
-from k2d_hf.validation.kept_share import LOW_KEPT_SHARE, ValidationReport
-from k2d_hf.validation.speaking_rate import speaking_rate, spoken_syllables
+from k2d_hf.validation.distance import LOW_KEPT_SHARE, ValidationReport
+from k2d_hf.validation.judges import JUDGES, describe_validation, is_judged, limits_of, speaking_rate, spoken_syllables
 
 HAN = "今天我們要介紹機器學習的基本概念和它的應用"  # 21 characters
 CRAMMED = "speaking rate > 15"
@@ -28,7 +27,7 @@ CRAMMED = "speaking rate > 15"
         ("", 0),
         ("《《《？！…", 0),
         (HAN, 21),
-        ("this is a lecture", 7),  # a letter is said in one
+        ("this is a lecture", 7),  # a letter is one syllable
         ("我們用 GPU 來 train 一個 model", 6 + 3 * 2),
         ("2023年有3個GPU", 2 + 1 + 1 + 1 + 1 + 2),
         ("안녕하세요", 5),
@@ -41,8 +40,8 @@ def test_syllables_are_counted_alike_in_every_mixture_of_scripts(text, syllables
 
 def row(*segments, text=None, duration=30.0):
     """A chunk of segments (start, end, text)."""
-    fields = [{"start": start, "end": end, "text": said} for start, end, said in segments]
-    return {"segments": fields, "text": text or "".join(said for _, _, said in segments), "duration": duration}
+    fields = [{"start": start, "end": end, "text": words} for start, end, words in segments]
+    return {"segments": fields, "text": text or "".join(words for _, _, words in segments), "duration": duration}
 
 
 @pytest.mark.parametrize(
@@ -56,14 +55,14 @@ def row(*segments, text=None, duration=30.0):
         (row((0, 1, "這個 model 很 strong 的 performance")), 15, True),
         (row((0, 20, HAN), (20, 20, "好")), 15, False),  # no time at all
         (row((0, 20, HAN), (20, 19, "好")), 15, False),  # backwards
-        (row((0, 20, HAN), (20, 20, "。")), 15, True),  # nothing that is said
+        (row((0, 20, HAN), (20, 20, "。")), 15, True),  # nothing that is spoken
         (row((0, 5, "好"), (5, 10, "好"), text=HAN * 5, duration=5), 15, False),  # the whole is too much, no segment
         ({"text": HAN, "duration": 1.0}, 15, False),  # a data set without segments
         ({"text": HAN, "duration": 2.0, "segments": None}, 15, True),
         (row((0, 0.04, "好")), 50, True),
     ],
 )
-def test_what_can_be_said(chunk, limit, kept):
+def test_what_can_be_spoken(chunk, limit, kept):
     assert (speaking_rate(chunk) <= limit) is kept
 
 
@@ -79,14 +78,14 @@ def chunks(noise_file):
     return Dataset.from_list(rows)
 
 
-HEARD = {4.0: HAN[:12], 5.0: HAN[:20], 6.0: "別的", 7.0: "謝謝", 8.0: "今天講課"}
+TRANSCRIPTS = {4.0: HAN[:12], 5.0: HAN[:20], 6.0: "別的", 7.0: "謝謝", 8.0: "今天講課"}
 
 
-def test_a_label_that_cannot_be_said_is_dropped_where_a_limit_is_set(chunks):
-    papers = validate_labels(chunks, ScriptedTranscriber(HEARD))
+def test_a_label_that_cannot_be_spoken_is_dropped_where_a_limit_is_set(chunks):
+    papers = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS))
     assert papers["keep"][:] == [True, True, False, False, True]
     assert drop_counts(papers) == {"distance > 0.40": 1, "teacher loops": 1}
-    limited = validate_labels(chunks, ScriptedTranscriber(HEARD), max_speaking_rate=15)
+    limited = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), max_speaking_rate=15)
     assert limited["keep"][:] == [True, False, False, False, True]
     assert limited["drop_reason"][:] == [None, CRAMMED, CRAMMED, "teacher loops", None]  # first what no threshold mends
     assert limited.features == papers.features
@@ -94,14 +93,14 @@ def test_a_label_that_cannot_be_said_is_dropped_where_a_limit_is_set(chunks):
     for unchanged in ("distance", "per", "mer", "auxiliary_text"):
         assert limited[unchanged][:] == papers[unchanged][:]
     stream = chunks.to_iterable_dataset()
-    assert validate_labels(stream, ScriptedTranscriber(HEARD), max_speaking_rate=15)[:] == limited[:]
-    full = validate_labels(chunks, ScriptedTranscriber(HEARD), metric="full", max_speaking_rate=15)
+    assert validate_labels(stream, ScriptedTranscriber(TRANSCRIPTS), max_speaking_rate=15)[:] == limited[:]
+    full = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), metric="full", max_speaking_rate=15)
     assert drop_counts(full) == {CRAMMED: 2}
 
 
 @pytest.mark.parametrize("limit", [0, -1, float("inf"), float("nan"), "fast"])
-def test_a_limit_that_is_none_is_an_error_before_anything_is_heard(chunks, limit):
-    auxiliary = ScriptedTranscriber(HEARD)
+def test_a_limit_that_is_none_is_an_error_before_anything_is_transcribed(chunks, limit):
+    auxiliary = ScriptedTranscriber(TRANSCRIPTS)
     with pytest.raises(K2DError, match=r"^max_speaking_rate .*: give a number above 0"):
         validate_labels(chunks, auxiliary, max_speaking_rate=limit)
     assert auxiliary.calls == []
@@ -126,20 +125,22 @@ def test_whatever_knows_of_judges_knows_each():
 
 
 def test_a_card_counts_them(chunks):
-    facts = data_facts(validate_labels(chunks, ScriptedTranscriber(HEARD), max_speaking_rate=15))
+    facts = data_facts(validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), max_speaking_rate=15))
     assert facts.dropped == {CRAMMED: 2, "teacher loops": 1}
     assert facts.kept == 2
 
 
 def test_calibration_drops_them_at_every_alpha(chunks, tmp_path, capsys):
-    validate_labels(chunks, ScriptedTranscriber(HEARD), max_speaking_rate=15).save_to_disk(str(tmp_path / "limited"))
-    validate_labels(chunks, ScriptedTranscriber(HEARD)).save_to_disk(str(tmp_path / "papers"))
+    validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), max_speaking_rate=15).save_to_disk(
+        str(tmp_path / "limited")
+    )
+    validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS)).save_to_disk(str(tmp_path / "papers"))
     kept = {}
     for name in ("limited", "papers"):
         assert main(["calibrate", str(tmp_path / name), "--output", str(tmp_path / f"{name}.out")]) == 0
-        told = json.loads((tmp_path / f"{name}.out" / "calibration.json").read_text(encoding="utf-8"))
-        kept[name] = {metric: curve["points"][40]["kept"] for metric, curve in told["curves"].items()}
-        assert told["judged"] == (2 if name == "limited" else 0)
+        written = json.loads((tmp_path / f"{name}.out" / "calibration.json").read_text(encoding="utf-8"))
+        kept[name] = {metric: curve["points"][40]["kept"] for metric, curve in written["curves"].items()}
+        assert written["judged"] == (2 if name == "limited" else 0)
     shown = capsys.readouterr().out
     assert kept["limited"] == {"full": 0.6, "trivial": 0.4, "mer": 0.4, "per": 0.4, "composite": 0.4}
     assert kept["papers"] == {"full": 1.0, "trivial": 0.8, "mer": 0.6, "per": 0.6, "composite": 0.6}
@@ -178,13 +179,13 @@ def test_the_bar_lies_below_what_the_paper_keeps_by_any_metric():
 
 
 def test_validation_ends_with_a_warning_where_little_is_kept(chunks, caplog):
-    validate_labels(chunks, ScriptedTranscriber(HEARD))
+    validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS))
     assert "validation kept only" not in caplog.text
-    validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(HEARD, "別的")))
+    validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(TRANSCRIPTS, "別的")))
     assert "validation kept only 0 of 5 chunks" in caplog.text
     assert "the auxiliary may not understand this speech" in caplog.text
     caplog.clear()
     report = ValidationReport()
-    validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(HEARD, "別的")), report=report)
+    validate_labels(chunks, ScriptedTranscriber(dict.fromkeys(TRANSCRIPTS, "別的")), report=report)
     assert (report.chunks, report.kept, report.warning() is None) == (5, 0, False)
     assert caplog.text == ""

@@ -105,6 +105,6 @@ def test_wrong_settings_are_an_error_before_any_pair_is_read(arguments, message)
 
 
 @pytest.mark.parametrize("wanted", ["3", "", "0", "all"])
-def test_workers_are_as_many_as_cores_unless_told_otherwise(monkeypatch, wanted):
+def test_workers_are_as_many_as_cores_unless_set_otherwise(monkeypatch, wanted):
     monkeypatch.setenv("OMP_NUM_THREADS", wanted)
     assert available_cores() in ([3] if wanted == "3" else range(1, os.cpu_count() + 1))

@@ -10,7 +10,7 @@ from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import CAVEAT
 from k2d_hf.terminal.console import minutes
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, listed
-from k2d_hf.validation.kept_share import PAPER_KEPT
+from k2d_hf.validation.distance import PAPER_KEPT
 
 
 def render_plan(plan: Plan, screen: Screen = ENDLESS) -> str:

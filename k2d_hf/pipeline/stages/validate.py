@@ -23,7 +23,7 @@ from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import minutes
 from k2d_hf.terminal.progress import length_of
 from k2d_hf.validation.auxiliary import validate_labels
-from k2d_hf.validation.kept_share import ValidationReport
+from k2d_hf.validation.distance import ValidationReport
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
