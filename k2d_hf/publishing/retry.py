@@ -31,14 +31,21 @@ def with_retries(work: Callable[[], T], token: str) -> T:
             if not _is_temporary(error):
                 raise
             wait = FIRST_WAIT * 2**attempt
-            logger.warning("%s; trying again in %g s", _without(token, _describe(error)), wait)
+            logger.warning("%s; trying again in %g s", _describe(error).replace(token, "<token>"), wait)
             time.sleep(wait)
     return work()
 
 
 @contextmanager
-def readable_errors(what: str, token: str) -> Iterator[None]:
-    """Turn errors of the libraries into a K2DError of one line, without the token that a server may have sent back."""
+def hub_requests(what: str, token: str) -> Iterator[None]:
+    """Requests to the Hub: with a time limit, which its client has not, and errors as a K2DError of one line.
+
+    It has no token in it, which a server may have sent back.
+    """
+    from huggingface_hub.utils import get_session
+
+    session: Any = get_session()
+    before, session.timeout = session.timeout, REQUEST_SECONDS
     try:
         yield
     except K2DError:
@@ -46,33 +53,15 @@ def readable_errors(what: str, token: str) -> Iterator[None]:
     except Exception as error:
         line = f"{what} failed: {_describe(error)}{_advice(error)}"
         # Not `from error`: its text, and those of its causes, may hold the token.
-        raise K2DError(_without(token, line)) from None
-
-
-@contextmanager
-def request_timeout() -> Iterator[None]:
-    """A time limit for the Hub's client, which has none, within the `with`."""
-    from huggingface_hub.utils import get_session
-
-    session: Any = get_session()
-    before, session.timeout = session.timeout, REQUEST_SECONDS
-    try:
-        yield
+        raise K2DError(line.replace(token, "<token>")) from None
     finally:
         session.timeout = before
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status behind an error, if a server answered."""
-    for cause in _causes(error):
-        response = getattr(cause, "response", None)
-        if response is not None:
-            return response.status_code
-    return None
-
-
-def _without(token: str, text: str) -> str:
-    return text.replace(token, "<token>")
+    responses = (getattr(cause, "response", None) for cause in _causes(error))
+    return next((response.status_code for response in responses if response is not None), None)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
