@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from pathlib import Path
 
 from k2d_hf.data import chunk_schema
 from k2d_hf.publishing.card_names import escaped, hub_languages
@@ -28,16 +28,16 @@ def render_data_card(
     facts: Mapping[str, str],
     revision: str | None = None,
 ) -> str:
-    """The card as text, without a licence, which is unknown.
+    """The card of the data set `repo_id` as text, without a licence, which is unknown.
 
     Args:
-        repo_id: `user/name` of the data set.
-        columns: of the data set, each among `COLUMNS`.
+        repo_id: `user/name`.
+        columns: each among `COLUMNS`.
         count: number of chunks.
-        languages: codes of the languages in it.
+        languages: codes.
         kept_only: whether chunks that validation dropped are left out.
         facts: lines of the table; those without a value are left out.
-        revision: the branch that it is in; None is the main one.
+        revision: the branch; None is the main one.
     """
     from huggingface_hub import DatasetCard, DatasetCardData
 
@@ -50,10 +50,9 @@ def render_data_card(
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
     )
     table = {"chunks": str(count), "languages": ", ".join(languages), **facts}
-    template = resources.files("k2d_hf.publishing") / "data_card_template.md"
     card = DatasetCard.from_template(
         data,
-        template_str=template.read_text(encoding="utf-8"),
+        template_path=str(Path(__file__).with_name("data_card_template.md")),
         repo_id=repo_id,
         source=Place(repo_id, revision).source,
         facts=[(key, escaped(value)) for key, value in table.items() if value],

@@ -44,24 +44,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OpenChunks:
-    """Chunks to publish.
+    """Chunks to publish."""
 
-    Attributes:
-        rows: all of them, as validation left them.
-        kept_only: whether only those with `keep` are published.
-        count: how many are.
-        seconds: their length.
-        all_seconds: the length of all chunks.
-        dropped: how many chunks were dropped for which reason.
-        languages: of those published.
-    """
-
-    rows: Dataset
-    kept_only: bool
-    count: int
+    rows: Dataset  # all of them, as validation left them
+    kept_only: bool  # whether only those with `keep` are published
+    count: int  # of those that are published, as their seconds and languages
     seconds: float
     all_seconds: float
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)  # chunks by reason
     languages: tuple[str, ...] = ()
 
 
@@ -77,9 +67,11 @@ def open_chunks(chunks_dir: str | Path, *, kept_only: bool = True) -> OpenChunks
     published, seconds, all_seconds = 0, 0.0, 0.0
     dropped: Counter[str] = Counter()
     languages: set[str] = set()
-    counted = [name for name in ("duration", "keep", "drop_reason", "language") if name in rows.column_names]
-    for batch in rows.select_columns(counted).iter(batch_size=COUNTED_AT_ONCE):
-        for duration, keep, reason, language in _counted(batch):
+    columns = ("duration", "keep", "drop_reason", "language")
+    present = rows.select_columns([name for name in columns if name in rows.column_names])
+    for batch in present.iter(batch_size=COUNTED_AT_ONCE):
+        nothing = [None] * len(batch["keep"])
+        for duration, keep, reason, language in zip(*(batch.get(name, nothing) for name in columns), strict=True):
             all_seconds += duration
             dropped.update([reason] if reason else [])
             if keep or not kept_only:
@@ -89,12 +81,6 @@ def open_chunks(chunks_dir: str | Path, *, kept_only: bool = True) -> OpenChunks
     if not published:
         raise K2DError(f"{chunks_dir}: none of {len(rows)} chunks is kept, so there is nothing to push")
     return OpenChunks(rows, kept_only, published, seconds, all_seconds, dropped, tuple(sorted(languages)))
-
-
-def _counted(batch: Mapping[str, list[Any]]) -> Iterator[tuple[float, bool, str | None, str | None]]:
-    nothing = [None] * len(batch["keep"])
-    columns = (batch.get(name, nothing) for name in ("duration", "keep", "drop_reason", "language"))
-    return zip(*columns, strict=True)
 
 
 def write_data_set(
@@ -231,21 +217,17 @@ def _write_shards(batches: Iterable[list[dict[str, Any]]], features: Features, f
 
     schema = features.arrow_schema  # with the types of datasets in its metadata, so that audio is known as such
     shards: list[Path] = []
-    writer, sink = None, None
+    writer = None
     try:
         for batch in batches:
             if writer is None:
                 shards.append(folder / f"{len(shards)}.parquet")
-                sink = shards[-1].open("wb")
-                writer = parquet.ParquetWriter(sink, schema)
+                writer = parquet.ParquetWriter(shards[-1], schema)
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-            assert sink is not None
-            if sink.tell() >= SHARD_BYTES:
+            if shards[-1].stat().st_size >= SHARD_BYTES:
                 writer.close()
-                sink.close()
                 writer = None
     finally:
-        if writer is not None and sink is not None:
+        if writer is not None:
             writer.close()
-            sink.close()
     return shards
