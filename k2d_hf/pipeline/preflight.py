@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.data.recordings import advice_on_references, load_recordings
 from k2d_hf.data.settings import DataSettings, EvaluationDataSettings
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.long_form import load_long_form
-from k2d_hf.evaluation.measurable import check_measurable
+from k2d_hf.evaluation.long_form import check_measurable, load_long_form
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.models import Checkpoint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,7 @@ import numpy as np
 from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
 from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.errors import K2DError
-from k2d_hf.reporting.facts import ChunkFact, Share
-from k2d_hf.reporting.names import short_names
+from k2d_hf.reporting.facts import ChunkFact, Share, short_names
 from k2d_hf.validation.judges import JUDGES
 
 if TYPE_CHECKING:
@@ -24,6 +23,10 @@ WORST = 20
 SAMPLE = 10
 SEED = 0  # of the sample: the same run gives the same page
 KEPT = "kept"
+_SHOWN = (
+    *("start", "duration", "text", "auxiliary_text", "distance", "mer", "per", "keep"),
+    *("drop_reason", "teacher_loops", "auxiliary_loops"),
+)
 _NUMBERS = ("duration", "distance", "per", "keep", "drop_reason")
 
 
@@ -82,6 +85,8 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
     Raises:
         K2DError: for references that cannot be read, or are of other recordings.
     """
+    from k2d_hf.data.references import references_of
+
     if table.rows is None:
         return [], []
     distances, per = (np.nan_to_num(column, nan=np.inf, posinf=np.inf) for column in (table.distances, table.per))
@@ -90,40 +95,22 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
     others = np.flatnonzero(table.keep & ~np.isin(np.arange(len(distances)), worst)).tolist()
     sample = sorted(random.Random(SEED).sample(others, min(SAMPLE, len(others))))
     names = short_names(table.recordings)
-    spoken = _References(references, table.recordings)
-    return tuple([_fact(table.rows[index], names, spoken) for index in chosen] for chosen in (worst, sample))  # type: ignore[return-value]
+    segments = {} if references is None else references_of(references, table.recordings)
+    facts = [_fact(table.rows[index], names, segments) for index in (*worst, *sample)]
+    return facts[: len(worst)], facts[len(worst) :]
 
 
-def _fact(row: dict[str, Any], names: dict[str, str], spoken: _References) -> ChunkFact:
-    from k2d_hf.data.references import label_error_rate
+def _fact(row: dict[str, Any], names: dict[str, str], segments: Mapping[str, Any]) -> ChunkFact:
+    from k2d_hf.data.references import chunk_reference, label_error_rate
 
-    source: dict[str, Any] = {name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row}
-    reference = spoken.of(row)
+    known, reference = segments.get(row["recording"]), None
+    if known is not None:
+        reference = chunk_reference(known, row["start"], row["duration"])
     return ChunkFact(
         recording=names[row["recording"]],
         reference=reference,
         true_mer=None if reference is None else label_error_rate(reference, row["text"]),
-        source=source,
-        **{
-            name: row[name]
-            for name in ("start", "duration", "text", "auxiliary_text", "distance", "mer", "per", "keep")
-        },
-        **{name: row[name] for name in ("drop_reason", "teacher_loops", "auxiliary_loops")},
+        source={name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row},
         measures={judge.name: row[judge.column] for judge in JUDGES if row.get(judge.column) is not None},
+        **{name: row[name] for name in _SHOWN},
     )
-
-
-class _References:
-    """References of chunks, from a manifest."""
-
-    def __init__(self, path: str | Path | None, recordings: list[str]) -> None:
-        from k2d_hf.data.references import references_of
-
-        self.segments: dict[str, Any] = {} if path is None else references_of(path, recordings)
-
-    def of(self, row: dict[str, Any]) -> str | None:
-        """The reference of a chunk; None where its recording has none."""
-        from k2d_hf.data.references import chunk_reference
-
-        segments = self.segments.get(row["recording"])
-        return None if segments is None else chunk_reference(segments, row["start"], row["duration"])

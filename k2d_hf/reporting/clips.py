@@ -31,11 +31,7 @@ class Clip:
 
 
 class ClipMaker:
-    """Makes clips until its bytes are spent; a clip that has no room is left out and counted.
-
-    Args:
-        room: bytes that all addresses may take together.
-    """
+    """Makes clips until `room`, the bytes of all addresses, is spent; one that has no room is left out and counted."""
 
     def __init__(self, room: int) -> None:
         self.room = room

@@ -12,8 +12,7 @@ from k2d_hf.data.recording_rows import span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
-from k2d_hf.reporting.facts import RecordingFact, RunFacts
-from k2d_hf.reporting.names import short_names, span_label
+from k2d_hf.reporting.facts import RecordingFact, RunFacts, short_names, span_label
 from k2d_hf.reporting.stage_facts import ReportedStage, read_json, read_lines, stage_facts
 from k2d_hf.validation.judges import demands, limits_of
 
@@ -149,7 +148,7 @@ def _intervals(recordings: list[RecordingFact], models: list[str]) -> tuple[dict
     """Of the MER of each model, by the bootstrap over recordings."""
     import numpy as np
 
-    from k2d_hf.evaluation.bootstrap import interval, resampled_rates
+    from k2d_hf.evaluation.comparison import interval, resampled_rates
 
     complete = [one for one in recordings if set(models) <= one.errors.keys() and one.reference]
     complete = [one for one in complete if one.errors[models[0]].reference_length] if models else []

@@ -12,8 +12,7 @@ from k2d_hf.data.chunking import PASSED_OVER, PASSED_OVER_INSIDE
 from k2d_hf.evaluation.table import millions
 from k2d_hf.formatting import counted
 from k2d_hf.reporting.chunks import KEPT, ChunkTable
-from k2d_hf.reporting.facts import StageFact
-from k2d_hf.reporting.names import length
+from k2d_hf.reporting.facts import StageFact, length
 
 
 class ReportedStage(Protocol):

@@ -130,8 +130,7 @@ class Evaluate(Stage, Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d evaluate`."""
-        from k2d_hf.evaluation.long_form import load_long_form
-        from k2d_hf.evaluation.measurable import check_measurable
+        from k2d_hf.evaluation.long_form import check_measurable, load_long_form
         from k2d_hf.evaluation.table import render_table
 
         settings, language = settings_of(arguments, EvaluateSettings, runs_model=True), language_of(arguments)
@@ -289,7 +288,7 @@ class _Evaluation:
         """Figures and transcripts of a model on the recordings that `only` names, uncounted: timed by itself."""
         from k2d_hf.data.recording_rows import span_fields, span_of
         from k2d_hf.evaluation.evaluate import evaluate_model
-        from k2d_hf.evaluation.names import recording_names
+        from k2d_hf.evaluation.long_form import recording_names
 
         key = self._key(checkpoint, options, list(only))
         measured = _measured(self.resume, key)
