@@ -130,10 +130,8 @@ def evaluate_models(
     """Evaluate models beside each other: all are in memory, and take turns on each recording that they are timed on.
 
     Args:
-        models: by name, each as `evaluate_model` takes it.
-        recordings: likewise.
+        models: by name, each as `evaluate_model` takes it, as are `recordings` and `language`.
         settings: how they transcribe, and what they are timed on.
-        language: as `evaluate_model` takes it.
         processor: of those that are given loaded.
         known: by name, evaluations of the very same weights, recordings and options from another day: of these models
             the speed alone is measured anew.

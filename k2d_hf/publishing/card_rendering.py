@@ -31,12 +31,14 @@ from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, Tr
 from k2d_hf.terminal.console import minutes
 
 SHOWN_LOGS = 8
-LOGGED = {
+MEASURES = {
+    "loss": "loss",
     "ce": "cross-entropy",
     "kl": "KL",
     "auxiliary_kl": "auxiliary's KL",
     "agreement": "agreement with teacher",
     "encoder_mse": "encoder distance",
+    "mer": "MER",
 }
 
 
@@ -57,6 +59,8 @@ def render_card(data: K2DModelCardData) -> ModelCard:
     )
     facts = data.data
     checked = "a second decoding" if data.auxiliary_is_teacher else "a second model"
+    evaluated = data.training.evaluated.items() if data.training else ()
+    measured = [(name or "evaluation chunks", figures) for name, figures in evaluated]
     learned_from = facts and minutes(facts.seconds if facts.kept_seconds is None else facts.kept_seconds)
     text = environment.get_template("model_card_template.md").render(
         metadata=Markdown(data.to_yaml()),
@@ -68,7 +72,7 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         evaluations=[_evaluation(measured) for measured in data.evaluations],
         facts=_facts(data),
         training_log=_log_table(data.training_log),
-        validation_log=_evaluated_table(data.training.evaluated) if data.training else None,
+        validation_log=_measures_table("set", measured) if measured else None,
         checked=checked if facts and facts.kept is not None else None,
         learned_from=learned_from,
     )
@@ -187,22 +191,13 @@ def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
 
 def _log_table(log: Sequence[Mapping[str, Any]]) -> Markdown | None:
     """At most a few rows of the trainer's log, evenly spaced, the last among them."""
-    rows = [row for row in log if _is_number(row.get("loss"))]
-    if not rows:
-        return None
-    shown = rows[len(rows) - 1 :: -len(rows) // SHOWN_LOGS][::-1]
-    names = [name for name in LOGGED if any(name in row for row in shown)]
-    cells = [[str(row.get("step", "-")), *_figures(row, ["loss", *names])] for row in shown]
-    return _table(["step", "loss", *(LOGGED[name] for name in names)], cells)
+    rows = [(str(row.get("step", "-")), row) for row in log if _is_number(row.get("loss"))]
+    return _measures_table("step", rows[len(rows) - 1 :: -len(rows) // SHOWN_LOGS][::-1]) if rows else None
 
 
-def _evaluated_table(evaluated: Mapping[str, Mapping[str, float]]) -> Markdown | None:
-    if not evaluated:
-        return None
-    titles = {"loss": "loss", **LOGGED, "mer": "MER"}
-    names = [name for name in titles if any(name in figures for figures in evaluated.values())]
-    cells = [[name or "evaluation chunks", *_figures(figures, names)] for name, figures in evaluated.items()]
-    return _table(["set", *(titles[name] for name in names)], cells)
+def _measures_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Markdown:
+    names = [name for name in MEASURES if any(name in figures for _, figures in rows)]
+    return _table([title, *(MEASURES[name] for name in names)], [[name, *_figures(row, names)] for name, row in rows])
 
 
 def _figures(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:

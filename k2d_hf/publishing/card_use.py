@@ -84,12 +84,8 @@ def faster_whisper_section(
 ) -> str:
     """The section of that way of use, without a line break at its end.
 
-    Args:
-        place: where the student is.
-        options: how it decodes.
-        language: of the student; the CTranslate2 format does not hold it.
-        measured: figures of this way, as `way_figures` gives them; None where it was not measured.
-        evaluated: whether anything was.
+    `language` is the student's, as CTranslate2 does not hold it; `measured` are the figures of this way, None
+    where there are none; `evaluated` is whether anything was.
     """
     given = [f"{name}={_literal(value)}" for name, value in arguments_of_faster_whisper(options, language).items()]
     dtype = str((measured or {}).get("dtype") or "")

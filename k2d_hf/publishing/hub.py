@@ -136,12 +136,7 @@ def open_destination(
 ) -> Destination:
     """Check, before any work, whether the token may write to a repository; nothing is made yet.
 
-    Args:
-        repo_id: `user/name`.
-        kind: `model` or `dataset`.
-        private: as in `push_student`.
-        revision: likewise.
-        token: likewise.
+    `kind` is `model` or `dataset`, the other arguments are those of `push_student`.
 
     Raises:
         K2DError: for what is no `user/name`, offline mode, a missing, unknown or read-only token, a user or

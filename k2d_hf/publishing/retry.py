@@ -60,23 +60,26 @@ def hub_requests(what: str, token: str) -> Iterator[None]:
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status behind an error, if a server answered."""
-    responses = (getattr(cause, "response", None) for cause in _causes(error))
-    return next((response.status_code for response in responses if response is not None), None)
+    return getattr(getattr(_cause(error), "response", None), "status_code", None)
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _cause(error: BaseException) -> BaseException:
+    """The error of the HTTP client below those of other libraries; the error itself where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "response", None) is not None or _is_of_the_connection(cause):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _is_temporary(error: Exception) -> bool:
     if isinstance(error, K2DError):
         return False
     status = status_of(error)
-    if status is not None:
-        return status >= 500 or status in _RETRIED or status == _STALE
-    return any(_is_of_the_connection(cause) for cause in _causes(error))
+    if status is None:
+        return _is_of_the_connection(_cause(error))
+    return status >= 500 or status in _RETRIED or status == _STALE
 
 
 def _is_of_the_connection(error: BaseException) -> bool:
@@ -86,14 +89,12 @@ def _is_of_the_connection(error: BaseException) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    for cause in _causes(error):
-        response = getattr(cause, "response", None)
-        if response is not None:
-            reason = " ".join((getattr(cause, "server_message", None) or "").split())
-            return f"the Hub answered {response.status_code}{f' ({reason:.200})' if reason else ''}"
-        if _is_of_the_connection(cause):
-            return f"the connection failed ({type(cause).__name__}: {' '.join(str(cause).split()):.200})"
-    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+    cause, status = _cause(error), status_of(error)
+    if status is not None:
+        reason = " ".join((getattr(cause, "server_message", None) or "").split())
+        return f"the Hub answered {status}{f' ({reason:.200})' if reason else ''}"
+    kind, text = type(cause).__name__, " ".join(str(cause).split())
+    return f"the connection failed ({kind}: {text:.200})" if _is_of_the_connection(cause) else f"{kind}: {text:.300}"
 
 
 def _advice(error: Exception) -> str:

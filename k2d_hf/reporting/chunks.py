@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.errors import K2DError
 from k2d_hf.reporting.facts import ChunkFact, Share, short_names
@@ -40,7 +40,7 @@ class ChunkTable:
     per: np.ndarray = field(default_factory=lambda: np.zeros(0))
     keep: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     recordings: list[str] = field(default_factory=list)
-    shares: list[Share] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)  # what is kept first, then the reasons of dropping
 
 
 def read_chunks(validated: Path) -> ChunkTable:
@@ -53,10 +53,7 @@ def read_chunks(validated: Path) -> ChunkTable:
         return ChunkTable()
     if not len(rows) or not {*_NUMBERS, "recording", "text", "auxiliary_text"} <= set(rows.column_names):
         return ChunkTable()
-    columns: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
-    for batch in rows.select_columns(list(_NUMBERS)).iter(batch_size=COUNTED_AT_ONCE):
-        for name in _NUMBERS:
-            columns[name] += batch[name]
+    columns = rows.select_columns(list(_NUMBERS))[:]
     seconds, keep = np.array(columns["duration"], float), np.array(columns["keep"], bool)
     return ChunkTable(
         rows=rows,
@@ -90,8 +87,7 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
     if table.rows is None:
         return [], []
     distances, per = (np.nan_to_num(column, nan=np.inf, posinf=np.inf) for column in (table.distances, table.per))
-    order = np.lexsort((np.arange(len(distances)), -per, -distances))
-    worst = [int(index) for index in order[:WORST] if distances[index] > 0]
+    worst = [int(index) for index in np.lexsort((-per, -distances))[:WORST] if distances[index] > 0]
     others = np.flatnonzero(table.keep & ~np.isin(np.arange(len(distances)), worst)).tolist()
     sample = sorted(random.Random(SEED).sample(others, min(SAMPLE, len(others))))
     names = short_names(table.recordings)
@@ -103,9 +99,8 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
 def _fact(row: dict[str, Any], names: dict[str, str], segments: Mapping[str, Any]) -> ChunkFact:
     from k2d_hf.data.references import chunk_reference, label_error_rate
 
-    known, reference = segments.get(row["recording"]), None
-    if known is not None:
-        reference = chunk_reference(known, row["start"], row["duration"])
+    known = segments.get(row["recording"])
+    reference = None if known is None else chunk_reference(known, row["start"], row["duration"])
     return ChunkFact(
         recording=names[row["recording"]],
         reference=reference,

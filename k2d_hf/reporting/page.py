@@ -72,8 +72,8 @@ def _figures(facts: RunFacts) -> list[tuple[str, str]]:
         if (ratio := speed_up(teacher, student)) is not None:
             figures.append(("speed", f"{ratio:.1f} times the teacher's"))
         figures.append(("parameters", f"{millions(teacher['parameters'])} to {millions(student['parameters'])}"))
-    kept = next((share for share in facts.shares if share.verdict == KEPT), None)
-    if kept is not None:
+    if facts.shares:
+        kept = facts.shares[0]
         seconds = sum(share.seconds for share in facts.shares)
         share = f"{100 * kept.seconds / seconds:.0f}%, " if seconds else ""
         figures.append(("speech kept", f"{share}{length(kept.seconds)} of {length(seconds)}"))

@@ -17,7 +17,7 @@ from k2d_hf.files.resuming import key_of, unfinished
 from k2d_hf.files.storage import write_atomic
 from k2d_hf.formatting import counted, error_message
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
-from k2d_hf.reporting.clips import Clip, ClipMaker
+from k2d_hf.reporting.clips import NO_ROOM, Clip, ClipMaker
 from k2d_hf.reporting.facts import ChunkFact, RecordingFact, length
 from k2d_hf.reporting.gathering import gather
 from k2d_hf.reporting.page import Page, render_page
@@ -64,8 +64,7 @@ def write_report(
         megabytes: the page grows no larger, as long as its text alone is not; clips that have no room are left out.
         student: whether the run's student, where there is one, transcribes the chunks that are shown, once: the
             transcripts stay in the run's folder `resume`.
-        on_start: called with the number of transcripts and clips to come.
-        on_progress: called with the number of them done.
+        on_start: called with the number of transcripts and clips to come, `on_progress` with that of those done.
 
     Raises:
         K2DError: if `directory` is no run, or the references cannot be used.
@@ -92,18 +91,20 @@ def write_report(
         notes.append(str(error))
     page = Page(facts, plots, notes=notes, made=time.strftime("%Y-%m-%d %H:%M"))
     room = int(1e6 * megabytes) - len(render_page(page).encode()) - 1000  # for notes on the clips
-    maker, clips = ClipMaker(room), []
+    maker = ClipMaker(room)
+    clips = []
     for clip in chain(map(_chunk, chunks, repeat(maker)), map(_recording, facts.recordings, repeat(maker))):
         clips.append(clip)
         advance(1)
-    if maker.left_out:
+    if left_out := clips.count(NO_ROOM):
         notes.append(
-            f"{counted(maker.left_out, 'player')} left out: the page would grow beyond {megabytes:g} MB; "
+            f"{counted(left_out, 'player')} left out: the page would grow beyond {megabytes:g} MB; "
             "--megabytes gives it more room"
         )
     content = render_page(replace(page, clips=clips)).encode(errors="replace")
     write_atomic(path, content)
-    return WrittenReport(path, len(content), maker.made, notes, facts.calibration)
+    made = sum(clip.address is not None for clip in clips)
+    return WrittenReport(path, len(content), made, notes, facts.calibration)
 
 
 def _student_transcripts(
