@@ -122,8 +122,7 @@ def compare_runs(
         _row(one, None if one.model == "teacher" else of_teacher[id(one.runs[0])], None if one is base else base)
         for one in systems
     ]
-    notes = [*_notes(rows, len(lengths), patterns), *_speed_notes(rows, runs)]
-    return Comparison(rows, len(lengths), sum(lengths), notes, against)
+    return Comparison(rows, len(lengths), sum(lengths), _notes(rows, runs, len(lengths), patterns), against)
 
 
 def resampled_rates(
@@ -150,9 +149,9 @@ def resampled_rates(
     return np.concatenate(parts)
 
 
-def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The middle `level` of some values, by percentiles."""
-    outside = 100 * (1 - level) / 2
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle `LEVEL` of some values, by percentiles."""
+    outside = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(values, [outside, 100 - outside])
     return float(low), float(high)
 
@@ -241,7 +240,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _notes(rows: Sequence[ComparedRow], recordings: int, patterns: Sequence[str]) -> list[str]:
+def _notes(
+    rows: Sequence[ComparedRow], runs: Sequence[MeasuredRun], recordings: int, patterns: Sequence[str]
+) -> list[str]:
     notes = []
     if patterns:
         notes.append(f"only recordings that match {' or '.join(patterns)}; RTF and speed-up are those over all")
@@ -255,11 +256,6 @@ def _notes(rows: Sequence[ComparedRow], recordings: int, patterns: Sequence[str]
             notes.append(f"with only {recordings} recordings the intervals are wide, and themselves uncertain")
     if any(row.mer_spread for row in rows):
         notes.append("± standard deviation over the runs of a row")
-    return notes
-
-
-def _speed_notes(rows: Sequence[ComparedRow], runs: Sequence[MeasuredRun]) -> list[str]:
-    notes = []
     if any(row.model == "student" and row.speed_up is None for row in rows):
         notes.append("speed-up is unknown (-) where teacher and student were not timed together")
     if not timed_together(run.figures[model] for run in runs for model in ("teacher", "student")):

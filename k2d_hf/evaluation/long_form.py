@@ -33,15 +33,10 @@ _LISTED = 20  # groups that a warning names
 
 
 def load_long_form(source: Any, *, join_by: str | None = None, join_pause: float = 0.0, **options: Any) -> Dataset:
-    """Recordings to evaluate on: those of `load_recordings`, or where `join_by` is given, joined utterances.
+    """Recordings to evaluate on: those of `load_recordings`, with `options` for it.
 
-    Args:
-        source: as for `load_recordings`, and `options` its others.
-        join_by: column, such as `session_id`; utterances that are alike in it become one recording.
-        join_pause: seconds of silence between utterances.
-
-    Raises:
-        K2DError: as `load_recordings` and `join_utterances`.
+    With the column `join_by`, such as `session_id`, utterances that are alike in it become one recording, with
+    `join_pause` seconds of silence in between; errors are those of `load_recordings` and `join_utterances`.
     """
     recordings = load_recordings(source, group_by=join_by, **options)
     return recordings if join_by is None else join_utterances(recordings, pause=join_pause)
@@ -57,7 +52,7 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
 
     Args:
         utterances: columns `recording`, `reference`, `language` and `group`, and of spans `start` and `duration` (s).
-        pause: seconds.
+        pause: s.
 
     Raises:
         K2DError: if no utterance has a reference, or of every group one cannot be read.

@@ -21,6 +21,7 @@ from k2d_hf.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+# Whether a file of the repository that is not pushed has to go, by its path and those of the files that have changed.
 Stale = Callable[[str, Iterable[str]], bool]
 _TEXT = (".json", ".md", ".txt")
 
@@ -86,16 +87,9 @@ class PushResult:
 
 
 def push_files(destination: Destination, files: Mapping[str, Path], *, message: str, stale: Stale) -> PushResult:
-    """Bring `files` to a repository, which is made where there is none, in one commit or in none.
+    """Bring `files`, by path in the repository, to one that is made where there is none, in one commit or in none.
 
     Where somebody else commits at the same time, ours goes on top of theirs if they left our files alone.
-
-    Args:
-        destination: where to.
-        files: local files by their path in the repository.
-        message: first line of the commit.
-        stale: whether a file of the repository that is not among `files` has to go, given its path and those of the
-            files that have changed.
 
     Raises:
         K2DError: if the Hub refuses, does not answer after several tries, or somebody else changed one of the files.
