@@ -24,7 +24,7 @@ import quickstart
 
 from k2d_hf import label_recordings, load_recordings, validate_labels
 from k2d_hf.audio.reader import SAMPLE_RATE
-from k2d_hf.evaluation.bootstrap import interval
+from k2d_hf.evaluation.comparison import interval
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.pipeline.recipe import load_recipe
 from k2d_hf.transcription.engines import open_transcriber

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -13,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.bootstrap import interval, resampled_rates
 from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_complete, of_recordings, ordered
 from k2d_hf.evaluation.timing import MEASUREMENT, speed_up, timed_together
-from k2d_hf.formatting import short_name
+from k2d_hf.formatting import counted, short_name
 from k2d_hf.scoring.error_rates import count_errors
 from k2d_hf.scoring.text import mixed_tokens
 
+SAMPLES = 10_000
+LEVEL = 0.95
 FEW_RECORDINGS = 20  # with fewer, percentiles of the bootstrap are known to be too narrow
 SEEDS = ("seed", "data_seed")
 _AVERAGED = ("zh_cer", "en_wer", "substitutions", "deletions", "insertions")
+_CELLS = 1 << 22  # drawn at once: 15,000 recordings a sample would fill memory otherwise
 _SEED_ENDING = re.compile(r"[-_.]+(seed|s|run|r)?[-_.]*$")
 
 
@@ -46,9 +47,7 @@ class ComparedRow:
     looping_outputs: float | None  # None where an evaluation did not count them by recording
     rtf: float
     speed_runs: int
-    speed_up: (
-        float | None
-    )  # against the teacher, mean over runs that timed both together; None without, and of teachers
+    speed_up: float | None  # against the teacher, mean over runs that timed both together; None without, or of teachers
     reduction: float | None  # of MER, relative to the teacher's: 0.25 is a quarter fewer errors
     reduction_interval: tuple[float, float] | None
     reduction_against: float | None  # of MER, relative to that of the row `Comparison.against`; None of that row
@@ -83,18 +82,6 @@ class _System:
     def mers(self) -> list[float]:
         return [one["mer"] for one in self.figures]
 
-    @property
-    def factors(self) -> list[float]:
-        measurements = dict.fromkeys(tuple(one["rtf_runs"]) for one in self.figures)  # a run may have begun as a copy
-        return [factor for factors in measurements for factor in factors]
-
-    @property
-    def speed_ups(self) -> list[float]:
-        """How many times faster than its teacher each run's student is, of those that timed both together."""
-        pairs = [(run.figures["teacher"], run.figures[self.model]) for run in self.runs]
-        known = {own[MEASUREMENT]["id"]: ratio for of, own in pairs if (ratio := speed_up(of, own)) is not None}
-        return list(known.values())  # once for a run that began as a copy
-
 
 def compare_runs(
     runs: Sequence[MeasuredRun], *, patterns: Sequence[str] = (), against: str | None = None
@@ -121,12 +108,9 @@ def compare_runs(
     names = [f"teacher ({name})" if len(teachers) > 1 else "teacher" for name in teachers] + _row_names(students)
     if against is not None and against not in names:
         raise K2DError(f"--against {short_name(against)}: no such row; there are {', '.join(names)}")
-    groups = [
-        *((group, "teacher") for group in teachers.values()),
-        *((group, "student") for group in students.values()),
-    ]
+    groups = [(group, "teacher") for group in teachers.values()] + [(group, "student") for group in students.values()]
     lengths = [len(mixed_tokens(row["reference"])) for row in ordered(runs[0], "teacher")]
-    errors = np.array([_errors(group, model) for group, model in groups])
+    errors = np.array([np.mean([_errors(run, model) for run in group], axis=0) for group, model in groups])
     drawn = resampled_rates(errors, lengths) if len(lengths) > 1 else None
     systems = [
         _System(name, model, group, None if drawn is None else drawn[:, index])
@@ -138,11 +122,41 @@ def compare_runs(
         _row(one, None if one.model == "teacher" else of_teacher[id(one.runs[0])], None if one is base else base)
         for one in systems
     ]
-    notes = [*_notes(rows, len(lengths), patterns), *_speed_notes(rows, runs)]
-    return Comparison(rows, len(lengths), sum(lengths), notes, against)
+    return Comparison(rows, len(lengths), sum(lengths), _notes(rows, runs, len(lengths), patterns), against)
 
 
-def _grouped(runs: Sequence[MeasuredRun], key: Any) -> dict[str, list[MeasuredRun]]:
+def resampled_rates(
+    errors: np.ndarray, lengths: Sequence[float], *, samples: int = SAMPLES, seed: int = 0
+) -> np.ndarray:
+    """Error rates over recordings drawn with replacement (Bisani and Ney, 2004), [samples, systems].
+
+    A rate is the sum of the errors over the sum of the reference tokens, so that long recordings count for more. All
+    systems are measured on the same draws: what is computed from two of them is a paired comparison.
+
+    Args:
+        errors: S + D + I, [systems, recordings].
+        lengths: reference tokens, [recordings]; none may be 0.
+        samples: number of draws.
+        seed: of the random numbers; the same gives the same rates.
+    """
+    tokens, recordings = np.asarray(lengths, dtype=float), len(lengths)
+    generator = np.random.default_rng(seed)
+    step = max(1, _CELLS // recordings)
+    parts = []
+    for at in range(0, samples, step):
+        drawn = generator.integers(recordings, size=(min(step, samples - at), recordings))
+        parts.append(errors[:, drawn].sum(axis=2).T / tokens[drawn].sum(axis=1)[:, None])
+    return np.concatenate(parts)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle `LEVEL` of some values, by percentiles."""
+    outside = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(values, [outside, 100 - outside])
+    return float(low), float(high)
+
+
+def _grouped(runs: Sequence[MeasuredRun], key: Callable[[MeasuredRun], str]) -> dict[str, list[MeasuredRun]]:
     groups: dict[str, list[MeasuredRun]] = {}
     for run in runs:
         groups.setdefault(key(run), []).append(run)
@@ -170,24 +184,24 @@ def _row_names(groups: Mapping[str, Sequence[MeasuredRun]]) -> list[str]:
         own = [str(run.recipe.get("name") or os.path.basename(run.folder)) for run in group]
         shared = own[0] if len(set(own)) == 1 else _SEED_ENDING.sub("", os.path.commonprefix(own))
         names.append(shared or own[0])
-    counts = Counter(names)
-    groups_of_runs = zip(names, groups.values(), strict=True)
-    return [name if counts[name] == 1 else f"{name} ({group[0].folder})" for name, group in groups_of_runs]
+    named = zip(names, groups.values(), strict=True)
+    return [name if names.count(name) == 1 else f"{name} ({group[0].folder})" for name, group in named]
 
 
-def _errors(group: Sequence[MeasuredRun], model: str) -> np.ndarray:
-    """Errors [recordings], mean over the runs of a group."""
-    return np.mean([[_count(row) for row in ordered(run, model)] for run in group], axis=0)
-
-
-def _count(row: Mapping[str, Any]) -> int:
-    return count_errors(mixed_tokens(row["reference"]), mixed_tokens(row["hypothesis"])).errors
+def _errors(run: MeasuredRun, model: str) -> list[int]:
+    """Errors of a model by recording."""
+    pairs = [(mixed_tokens(row["reference"]), mixed_tokens(row["hypothesis"])) for row in ordered(run, model)]
+    return [count_errors(*pair).errors for pair in pairs]
 
 
 def _row(system: _System, teacher: _System | None, base: _System | None) -> ComparedRow:
-    figures, mers, rtf = system.figures, system.mers, fmean(system.factors)
+    figures, mers = system.figures, system.mers
     mean: dict[str, Any] = {key: _mean([one[key] for one in figures]) for key in _AVERAGED}
     loops = [one["looping_outputs"] for one in figures]
+    # a run that began as a copy has the measurement of another, which counts once
+    factors = [factor for runs in dict.fromkeys(tuple(one["rtf_runs"]) for one in figures) for factor in runs]
+    pairs = [(run.figures["teacher"], run.figures[system.model]) for run in system.runs]
+    speed_ups = {own[MEASUREMENT]["id"]: ratio for of, own in pairs if (ratio := speed_up(of, own)) is not None}
     reduction, reduction_interval = _reduction(system, teacher)
     reduction_against, reduction_against_interval = _reduction(system, base)
     return ComparedRow(
@@ -200,9 +214,9 @@ def _row(system: _System, teacher: _System | None, base: _System | None) -> Comp
         mer_interval=None if system.rates is None else interval(system.rates),
         mer_spread=stdev(mers) if len(mers) > 1 else None,
         looping_outputs=None if None in loops else fmean(loops),
-        rtf=rtf,
-        speed_runs=len(system.factors),
-        speed_up=None if teacher is None else _mean(system.speed_ups),
+        rtf=fmean(factors),
+        speed_runs=len(factors),
+        speed_up=None if teacher is None else _mean(list(speed_ups.values())),
         reduction=reduction,
         reduction_interval=reduction_interval,
         reduction_against=reduction_against,
@@ -226,7 +240,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def _notes(rows: Sequence[ComparedRow], recordings: int, patterns: Sequence[str]) -> list[str]:
+def _notes(
+    rows: Sequence[ComparedRow], runs: Sequence[MeasuredRun], recordings: int, patterns: Sequence[str]
+) -> list[str]:
     notes = []
     if patterns:
         notes.append(f"only recordings that match {' or '.join(patterns)}; RTF and speed-up are those over all")
@@ -240,18 +256,11 @@ def _notes(rows: Sequence[ComparedRow], recordings: int, patterns: Sequence[str]
             notes.append(f"with only {recordings} recordings the intervals are wide, and themselves uncertain")
     if any(row.mer_spread for row in rows):
         notes.append("± standard deviation over the runs of a row")
-    return notes
-
-
-def _speed_notes(rows: Sequence[ComparedRow], runs: Sequence[MeasuredRun]) -> list[str]:
-    notes = []
     if any(row.model == "student" and row.speed_up is None for row in rows):
         notes.append("speed-up is unknown (-) where teacher and student were not timed together")
     if not timed_together(run.figures[model] for run in runs for model in ("teacher", "student")):
         notes.append("RTF of runs that were timed apart is of other days or machines; speed-up is within each run")
-    if len({row.speed_runs for row in rows}) > 1 or min(row.speed_runs for row in rows) < 5:
-        fewest = min(row.speed_runs for row in rows)
-        notes.append(
-            f"RTF is the mean of as few as {fewest} measurement{'s' if fewest > 1 else ''}; the paper takes five"
-        )
+    fewest = min(row.speed_runs for row in rows)
+    if fewest < 5 or len({row.speed_runs for row in rows}) > 1:
+        notes.append(f"RTF is the mean of as few as {counted(fewest, 'measurement')}; the paper takes five")
     return notes

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.comparison import ComparedRow, Comparison
+from k2d_hf.evaluation.table import percent
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned
 
 HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "speed-up", "MER, relative")
@@ -15,21 +16,21 @@ HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF"
 
 def comparison_cells(row: ComparedRow) -> list[str]:
     """Cells of one row, in the order of `HEAD`."""
-    mer = f"{100 * row.mer:.1f}"
-    mer += f" ± {100 * row.mer_spread:.1f}" if row.mer_spread else ""
-    mer += _interval(row.mer_interval)
-    counts = "/".join(f"{count:.0f}" for count in (row.substitutions, row.deletions, row.insertions))
+    mer = percent(row.mer)
+    mer += f" ± {percent(row.mer_spread)}" if row.mer_spread else ""
+    mer += "" if row.mer_interval is None else " [{}, {}]".format(*map(percent, row.mer_interval))
+    speed_up = 1.0 if row.model == "teacher" else row.speed_up
     return [
         row.name,
         str(len(row.runs)),
         "-" if row.kept is None else f"{100 * row.kept:.0f}%",
         mer,
-        _percent(row.zh_cer),
-        _percent(row.en_wer),
-        counts,
+        percent(row.zh_cer),
+        percent(row.en_wer),
+        "/".join(f"{count:.0f}" for count in (row.substitutions, row.deletions, row.insertions)),
         "-" if row.looping_outputs is None else f"{row.looping_outputs:.3g}",
         f"{row.rtf:.3f}",
-        _speed_up(row),
+        "-" if speed_up is None else f"{speed_up:.1f}x",
         _change(row.reduction, row.reduction_interval),
     ]
 
@@ -86,16 +87,6 @@ def _notes(comparison: Comparison) -> list[str]:
     return [data, *comparison.notes]
 
 
-def _speed_up(row: ComparedRow) -> str:
-    if row.model == "teacher":
-        return "1.0x"
-    return "-" if row.speed_up is None else f"{row.speed_up:.1f}x"
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-
-
 def _change(reduction: float | None, interval: tuple[float, float] | None) -> str:
     """A reduction as the negative change that it is."""
     if reduction is None:
@@ -105,9 +96,5 @@ def _change(reduction: float | None, interval: tuple[float, float] | None) -> st
 
 
 def _signed(reduction: float) -> str:
-    percent = round(-100 * reduction)
-    return f"{percent:+d}" if percent else "0"
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.1f}"
+    change = round(-100 * reduction)
+    return f"{change:+d}" if change else "0"

@@ -19,16 +19,15 @@ from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, read_audio
 from k2d_hf.data.chunking import Segment, join_texts
 from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.measurable import nothing_to_measure
-from k2d_hf.evaluation.names import recording_names
+from k2d_hf.evaluation.long_form import nothing_to_measure, recording_names
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.evaluation.timing import new_measurement, transcribe_in_turns
+from k2d_hf.evaluation.ways import error_figures
 from k2d_hf.files.keywords import takes
 from k2d_hf.labelling.hypotheses import UNKNOWN_LANGUAGE
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.languages import is_language, language_of_row
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, language_code
-from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.terminal.progress import progress_bar
 from k2d_hf.transcription.engines import open_transcriber
@@ -69,9 +68,7 @@ class Evaluation:
     device: str | None = None  # where it was computed, in which number format, and on a CPU with how many threads
     dtype: str | None = None
     threads: int | None = None
-    measurement: dict[str, Any] | None = (
-        None  # that of the real-time factor: others of the same can be compared with it
-    )
+    measurement: dict[str, Any] | None = None  # of the real-time factor, which those of the same compare with
     insertions_by_script: dict[str, int] = field(default_factory=dict)  # tokens; and marks, where they loop
     skipped: list[dict[str, Any]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -113,11 +110,10 @@ def evaluate_model(
     Raises:
         K2DError: if no recording has a reference, none could be read, or the model cannot be loaded.
     """
-    called = name or ""
-    given = None if on_progress is None else lambda count, note="": on_progress(count)
-    evaluated = evaluate_models(
-        {called: model}, recordings, settings, language=language, processor=processor, on_progress=given
-    )[called]
+    given = None if on_progress is None else lambda count, note: on_progress(count)
+    (evaluated,) = evaluate_models(
+        {name or "": model}, recordings, settings, language=language, processor=processor, on_progress=given
+    ).values()
     return replace(evaluated, model=name or evaluated.model)
 
 
@@ -134,10 +130,8 @@ def evaluate_models(
     """Evaluate models beside each other: all are in memory, and take turns on each recording that they are timed on.
 
     Args:
-        models: by name, each as `evaluate_model` takes it.
-        recordings: likewise.
+        models: by name, each as `evaluate_model` takes it, as are `recordings` and `language`.
         settings: how they transcribe, and what they are timed on.
-        language: as `evaluate_model` takes it.
         processor: of those that are given loaded.
         known: by name, evaluations of the very same weights, recordings and options from another day: of these models
             the speed alone is measured anew.
@@ -207,22 +201,12 @@ def _scored(
     opened: _Opened, rows: list[dict[str, Any]], skipped: list[dict[str, Any]], transcripts: Sequence[Transcript]
 ) -> Evaluation:
     """All figures that follow from the transcripts: all but speed."""
-    transcriber = opened.transcriber
-    options = transcriber.options
+    transcriber, options = opened.transcriber, opened.transcriber.options
     texts = [join_texts(segment.text for segment in transcript.segments) for transcript in transcripts]
     loops = [looping_windows(transcript.segments) for transcript in transcripts]
-    errors = MixedErrors()
-    for row, text in zip(rows, texts, strict=True):
-        errors += mixed_errors(row["reference"], text)
     return Evaluation(
         model=opened.name,
-        mer=errors.mer,
-        substitutions=errors.mixed.substitutions,
-        deletions=errors.mixed.deletions,
-        insertions=errors.mixed.insertions,
-        reference_length=errors.mixed.reference_length,
-        zh_cer=errors.zh_cer,
-        en_wer=errors.en_wer,
+        **error_figures((row["reference"], text) for row, text in zip(rows, texts, strict=True)),
         looping_outputs=sum(loops),
         recordings=len(rows),
         audio_seconds=sum(row["seconds"] for row in rows),
@@ -232,7 +216,6 @@ def _scored(
         engine=transcriber.engine,
         language=options.language,
         beam_size=options.beam_size,
-        insertions_by_script=dict(errors.insertions_by_script),
         condition_on_previous_text=options.condition_on_previous_text,
         temperature_fallback=len(options.temperatures) > 1,
         skipped=skipped,
@@ -279,20 +262,21 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
         name, reference, language = row.get("recording"), row.get("reference"), None if given else language_of_row(row)
         if name is None:
             raise K2DError(f"no column recording among {', '.join(row)}: load_recordings makes one")
+        reason, known = None, {"name": called, "reference": reference, "language": language}
         if not mixed_tokens(reference or ""):
-            skipped.append({**_named(row, called), "reason": "no reference"})
-            continue
-        if language is not None and not is_language(language):
-            skipped.append({**_named(row, called), "reason": UNKNOWN_LANGUAGE})
-            continue
-        try:
-            seconds = len(_audio_of(row)) / SAMPLE_RATE
-        except AudioError as error:
-            logger.warning("%s", error)
-            skipped.append({**_named(row, called), "reason": error.reason})
-            continue
-        known = {"name": called, "reference": reference, "language": language, "seconds": seconds}
-        rows.append({**_named(row, name), **known})
+            reason = "no reference"
+        elif language is not None and not is_language(language):
+            reason = UNKNOWN_LANGUAGE
+        else:
+            try:
+                known["seconds"] = len(_audio_of(row)) / SAMPLE_RATE
+            except AudioError as error:
+                logger.warning("%s", error)
+                reason = error.reason
+        if reason is None:
+            rows.append({**_named(row, name), **known})
+        else:
+            skipped.append({**_named(row, called), "reason": reason})
     if not rows:
         raise nothing_to_measure(len(skipped), recordings)
     if skipped:
@@ -310,15 +294,14 @@ def _open(model: Any, processor: WhisperProcessor | None, options: DecodingOptio
         if processor is None:
             raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
         loaded: Any = model
-        name = loaded.config.name_or_path or type(model).__name__
-        language = _language(vars(loaded.generation_config))
-        return _Opened(TransformersTranscriber(loaded, processor, options), name, language)
+        name, config = loaded.config.name_or_path or type(model).__name__, vars(loaded.generation_config)
+        return _Opened(TransformersTranscriber(loaded, processor, options), name, _language(config))
     if isinstance(model, (str, Path, Sequence)):
         checkpoint = resolve_checkpoint(model)
-        config = checkpoint.path / "generation_config.json"
-        carried = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        file = checkpoint.path / "generation_config.json"
+        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         transcriber = open_transcriber(checkpoint.path, options, engine=engine)
-        return _Opened(transcriber, checkpoint.name, _language(carried))
+        return _Opened(transcriber, checkpoint.name, _language(config))
     return _Opened(model, type(model).__name__, None)
 
 

@@ -1,4 +1,4 @@
-"""Long recordings out of utterances: those of a session or file joined in order, as the paper evaluates (section 4).
+"""The recordings of an evaluation: their names, whether they will do, and long ones out of utterances (section 4).
 
 Public test sets are cut into utterances of seconds; a student made for lectures is measured on what they were cut from.
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, audio_duration, read_audio, span_within
 from k2d_hf.data.chunking import join_texts
 from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.data.recordings import COLUMNS, advice_on_references, load_recordings
 from k2d_hf.errors import K2DError
-from k2d_hf.files.cache import JOINED, keep_in_cache
+from k2d_hf.files.cache import JOINED, keep_in_cache, name_of_kept
 from k2d_hf.files.content_keys import content_key
 from k2d_hf.formatting import short_name
 from k2d_hf.models.languages import language_of_row
@@ -33,15 +33,10 @@ _LISTED = 20  # groups that a warning names
 
 
 def load_long_form(source: Any, *, join_by: str | None = None, join_pause: float = 0.0, **options: Any) -> Dataset:
-    """Recordings to evaluate on: those of `load_recordings`, or where `join_by` is given, joined utterances.
+    """Recordings to evaluate on: those of `load_recordings`, with `options` for it.
 
-    Args:
-        source: as for `load_recordings`, and `options` its others.
-        join_by: column, such as `session_id`; utterances that are alike in it become one recording.
-        join_pause: seconds of silence between utterances.
-
-    Raises:
-        K2DError: as `load_recordings` and `join_utterances`.
+    With the column `join_by`, such as `session_id`, utterances that are alike in it become one recording, with
+    `join_pause` seconds of silence in between; errors are those of `load_recordings` and `join_utterances`.
     """
     recordings = load_recordings(source, group_by=join_by, **options)
     return recordings if join_by is None else join_utterances(recordings, pause=join_pause)
@@ -57,7 +52,7 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
 
     Args:
         utterances: columns `recording`, `reference`, `language` and `group`, and of spans `start` and `duration` (s).
-        pause: seconds.
+        pause: s.
 
     Raises:
         K2DError: if no utterance has a reference, or of every group one cannot be read.
@@ -94,9 +89,7 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
 def _joined(group: str, rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
     parts = [(row["recording"], *span_of(row)) for row in rows]
     languages = {language_of_row(row) or row["language"] for row in rows}
-    spans = [
-        [index, start, duration] for index, (_, start, duration) in enumerate(parts) if span_fields(start, duration)
-    ]
+    spans = [[index, *part[1:]] for index, part in enumerate(parts) if span_fields(*part[1:])]
     identity = json.dumps([[content_key(path) for path, _, _ in parts], pause, *spans]).encode()
     kept = keep_in_cache(lambda: _flac(parts, pause), JOINED, ".flac", identity=identity, name=group)
     return {
@@ -116,3 +109,46 @@ def _flac(spans: Sequence[tuple[str, float, float | None]], pause: float) -> byt
     file = io.BytesIO()
     soundfile.write(file, np.clip(np.concatenate(parts[:-1]), -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return file.getvalue()
+
+
+def recording_names(paths: Sequence[str]) -> list[str]:
+    """What each row is called in transcripts, never by a hash of the cache.
+
+    A file of one's own is called by its path. Audio out of a data set is called by the file name that this has for it,
+    else by its row, such as `row 3`, counted from 0; a joined recording by what its utterances have in common. Where
+    different sounds share a name, the row is added.
+    """
+    names = []
+    for row, path in enumerate(paths):
+        kept = name_of_kept(path)
+        names.append(path if kept is None else kept or f"row {row}")
+    sounds: dict[str, set[str]] = {}
+    for name, path in zip(names, paths, strict=True):
+        sounds.setdefault(name, set()).add(path)
+    return [name if len(sounds[name]) == 1 else f"{name} (row {row})" for row, name in enumerate(names)]
+
+
+def check_measurable(recordings: Any) -> None:
+    """Raise K2DError where no recording has a reference and readable audio, by its header; the first one is enough."""
+    count = 0
+    for row in recordings:
+        count += 1
+        if mixed_tokens(row.get("reference") or "") and row.get("recording") and _is_audio(row):
+            return
+    raise nothing_to_measure(count, recordings)
+
+
+def nothing_to_measure(count: int, recordings: Any) -> K2DError:
+    """The error for `count` recordings of which none will do."""
+    return K2DError(
+        f"none of {count} recordings can be evaluated: each needs readable audio and a reference; "
+        f"{advice_on_references(recordings)}"
+    )
+
+
+def _is_audio(row: Mapping[str, Any]) -> bool:
+    try:
+        span_within(row["recording"], *span_of(row), audio_duration(row["recording"]))
+    except AudioError:
+        return False
+    return True

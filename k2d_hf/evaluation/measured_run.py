@@ -11,8 +11,8 @@ from typing import Any
 
 from k2d_hf.data.recording_rows import span_of
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.ways import error_figures
 from k2d_hf.formatting import quote, short_name
-from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 
 _DECODING = ("engine", "language", "beam_size")  # figures that say how a model was decoded
 _LISTED = 5  # recordings that an error names
@@ -37,11 +37,7 @@ def check_complete(run: MeasuredRun) -> None:
 
 
 def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
-    """The run as if it had been evaluated on the recordings that match alone, but for its speed.
-
-    Args:
-        run: one that is complete.
-        patterns: of file names, as a shell has them; any may match.
+    """The complete run as if it had been evaluated on the recordings that match any pattern alone, but for its speed.
 
     Raises:
         K2DError: for a pattern that no recording matches.
@@ -64,18 +60,9 @@ def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
 
 def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of an evaluation on errors and loops, from its transcripts."""
-    errors = sum((mixed_errors(row["reference"], row["hypothesis"]) for row in rows), MixedErrors())
     loops = [row.get("looping_windows") for row in rows]
-    return {
-        "mer": errors.mer,
-        "zh_cer": errors.zh_cer,
-        "en_wer": errors.en_wer,
-        "substitutions": errors.mixed.substitutions,
-        "deletions": errors.mixed.deletions,
-        "insertions": errors.mixed.insertions,
-        "looping_outputs": None if None in loops else sum(loops),
-        "insertions_by_script": dict(errors.insertions_by_script),
-    }
+    errors = error_figures((row["reference"], row["hypothesis"]) for row in rows)
+    return {**errors, "looping_outputs": None if None in loops else sum(loops)}
 
 
 def check_alike(runs: Sequence[MeasuredRun]) -> None:

@@ -34,18 +34,12 @@ def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = 
         if screen.width is None or columns_of(table.splitlines()[-1]) + 3 + len(compared) <= screen.width:
             table += f"   {compared}"
         else:
-            table += f"\n{_named_pair(rows[1][0], rows[-1][0], screen.width - columns_of(f': {compared}'))}: {compared}"
+            pair = f"{rows[-1][0]} against {rows[1][0]}"  # which may be paths of folders
+            fits = columns_of(f"{pair}: {compared}") <= screen.width
+            table += f"\n{pair if fits else 'the last against the first'}: {compared}"
     inserted = "; ".join(f"{name} {text}" for name, text in inserted_rows(evaluations))
-    if not inserted:
-        return table
-    indent = " " * len("inserted: ")
-    return "\n".join([table, *wrap(f"inserted: {inserted}", screen.width or WIDTH, subsequent_indent=indent)])
-
-
-def _named_pair(first: str, last: str, width: int) -> str:
-    """Which two rows are compared: by name where the names fit, as paths of folders may not."""
-    by_name = f"{last} against {first}"
-    return by_name if columns_of(by_name) <= width else "the last against the first"
+    text, indent = f"inserted: {inserted}", " " * len("inserted: ")
+    return "\n".join([table, *wrap(text, screen.width or WIDTH, subsequent_indent=indent)]) if inserted else table
 
 
 def inserted_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -64,9 +58,7 @@ def millions(parameters: int) -> str:
 
 def _cells(figures: Mapping[str, Any]) -> Sequence[str]:
     return (
-        _percent(figures["mer"]),
-        _percent(figures["zh_cer"]),
-        _percent(figures["en_wer"]),
+        *(percent(figures[name]) for name in ("mer", "zh_cer", "en_wer")),
         f"{figures['substitutions']}/{figures['deletions']}/{figures['insertions']}",
         str(figures["looping_outputs"]),
         f"{figures['rtf']:.3f}",
@@ -74,5 +66,6 @@ def _cells(figures: Mapping[str, Any]) -> Sequence[str]:
     )
 
 
-def _percent(rate: float | None) -> str:
+def percent(rate: float | None) -> str:
+    """A rate in percent, or that it is unknown."""
     return "-" if rate is None else f"{100 * rate:.1f}"

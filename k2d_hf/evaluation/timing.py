@@ -37,12 +37,7 @@ def timed_together(figures: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def speed_up(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> float | None:
-    """How many times faster than the first the second is, by real-time factor; None where that was not measured.
-
-    Args:
-        slow: figures of an evaluation.
-        fast: likewise.
-    """
+    """How many times faster than the first the second is, by their figures; None where that was not measured."""
     if not timed_together([slow, fast]) or min(slow["rtf"], fast["rtf"]) <= 0:
         return None
     return slow["rtf"] / fast["rtf"]
@@ -69,7 +64,7 @@ def transcribe_in_turns(
         Transcripts of each model, and the seconds of work that they took it; reading audio is not counted.
     """
     transcripts: list[list[Transcript]] = [[] for _ in transcribers]
-    worked = [0.0 for _ in transcribers]
+    worked = [0.0] * len(transcribers)
     size = max(transcriber.options.batch_size for transcriber in transcribers)
     for at in range(0, len(recordings), size):
         batch = recordings[at : at + size]

@@ -1,8 +1,8 @@
-"""The ways of use that a student's card shows, each with what it did: the card claims of none what another measured."""
+"""Figures of errors, and the ways of use that a card shows, each with what it did: none has what another measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
@@ -13,6 +13,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     PIPELINE: {"engine": "transformers", "dtype": "float32"},
     FASTER_WHISPER: {"engine": "faster-whisper"},
 }
+COUNTS = ("substitutions", "deletions", "insertions", "reference_length")
 # Of an evaluation's figures those that a card shows of a way; of older runs some are unknown.
 FIGURES_OF_A_WAY = (
     *("engine", "dtype", "device", "threads", "beam_size", "temperature_fallback", "recordings", "audio_seconds"),
@@ -20,25 +21,24 @@ FIGURES_OF_A_WAY = (
 )
 
 
-def is_measured(way: str, figures: Mapping[str, Any], *, batch_size: int) -> bool:
-    """Whether an evaluation with these figures was of this way: same engine and number format, a recording at a time.
+def error_figures(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Those of an evaluation's figures that follow from pairs of a reference and a hypothesis alone."""
+    errors = sum((mixed_errors(reference, hypothesis) for reference, hypothesis in pairs), MixedErrors())
+    counts = {name: getattr(errors.mixed, name) for name in COUNTS}
+    rates = {"mer": errors.mer, "zh_cer": errors.zh_cer, "en_wer": errors.en_wer}
+    return {**rates, **counts, "insertions_by_script": dict(errors.insertions_by_script)}
 
-    Args:
-        way: one of `SETTINGS`.
-        figures: as `Evaluation.figures` gives them.
-        batch_size: recordings in one pass; faster-whisper takes them one after the other, whatever it is.
-    """
-    alone = batch_size == 1 or way == FASTER_WHISPER
+
+def is_measured(way: str, figures: Mapping[str, Any], *, batch_size: int) -> bool:
+    """Whether an evaluation with these figures was of this way: its engine and number format, a recording at a time."""
+    alone = batch_size == 1 or way == FASTER_WHISPER  # which takes them one after the other in any case
     return alone and all(figures.get(name) == value for name, value in SETTINGS[way].items())
 
 
 def way_figures(figures: Mapping[str, Any], *, differs: float | None = None) -> dict[str, Any]:
-    """The figures that a card shows of a way.
+    """The figures that a card shows of a way, from those of its evaluation, and by how much its text `differs`.
 
-    Args:
-        figures: of the evaluation of that way, as `Evaluation.figures` gives them.
-        differs: share of mixed tokens by which its text differs from that of the evaluation proper; None where it is
-            that evaluation.
+    That is a share of mixed tokens, against the text of the evaluation proper; None where it is that evaluation.
     """
     return {**{name: figures.get(name) for name in FIGURES_OF_A_WAY}, "differs": differs}
 
@@ -47,12 +47,8 @@ def text_difference(way: Sequence[Mapping[str, Any]], proper: Sequence[Mapping[s
     """Mixed error rate of what a way wrote against what the evaluation proper did; None if not of as many recordings.
 
     They are compared by position, as a recording that has no name is called by its row, which a part of a set changes.
-
-    Args:
-        way: transcripts with `hypothesis`.
-        proper: those of the evaluation, of the same recordings in the same order.
     """
     if len(way) != len(proper):
         return None
-    pairs = zip(proper, way, strict=True)
-    return sum((mixed_errors(one["hypothesis"], other["hypothesis"]) for one, other in pairs), MixedErrors()).mer
+    pairs = ((one["hypothesis"], other["hypothesis"]) for one, other in zip(proper, way, strict=True))
+    return error_figures(pairs)["mer"]

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from k2d_hf.data.recordings import advice_on_references, load_recordings
 from k2d_hf.data.references import references_of
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.long_form import load_long_form
-from k2d_hf.evaluation.measurable import check_measurable
+from k2d_hf.evaluation.long_form import check_measurable, load_long_form
 from k2d_hf.files.folders import check_writable
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.checkpoint import Checkpoint

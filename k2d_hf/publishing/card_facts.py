@@ -25,10 +25,9 @@ _REASON = re.compile("|".join([r"teacher loops|distance > \d\.\d+", *map(re.esca
 
 
 def data_facts(rows: Any) -> DataFacts | None:
-    """Figures of a data set of chunks, read in batches: a filter of it would write a file beside the user's data.
+    """Figures of a `datasets.Dataset` of chunks; None for anything else.
 
-    Args:
-        rows: a `datasets.Dataset`; None is returned for anything else.
+    It is read in batches, as a filter would write a file beside the user's data.
     """
     from datasets import Dataset
 
@@ -47,8 +46,9 @@ def data_facts(rows: Any) -> DataFacts | None:
         kept_count += sum(kept)
         seconds += math.fsum(batch["duration"])
         kept_seconds += math.fsum(duration for duration, k in zip(batch["duration"], kept, strict=True) if k)
-        # a reason from elsewhere may hold anything, such as a path
-        dropped.update(r if _is_ours(r) else "other reasons" for r in batch.get("drop_reason", ()) if r)
+        for reason in filter(None, batch.get("drop_reason", ())):
+            ours = _REASON.fullmatch(reason) or is_judged(reason)
+            dropped[reason if ours else "other reasons"] += 1  # one from elsewhere may hold anything, such as a path
         languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
         for name in MEASURES:
             pairs = zip(batch.get(name, ()), kept, strict=False)
@@ -70,9 +70,7 @@ def data_facts(rows: Any) -> DataFacts | None:
 def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:
     """Settings of a dataclass that are not at their default, the paper's: numbers, switches and one-word choices.
 
-    Args:
-        settings: the dataclass; fields that are declared to have no effect are left out.
-        besides: names of those that the card has elsewhere.
+    Fields that are declared to have no effect are left out, and those of `besides`, which the card has elsewhere.
     """
     shown: dict[str, Any] = {}
     for entry in dataclasses.fields(settings):
@@ -82,11 +80,6 @@ def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str
         if (value or None) != (default or None) and (not isinstance(value, str) or _CHOICE.fullmatch(value)):
             shown[entry.name] = value
     return shown
-
-
-def _is_ours(reason: str) -> bool:
-    """Whether a reason to drop a chunk is one of this package's."""
-    return _REASON.fullmatch(reason) is not None or is_judged(reason)
 
 
 def library_versions() -> dict[str, str]:

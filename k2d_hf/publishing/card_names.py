@@ -23,7 +23,6 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _RENAMED = {"jw": "jv"}  # Whisper's code for Javanese was withdrawn from ISO 639-1
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LINK = re.compile(r"https://[\w./~-]+", re.ASCII)
-_METADATA = re.compile(r"---\r?\n(.*?)\r?\n---\s", re.DOTALL)
 _MARKS = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)")
 
 
@@ -40,15 +39,11 @@ def public_name(checkpoint: Checkpoint) -> str:
 def hub_id(name: Any) -> str | None:
     """`user/name`, without revision, where that is what `name` is, and not a folder of the user's; else None."""
     match = _HUB_ID.fullmatch(name) if isinstance(name, str) else None
-    return None if match is None or Path(match[1]).exists() else match[1]
+    return match[1] if match and not Path(match[1]).exists() else None
 
 
 def names_of(model: Any) -> tuple[str | None, str | None]:
-    """The name of a model, and its id on the Hub; None where it is unknown.
-
-    Args:
-        model: a loaded model, a folder, an id, or wheels, as `resolve_checkpoint` takes them.
-    """
+    """The name of a model (loaded, or as `resolve_checkpoint` takes it), and its id on the Hub; None where unknown."""
     source = model if isinstance(model, (str, Path)) else getattr(getattr(model, "config", None), "name_or_path", "")
     known = str(source)
     if known.startswith("wheels:"):
@@ -83,12 +78,13 @@ def read_licence(folder: str | Path) -> dict[str, str]:
 
     Empty where there is no card, or it names none.
     """
+    from huggingface_hub import metadata_load
+
     try:
-        match = _METADATA.match((Path(folder) / "README.md").read_text(encoding="utf-8"))
-        metadata = yaml.safe_load(match[1]) if match else None
+        metadata = metadata_load(Path(folder) / "README.md")
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return licence_fields(metadata) if isinstance(metadata, dict) else {}
+    return licence_fields(metadata or {})
 
 
 def licence_fields(given: dict[Any, Any]) -> dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 from huggingface_hub import ModelCard
@@ -24,20 +23,22 @@ from k2d_hf.publishing.card_use import (
     decoded,
     faster_whisper_section,
     measured_line,
+    opened_with,
     pipeline_arguments,
     ways_of,
 )
 from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
-from k2d_hf.publishing.opened_with import opened_with
 from k2d_hf.terminal.console import minutes
 
 SHOWN_LOGS = 8
-LOGGED = {
+MEASURES = {
+    "loss": "loss",
     "ce": "cross-entropy",
     "kl": "KL",
     "auxiliary_kl": "auxiliary's KL",
     "agreement": "agreement with teacher",
     "encoder_mse": "encoder distance",
+    "mer": "MER",
 }
 
 
@@ -47,54 +48,49 @@ class Markdown(str):
 
 def render_card(data: K2DModelCardData) -> ModelCard:
     """The card as huggingface_hub knows it: metadata in front, then the template filled in."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
+        loader=PackageLoader("k2d_hf.publishing", ""),
         finalize=lambda value: value if isinstance(value, Markdown) else escaped(value),
         undefined=StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    base_model, training, facts = hub_id(data.base_model), data.training, data.data
+    facts = data.data
     checked = "a second decoding" if data.auxiliary_is_teacher else "a second model"
-    learned_from = None
-    if facts is not None:
-        learned_from = minutes(facts.seconds if facts.kept_seconds is None else facts.kept_seconds)
-    text = environment.from_string(_template("model_card_template.md")).render(
+    evaluated = data.training.evaluated.items() if data.training else ()
+    measured = [(name or "evaluation chunks", figures) for name, figures in evaluated]
+    learned_from = facts and minutes(facts.seconds if facts.kept_seconds is None else facts.kept_seconds)
+    text = environment.get_template("model_card_template.md").render(
         metadata=Markdown(data.to_yaml()),
         title=one_line(data.model_name),
         languages=", ".join(data.languages),
         teacher=data.teacher,
-        base_model=Markdown(base_model) if base_model else None,
-        use=Markdown(environment.from_string(_template("model_card_use_template.md")).render(**_use(data)).rstrip()),
+        **_use(data),
         machine=data.machine,
         evaluations=[_evaluation(measured) for measured in data.evaluations],
         facts=_facts(data),
         training_log=_log_table(data.training_log),
-        validation_log=_evaluated_table(training.evaluated) if training else None,
-        checked=checked if facts is not None and facts.kept is not None else None,
+        validation_log=_measures_table("set", measured) if measured else None,
+        checked=checked if facts and facts.kept is not None else None,
         learned_from=learned_from,
     )
     return ModelCard(text)
 
 
-def _template(name: str) -> str:
-    return (resources.files("k2d_hf.publishing") / name).read_text(encoding="utf-8")
-
-
 def _use(data: K2DModelCardData) -> dict[str, Any]:
-    """What the section `Use` is made of."""
+    """The values of the section `Use`."""
     base_model, ways, evaluated = hub_id(data.base_model), ways_of(data.evaluations), bool(data.evaluations)
     place = Place(hub_id(data.model_id), data.revision, data.ctranslate2)
     language = data.languages[0] if len(data.languages) == 1 else None
-    shared = data.training is not None and data.training.shares_encoder
     faster_whisper = None
     if (data.ctranslate2 or FASTER_WHISPER in ways) and not data.adapters_alone:
         measured = ways.get(FASTER_WHISPER)
         faster_whisper = faster_whisper_section(place, data.decoding, language, measured, evaluated=evaluated)
     return {
         "adapters_alone": data.adapters_alone,
-        "assists": bool(base_model and shared and not data.adapters_alone),
+        "assists": base_model and data.training and data.training.shares_encoder and not data.adapters_alone,
         "base_model": Markdown(base_model) if base_model else None,
         "faster_whisper": faster_whisper and Markdown(faster_whisper),
         "language": language,
@@ -132,10 +128,9 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
     facts = data.data
     if facts is None:
         return {}
-    validation = data.metric
+    validation, kept, means = data.metric, None, facts.means
     if validation and data.threshold is not None:
         validation = ", ".join([validation, f"threshold {data.threshold:g}", *data.demands])
-    kept, means = None, facts.means
     if facts.kept is not None and facts.kept_seconds is not None:
         share = f" ({100 * facts.kept_seconds / facts.seconds:.0f}%)" if facts.seconds else ""
         kept = f"{minutes(facts.kept_seconds)}{share}, {counted(facts.kept, 'chunk')}"
@@ -185,33 +180,24 @@ def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
         f"{name}{f' ({part})' if part else ''}: {counted(student['recordings'], 'recording')}, "
         f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, {escaped(decoded(student))}."
     )
-    speed = None
     ratio = speed_up(figures["teacher"], figures["student"]) if {"teacher", "student"} <= figures.keys() else None
-    if ratio is not None:
-        speed = f"The student is {ratio:.1f} times as fast as its teacher."
-    table = _table(["model", *COLUMNS], table_rows(figures))
-    inserted = "; ".join(f"{title}: {text}" for title, text in inserted_rows(figures))
-    return {"how": Markdown(how), "table": table, "inserted": inserted, "speed": speed}
+    return {
+        "how": Markdown(how),
+        "table": _table(["model", *COLUMNS], table_rows(figures)),
+        "inserted": "; ".join(f"{title}: {text}" for title, text in inserted_rows(figures)),
+        "speed": None if ratio is None else f"The student is {ratio:.1f} times as fast as its teacher.",
+    }
 
 
 def _log_table(log: Sequence[Mapping[str, Any]]) -> Markdown | None:
     """At most a few rows of the trainer's log, evenly spaced, the last among them."""
-    rows = [row for row in log if _is_number(row.get("loss"))]
-    if not rows:
-        return None
-    shown = rows[len(rows) - 1 :: -len(rows) // SHOWN_LOGS][::-1]
-    names = [name for name in LOGGED if any(name in row for row in shown)]
-    cells = [[str(row.get("step", "-")), *_figures(row, ["loss", *names])] for row in shown]
-    return _table(["step", "loss", *(LOGGED[name] for name in names)], cells)
+    rows = [(str(row.get("step", "-")), row) for row in log if _is_number(row.get("loss"))]
+    return _measures_table("step", rows[len(rows) - 1 :: -len(rows) // SHOWN_LOGS][::-1]) if rows else None
 
 
-def _evaluated_table(evaluated: Mapping[str, Mapping[str, float]]) -> Markdown | None:
-    if not evaluated:
-        return None
-    titles = {"loss": "loss", **LOGGED, "mer": "MER"}
-    names = [name for name in titles if any(name in figures for figures in evaluated.values())]
-    cells = [[name or "evaluation chunks", *_figures(figures, names)] for name, figures in evaluated.items()]
-    return _table(["set", *(titles[name] for name in names)], cells)
+def _measures_table(title: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Markdown:
+    names = [name for name in MEASURES if any(name in figures for _, figures in rows)]
+    return _table([title, *(MEASURES[name] for name in names)], [[name, *_figures(row, names)] for name, row in rows])
 
 
 def _figures(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:

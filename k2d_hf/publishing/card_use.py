@@ -1,6 +1,7 @@
 """A card's section `Use`: code that decodes as the student was evaluated, and the measurements of each way of use.
 
-It is written with the card; a push, when the student's name is known, makes it load from the repository.
+It is written with the card; a push, when the student's name is known, makes it load from the repository. The engines
+that opened a student are those in the record of `make test-compat`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from ast import literal_eval
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.formatting import counted
@@ -19,6 +21,7 @@ from k2d_hf.transcription.decoding import arguments_of_faster_whisper, arguments
 if TYPE_CHECKING:
     from k2d_hf.transcription.transcribers import DecodingOptions
 
+RECORD = "opened_with.json"
 HERE = "  # this folder, or the model's id on the Hub"
 AS_EVALUATED = (
     "This decodes as the student was evaluated. Its generation config carries beams, language and what else "
@@ -38,17 +41,11 @@ _TEMPERATURE = re.compile(r'"temperature": ([\d., ()]+),\n')
 
 @dataclass(frozen=True)
 class Place:
-    """The student's place for readers of the card.
+    """The student's place for readers of the card."""
 
-    Attributes:
-        repo_id: `user/name` on the Hub; None is the card's own folder.
-        revision: the branch there; None is the main one.
-        ctranslate2: whether the folder for faster-whisper lies there too.
-    """
-
-    repo_id: str | None = None
-    revision: str | None = None
-    ctranslate2: bool = False
+    repo_id: str | None = None  # `user/name` on the Hub; None is the card's own folder
+    revision: str | None = None  # the branch there; None is the main one
+    ctranslate2: bool = False  # whether the folder for faster-whisper lies there too
 
     @property
     def source(self) -> str:
@@ -87,37 +84,27 @@ def faster_whisper_section(
 ) -> str:
     """The section of that way of use, without a line break at its end.
 
-    Args:
-        place: where the student is.
-        options: how it decodes.
-        language: of the student; the CTranslate2 format does not hold it.
-        measured: figures of this way, as `way_figures` gives them; None where it was not measured.
-        evaluated: whether anything was.
+    `language` is the student's, as CTranslate2 does not hold it; `measured` are the figures of this way, None
+    where there are none; `evaluated` is whether anything was.
     """
     given = [f"{name}={_literal(value)}" for name, value in arguments_of_faster_whisper(options, language).items()]
+    dtype = str((measured or {}).get("dtype") or "")
+    model = f'folder, compute_type="{dtype}"' if re.fullmatch(r"\w+", dtype, re.ASCII) else "folder"
     call = ", ".join(['"lecture.flac"', *given])
-    dtype = _dtype(measured or {})
-    model = f'WhisperModel(folder, compute_type="{dtype}")' if dtype else "WhisperModel(folder)"
-    code = f"from faster_whisper import WhisperModel\n{place.folder}model = {model}\n"
+    code = f"from faster_whisper import WhisperModel\n{place.folder}model = WhisperModel({model})\n"
     code += f"segments, info = model.transcribe({call})\n"
-    line = measured_line(measured) if measured or evaluated else None
-    return f"### faster-whisper\n\n```python\n{code}```" + (f"\n\n{line}" if line else "")
-
-
-def _dtype(measured: Mapping[str, Any]) -> str | None:
-    match = re.fullmatch(r"\w+", str(measured.get("dtype")), re.ASCII)
-    return match[0] if match and measured.get("dtype") else None
+    line = f"\n\n{measured_line(measured)}" if measured or evaluated else ""
+    return f"### faster-whisper\n\n```python\n{code}```{line}"
 
 
 def measured_line(figures: Mapping[str, Any] | None) -> str:
     """The measurements of a way of use in a line, or `NOT_MEASURED`."""
     if figures is None:
         return NOT_MEASURED
-    loops, count = figures["looping_outputs"], figures["recordings"]
-    looped = counted(loops, "loop") if loops else "no loops"
-    data = f"{counted(count, 'recording')}, {minutes(figures['audio_seconds'])}"
-    line = f"Measured like this ({decoded(figures)}; {data}): "
-    line += f"MER {figures['mer']:.1%}, {looped}, RTF {figures['rtf']:.3f}."
+    loops = figures["looping_outputs"]
+    data = f"{counted(figures['recordings'], 'recording')}, {minutes(figures['audio_seconds'])}"
+    line = f"Measured like this ({decoded(figures)}; {data}): MER {figures['mer']:.1%}, "
+    line += f"{counted(loops, 'loop') if loops else 'no loops'}, RTF {figures['rtf']:.3f}."
     if figures.get("differs") is not None:
         line += f" {figures['differs']:.1%} of its tokens differ from the text that the table is about."
     return line
@@ -127,13 +114,9 @@ def decoded(figures: Mapping[str, Any]) -> str:
     """How a model was decoded, as far as its figures have it: beams, number format, fallback, threads or device."""
     fallback = {True: "windows that look wrong again by sampling", False: "each window once", None: None}
     threads = figures.get("threads")
-    parts = [
-        f"beam {figures['beam_size']}",
-        figures.get("dtype"),
-        fallback[figures.get("temperature_fallback")],
-        counted(threads, "thread") if threads else figures.get("device"),
-    ]
-    return ", ".join(part for part in parts if part)
+    where = counted(threads, "thread") if threads else figures.get("device")
+    parts = [f"beam {figures['beam_size']}", figures.get("dtype"), fallback[figures.get("temperature_fallback")], where]
+    return ", ".join(filter(None, parts))
 
 
 def ways_of(evaluations: Any) -> dict[str, Mapping[str, Any]]:
@@ -143,13 +126,7 @@ def ways_of(evaluations: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def turned_to(text: str, place: Place, config: Mapping[str, Any]) -> str:
-    """A card whose section `Use` loads the student from `place`; text of other authors stays as it is.
-
-    Args:
-        text: the card.
-        place: where the student will be.
-        config: the student's generation config.
-    """
+    """A card whose section `Use` loads the student, of this generation config, from `place`; others' cards stay."""
     section = _SECTION.search(text)
     if section is None:
         return text
@@ -175,3 +152,19 @@ def _unmeasured(place: Place, config: Mapping[str, Any], use: str) -> str:
         options = replace(options, temperatures=ladder if isinstance(ladder, tuple) else (ladder,))
     language = re.fullmatch(r"(<\|)?([a-z]{2,3})(\|>)?", str(config.get("language")))
     return faster_whisper_section(place, options, language and language[2], None, evaluated=AS_EVALUATED in use)
+
+
+def opened_with() -> str:
+    """The engines and versions in which a student of this package wrote the text that it writes in transformers 5."""
+    record = json.loads((resources.files("k2d_hf.publishing") / RECORD).read_text(encoding="utf-8"))
+    versions: list[dict[str, str]] = [row["versions"] for row in record["opened"]]
+    own = [one["transformers"] for one in versions if one.keys() == {"transformers"}]
+    own.sort(key=lambda version: [int(part) for part in version.split(".")])
+    parts = [f"transformers {' and '.join(filter(None, (', '.join(own[:-1]), own[-1])))}"]
+    for one in versions:
+        if "faster-whisper" in one:
+            converter = f"`ct2-transformers-converter` of CTranslate2 {one['ctranslate2']}"
+            parts.append(f"faster-whisper {one['faster-whisper']} (converted by {converter})")
+        if "pywhispercpp" in one:
+            parts.append(f"whisper.cpp (pywhispercpp {one['pywhispercpp']})")
+    return f"{', '.join(parts[:-1])} and {parts[-1]}, on {record['date']}"

@@ -9,9 +9,8 @@ import io
 import logging
 import re
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from os.path import splitext
 from pathlib import Path
@@ -21,15 +20,19 @@ import numpy as np
 import soundfile
 
 from k2d_hf.audio.reader import SAMPLE_RATE, AudioError
+from k2d_hf.data import chunk_schema
 from k2d_hf.data.chunk_audio import read_chunk
-from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
-from k2d_hf.data.chunk_schema import SOUND, columns_for
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.paths import name_of
 from k2d_hf.labelling.teacher import chunk_features
-from k2d_hf.publishing.data_card import render_data_card
+from k2d_hf.publishing.card_facts import data_facts
+from k2d_hf.publishing.card_names import escaped, hub_languages
+from k2d_hf.publishing.card_use import Place
+from k2d_hf.publishing.model_card_data import DataFacts
 from k2d_hf.terminal.console import minutes
 from k2d_hf.validation.auxiliary import validation_features
+from k2d_hf.validation.judges import JUDGES
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -37,6 +40,12 @@ if TYPE_CHECKING:
 ROWS_AT_ONCE = 32  # chunks in memory, and in a row group: about 20 MB
 SHARD_BYTES = 400_000_000  # a file is closed once it is this long
 FLAC_BYTES_A_SECOND = 24_000  # 16 bit, of noisy speech; clean speech takes less
+TAGS = ["k2d", "pseudo-labels", "code-switching", "whisper"]
+COLUMNS = {
+    **{column.name: column.description for column in chunk_schema.COLUMNS},
+    **{judge.column: judge.description for judge in JUDGES},
+}
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _SHARD = re.compile(r"data/train-\d{5}-of-\d{5}\.parquet")
 
 logger = logging.getLogger(__name__)
@@ -44,25 +53,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OpenChunks:
-    """Chunks to publish.
+    """Chunks to publish."""
 
-    Attributes:
-        rows: all of them, as validation left them.
-        kept_only: whether only those with `keep` are published.
-        count: how many are.
-        seconds: their length.
-        all_seconds: the length of all chunks.
-        dropped: how many chunks were dropped for which reason.
-        languages: of those published.
-    """
-
-    rows: Dataset
-    kept_only: bool
-    count: int
+    rows: Dataset  # all of them, as validation left them
+    facts: DataFacts  # of all
+    kept_only: bool  # whether only those with `keep` are published
+    count: int  # of those that are published, as are seconds and languages
     seconds: float
-    all_seconds: float
-    dropped: Counter[str] = field(default_factory=Counter)
-    languages: tuple[str, ...] = ()
+    languages: list[str]  # codes
 
 
 def open_chunks(chunks_dir: str | Path, *, kept_only: bool = True) -> OpenChunks:
@@ -74,27 +72,15 @@ def open_chunks(chunks_dir: str | Path, *, kept_only: bool = True) -> OpenChunks
     rows = load_chunks(chunks_dir)
     if missing := {"recording", "start", "duration", "text", "keep"} - set(rows.column_names):
         raise K2DError(f"{chunks_dir}: no column {', '.join(sorted(missing))}; give what k2d validate wrote")
-    published, seconds, all_seconds = 0, 0.0, 0.0
-    dropped: Counter[str] = Counter()
-    languages: set[str] = set()
-    counted = [name for name in ("duration", "keep", "drop_reason", "language") if name in rows.column_names]
-    for batch in rows.select_columns(counted).iter(batch_size=COUNTED_AT_ONCE):
-        for duration, keep, reason, language in _counted(batch):
-            all_seconds += duration
-            dropped.update([reason] if reason else [])
-            if keep or not kept_only:
-                published += 1
-                seconds += duration
-                languages.update([language] if language else [])
-    if not published:
+    facts = data_facts(rows)
+    assert facts is not None
+    count, seconds = (facts.kept, facts.kept_seconds) if kept_only else (facts.chunks, facts.seconds)
+    if not count:
         raise K2DError(f"{chunks_dir}: none of {len(rows)} chunks is kept, so there is nothing to push")
-    return OpenChunks(rows, kept_only, published, seconds, all_seconds, dropped, tuple(sorted(languages)))
-
-
-def _counted(batch: Mapping[str, list[Any]]) -> Iterator[tuple[float, bool, str | None, str | None]]:
-    nothing = [None] * len(batch["keep"])
-    columns = (batch.get(name, nothing) for name in ("duration", "keep", "drop_reason", "language"))
-    return zip(*columns, strict=True)
+    languages = facts.languages
+    if not kept_only and "language" in rows.column_names:
+        languages = hub_languages(rows.unique("language"))
+    return OpenChunks(rows, facts, kept_only, count, seconds or 0.0, languages)
 
 
 def write_data_set(
@@ -106,15 +92,9 @@ def write_data_set(
     revision: str | None = None,
     on_progress: Callable[[int], Any] | None = None,
 ) -> dict[str, Path]:
-    """Write Parquet files and card into `folder`; chunks whose audio is gone are left out, and counted.
+    """Write Parquet files and card into the empty `folder`; chunks whose audio is gone are left out, and counted.
 
-    Args:
-        chunks: what to publish.
-        folder: an empty folder.
-        repo_id: `user/name` of the data set, for its card.
-        facts: further lines of the card's table.
-        revision: the branch that it goes to, for its card; None is the main one.
-        on_progress: called with the number of chunks done since.
+    Repository and branch are for the card, `facts` more lines of its table; progress counts chunks done since.
 
     Returns:
         The files by their path in the repository.
@@ -139,21 +119,40 @@ def write_data_set(
     total = len(written)
     files = {f"data/train-{index:05d}-of-{total:05d}.parquet": shard for index, shard in enumerate(written)}
     files["README.md"] = folder / "README.md"
-    card = render_data_card(
-        repo_id,
-        revision=revision,
-        columns=list(features),
-        count=chunks.count - len(lost),
-        languages=chunks.languages,
-        kept_only=chunks.kept_only,
-        facts={
-            "speech": f"{minutes(seconds)} of {minutes(chunks.all_seconds)} labelled",
-            "dropped by validation": ", ".join(f"{number} {reason}" for reason, number in chunks.dropped.most_common()),
-            **facts,
-        },
-    )
+    table = {
+        "chunks": str(chunks.count - len(lost)),
+        "languages": ", ".join(chunks.languages),
+        "speech": f"{minutes(seconds)} of {minutes(chunks.facts.seconds)} labelled",
+        "dropped by validation": ", ".join(f"{number} {reason}" for reason, number in chunks.facts.dropped.items()),
+        **facts,
+    }
+    card = _card(Place(repo_id, revision), table, list(features), chunks, chunks.count - len(lost))
     files["README.md"].write_text(card, encoding="utf-8")
     return files
+
+
+def _card(place: Place, table: Mapping[str, str], columns: Sequence[str], chunks: OpenChunks, count: int) -> str:
+    """The card as text, without a licence, which is unknown."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    data = DatasetCardData(
+        language=chunks.languages or None,
+        pretty_name=str(place.repo_id).split("/")[1],
+        size_categories=next((size for most, size in _SIZES if count < most), "n>1M"),
+        task_categories=["automatic-speech-recognition"],
+        tags=TAGS,
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.parquet"}]}],
+    )
+    card = DatasetCard.from_template(
+        data,
+        template_path=str(Path(__file__).with_name("data_card_template.md")),
+        repo_id=place.repo_id,
+        source=place.source,
+        facts=[(key, escaped(value)) for key, value in table.items() if value],
+        columns=[(column, COLUMNS[column]) for column in columns],
+        kept_only=chunks.kept_only,
+    )
+    return str(card)
 
 
 def is_stale_data(path: str, _: Iterable[str]) -> bool:
@@ -166,9 +165,8 @@ def features_of(rows: Dataset) -> Features:
     from datasets import Audio, Features
 
     known = {**chunk_features(), **validation_features()}
-    return Features(
-        {"audio": Audio(sampling_rate=SAMPLE_RATE)} | {n: known[n] for n in known if n in rows.column_names}
-    )
+    present = {name: kind for name, kind in known.items() if name in rows.column_names}
+    return Features({"audio": Audio(sampling_rate=SAMPLE_RATE), **present})
 
 
 def _with_audio(
@@ -177,7 +175,8 @@ def _with_audio(
     """The chunks to publish in batches, each row with its audio; one without goes to `lost`."""
     names = _PublicNames()
     present = chunks.rows.column_names
-    columns = [name for name in present if name in columns or name in columns_for(SOUND, among=present)]
+    columns = [*columns, *chunk_schema.columns_for(chunk_schema.SOUND, among=present)]
+    columns = [name for name in present if name in columns]
     for batch in chunks.rows.select_columns(columns).iter(batch_size=ROWS_AT_ONCE):
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*(batch[n] for n in columns), strict=True)]
         rows = [row for row in rows if row["keep"] or not chunks.kept_only]
@@ -231,21 +230,17 @@ def _write_shards(batches: Iterable[list[dict[str, Any]]], features: Features, f
 
     schema = features.arrow_schema  # with the types of datasets in its metadata, so that audio is known as such
     shards: list[Path] = []
-    writer, sink = None, None
+    writer = None
     try:
         for batch in batches:
             if writer is None:
                 shards.append(folder / f"{len(shards)}.parquet")
-                sink = shards[-1].open("wb")
-                writer = parquet.ParquetWriter(sink, schema)
+                writer = parquet.ParquetWriter(shards[-1], schema)
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-            assert sink is not None
-            if sink.tell() >= SHARD_BYTES:
+            if shards[-1].stat().st_size >= SHARD_BYTES:
                 writer.close()
-                sink.close()
                 writer = None
     finally:
-        if writer is not None and sink is not None:
+        if writer is not None:
             writer.close()
-            sink.close()
     return shards

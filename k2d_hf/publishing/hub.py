@@ -14,10 +14,9 @@ from typing import Any
 from k2d_hf.errors import K2DError
 from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
 from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
-from k2d_hf.publishing import retry
 from k2d_hf.publishing.card_use import Place, is_ours, turned_to
 from k2d_hf.publishing.commits import Destination, PushResult, check_for_token, push_files, will_hold
-from k2d_hf.publishing.retry import readable_errors, request_timeout, status_of, with_retries
+from k2d_hf.publishing.retry import hub_requests, status_of, with_retries
 from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, completed, is_stale, student_files
 from k2d_hf.version import __version__
 
@@ -137,12 +136,7 @@ def open_destination(
 ) -> Destination:
     """Check, before any work, whether the token may write to a repository; nothing is made yet.
 
-    Args:
-        repo_id: `user/name`.
-        kind: `model` or `dataset`.
-        private: as in `push_student`.
-        revision: likewise.
-        token: likewise.
+    `kind` is `model` or `dataset`, the other arguments are those of `push_student`.
 
     Raises:
         K2DError: for what is no `user/name`, offline mode, a missing, unknown or read-only token, a user or
@@ -160,7 +154,7 @@ def open_destination(
     if not token:
         raise K2DError(f"push to {repo_id}: no token; run `hf auth login`, or set HF_TOKEN to one that may write")
     new = Destination(repo_id, kind, private, exists=False, revision=revision, token=token)
-    with readable_errors(f"push to {repo_id}", token), request_timeout():
+    with hub_requests(f"push to {repo_id}", token):
         try:
             login = with_retries(new.api.whoami, token)
         except Exception as error:
@@ -171,9 +165,8 @@ def open_destination(
                 ) from None
             raise
         _check_rights(login, repo_id)
-        limit = retry.REQUEST_SECONDS
         try:
-            info = with_retries(lambda: new.api.repo_info(repo_id, repo_type=kind, timeout=limit), token)
+            info = with_retries(new.info, token)
         except RepositoryNotFoundError:
             return new
     if private and not info.private:

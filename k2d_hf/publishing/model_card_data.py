@@ -25,78 +25,44 @@ RATES = {"mer": ("mer", "Mixed error rate"), "zh_cer": ("cer", "Mandarin CER"), 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The chunks that a student learns from.
+    """The chunks that a student learns from; lengths are in seconds."""
 
-    Attributes:
-        chunks: how many were labelled.
-        seconds: their length.
-        kept: how many of them validation kept; None where they were not validated.
-        kept_seconds: the length of these.
-        dropped: how many were dropped for which reason.
-        languages: codes of the languages of what was kept.
-        means: mean over what was kept of `mer`, `per` and `distance`, as far as validation measured them.
-        read_seconds: the length of the recordings that they come from; None where it is unknown.
-    """
-
-    chunks: int
+    chunks: int  # those that were labelled
     seconds: float
-    kept: int | None = None
+    kept: int | None = None  # by validation; None where there was none
     kept_seconds: float | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
-    languages: list[str] = field(default_factory=list)
-    means: dict[str, float] = field(default_factory=dict)
-    read_seconds: float | None = None
+    dropped: dict[str, int] = field(default_factory=dict)  # chunks by reason
+    languages: list[str] = field(default_factory=list)  # codes, of what was kept
+    means: dict[str, float] = field(default_factory=dict)  # over what was kept: `mer`, `per`, `distance` where measured
+    read_seconds: float | None = None  # the length of the recordings that they come from
 
 
 @dataclass(frozen=True)
 class TrainingFacts:
-    """Facts from the trainer; they can be stored as JSON.
+    """Facts from the trainer; they can be stored as JSON."""
 
-    Attributes:
-        loss: the weights of the loss, and the temperature.
-        arguments: training arguments that differ from their defaults.
-        batch_size: chunks in one step, over all processes and accumulated batches.
-        processes: how many trained together.
-        device: `cpu`, or what the GPU is called.
-        chunks: how many were trained on in an epoch.
-        steps: steps of training done.
-        epochs: passes over the chunks done.
-        seconds: how long it took; None while it lasts, or where it was interrupted.
-        soft_targets: whether the teacher's probabilities were on disk; False has the teacher in memory, None is no KL.
-        shares_encoder: whether the student's encoder is the teacher's; None where that was not compared.
-        adapters: kind and rank of adapters that were trained in place of the weights.
-        evaluated: figures of each evaluation set by its name, against the labels in it; the name of a single one is
-            empty.
-        versions: of the libraries.
-    """
-
-    loss: dict[str, float]
-    arguments: dict[str, Any]
-    batch_size: int
+    loss: dict[str, float]  # weights, and the temperature
+    arguments: dict[str, Any]  # those of training that differ from their defaults
+    batch_size: int  # chunks in one step, over all processes and accumulated batches
     processes: int
-    device: str
-    chunks: int | None
-    steps: int
+    device: str  # `cpu`, or the name of the GPU
+    chunks: int | None  # in an epoch
+    steps: int  # done, as are the epochs
     epochs: float | None
-    seconds: float | None
-    soft_targets: bool | None
-    shares_encoder: bool | None
-    adapters: str | None
-    evaluated: dict[str, dict[str, float]]
-    versions: dict[str, str]
+    seconds: float | None  # None while it lasts, or where it was interrupted
+    soft_targets: bool | None  # whether they were on disk; False has the teacher in memory, None is no KL
+    shares_encoder: bool | None  # whether the student's is the teacher's; None where that was not compared
+    adapters: str | None  # kind and rank of those that were trained in place of the weights
+    evaluated: dict[str, dict[str, float]]  # figures against the labels, by set; the name of a single one is empty
+    versions: dict[str, str]  # of the libraries
 
 
 @dataclass(frozen=True)
 class EvaluatedSet:
     """Results of models on recordings with references.
 
-    Attributes:
-        figures: of each model, as `Evaluation.figures` gives them; that of the student is called `student`, and has the
-            figures of its ways of use under `ways`.
-        name: of the set.
-        dataset: its id on the Hub, where it has one.
-        config: its configuration there.
-        split: likewise.
+    `figures` of each model are as `Evaluation.figures` gives them; that of the student is called `student`, and has the
+    figures of its ways of use under `ways`. `dataset` is the set's id on the Hub, with `config` and `split` there.
     """
 
     figures: Mapping[str, Mapping[str, Any]]

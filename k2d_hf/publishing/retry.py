@@ -31,14 +31,21 @@ def with_retries(work: Callable[[], T], token: str) -> T:
             if not _is_temporary(error):
                 raise
             wait = FIRST_WAIT * 2**attempt
-            logger.warning("%s; trying again in %g s", _without(token, _describe(error)), wait)
+            logger.warning("%s; trying again in %g s", _describe(error).replace(token, "<token>"), wait)
             time.sleep(wait)
     return work()
 
 
 @contextmanager
-def readable_errors(what: str, token: str) -> Iterator[None]:
-    """Turn errors of the libraries into a K2DError of one line, without the token that a server may have sent back."""
+def hub_requests(what: str, token: str) -> Iterator[None]:
+    """Requests to the Hub: with a time limit, which its client has not, and errors as a K2DError of one line.
+
+    It has no token in it, which a server may have sent back.
+    """
+    from huggingface_hub.utils import get_session
+
+    session: Any = get_session()
+    before, session.timeout = session.timeout, REQUEST_SECONDS
     try:
         yield
     except K2DError:
@@ -46,48 +53,33 @@ def readable_errors(what: str, token: str) -> Iterator[None]:
     except Exception as error:
         line = f"{what} failed: {_describe(error)}{_advice(error)}"
         # Not `from error`: its text, and those of its causes, may hold the token.
-        raise K2DError(_without(token, line)) from None
-
-
-@contextmanager
-def request_timeout() -> Iterator[None]:
-    """A time limit for the Hub's client, which has none, within the `with`."""
-    from huggingface_hub.utils import get_session
-
-    session: Any = get_session()
-    before, session.timeout = session.timeout, REQUEST_SECONDS
-    try:
-        yield
+        raise K2DError(line.replace(token, "<token>")) from None
     finally:
         session.timeout = before
 
 
 def status_of(error: BaseException) -> int | None:
     """The HTTP status behind an error, if a server answered."""
-    for cause in _causes(error):
-        response = getattr(cause, "response", None)
-        if response is not None:
-            return response.status_code
-    return None
+    return getattr(getattr(_cause(error), "response", None), "status_code", None)
 
 
-def _without(token: str, text: str) -> str:
-    return text.replace(token, "<token>")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _cause(error: BaseException) -> BaseException:
+    """The error of the HTTP client below those of other libraries; the error itself where there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "response", None) is not None or _is_of_the_connection(cause):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _is_temporary(error: Exception) -> bool:
     if isinstance(error, K2DError):
         return False
     status = status_of(error)
-    if status is not None:
-        return status >= 500 or status in _RETRIED or status == _STALE
-    return any(_is_of_the_connection(cause) for cause in _causes(error))
+    if status is None:
+        return _is_of_the_connection(_cause(error))
+    return status >= 500 or status in _RETRIED or status == _STALE
 
 
 def _is_of_the_connection(error: BaseException) -> bool:
@@ -97,14 +89,12 @@ def _is_of_the_connection(error: BaseException) -> bool:
 
 
 def _describe(error: Exception) -> str:
-    for cause in _causes(error):
-        response = getattr(cause, "response", None)
-        if response is not None:
-            reason = " ".join((getattr(cause, "server_message", None) or "").split())
-            return f"the Hub answered {response.status_code}{f' ({reason:.200})' if reason else ''}"
-        if _is_of_the_connection(cause):
-            return f"the connection failed ({type(cause).__name__}: {' '.join(str(cause).split()):.200})"
-    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+    cause, status = _cause(error), status_of(error)
+    if status is not None:
+        reason = " ".join((getattr(cause, "server_message", None) or "").split())
+        return f"the Hub answered {status}{f' ({reason:.200})' if reason else ''}"
+    kind, text = type(cause).__name__, " ".join(str(cause).split())
+    return f"the connection failed ({kind}: {text:.200})" if _is_of_the_connection(cause) else f"{kind}: {text:.300}"
 
 
 def _advice(error: Exception) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.errors import K2DError
-from k2d_hf.reporting.facts import ChunkFact, Share
-from k2d_hf.reporting.names import short_names
+from k2d_hf.reporting.facts import ChunkFact, Share, short_names
 from k2d_hf.validation.judges import JUDGES
 
 if TYPE_CHECKING:
@@ -24,6 +23,10 @@ WORST = 20
 SAMPLE = 10
 SEED = 0  # of the sample: the same run gives the same page
 KEPT = "kept"
+_SHOWN = (
+    *("start", "duration", "text", "auxiliary_text", "distance", "mer", "per", "keep"),
+    *("drop_reason", "teacher_loops", "auxiliary_loops"),
+)
 _NUMBERS = ("duration", "distance", "per", "keep", "drop_reason")
 
 
@@ -37,7 +40,7 @@ class ChunkTable:
     per: np.ndarray = field(default_factory=lambda: np.zeros(0))
     keep: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     recordings: list[str] = field(default_factory=list)
-    shares: list[Share] = field(default_factory=list)
+    shares: list[Share] = field(default_factory=list)  # what is kept first, then the reasons of dropping
 
 
 def read_chunks(validated: Path) -> ChunkTable:
@@ -50,10 +53,7 @@ def read_chunks(validated: Path) -> ChunkTable:
         return ChunkTable()
     if not len(rows) or not {*_NUMBERS, "recording", "text", "auxiliary_text"} <= set(rows.column_names):
         return ChunkTable()
-    columns: dict[str, list[Any]] = {name: [] for name in _NUMBERS}
-    for batch in rows.select_columns(list(_NUMBERS)).iter(batch_size=COUNTED_AT_ONCE):
-        for name in _NUMBERS:
-            columns[name] += batch[name]
+    columns = rows.select_columns(list(_NUMBERS))[:]
     seconds, keep = np.array(columns["duration"], float), np.array(columns["keep"], bool)
     return ChunkTable(
         rows=rows,
@@ -82,48 +82,30 @@ def chunk_facts(table: ChunkTable, references: str | Path | None = None) -> tupl
     Raises:
         K2DError: for references that cannot be read, or are of other recordings.
     """
+    from k2d_hf.data.references import references_of
+
     if table.rows is None:
         return [], []
     distances, per = (np.nan_to_num(column, nan=np.inf, posinf=np.inf) for column in (table.distances, table.per))
-    order = np.lexsort((np.arange(len(distances)), -per, -distances))
-    worst = [int(index) for index in order[:WORST] if distances[index] > 0]
+    worst = [int(index) for index in np.lexsort((-per, -distances))[:WORST] if distances[index] > 0]
     others = np.flatnonzero(table.keep & ~np.isin(np.arange(len(distances)), worst)).tolist()
     sample = sorted(random.Random(SEED).sample(others, min(SAMPLE, len(others))))
     names = short_names(table.recordings)
-    spoken = _References(references, table.recordings)
-    return tuple([_fact(table.rows[index], names, spoken) for index in chosen] for chosen in (worst, sample))  # type: ignore[return-value]
+    segments = {} if references is None else references_of(references, table.recordings)
+    facts = [_fact(table.rows[index], names, segments) for index in (*worst, *sample)]
+    return facts[: len(worst)], facts[len(worst) :]
 
 
-def _fact(row: dict[str, Any], names: dict[str, str], spoken: _References) -> ChunkFact:
-    from k2d_hf.data.references import label_error_rate
+def _fact(row: dict[str, Any], names: dict[str, str], segments: Mapping[str, Any]) -> ChunkFact:
+    from k2d_hf.data.references import chunk_reference, label_error_rate
 
-    source: dict[str, Any] = {name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row}
-    reference = spoken.of(row)
+    known = segments.get(row["recording"])
+    reference = None if known is None else chunk_reference(known, row["start"], row["duration"])
     return ChunkFact(
         recording=names[row["recording"]],
         reference=reference,
         true_mer=None if reference is None else label_error_rate(reference, row["text"]),
-        source=source,
-        **{
-            name: row[name]
-            for name in ("start", "duration", "text", "auxiliary_text", "distance", "mer", "per", "keep")
-        },
-        **{name: row[name] for name in ("drop_reason", "teacher_loops", "auxiliary_loops")},
+        source={name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row},
         measures={judge.name: row[judge.column] for judge in JUDGES if row.get(judge.column) is not None},
+        **{name: row[name] for name in _SHOWN},
     )
-
-
-class _References:
-    """References of chunks, from a manifest."""
-
-    def __init__(self, path: str | Path | None, recordings: list[str]) -> None:
-        from k2d_hf.data.references import references_of
-
-        self.segments: dict[str, Any] = {} if path is None else references_of(path, recordings)
-
-    def of(self, row: dict[str, Any]) -> str | None:
-        """The reference of a chunk; None where its recording has none."""
-        from k2d_hf.data.references import chunk_reference
-
-        segments = self.segments.get(row["recording"])
-        return None if segments is None else chunk_reference(segments, row["start"], row["duration"])

@@ -30,22 +30,19 @@ class Clip:
     note: str | None = None  # such as that it is the beginning alone
 
 
-class ClipMaker:
-    """Makes clips until its bytes are spent; a clip that has no room is left out and counted.
+NO_ROOM = Clip(None, "the audio is left out: the page would grow beyond its limit")
 
-    Args:
-        room: bytes that all addresses may take together.
-    """
+
+class ClipMaker:
+    """Makes clips until `room`, the bytes of all addresses, is spent."""
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.made = 0
-        self.left_out = 0
 
     def clip(self, read: Any, seconds: float, *, note: str | None = None) -> Clip:
         """The clip that `read` gives, float32 [samples] at 16 kHz, of some `seconds`; never fails."""
         if seconds * LEAST_BYTES_PER_SECOND > self.room:
-            return self._no_room()
+            return NO_ROOM
         try:
             address = encode(read())
         except AudioError as error:
@@ -54,14 +51,9 @@ class ClipMaker:
             logger.info("no clip: %s", error)
             return Clip(None, f"the audio could not be encoded: {type(error).__name__}")
         if len(address) > self.room:
-            return self._no_room()
+            return NO_ROOM
         self.room -= len(address)
-        self.made += 1
         return Clip(address, note=note)
-
-    def _no_room(self) -> Clip:
-        self.left_out += 1
-        return Clip(None, "the audio is left out: the page would grow beyond its limit")
 
 
 def encode(samples: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import regex
 from rapidfuzz.distance import Levenshtein
@@ -50,8 +51,7 @@ class Change:
     after: list[Part]
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     """A token as it was written, with what follows it up to the next, and what it counts as."""
 
     text: str
@@ -67,11 +67,9 @@ def differences(base: str, other: str) -> list[Change]:
     lead, here = _tokens(base)
     lead, there = _tokens(other)
     changes = [Change("equal", [], [Part(lead)])] if lead else []
-    codes: dict[tuple[str, ...], int] = {}
-    numbers = [[codes.setdefault(token.key, len(codes)) for token in tokens] for tokens in (here, there)]
-    for equal, old, new in _stretches(numbers[0], numbers[1], here, there):
+    for equal, old, new in _stretches(here, there):
         if equal:
-            changes.append(Change("equal", [], [Part(_joined_text(new))]))
+            changes.append(Change("equal", [], [Part(_bare(new) + new[-1].trailing)]))
         elif not new:
             changes.append(Change("deletion", [Part(_bare(old))], []))
         else:
@@ -103,17 +101,17 @@ def cut_text(text: str, most: int = SHOWN_TOKENS) -> tuple[str, bool]:
     return text[:longest], len(text) > longest
 
 
-def _stretches(
-    base: Sequence[int], other: Sequence[int], here: list[_Token], there: list[_Token]
-) -> list[tuple[bool, list[_Token], list[_Token]]]:
+def _stretches(here: list[_Token], there: list[_Token]) -> list[tuple[bool, list[_Token], list[_Token]]]:
     """Whether two stretches of tokens are equal, and both.
 
     What is deleted or inserted beside a substitution goes with it, unless it is the longer of the two: two words that
     were written as one are one change to a reader.
     """
+    codes: dict[tuple[str, ...], int] = {}
+    numbers = [[codes.setdefault(token.key, len(codes)) for token in tokens] for tokens in (here, there)]
     stretches: list[tuple[bool, list[_Token], list[_Token]]] = []
     tag_before = ""
-    for step in Levenshtein.opcodes(base, other):
+    for step in Levenshtein.opcodes(*numbers):
         old, new = here[step.src_start : step.src_end], there[step.dest_start : step.dest_end]
         if {step.tag, tag_before} in ({"replace", "insert"}, {"replace", "delete"}):
             _, older, newer = stretches[-1]
@@ -134,22 +132,14 @@ def _tokens(text: str) -> tuple[str, list[_Token]]:
         simplified = text
     matches = [(match.span(), tuple(mixed_tokens(simplified[slice(*match.span())]))) for match in _TOKEN.finditer(text)]
     spans = [(span, key) for span, key in matches if key]
-    if not spans:
-        return text, []
-    ends = [span[0] for span, _ in spans[1:]] + [len(text)]
-    tokens = [
-        _Token(text[start:stop], text[stop:end], key) for ((start, stop), key), end in zip(spans, ends, strict=True)
-    ]
-    return text[: spans[0][0][0]], tokens
-
-
-def _joined_text(tokens: Sequence[_Token]) -> str:
-    return "".join(token.text + token.trailing for token in tokens)
+    starts = [start for (start, _), _ in spans] + [len(text)]
+    ends = zip(spans, starts[1:], strict=True)
+    return text[: starts[0]], [_Token(text[start:stop], text[stop:end], key) for ((start, stop), key), end in ends]
 
 
 def _bare(tokens: Sequence[_Token]) -> str:
-    """Without what follows the last."""
-    return _joined_text(tokens[:-1]) + tokens[-1].text
+    """Their text without what follows the last."""
+    return "".join(token.text + token.trailing for token in tokens[:-1]) + tokens[-1].text
 
 
 def _compared(old: Sequence[_Token], new: Sequence[_Token]) -> tuple[list[Part], list[Part]]:
@@ -159,10 +149,9 @@ def _compared(old: Sequence[_Token], new: Sequence[_Token]) -> tuple[list[Part],
     before: list[Part] = []
     after: list[Part] = []
     for one, two in zip(old, new, strict=True):
-        for parts, theirs in zip((before, after), _letters(one.text, two.text), strict=True):
-            parts += theirs
-        before.append(Part(one.trailing))
-        after.append(Part(two.trailing))
+        letters, others = _letters(one.text, two.text)
+        before += [*letters, Part(one.trailing)]
+        after += [*others, Part(two.trailing)]
     return [part for part in before[:-1] if part.text], [part for part in after[:-1] if part.text]
 
 

@@ -1,12 +1,15 @@
-"""The facts of a report, before any of it is drawn or written: plain data, not escaped."""
+"""The facts of a report, before any of it is drawn or written: plain data, not escaped; names and lengths in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from k2d_hf.data.recording_rows import span_fields
+from k2d_hf.terminal.console import minutes
 
 if TYPE_CHECKING:
     from k2d_hf.scoring.error_rates import ErrorCounts
@@ -70,48 +73,59 @@ class RecordingFact:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The facts of a report; unknown ones are empty or None.
+    """The facts of a report; unknown ones are empty or None."""
 
-    Attributes:
-        name: of the recipe.
-        directory: of the run, as it was given.
-        announced: the line with which the run began: recordings, teacher, auxiliary.
-        language: code, where the recipe has one.
-        metric: distance of validation.
-        threshold: alpha.
-        demands: of the judges beyond the distance, a phrase each.
-        stages: in order.
-        shares: kept chunks first, then those dropped, by reason.
-        distances: of all chunks [chunks].
-        worst: chunks of the largest distance, that first.
-        sample: some kept chunks, drawn at random, in their order.
-        no_references: why those that the recipe names are not used, where they are not.
-        calibration: curves over alpha; where it is None, `no_calibration` has the reason.
-        training_log: of the Trainer.
-        evaluation: figures by model, as in `evaluation.json`.
-        intervals: of the MER by model, lower and upper end; where empty, `no_intervals` has the reason.
-        recordings: of the evaluation, those with the most errors of the student first.
-        recordings_left_out: how many more there are.
-    """
-
-    name: str
-    directory: str
-    announced: str | None = None
-    language: str | None = None
-    metric: str | None = None
-    threshold: float | None = None
-    demands: list[str] = field(default_factory=list)
+    name: str  # of the recipe
+    directory: str  # of the run, as it was given
+    announced: str | None = None  # the line with which the run began: recordings, teacher, auxiliary
+    language: str | None = None  # code, where the recipe has one
+    metric: str | None = None  # distance of validation
+    threshold: float | None = None  # alpha
+    demands: list[str] = field(default_factory=list)  # of the judges beyond the distance, a phrase each
     stages: list[StageFact] = field(default_factory=list)
-    shares: list[Share] = field(default_factory=list)
-    distances: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    worst: list[ChunkFact] = field(default_factory=list)
-    sample: list[ChunkFact] = field(default_factory=list)
-    no_references: str | None = None
-    calibration: Calibration | None = None
-    no_calibration: str | None = None
-    training_log: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: dict[str, dict[str, Any]] = field(default_factory=dict)
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
-    no_intervals: str | None = None
-    recordings: list[RecordingFact] = field(default_factory=list)
-    recordings_left_out: int = 0
+    shares: list[Share] = field(default_factory=list)  # kept chunks first, then those dropped, by reason
+    distances: np.ndarray = field(default_factory=lambda: np.zeros(0))  # of all chunks
+    worst: list[ChunkFact] = field(default_factory=list)  # chunks of the largest distance, that first
+    sample: list[ChunkFact] = field(default_factory=list)  # some kept chunks, drawn at random, in their order
+    no_references: str | None = None  # why those that the recipe names are not used, where they are not
+    calibration: Calibration | None = None  # curves over alpha
+    no_calibration: str | None = None  # why there are none
+    training_log: list[dict[str, Any]] = field(default_factory=list)  # of the Trainer
+    evaluation: dict[str, dict[str, Any]] = field(default_factory=dict)  # figures by model, as in `evaluation.json`
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the MER by model
+    no_intervals: str | None = None  # why there are none
+    recordings: list[RecordingFact] = field(default_factory=list)  # those with the most errors of the student first
+    recordings_left_out: int = 0  # how many more there are
+
+
+def short_names(paths: Sequence[str]) -> dict[str, str]:
+    """Each path without the folders that all of them share."""
+    split = {path: path.replace("\\", "/").split("/") for path in paths}
+    shared = 0
+    for parts in zip(*(parts[:-1] for parts in split.values()), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    return {path: "/".join(parts[shared:]) for path, parts in split.items()}
+
+
+def clock(seconds: float) -> str:
+    """A moment of a recording: `1:05`, `1:02:09`."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def span_label(start: float, duration: float | None) -> str:
+    """What follows the name of a recording that is a span of its file: `, 0:08 to 0:20`; nothing of a complete file."""
+    if not span_fields(start, duration):
+        return ""
+    return f", {clock(start)} to " + ("the end" if duration is None else clock(start + duration))
+
+
+def length(seconds: float) -> str:
+    """How long something took or lasts: `49 s`, `5.2 min`, `3.1 h`."""
+    if 0 < seconds < 0.5:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return minutes(seconds)

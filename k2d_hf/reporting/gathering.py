@@ -12,8 +12,7 @@ from k2d_hf.data.recording_rows import span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
-from k2d_hf.reporting.facts import RecordingFact, RunFacts
-from k2d_hf.reporting.names import short_names, span_label
+from k2d_hf.reporting.facts import RecordingFact, RunFacts, short_names, span_label
 from k2d_hf.reporting.stage_facts import ReportedStage, read_json, read_lines, stage_facts
 from k2d_hf.validation.judges import demands, limits_of
 
@@ -22,13 +21,7 @@ COMPARED_RECORDINGS = 20_000  # whose errors are counted; an evaluation set of u
 
 
 def gather(directory: Path, references: str | Path | None = None, *, stages: Iterable[ReportedStage]) -> RunFacts:
-    """The facts of a run's report.
-
-    Args:
-        directory: of a run, finished or not.
-        references: JSONL manifest of the recordings with their segments, for the recall of bad labels. Those of the
-            recipe if None.
-        stages: of the method, in order; what the table of stages lists.
+    """The facts of a run's report, finished or not; the arguments are those of `write_report`.
 
     Raises:
         K2DError: if it is no folder of a run, or the references cannot be read.
@@ -42,8 +35,12 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise K2DError(f"{directory / 'recipe.yaml'}: cannot be read ({type(error).__name__})") from None
     recipe = recipe if isinstance(recipe, dict) else {}
-    section = recipe.get("validate")
-    validation: dict[str, Any] = section if isinstance(section, dict) else {}
+    validation: Any = recipe.get("validate")
+    validation = validation if isinstance(validation, dict) else {}
+    try:
+        judged = demands(limits_of(validation))
+    except K2DError:  # of a recipe that was changed by hand
+        judged = []
     table = read_chunks(directory / "validated")
     no_references = None
     if references is None:
@@ -62,7 +59,7 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
         language=recipe.get("language") if isinstance(recipe.get("language"), str) else None,
         metric=validation.get("metric"),
         threshold=validation.get("threshold") if isinstance(validation.get("threshold"), (int, float)) else None,
-        demands=_demands(validation),
+        demands=judged,
         stages=stage_facts(directory, table, evaluation, stages),
         shares=table.shares,
         distances=table.distances,
@@ -78,13 +75,6 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
         recordings=shown,
         recordings_left_out=len(recordings) - len(shown),
     )
-
-
-def _demands(validation: dict[str, Any]) -> list[str]:
-    try:
-        return demands(limits_of(validation))
-    except K2DError:  # of a recipe that was changed by hand
-        return []
 
 
 def _references_of_recipe(recipe: dict[str, Any], recordings: list[str]) -> tuple[str | None, str | None]:
@@ -127,9 +117,9 @@ def _recordings(path: Path) -> list[RecordingFact]:
     rows: dict[tuple[str, float, float | None], dict[str, Any]] = {}
     for line in read_lines(path):
         given = [line.get(key) for key in ("recording", "reference", "hypothesis", "model")]
-        name, reference, hypothesis, model = (value if isinstance(value, str) else None for value in given)
-        if name is None or reference is None or hypothesis is None or model is None:
+        if not all(isinstance(value, str) for value in given):
             continue
+        name, reference, hypothesis, model = map(str, given)
         key = (name, *span_of(line))
         known = rows.get(key) or (rows.setdefault(key, {}) if len(rows) < COMPARED_RECORDINGS else None)
         if known is not None:
@@ -149,7 +139,7 @@ def _intervals(recordings: list[RecordingFact], models: list[str]) -> tuple[dict
     """Of the MER of each model, by the bootstrap over recordings."""
     import numpy as np
 
-    from k2d_hf.evaluation.bootstrap import interval, resampled_rates
+    from k2d_hf.evaluation.comparison import interval, resampled_rates
 
     complete = [one for one in recordings if set(models) <= one.errors.keys() and one.reference]
     complete = [one for one in complete if one.errors[models[0]].reference_length] if models else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from markupsafe import Markup, escape
 
@@ -45,10 +47,11 @@ class Tinting:
 
     def _parts(self, parts: Sequence[Part]) -> Markup:
         """Neighbours that are alike go together: an element a letter would make a page of megabytes."""
-        return Markup().join(
-            Markup("<b>{}</b>").format(self._tinted(text)) if differs else self._tinted(text)
-            for text, differs in _joined(parts)
-        )
+        marked = Markup()
+        for differs, alike in groupby(parts, attrgetter("differs")):
+            text = self._tinted("".join(part.text for part in alike))
+            marked += Markup("<b>{}</b>").format(text) if differs else text
+        return marked
 
     def _tinted(self, text: str) -> Markup:
         return Markup().join(self._run(run, script) for run, script in script_runs(text))
@@ -60,13 +63,3 @@ class Tinting:
             return Markup('<span class="han" lang="{}">{}</span>').format(self.han if script == "zh" else script, text)
         declared = Markup(' lang="{}"').format(self.latin) if self.latin else Markup()
         return Markup('<span class="latin"{}>{}</span>').format(declared, text)
-
-
-def _joined(parts: Iterable[Part]) -> list[tuple[str, bool]]:
-    joined: list[tuple[str, bool]] = []
-    for part in parts:
-        if joined and joined[-1][1] == part.differs:
-            joined[-1] = joined[-1][0] + part.text, part.differs
-        else:
-            joined.append((part.text, part.differs))
-    return joined

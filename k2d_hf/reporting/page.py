@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
+from itertools import chain, repeat
 from typing import Any
 
-from k2d_hf.evaluation.table import COLUMNS, TITLES, inserted_rows, millions, table_rows
+from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, percent, table_rows
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.formatting import counted
 from k2d_hf.reporting.chunks import KEPT
 from k2d_hf.reporting.clips import Clip
-from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts
+from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts, clock, length
 from k2d_hf.reporting.markup import Tinting
-from k2d_hf.reporting.names import clock, length
 from k2d_hf.reporting.plots import Plot
 from k2d_hf.validation.calibration import BAD_MER
 from k2d_hf.version import __version__
 
-NO_CLIP = Clip(None)
 COMPARED = ("teacher", "student")  # of the models of an evaluation: those whose transcripts are shown
-
-
-@dataclass(frozen=True)
-class Clips:
-    """A clip for each chunk and each recording of the facts; shorter lists have none for the others."""
-
-    worst: Sequence[Clip] = ()
-    sample: Sequence[Clip] = ()
-    recordings: Sequence[Clip] = ()
 
 
 @dataclass(frozen=True)
@@ -38,37 +27,36 @@ class Page:
 
     facts: RunFacts
     plots: dict[str, list[Plot]] = field(default_factory=dict)
-    clips: Clips = field(default_factory=Clips)
+    clips: Sequence[Clip] = ()  # of the worst chunks, the sample and the recordings; further ones have none
     notes: Sequence[str] = ()  # what was left out, and why
     made: str = ""  # when
 
 
 def render_page(page: Page) -> str:
     """The page as HTML. Whatever comes from data is escaped, by the template or by `Tinting`."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    files = resources.files("k2d_hf.reporting")
-    template = environment.from_string((files / "template.html").read_text(encoding="utf-8"))
-    facts = page.facts
-    tinting = Tinting(facts.language)
+    files = PackageLoader("k2d_hf.reporting", "")
+    environment = Environment(
+        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    facts, tinting, clips = page.facts, Tinting(page.facts.language), chain(page.clips, repeat(Clip(None)))
     plots = {
-        name: [(Markup(plot.svg), plot.caption) for plot in drawn]  # made by us: the data in it are numbers
-        for name, drawn in page.plots.items()
+        name: [(Markup(plot.svg), plot.caption) for plot in page.plots.get(name, [])]  # ours: the data are numbers
+        for name in ("distances", "calibration", "training")
     }
-    return template.render(
-        style=Markup((files / "style.css").read_text(encoding="utf-8")),
+    return environment.get_template("template.html").render(
         facts=facts,
         figures=_figures(facts),
         evaluation=_evaluation(facts),
         stages=[(stage, "" if stage.seconds is None else length(stage.seconds)) for stage in facts.stages],
         shares=_shares(facts),
         truth=_truth(facts),
-        plots={name: plots.get(name, []) for name in ("distances", "calibration", "training")},
-        worst=_chunks(facts.worst, page.clips.worst, tinting),
-        sample=_chunks(facts.sample, page.clips.sample, tinting),
-        recordings=_recordings(facts.recordings, page.clips.recordings, tinting),
+        plots=plots,
+        worst=_chunks(facts.worst, clips, tinting),
+        sample=_chunks(facts.sample, clips, tinting),
+        recordings=_recordings(facts.recordings, clips, tinting),
         notes=page.notes,
         made=page.made,
         version=__version__,
@@ -81,12 +69,11 @@ def _figures(facts: RunFacts) -> list[tuple[str, str]]:
     teacher, student = (facts.evaluation.get(name) for name in ("teacher", "student"))
     if teacher and student:
         figures.append(("mixed error rate", f"{100 * teacher['mer']:.1f}% to {100 * student['mer']:.1f}%"))
-        ratio = speed_up(teacher, student)
-        if ratio is not None:
+        if (ratio := speed_up(teacher, student)) is not None:
             figures.append(("speed", f"{ratio:.1f} times the teacher's"))
         figures.append(("parameters", f"{millions(teacher['parameters'])} to {millions(student['parameters'])}"))
-    kept = next((share for share in facts.shares if share.verdict == KEPT), None)
-    if kept is not None:
+    if facts.shares:
+        kept = facts.shares[0]
         seconds = sum(share.seconds for share in facts.shares)
         share = f"{100 * kept.seconds / seconds:.0f}%, " if seconds else ""
         figures.append(("speech kept", f"{share}{length(kept.seconds)} of {length(seconds)}"))
@@ -95,26 +82,16 @@ def _figures(facts: RunFacts) -> list[tuple[str, str]]:
 
 def _evaluation(facts: RunFacts) -> dict[str, Any]:
     """The table of models: what they are, their figures, and the interval of the first."""
-    rows = []
-    for (name, figures), cells in zip(facts.evaluation.items(), table_rows(facts.evaluation), strict=True):
+    rows, how = [], ""
+    for (name, figures), (title, *cells) in zip(facts.evaluation.items(), table_rows(facts.evaluation), strict=True):
         ends = facts.intervals.get(name)
-        shown = f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else None
-        rows.append({"name": TITLES.get(name, name), "model": figures["model"], "interval": shown, "cells": cells[1:]})
-    first = next(iter(facts.evaluation.values()), None)
-    how = ""
-    if first is not None:
-        how = (
-            f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}, long-form by "
-            f"{first['engine']}, beam {first['beam_size']}."
-        )
+        shown = "{} to {}".format(*map(percent, ends)) if ends else None
+        rows.append({"name": title, "model": figures["model"], "interval": shown, "cells": cells})
+    if first := next(iter(facts.evaluation.values()), None):
+        how = f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}, long-form by "
+        how += f"{first['engine']}, beam {first['beam_size']}."
     inserted = "; ".join(f"{title}: {text}" for title, text in inserted_rows(facts.evaluation))
-    return {
-        "columns": COLUMNS,
-        "rows": rows,
-        "how": how,
-        "inserted": inserted,
-        "intervals": bool(facts.intervals),
-    }
+    return {"columns": COLUMNS, "rows": rows, "how": how, "inserted": inserted, "intervals": bool(facts.intervals)}
 
 
 def _shares(facts: RunFacts) -> list[dict[str, Any]]:
@@ -151,11 +128,13 @@ def _truth(facts: RunFacts) -> str | None:
     return f"{text}."
 
 
-def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting) -> list[dict[str, Any]]:
+def _chunks(chunks: Sequence[ChunkFact], clips: Iterator[Clip], tinting: Tinting) -> list[dict[str, Any]]:
     shown = []
     student = any(chunk.student_text is not None for chunk in chunks)
-    for index, chunk in enumerate(chunks):
-        texts = [("teacher", chunk.text), ("auxiliary", chunk.auxiliary_text)]
+    for chunk, clip in zip(chunks, clips, strict=False):
+        texts: list[tuple[str, str | None]] = []
+        texts += [("reference", chunk.reference)] if chunk.reference is not None else []
+        texts += [("teacher", chunk.text), ("auxiliary", chunk.auxiliary_text)]
         texts += [("student", chunk.student_text)] if student else []
         shown.append(
             {
@@ -163,8 +142,8 @@ def _chunks(chunks: Sequence[ChunkFact], clips: Sequence[Clip], tinting: Tinting
                 "verdict": "kept" if chunk.keep else f"dropped: {chunk.drop_reason or 'no reason'}",
                 "keep": chunk.keep,
                 "measures": _measures(chunk),
-                "clip": clips[index] if index < len(clips) else NO_CLIP,
-                "texts": _texts("reference" if chunk.reference is not None else None, chunk.reference, texts, tinting),
+                "clip": clip,
+                "texts": _texts(texts, tinting),
             }
         )
     return shown
@@ -179,14 +158,11 @@ def _measures(chunk: ChunkFact) -> str:
     return ", ".join(measures)
 
 
-def _texts(
-    base_name: str | None, base: str | None, texts: Sequence[tuple[str, str | None]], tinting: Tinting
-) -> list[tuple[str, Any]]:
-    """Names and transcripts: the base plain, the others marked where they differ from it; else the first is base."""
-    if base is None:
-        (base_name, base), *texts = texts
-    rows: list[tuple[str, Any]] = [(str(base_name), tinting.plain(base))]
-    for name, text in texts:
+def _texts(texts: Sequence[tuple[str, str | None]], tinting: Tinting) -> list[tuple[str, Any]]:
+    """Names and transcripts: the first plain, the others marked where they differ from it."""
+    (base_name, base), *others = texts
+    rows: list[tuple[str, Any]] = [(base_name, tinting.plain(base))]
+    for name, text in others:
         if text is None:
             rows.append((name, "no transcript"))
         else:
@@ -194,23 +170,16 @@ def _texts(
     return rows
 
 
-def _recordings(recordings: Sequence[RecordingFact], clips: Sequence[Clip], tinting: Tinting) -> list[dict[str, Any]]:
+def _recordings(recordings: Sequence[RecordingFact], clips: Iterator[Clip], tinting: Tinting) -> list[dict[str, Any]]:
     shown = []
-    for index, recording in enumerate(recordings):
+    for recording, clip in zip(recordings, clips, strict=False):
         models = [name for name in COMPARED if name in recording.transcripts] or list(recording.transcripts)
-        counts = [(name, recording.errors[name]) for name in models]
-        shown.append(
-            {
-                "title": recording.recording,
-                "measures": "; ".join(
-                    f"{name}: MER {100 * errors.rate:.1f}%, {errors.substitutions} substitutions, "
-                    f"{errors.deletions} deletions, {errors.insertions} insertions"
-                    for name, errors in counts
-                ),
-                "clip": clips[index] if index < len(clips) else NO_CLIP,
-                "texts": _texts(
-                    "reference", recording.reference, [(name, recording.transcripts[name]) for name in models], tinting
-                ),
-            }
+        measures = "; ".join(
+            f"{name}: MER {100 * errors.rate:.1f}%, {errors.substitutions} substitutions, "
+            f"{errors.deletions} deletions, {errors.insertions} insertions"
+            for name, errors in ((name, recording.errors[name]) for name in models)
         )
+        texts = [("reference", recording.reference), *((name, recording.transcripts[name]) for name in models)]
+        texts = _texts(texts, tinting)
+        shown.append({"title": recording.recording, "measures": measures, "clip": clip, "texts": texts})
     return shown

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,10 @@ METRICS = ("mer", "per", "composite")
 
 @dataclass(frozen=True)
 class Plot:
-    """An SVG element, what it shows in words, and its caption."""
+    """An SVG element, and its caption."""
 
     svg: str
     caption: str
-    description: str
 
 
 def draw_plots(facts: RunFacts) -> dict[str, list[Plot]]:
@@ -75,7 +75,7 @@ def draw_plots(facts: RunFacts) -> dict[str, list[Plot]]:
             for number, (plot, caption, description) in enumerate(draw(facts)):
                 figure = Figure(figsize=SIZE, layout="constrained")
                 plot(figure.add_subplot())
-                drawn[name].append(Plot(_svg(figure, f"{name}{number}", description), caption, description))
+                drawn[name].append(Plot(_svg(figure, f"{name}{number}", description), caption))
     return drawn
 
 
@@ -107,43 +107,29 @@ def _calibration(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
     calibration = facts.calibration
     if calibration is None:
         return
-    styles = list(zip(METRICS, (SECOND, THIRD, FIRST), DASHES[2::-1], strict=True))
 
-    def finish(axis: Any, label: str, corner: str) -> None:
+    def draw(axis: Any, *, figure: str, label: str, corner: str) -> None:
+        for metric, colour, dash in zip(METRICS, (SECOND, THIRD, FIRST), DASHES[2::-1], strict=True):
+            points = [(p.alpha, getattr(p, figure)) for p in calibration.curves[metric].points]
+            x = [alpha for alpha, share in points if share is not None]
+            y = [100 * share for _, share in points if share is not None]
+            axis.step(x, y, where="post", color=colour, linestyle=dash, label=metric)
         if facts.threshold is not None:
             axis.axvline(facts.threshold, color=INK, linestyle="--", linewidth=1)
         axis.set(xlabel="threshold alpha", ylabel=label, xlim=(0, 1), ylim=(-2, 102))
         axis.legend(loc=corner)
 
-    def kept(axis: Any) -> None:
-        for metric, colour, dash in styles:
-            points = calibration.curves[metric].points
-            axis.step(
-                [p.alpha for p in points], [100 * p.kept for p in points], where="post", color=colour, linestyle=dash,
-                label=metric,
-            )  # fmt: skip
-        finish(axis, "% of chunks kept", "lower right")
-
     recommended = calibration.recommendation
     at = calibration.curves[recommended.metric].at(recommended.alpha)
     caption = f"Kept share against alpha; the line is this run's. Recommended for {recommended.metric}: alpha "
     caption += f"{recommended.alpha:.2f}, which keeps {100 * at.kept:.0f}%, as {recommended.why}."
+    kept = partial(draw, figure="kept", label="% of chunks kept", corner="lower right")
     yield kept, caption, "Share of the chunks that each metric keeps, against alpha"
-    if calibration.references is None:
-        return
-
-    def recall(axis: Any) -> None:
-        for metric, colour, dash in styles:
-            points = [p for p in calibration.curves[metric].points if p.recall is not None]
-            recalls = [100 * p.recall for p in points if p.recall is not None]
-            axis.step([p.alpha for p in points], recalls, where="post", color=colour, linestyle=dash, label=metric)
-        finish(axis, "% of bad labels dropped", "upper right")
-
-    counts = calibration.references
-    caption = (
-        f"Recall of bad labels (true MER above 0.4) against alpha: {counts.bad:,} of {counts.chunks:,} labels are bad."
-    )
-    yield recall, caption, "Share of the bad labels that each metric drops, against alpha"
+    if (counts := calibration.references) is not None:
+        recall = partial(draw, figure="recall", label="% of bad labels dropped", corner="upper right")
+        caption = "Recall of bad labels (true MER above 0.4) against alpha: "
+        caption += f"{counts.bad:,} of {counts.chunks:,} labels are bad."
+        yield recall, caption, "Share of the bad labels that each metric drops, against alpha"
 
 
 def _training(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
@@ -161,6 +147,10 @@ def _training(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
         axis.yaxis.set_major_formatter("{x:g}")
         axis.legend(loc="upper right")
 
+    def curve(axis: Any, x: list[float], y: list[float], label: str) -> None:
+        axis.plot(x, y, color=FIRST, marker=_marker(x))
+        axis.set(xlabel="step", ylabel=label, ylim=(0, None))
+
     first, last = steps[0]["loss"], steps[-1]["loss"]
     summary = f"from {first:.3g} to {last:.3g} in {steps[-1]['step']:,} steps"
     yield loss, f"Loss and its components: {summary}.", f"Loss by step on a logarithmic axis, {summary}"
@@ -168,20 +158,15 @@ def _training(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
         ("agreement", "% of tokens", 100, "Agreement: tokens at which student and teacher have the same first choice."),
         ("learning_rate", "learning rate", 1, "Learning rate."),
     ):
-        x, y = _series(steps, name)
-        if not x:
-            continue
-
-        def single(axis: Any, x: Any = x, y: Any = y, label: str = label, scale: int = scale) -> None:
-            axis.plot(x, [scale * value for value in y], color=FIRST, marker=_marker(x))
-            axis.set(xlabel="step", ylabel=label, ylim=(0, None))
-
-        yield single, caption, f"{caption} By step; the last value is {scale * y[-1]:.3g}"
+        x, y = _series(steps, name, scale)
+        if x:
+            plot = partial(curve, x=x, y=y, label=label)
+            yield plot, caption, f"{caption} By step; the last value is {y[-1]:.3g}"
 
 
-def _series(entries: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    pairs = [(entry["step"], entry[name]) for entry in entries if _number(entry.get(name))]
-    return [step for step, _ in pairs], [value for _, value in pairs]
+def _series(entries: Sequence[dict[str, Any]], name: str, scale: float = 1) -> tuple[list[float], list[float]]:
+    known = [entry for entry in entries if _number(entry.get(name))]
+    return [entry["step"] for entry in known], [scale * entry[name] for entry in known]
 
 
 def _marker(x: Sequence[float]) -> str:

@@ -6,22 +6,23 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from k2d_hf.audio.reader import read_audio
 from k2d_hf.data.chunk_audio import read_chunk
 from k2d_hf.errors import K2DError
+from k2d_hf.files.resuming import key_of, unfinished
 from k2d_hf.files.storage import write_atomic
 from k2d_hf.formatting import counted, error_message
-from k2d_hf.reporting.clips import Clip, ClipMaker
-from k2d_hf.reporting.facts import ChunkFact, RecordingFact
+from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.reporting.clips import NO_ROOM, Clip, ClipMaker
+from k2d_hf.reporting.facts import ChunkFact, RecordingFact, length
 from k2d_hf.reporting.gathering import gather
-from k2d_hf.reporting.names import length
-from k2d_hf.reporting.page import Clips, Page, render_page
+from k2d_hf.reporting.page import Page, render_page
 from k2d_hf.reporting.plots import draw_plots
 from k2d_hf.reporting.stage_facts import ReportedStage
-from k2d_hf.reporting.student import student_of, student_transcripts
 
 if TYPE_CHECKING:
     from k2d_hf.validation.calibration_report import Calibration
@@ -63,25 +64,23 @@ def write_report(
         megabytes: the page grows no larger, as long as its text alone is not; clips that have no room are left out.
         student: whether the run's student, where there is one, transcribes the chunks that are shown, once: the
             transcripts stay in the run's folder `resume`.
-        on_start: called with the number of transcripts and clips to come.
-        on_progress: called with the number of them done.
+        on_start: called with the number of transcripts and clips to come, `on_progress` with that of those done.
 
     Raises:
         K2DError: if `directory` is no run, or the references cannot be used.
     """
     directory = Path(directory)
     path = Path(output) if output is not None else directory / "report.html"
+    advance = on_progress or (lambda count: None)
     facts = gather(directory, references, stages=stages)
     notes = [facts.no_references] if facts.no_references else []
-    trained = student_of(directory) if student else None
+    trained = student and any((directory / "student").glob("model*.safetensors"))
     chunks = [*facts.worst, *facts.sample]
     if on_start:
         on_start(len(chunks) * (2 if trained else 1) + len(facts.recordings))
-    if trained:
+    if trained and chunks:
         try:
-            chunks = student_transcripts(
-                chunks, trained, language=facts.language, resume=directory / "resume", on_progress=on_progress
-            )
+            chunks = _student_transcripts(chunks, directory, facts.language, advance)
         except (K2DError, OSError, ValueError) as error:  # damaged weights, a disk that is full or not to be written
             notes.append(f"no transcripts of the student: {error_message(error)}")
         facts = replace(facts, worst=chunks[: len(facts.worst)], sample=chunks[len(facts.worst) :])
@@ -93,24 +92,42 @@ def write_report(
     page = Page(facts, plots, notes=notes, made=time.strftime("%Y-%m-%d %H:%M"))
     room = int(1e6 * megabytes) - len(render_page(page).encode()) - 1000  # for notes on the clips
     maker = ClipMaker(room)
-
-    def each(items: Sequence[Any], make: Callable[[Any, ClipMaker], Clip]) -> list[Clip]:
-        clips = []
-        for item in items:
-            clips.append(make(item, maker))
-            if on_progress:
-                on_progress(1)
-        return clips
-
-    clips = Clips(each(facts.worst, _chunk), each(facts.sample, _chunk), each(facts.recordings, _recording))
-    if maker.left_out:
+    clips = []
+    for clip in chain(map(_chunk, chunks, repeat(maker)), map(_recording, facts.recordings, repeat(maker))):
+        clips.append(clip)
+        advance(1)
+    if left_out := clips.count(NO_ROOM):
         notes.append(
-            f"{counted(maker.left_out, 'player')} left out: the page would grow beyond {megabytes:g} MB; "
+            f"{counted(left_out, 'player')} left out: the page would grow beyond {megabytes:g} MB; "
             "--megabytes gives it more room"
         )
     content = render_page(replace(page, clips=clips)).encode(errors="replace")
     write_atomic(path, content)
-    return WrittenReport(path, len(content), maker.made, notes, facts.calibration)
+    made = sum(clip.address is not None for clip in clips)
+    return WrittenReport(path, len(content), made, notes, facts.calibration)
+
+
+def _student_transcripts(
+    chunks: Sequence[ChunkFact], directory: Path, language: str | None, on_progress: Callable[[int], None]
+) -> list[ChunkFact]:
+    """The same chunks with transcripts of the run's student, greedy and each from scratch, as the auxiliary's are.
+
+    One whose audio cannot be read keeps None. The next report of the same student makes none of them again.
+    """
+    from datasets import Dataset
+
+    from k2d_hf.validation.auxiliary import validate_labels
+
+    student = directory / "student"
+    rows = validate_labels(
+        Dataset.from_list([{**chunk.source, "text": chunk.text} for chunk in chunks]),
+        str(student),
+        metric="full",
+        language=language,
+        shards_dir=unfinished(directory / "resume", "report", key_of(checkpoint_fingerprint(student), language)),
+        on_progress=lambda count, *_: on_progress(count),
+    )
+    return [replace(chunk, student_text=text) for chunk, text in zip(chunks, rows["auxiliary_text"], strict=True)]
 
 
 def _chunk(chunk: ChunkFact, maker: ClipMaker) -> Clip:
@@ -125,8 +142,6 @@ def _recording(recording: RecordingFact, maker: ClipMaker) -> Clip:
         seconds = span_within(recording.path, start, duration, audio_duration(recording.path))
     except AudioError as error:
         return Clip(None, f"the audio is not available: {error.reason}")
-    note = None
-    if seconds > LONGEST_CLIP:
-        note = f"the first {length(LONGEST_CLIP)} of {length(seconds)}"
     shown = min(seconds, LONGEST_CLIP)
+    note = f"the first {length(shown)} of {length(seconds)}" if shown < seconds else None
     return maker.clip(partial(read_audio, recording.path, start, shown), shown, note=note)

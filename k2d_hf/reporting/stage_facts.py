@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Protocol
 from k2d_hf.data.chunking import PASSED_OVER, PASSED_OVER_INSIDE
 from k2d_hf.evaluation.table import millions
 from k2d_hf.formatting import counted
-from k2d_hf.reporting.chunks import KEPT, ChunkTable
-from k2d_hf.reporting.facts import StageFact
-from k2d_hf.reporting.names import length
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.facts import StageFact, length
 
 
 class ReportedStage(Protocol):
@@ -53,11 +52,11 @@ def stage_facts(
     return facts
 
 
-def skipped_counts(directory: Path) -> tuple[Counter[str], set[str], float]:
-    """Recordings that could not be used, by reason, their files, and the seconds of segments that were left out."""
+def labelling_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
+    """Recordings read and skipped; chunks, and what reached none."""
+    figures = read_json(directory / "labelling.json", {})
     skipped: Counter[str] = Counter()
-    files: set[str] = set()
-    lost = 0.0
+    files, lost = set(table.recordings), 0.0  # s, of segments
     for row in read_lines(directory / "skipped.jsonl"):
         reason = str(row.get("reason", "no reason"))
         if not (isinstance(row.get("start"), (int, float)) and isinstance(row.get("end"), (int, float))):
@@ -65,14 +64,7 @@ def skipped_counts(directory: Path) -> tuple[Counter[str], set[str], float]:
             files.add(str(row.get("recording")))
         elif reason not in (PASSED_OVER, PASSED_OVER_INSIDE):
             lost += row["end"] - row["start"]
-    return skipped, files, lost
-
-
-def labelling_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
-    """Recordings read and skipped; chunks, and what reached none."""
-    figures = read_json(directory / "labelling.json", {})
-    skipped, files, lost = skipped_counts(directory)
-    given = counted(len(files.union(table.recordings)), "recording") if table.recordings else ""
+    given = counted(len(files), "recording") if table.recordings else ""
     if skipped:
         given += f", skipped {', '.join(f'{count} {reason}' for reason, count in skipped.most_common())}"
     made = all_chunks(table)
@@ -87,8 +79,7 @@ def labelling_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
 
 def validation_facts(table: ChunkTable) -> tuple[str, str]:
     """Chunks before and after, with the reasons of dropping."""
-    dropped = [share for share in table.shares if share.verdict != KEPT]
-    reasons = ", ".join(f"{share.chunks:,} {share.verdict}" for share in dropped)
+    reasons = ", ".join(f"{share.chunks:,} {share.verdict}" for share in table.shares[1:])
     return all_chunks(table), kept_chunks(table) + (f"; dropped: {reasons}" if reasons else "")
 
 
@@ -126,8 +117,7 @@ def all_chunks(table: ChunkTable) -> str:
 
 def kept_chunks(table: ChunkTable) -> str:
     """Number and length of the chunks that were kept."""
-    kept = next((share for share in table.shares if share.verdict == KEPT), None)
-    return f"{counted(kept.chunks, 'chunk')}, {length(kept.seconds)}" if kept is not None else ""
+    return f"{counted(table.shares[0].chunks, 'chunk')}, {length(table.shares[0].seconds)}" if table.shares else ""
 
 
 def read_json(path: Path, otherwise: Any) -> Any:

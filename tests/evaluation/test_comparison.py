@@ -10,8 +10,7 @@ from datasets import Dataset
 
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.bootstrap import interval, resampled_rates
-from k2d_hf.evaluation.comparison import compare_runs
+from k2d_hf.evaluation.comparison import compare_runs, interval, resampled_rates
 from k2d_hf.evaluation.comparison_table import HEAD, comparison_cells, comparison_markdown, render_comparison
 from k2d_hf.evaluation.measured_run import MeasuredRun
 

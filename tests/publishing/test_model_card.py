@@ -16,8 +16,8 @@ from k2d_hf.models import Checkpoint
 from k2d_hf.pipeline.recipe import DataSettings, Recipe
 from k2d_hf.pipeline.stages.card import write_card
 from k2d_hf.publishing.card_rendering import render_card
+from k2d_hf.publishing.card_use import opened_with
 from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData
-from k2d_hf.publishing.opened_with import opened_with
 from publishing.card_parts import (
     FIGURES,
     LOG,

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from k2d_hf.publishing.card_rendering import render_card
-from k2d_hf.publishing.opened_with import RECORD, opened_with
+from k2d_hf.publishing.card_use import RECORD, opened_with
 from publishing.card_parts import facts
 
 ROOT = Path(__file__).parents[2]

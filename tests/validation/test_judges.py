@@ -12,7 +12,7 @@ from k2d_hf.data.chunking import Segment, chunk_rows
 from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.recipe import ValidateSettings
 from k2d_hf.publishing.card_facts import data_facts
-from k2d_hf.publishing.data_card import COLUMNS
+from k2d_hf.publishing.data_set import COLUMNS
 from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation_features
 from k2d_hf.validation.distance import LOW_KEPT_SHARE, ValidationReport
 from k2d_hf.validation.judges import JUDGES, describe_validation, is_judged, limits_of, speaking_rate, spoken_syllables

@@ -15,7 +15,7 @@ from k2d_hf.data.recordings import load_recordings
 from k2d_hf.data.references import references_of
 from k2d_hf.data.settings import DataSettings
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.measurable import check_measurable
+from k2d_hf.evaluation.long_form import check_measurable
 from k2d_hf.files.storage import is_address
 from k2d_hf.pipeline.recipe import Recipe, prefixed
 

@@ -14,9 +14,7 @@ from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import Evaluation, evaluate_model, evaluate_models
-from k2d_hf.evaluation.long_form import load_long_form
-from k2d_hf.evaluation.measurable import check_measurable
-from k2d_hf.evaluation.names import recording_names
+from k2d_hf.evaluation.long_form import check_measurable, load_long_form, recording_names
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.evaluation.table import render_table
 from k2d_hf.evaluation.timing import timed_together
