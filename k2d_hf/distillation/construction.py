@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import TrainingArguments, WhisperProcessor, set_seed
@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_arguments(args: Any) -> K2DTrainingArguments:
-    """The settings of a trainer; the defaults, where there are none.
+    """The settings of a trainer, by default the paper's; of several GPUs that one process sees it takes the first.
+
+    The Trainer would split each batch over them by DataParallel, which copies the model in every step, multiplies the
+    batch in silence, and is of no use to a loss that is formed outside the model.
 
     Raises:
         K2DError: for the arguments of another trainer, which know nothing of this loss.
@@ -42,16 +45,6 @@ def check_arguments(args: Any) -> K2DTrainingArguments:
         plain = isinstance(args, TrainingArguments)
         has = ", which has the same fields and those of the loss" if plain else ""
         raise K2DError(f"args is a {type(args).__name__}: give a K2DTrainingArguments{has}")
-    use_one_gpu(args)
-    return args
-
-
-def use_one_gpu(args: K2DTrainingArguments) -> None:
-    """Take the first of several GPUs where one process sees them, and warn.
-
-    The Trainer would split each batch over them by DataParallel, which copies the model in every step, multiplies the
-    batch in silence, and is of no use to a loss that is formed outside the model.
-    """
     if args.n_gpu > 1:
         logger.warning(
             "one process sees %d GPUs and trains on the first: start it by `torchrun --nproc_per_node %d` to train on "
@@ -60,29 +53,13 @@ def use_one_gpu(args: K2DTrainingArguments) -> None:
             args.n_gpu,
         )
         args._n_gpu = 1
-
-
-def check_processor(processor: Any) -> WhisperProcessor:
-    """A processor that has both of its parts.
-
-    Raises:
-        K2DError: for a feature extractor or a tokenizer alone, or a processor of another model.
-    """
-    if isinstance(processor, WhisperProcessor):
-        return processor
-    raise K2DError(
-        f"processing_class is a {type(processor).__name__}: give a WhisperProcessor, feature extractor and tokenizer "
-        "in one, or leave it out to take the one that is saved with the student or the teacher"
-    )
+    return args
 
 
 def check_evaluation(args: K2DTrainingArguments, compute_metrics: Any) -> None:
-    """Refuse figures of what the student writes where it writes nothing.
+    """Raise K2DError where figures of what the student writes are asked for, and it writes nothing.
 
     The loss never holds the logits of a batch, so there are none to compute metrics from, as `Seq2SeqTrainer` does.
-
-    Raises:
-        K2DError: naming the setting to change.
     """
     if args.predict_with_generate:
         return
@@ -94,21 +71,13 @@ def check_evaluation(args: K2DTrainingArguments, compute_metrics: Any) -> None:
 
 
 def open_metrics(args: K2DTrainingArguments, compute_metrics: Any, processor: WhisperProcessor) -> Any:
-    """The metrics that are given, or the mixed error rate where the student generates text.
-
-    Raises:
-        K2DError: as `check_evaluation` does.
-    """
+    """The metrics that are given, or the mixed error rate where the student generates text."""
     check_evaluation(args, compute_metrics)
     return compute_metrics or (MixedErrorRateMetric(processor) if args.predict_with_generate else None)
 
 
 def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None:
-    """Refuse an order of chunks that needs lengths which nobody gives.
-
-    Raises:
-        K2DError: naming the setting, and what serves instead.
-    """
+    """Raise K2DError for an order of chunks that needs lengths which nobody gives."""
     strategy = args.train_sampling_strategy
     if strategy not in ("group_by_length", "batch_rebalance") or not hasattr(rows, "column_names"):
         return
@@ -120,23 +89,6 @@ def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None
         f"train_sampling_strategy {strategy!r}: the chunks have no column {args.length_column_name!r}; add one with "
         "the tokens of each label, or take 'random', which groups labels of like length (group_by_label_length)"
     )
-
-
-def check_untied(args: K2DTrainingArguments, student: Any) -> None:
-    """Settings under which an output layer of its own is trained by several processes.
-
-    The loss multiplies by it outside the model, where DDP's search for unused parameters does not see it.
-
-    Raises:
-        K2DError: if that search was asked for.
-    """
-    if student.proj_out.weight is student.model.decoder.embed_tokens.weight:
-        return
-    if args.ddp_find_unused_parameters:
-        raise K2DError(
-            "ddp_find_unused_parameters: not with an output layer that is not tied to the embedding; set it false"
-        )
-    args.ddp_find_unused_parameters = False
 
 
 def warn_of_slow_bf16(args: K2DTrainingArguments) -> None:
@@ -156,18 +108,31 @@ def open_student(
 ) -> tuple[Any, FreshStudents | None, WhisperProcessor]:
     """The first student, the maker of others where `model_init` makes them, and their processor.
 
-    Without a processor it is the one saved with student or teacher; `ready` is that of `FreshStudents`.
+    Without a processor it is the one saved with student or teacher; `ready` is that of `FreshStudents`. An output layer
+    of its own is trained without DDP's search for unused parameters, which does not see that the loss multiplies by it.
 
     Raises:
-        K2DError: if both, or none, of `model` and `model_init` are given, or there is no processor.
+        K2DError: if both, or none, of `model` and `model_init` are given, there is no whole processor, or an output
+            layer of its own meets that search.
     """
     if (model is None) == (model_init is None):
         raise K2DError("give either model, a student or its checkpoint, or model_init, which makes one")
     students = None if model_init is None else FreshStudents(model_init, seed=args.seed, ready=ready)
     student = students.first if students else _load_student(model)
-    processor = check_processor(processor or find_processor(model or student, teacher))
-    complete_generation_config(base_whisper(student), lambda: processor.tokenizer)
-    check_untied(args, base_whisper(student))
+    processor = processor or find_processor(model or student, teacher)
+    if not isinstance(processor, WhisperProcessor):
+        raise K2DError(
+            f"processing_class is a {type(processor).__name__}: give a WhisperProcessor, feature extractor and "
+            "tokenizer in one, or leave it out to take the one that is saved with the student or the teacher"
+        )
+    base = base_whisper(student)
+    complete_generation_config(base, lambda: processor.tokenizer)
+    if base.proj_out.weight is not base.model.decoder.embed_tokens.weight:
+        if args.ddp_find_unused_parameters:
+            raise K2DError(
+                "ddp_find_unused_parameters: not with an output layer that is not tied to the embedding; set it false"
+            )
+        args.ddp_find_unused_parameters = False
     return student, students, processor
 
 
@@ -178,20 +143,15 @@ def _load_student(model: Any) -> Any:
 
 
 class FreshStudents:
-    """`model_init` as transformers' Trainer calls it, with each student made ready for training.
+    """`model_init` as transformers' Trainer calls it, with each student made `ready` for training.
 
     The Trainer calls it once at construction and once for each training or trial. The first student is made before,
-    as models and data are held against it, and is what the first call gives.
-
-    Args:
-        model_init: makes a student, of nothing or of a trial.
-        seed: set before the first one is made; the Trainer sets it for the others.
-        ready: what is done with each, but for the first, which the trainer replaces by one that is ready.
+    as models and data are held against it, and is what the first call gives; the trainer replaces it by one that is
+    ready. The Trainer sets the seed of the others.
     """
 
     def __init__(self, model_init: Callable[..., Any], *, seed: int, ready: Callable[[Any], Any]) -> None:
-        self.model_init = model_init
-        self.ready = ready
+        self.model_init, self.ready = model_init, ready
         set_seed(seed)
         self.first: Any = self._make(None)
 
@@ -238,15 +198,6 @@ def prepare_student(
     return student
 
 
-class FrozenModels(NamedTuple):
-    """What the KL terms of the loss are computed from: models in memory, or soft targets in their place."""
-
-    teacher: Any
-    auxiliary: Any
-    stored: list[str]  # models whose soft targets take their place
-    stored_embedding: torch.Tensor | None  # with which the teacher's stored hidden states become logits
-
-
 def open_frozen_models(
     teacher: Any,
     auxiliary: Any,
@@ -254,8 +205,10 @@ def open_frozen_models(
     rows: Any,
     args: K2DTrainingArguments,
     teacher_embedding: torch.Tensor | None = None,
-) -> FrozenModels:
+) -> tuple[Any, Any, list[str], torch.Tensor | None]:
     """Teacher and auxiliary as the loss needs them, and which of them the soft targets of `rows` replace.
+
+    Where hidden states of the teacher do, the last is the embedding with which they become logits.
 
     Raises:
         K2DError: if a model that the loss needs is missing, or does not fit the student.
@@ -283,4 +236,4 @@ def open_frozen_models(
             if name not in stored
         }
     check_loaded(student=student, **loaded)
-    return FrozenModels(loaded.get("teacher"), loaded.get("auxiliary"), stored, embedding)
+    return loaded.get("teacher"), loaded.get("auxiliary"), stored, embedding

@@ -19,10 +19,14 @@ class EvaluatingTrainer(LoadingTrainer):
     @property
     def _components(self) -> list[str]:
         """What is logged of the loss, besides itself."""
-        names = ["ce"]
-        names += ["kl", "agreement"] * bool(self.teacher or "teacher" in self.stored)
-        names += ["encoder_mse"] * bool(self.args.encoder_weight)
-        return names + ["auxiliary_kl"] * bool(self.auxiliary or "auxiliary" in self.stored)
+        teacher, auxiliary = self.teacher or "teacher" in self.stored, self.auxiliary or "auxiliary" in self.stored
+        there = {
+            "kl": teacher,
+            "agreement": teacher,
+            "encoder_mse": self.args.encoder_weight,
+            "auxiliary_kl": auxiliary,
+        }
+        return ["ce", *(name for name, logged in there.items() if logged)]
 
     def prediction_step(
         self,
@@ -56,10 +60,10 @@ class EvaluatingTrainer(LoadingTrainer):
         """As the Trainer's, with loss and components averaged over tokens and not over batches."""
         sums = self._sums["eval"] = RunningSums()
         self.gather_function = self.accelerator.gather_for_metrics  # without rows that fill up the last round
-        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        output: Any = super().evaluation_loop(dataloader, description, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        metrics: Any = output.metrics
-        metrics.update({f"{prefix}_{name}": value for name, value in sums.averages(self._components).items()})
+        averages = sums.averages(self._components)
+        output.metrics.update({f"{prefix}_{name}": value for name, value in averages.items()})
         self._sums["train"].pause()
         return output
 

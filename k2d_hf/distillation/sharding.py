@@ -38,14 +38,7 @@ def sums_in_forward(
     """The sums of the loss, formed within `model.forward`, where FSDP has gathered the weights.
 
     A frozen encoder runs there as well, and is not left out of the sharding: it is most of the student's weights.
-
-    Args:
-        model: the student as it is wrapped.
-        base: the Whisper inside it.
-        batch: as for `K2DTrainer.compute_loss`.
-        sums_of: gives the sums from the last hidden states [B, L, d], and the encoder's [B, frames, d] where it is
-            frozen.
-        frozen_encoder: whether the encoder runs without gradients.
+    `sums_of` gives the sums from the last hidden states [B, L, d], and the encoder's [B, frames, d] where it is frozen.
     """
     encoder: Any = base.model.encoder
     states = [batch["encoder_states"]] if "encoder_states" in batch else []
@@ -101,7 +94,7 @@ def check_sharding(args: Any, accelerator: Any, *, sharded: bool) -> None:
     """Let a sharded student return its loss as it is formed, and not in bf16, which has three digits.
 
     Raises:
-        K2DError: for the first version of FSDP, for DeepSpeed ZeRO-3, or a loss that takes the encoder's states.
+        K2DError: for FSDP 1, DeepSpeed ZeRO-3, or a loss that takes the encoder's states.
     """
     if is_deepspeed_zero3_enabled():
         raise K2DError("ZeRO-3 shards the embedding that the loss needs whole: use FSDP, DDP or ZeRO-2")

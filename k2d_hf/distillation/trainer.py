@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, WhisperForConditionalGeneration, WhisperProcessor
 
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.construction import (
     check_arguments,
     open_frozen_models,
@@ -45,8 +44,6 @@ from k2d_hf.distillation.models import (
 )
 from k2d_hf.distillation.on_policy import as_many_tokens, is_on_policy, with_own_labels
 from k2d_hf.distillation.sharding import check_sharding, sums_in_forward
-from k2d_hf.distillation.targets.encoder_cache import states_in_step
-from k2d_hf.models.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -122,10 +119,8 @@ class K2DTrainer(EvaluatingTrainer):
         self._bound_to_embedding = teacher_embedding is None
 
         # Data
-        chunks, compute_metrics = train_dataset, open_metrics(args, compute_metrics, processing_class)
-        train_dataset, eval_dataset, data_collator = self._open_data(
-            train_dataset, eval_dataset, data_collator, student=base
-        )
+        compute_metrics = open_metrics(args, compute_metrics, processing_class)
+        rows, eval_rows, data_collator = self._open_data(train_dataset, eval_dataset, data_collator, student=base)
 
         # Trainer
         student = self._ready(student)
@@ -135,8 +130,8 @@ class K2DTrainer(EvaluatingTrainer):
             model=None if students else student,
             model_init=students,
             args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=rows,
+            eval_dataset=eval_rows,
             processing_class=processing_class,
             data_collator=data_collator,
             compute_metrics=compute_metrics,
@@ -145,10 +140,7 @@ class K2DTrainer(EvaluatingTrainer):
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
-        self._open_saving(model, teacher_model, auxiliary_model, chunks)
-
-        if isinstance(self.data_collator, K2DDataCollator):
-            self.data_collator.keeps_clean = bool(self.teacher or self.auxiliary)
+        self._open_saving(model, teacher_model, auxiliary_model, train_dataset)
 
         # Checks and devices, which accelerate knows
         check_sharding(args, self.accelerator, sharded=self.is_fsdp_enabled)
@@ -227,13 +219,8 @@ class K2DTrainer(EvaluatingTrainer):
                 return self._sums_of(base, inputs, hidden, states if self.shares_encoder else None)
 
             return sums_in_forward(model, base, inputs, sums_of, frozen_encoder=self.encoder_is_frozen)
-        labels, weights = inputs["labels"], inputs.get("chunk_weights")
-        states = inputs.get("encoder_states")
-        if states is None and self.encoder_is_frozen:
-            rounded, autocast = self.rounds_states, self.accelerator.autocast
-            states = states_in_step(base, inputs["input_features"], rounded=rounded, autocast=autocast)
-        share = self.args.on_policy if model.training else 0.0
-        if share and is_on_policy(share, seed=self.args.seed, step=self.state.global_step):
+        states = self._frozen_states(base, inputs)
+        if model.training and is_on_policy(self.args.on_policy, seed=self.args.seed, step=self.state.global_step):
             return self._on_policy_sums(model, base, inputs, states)
         hidden, own_states = student_hidden(model, base, inputs, states)
         inputs, states = clean_inputs(inputs, states if self.shares_encoder else None)
@@ -242,6 +229,7 @@ class K2DTrainer(EvaluatingTrainer):
         with self.accelerator.autocast():
             states = encode(self.teacher, inputs["input_features"])
         sums = self._sums_of(base, inputs, hidden, states)
+        labels, weights = inputs["labels"], inputs.get("chunk_weights")
         return with_encoder_distance(sums, own_states, states, labels, weight=self.args.encoder_weight, weights=weights)
 
     def _on_policy_sums(
@@ -255,7 +243,7 @@ class K2DTrainer(EvaluatingTrainer):
         hidden, _ = student_hidden(model, base, written, states)
         written, states = clean_inputs(written, states if self.shares_encoder else None)
         sums = self._sums_of(base, written, hidden, states, ce=0.0)
-        return as_many_tokens(sums, int((inputs["labels"] != IGNORED).sum()))
+        return as_many_tokens(sums, len(supervised_positions(inputs["labels"])[0]))
 
     def _sums_of(
         self,

@@ -23,21 +23,15 @@ TOKENS_PER_WIDE_CHARACTER = 1.2  # likewise, in Chinese
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Indices in an order drawn anew each epoch, neighbours of like length in the form that this epoch gives them.
+    """Indices in an order drawn anew each epoch, neighbours of like length in the form that the collator draws for it.
 
-    Args:
-        rows: chunks.
-        collator: draws whether a label has timestamps and a prompt, which decides its length.
-        batch_size: chunks of one step, of all processes and accumulated batches.
-        seed: of the order.
+    `batch_size` is in chunks of one step, of all processes and accumulated batches; `seed` is that of the order.
     """
 
     def __init__(self, rows: Dataset, collator: K2DDataCollator, *, batch_size: int, seed: int = 0) -> None:
         self.rows = rows.select_columns(columns_for(DRAW, among=rows.column_names))
         self.collator = collator
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.plain, self.timestamps, self.prompt = label_parts(rows)
 
     def set_epoch(self, epoch: int) -> None:
@@ -71,15 +65,12 @@ def grouped_order(lengths: np.ndarray, *, batch_size: int, generator: np.random.
     count = len(lengths)
     pool = batch_size * max(1, min(POOL, count // (4 * batch_size)))
     order = generator.permutation(count)
-    batches = []
     for start in range(0, count, pool):
         some = order[start : start + pool]
-        some = some[np.argsort(lengths[some], kind="stable")]
-        batches += [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
-    full = [batch for batch in batches if len(batch) == batch_size]
-    rest = [batch for batch in batches if len(batch) < batch_size]
-    shuffled = [full[index] for index in generator.permutation(len(full))] + rest
-    return np.concatenate(shuffled).tolist() if shuffled else []
+        order[start : start + pool] = some[np.argsort(lengths[some], kind="stable")]
+    full = count - count % batch_size  # a pool is a number of batches, so that only the last of them may be short
+    batches = order[:full].reshape(-1, batch_size)
+    return [*batches[generator.permutation(len(batches))].ravel().tolist(), *order[full:].tolist()]
 
 
 def label_parts(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,6 +101,4 @@ def _tokens(text: str | None) -> int:
 
 def _count(segments: Any) -> int:
     """Number of segments, which `datasets` gives as a list of mappings or a mapping of lists."""
-    if segments is None:
-        return 0
-    return len(segments["start"]) if isinstance(segments, dict) else len(segments)
+    return len(segments["start"]) if isinstance(segments, dict) else len(segments or ())

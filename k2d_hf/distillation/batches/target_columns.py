@@ -21,36 +21,32 @@ READ_ROWS = 10_000
 FULL_WINDOW = -1  # no token
 
 Example = tuple[list[int], list[int]]  # decoder inputs and labels
-
-
 KINDS = ("hidden", "top")
+DTYPES = {"hidden": np.float16, "top_ids": np.int32, "top_logprobs": np.float16}  # by end of the column's name
+DESCRIBED = ("target_forms", "target_temperature", "target_embedding")
 
 
 def target_features(kinds: Mapping[str, str], widths: Mapping[str, int]) -> Features:
     """Columns and types that the stage adds; `target_forms` holds which rows of the others belong to which form.
 
-    Args:
-        kinds: of each model whose targets are stored.
-        widths: numbers stored for each position: the model's d where its kind is `hidden`, else k.
+    For each model whose targets are stored its kind, and how many numbers a position takes: d where that is `hidden`,
+    else k.
     """
     from datasets import Features, List, Value
 
-    columns: dict[str, Any] = {}
-    for model, kind in kinds.items():
-        for name in columns_of(model, kind):
-            number = "int32" if DTYPES[name.partition("_")[2]] is np.int32 else "float16"
-            columns[name] = List(List(Value(number), length=widths[model]))
-    form = {"timestamps": Value("bool"), "prompt": Value("bool"), "tokens": Value("int32"), "digest": Value("int64")}
-    described = {
-        "target_forms": List(form),
-        "target_temperature": Value("float64"),
-        "target_embedding": Value("string"),
+    columns = {
+        name: List(List(Value(np.dtype(number_format(name)).name), length=widths[model]))
+        for model, kind in kinds.items()
+        for name in columns_of(model, kind)
     }
-    return Features({**columns, **described})
+    form = {"timestamps": Value("bool"), "prompt": Value("bool"), "tokens": Value("int32"), "digest": Value("int64")}
+    described = (List(form), Value("float64"), Value("string"))
+    return Features({**columns, **dict(zip(DESCRIBED, described, strict=True))})
 
 
-DTYPES = {"hidden": np.float16, "top_ids": np.int32, "top_logprobs": np.float16}  # by end of the column's name
-DESCRIBED = ("target_forms", "target_temperature", "target_embedding")
+def number_format(column: str) -> Any:
+    """The number format of a column of targets; None of any other."""
+    return DTYPES.get(column.partition("_")[2])
 
 
 def kind_of(rows: Any, model: str = "teacher") -> str | None:
@@ -70,16 +66,12 @@ def columns_of(model: str, kind: str) -> list[str]:
 
 
 def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, what: str) -> Any:
-    """The rows with the targets that the loss uses as arrays, and without those that it does not.
+    """The rows, or the dictionary of them, with the targets that the loss uses as arrays, and without all others.
 
-    Args:
-        rows: data set of chunks, or a dictionary of them; None and whatever else has no columns stays as it is.
-        stored: models whose targets take their place.
-        temperature: of the loss.
-        what: name of the rows, for messages.
+    None, and whatever else has no columns, stays as it is. `stored` are the models whose targets take their place.
 
     Raises:
-        K2DError: if targets are missing, or of another temperature.
+        K2DError: if targets are missing, or of another temperature than the loss.
     """
     if isinstance(rows, dict):
         return {name: targets_for_loss(part, stored, temperature, what=f"{what} {name}") for name, part in rows.items()}
@@ -94,8 +86,9 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
     if any(kind_of(rows, model) == "top" for model in stored):
         check_temperature(values_of(rows, "target_temperature"), temperature)
     wanted = [name for model in stored for name in columns_of(model, kind_of(rows, model) or "top")]
-    every = [name for model in MODELS for kind in KINDS for name in columns_of(model, kind)]
-    rows = rows.remove_columns([name for name in every if name in rows.column_names and name not in wanted])
+    rows = rows.remove_columns(
+        [name for name in rows.column_names if is_target(name) and name not in (*wanted, *DESCRIBED)]
+    )
     return rows.with_format("numpy", columns=wanted, output_all_columns=True)
 
 
@@ -112,30 +105,21 @@ def without_targets(rows: Dataset) -> Dataset:
 
 def is_target(column: str) -> bool:
     """Whether a column is one of those that soft targets add."""
-    return column in DESCRIBED or any(column in columns_of(model, kind) for model in MODELS for kind in KINDS)
+    return column in DESCRIBED or (column.partition("_")[0] in MODELS and number_format(column) is not None)
 
 
 def stored_targets(chunk: Mapping[str, Any], example: Example, *, full_window: bool = False) -> dict[str, np.ndarray]:
     """The stored targets of a chunk for one form of its label, by column: [tokens, d] or [tokens, k] each.
 
-    Args:
-        chunk: row with the columns of `add_soft_targets`.
-        example: decoder inputs and labels in that form.
-        full_window: whether the input is the full window, and not the chunk alone.
-
     Raises:
-        K2DError: if no targets are stored for these very ids and this input.
+        K2DError: if none are stored for these very ids and this input, the chunk or the full window.
     """
     digest, at = digest_of(example, full_window=full_window), 0
     for form in chunk["target_forms"] or ():
         if form["digest"] == digest:
-            part = slice(at, at + form["tokens"])
-            return {
-                f"{model}_{end}": np.asarray(chunk[f"{model}_{end}"][part], dtype=dtype)
-                for model in MODELS
-                for end, dtype in DTYPES.items()
-                if f"{model}_{end}" in chunk
-            }
+            names = [f"{model}_{end}" for model in MODELS for end in DTYPES if f"{model}_{end}" in chunk]
+            end = at + form["tokens"]
+            return {name: np.asarray(chunk[name][at:end], dtype=number_format(name)) for name in names}
         at += form["tokens"]
     raise K2DError(
         f"{chunk_name(chunk)}: no soft targets for this form of its label; write them again "

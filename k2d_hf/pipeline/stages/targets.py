@@ -145,7 +145,7 @@ def reason_to_skip_targets(run: RunState) -> str | None:
     if run.recipe.targets.enabled is not None:
         return None if run.recipe.targets.enabled else "targets.enabled is false"
     from k2d_hf.data.chunk_files import kept_of, load_chunks
-    from k2d_hf.distillation.targets.encoder_cache import epochs_of
+    from k2d_hf.distillation.targets.encoder_states import epochs_of
 
     arguments = training_arguments(run.recipe.distil, run.resume / "unused", resume=run.resume, language=None)
     if not arguments.kl_weight and not arguments.auxiliary_weight:
