@@ -94,14 +94,9 @@ class ModelCardCallback(TrainerCallback):
         card beside the teacher, the title the name of the repository. A student has one task, and evaluation sets the
         names in `eval_dataset`, so `tasks`, `dataset` and `dataset_args` are not used.
         """
-        given = {
-            "language": [language] if isinstance(language, str) else language,
-            "license": license,
-            "tags": [tags] if isinstance(tags, str) else tags,
-            "model_name": model_name,
-            "base_model": finetuned_from,
-            "datasets": [dataset_tags] if isinstance(dataset_tags, str) else dataset_tags,
-        }
+        lists = {"language": language, "tags": tags, "datasets": dataset_tags}
+        given: dict[str, Any] = {name: [one] if isinstance(one, str) else one for name, one in lists.items()}
+        given |= {"license": license, "model_name": model_name, "base_model": finetuned_from}
         self.given |= {name: value for name, value in given.items() if value}
         if self.trainer.is_world_process_zero():
             self._write(Path(str(self.trainer.args.output_dir)) / "README.md")

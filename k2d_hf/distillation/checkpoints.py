@@ -166,9 +166,7 @@ class _ResumeSums(TrainerCallback):
 def mark_complete(folder: Path) -> None:
     """Flush the files of a checkpoint to the disk, then write their names and sizes into it, completely or not at all.
 
-    Raises:
-        K2DError: if the disk is full.
-        OSError: if a file cannot be flushed.
+    K2DError if the disk is full, OSError if a file cannot be flushed.
     """
     files = _files(folder)
     for name in files:
@@ -218,10 +216,7 @@ def step_of(checkpoint: Path) -> int:
 def room_for(target: Path, needed: int, *, partial: Path | None = None) -> Iterator[None]:
     """Raise K2DError where the disk is full, in the place of what torch, safetensors and numpy raise.
 
-    Args:
-        target: what is written.
-        needed: bytes that it takes, about.
-        partial: folder that goes away if it could not be written, so that the next try has its room.
+    The target takes about `needed` bytes; the folder `partial` is deleted, so that the next try has its room.
     """
     try:
         yield

@@ -17,7 +17,7 @@ from transformers import TrainingArguments, WhisperProcessor, set_seed
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.batches.streams import described, is_stream
-from k2d_hf.distillation.batches.target_columns import check_embedding, has_targets, kind_of, values_of
+from k2d_hf.distillation.batches.target_columns import check_embedding, kind_of, values_of
 from k2d_hf.distillation.measures import GENERATED, MixedErrorRateMetric, known_metric
 from k2d_hf.distillation.models import base_whisper, find_processor, load_for_loss, output_embedding, with_adapters
 from k2d_hf.distillation.settings import keeps_teacher
@@ -39,8 +39,7 @@ def check_arguments(args: Any) -> K2DTrainingArguments:
     Raises:
         K2DError: for the arguments of another trainer, which know nothing of this loss.
     """
-    if args is None:
-        return K2DTrainingArguments(output_dir="k2d-student")
+    args = K2DTrainingArguments(output_dir="k2d-student") if args is None else args
     if not isinstance(args, K2DTrainingArguments):
         plain = isinstance(args, TrainingArguments)
         has = ", which has the same fields and those of the loss" if plain else ""
@@ -53,14 +52,13 @@ def check_arguments(args: Any) -> K2DTrainingArguments:
             args.n_gpu,
         )
         args._n_gpu = 1
+    if args.bf16 and args.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        logger.warning("bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false")
     return args
 
 
 def check_evaluation(args: K2DTrainingArguments, compute_metrics: Any) -> None:
-    """Raise K2DError where figures of what the student writes are asked for, and it writes nothing.
-
-    The loss never holds the logits of a batch, so there are none to compute metrics from, as `Seq2SeqTrainer` does.
-    """
+    """Raise K2DError for figures of text where the student writes none: the loss holds no logits to take them from."""
     if args.predict_with_generate:
         return
     if compute_metrics is not None:
@@ -89,12 +87,6 @@ def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None
         f"train_sampling_strategy {strategy!r}: the chunks have no column {args.length_column_name!r}; add one with "
         "the tokens of each label, or take 'random', which groups labels of like length (group_by_label_length)"
     )
-
-
-def warn_of_slow_bf16(args: K2DTrainingArguments) -> None:
-    """Warn where bfloat16 is computed by a processor that has no instructions for it."""
-    if args.bf16 and args.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        logger.warning("bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false")
 
 
 def open_student(
@@ -178,8 +170,7 @@ def prepare_student(
 ) -> Any:
     """A student with adapters put in, parts frozen and its language set, as the settings ask for.
 
-    Raises:
-        K2DError: if its embedding is not the plain matrix that the loss, or the stored hidden states, take.
+    K2DError if its embedding is not the plain matrix that the loss, or the stored hidden states, take.
     """
     base = base_whisper(student)
     complete_generation_config(base, lambda: processor.tokenizer)
@@ -217,11 +208,8 @@ def open_frozen_models(
     given = {"teacher": (teacher, teacher_weight), "auxiliary": (auxiliary, args.auxiliary_weight)}
     in_memory = {"teacher": keeps_teacher(vars(args)), "auxiliary": args.on_policy}  # whatever is stored of it
     columns = described(rows)
-    stored = [
-        name
-        for name, (model, weight) in given.items()
-        if weight and model is None and not in_memory[name] and has_targets(columns, name)
-    ]
+    lacking = [name for name, (model, weight) in given.items() if weight and model is None and not in_memory[name]]
+    stored = [name for name in lacking if kind_of(columns, name)]
     embedding: torch.Tensor | None = None
     if "teacher" in stored and kind_of(columns) == "hidden":
         embedding = output_embedding(student).detach() if teacher_embedding is None else teacher_embedding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from k2d_hf.distillation.batches.rows import (
     training_rows,
 )
 from k2d_hf.distillation.batches.sampling import LengthGroupedSampler
-from k2d_hf.distillation.batches.streams import ChunkStream, PassingOver, is_stream, open_stream
+from k2d_hf.distillation.batches.streams import ChunkStream, collate_unseen, is_stream, open_stream
 from k2d_hf.distillation.batches.target_columns import targets_for_loss
 from k2d_hf.distillation.construction import check_sampling
 from k2d_hf.distillation.models import base_whisper, encode
@@ -99,10 +100,7 @@ class LoadingTrainer(SavingTrainer):
         return output
 
     def _cache_encoder_states(self) -> None:
-        """Let the collator read the frozen encoder's states from the disk; a line of the log says why, if it does not.
-
-        Without room on the disk the encoder runs in every step, and gives the same states.
-        """
+        """Let the collator read the frozen encoder's states from the disk, or log why it does not."""
         rows: Any = self.train_dataset
         collator: Any = self.data_collator
         self.rounds_states = False
@@ -152,7 +150,7 @@ class LoadingTrainer(SavingTrainer):
             return super().get_train_dataloader()
         batches = 0 if self.args.ignore_data_skip else self.resumed_step * self.args.gradient_accumulation_steps
         rows.pass_over(batches, rows_of_a_batch=self._train_batch_size * self.accelerator.num_processes)
-        with self._collating(PassingOver(self.data_collator)):
+        with self._collating(partial(collate_unseen, self.data_collator)):
             return super().get_train_dataloader()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:

@@ -18,10 +18,8 @@ if TYPE_CHECKING:
     from k2d_hf.terminal.console import ProgressLine
 
 PARTS = ("total", "ce", "kl", "auxiliary_kl", "agreement", "encoder_mse")
-GENERATED = ("mer",)
-"""Figures of what the student writes by itself, which take `predict_with_generate`."""
+GENERATED = ("mer",)  # figures of what the student writes by itself, which take `predict_with_generate`
 GREATER_IS_BETTER = {name: name == "agreement" for name in ("loss", *PARTS[1:], *GENERATED)}
-"""The direction of each figure that an evaluation during training gives."""
 
 
 def known_metric(name: str) -> str | None:
@@ -40,8 +38,7 @@ class RunningSums:
 
     def add(self, sums: LossSums) -> None:
         """Add a batch; one after the other, so that a resumed training sums alike."""
-        batch = torch.stack([getattr(sums, name).detach() for name in PARTS])
-        batch = batch.to(_precise(batch.device))
+        batch = torch.stack([getattr(sums, name).detach() for name in PARTS]).to(_precise(sums.total.device))
         self.total = batch if self.total is None else self.total + batch
         self.tokens += sums.tokens
 

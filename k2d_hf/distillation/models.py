@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +48,7 @@ def find_processor(*models: Any) -> WhisperProcessor:
 def load_for_loss(
     name: str, model: Any, student: WhisperForConditionalGeneration, weight: float, dtype: torch.dtype | None = None
 ) -> Any:
-    """Teacher or auxiliary as `load_frozen_model` gives it; None if its weight in the loss is 0.
-
-    Raises:
-        K2DError: if it is missing, or vocabulary or mel bins are not the student's.
-    """
+    """Teacher or auxiliary, frozen; None if its weight in the loss is 0, K2DError if it is missing or does not fit."""
     if not weight:
         return None
     if model is None:
@@ -67,11 +62,7 @@ def load_for_loss(
 def load_frozen_model(
     name: str, model: Any, *, mel_bins: int, whose: str, dtype: torch.dtype | None = None
 ) -> WhisperForConditionalGeneration:
-    """A model that is not trained: loaded, in `dtype` or else float32, if it is a checkpoint, and frozen.
-
-    Raises:
-        K2DError: if its mel bins are not those of `whose`.
-    """
+    """A frozen model, in `dtype` where it is loaded from a checkpoint; K2DError if its mel bins are not `whose`."""
     loaded = isinstance(model, (str, Path))
     frozen: Any = load_whisper(model) if loaded else base_whisper(model)  # which has the adapters of a peft model in it
     if frozen.config.num_mel_bins != mel_bins:
@@ -132,20 +123,6 @@ def _equal(tensor: Tensor, other: Tensor) -> bool:
     return torch.equal(tensor.to(coarse), other.to(tensor.device, coarse))  # also False for other shapes
 
 
-@contextmanager
-def hidden_states_for_logits(model: Any) -> Iterator[None]:
-    """Let `model.forward` return the decoder's hidden states where it returns logits.
-
-    The loss projects them block by block. Going through `forward` keeps the hooks of DDP and peft.
-    """
-    head = model.proj_out
-    model.proj_out = nn.Identity()
-    try:
-        yield
-    finally:
-        model.proj_out = head
-
-
 def forward_inputs(
     base: WhisperForConditionalGeneration, batch: dict[str, Any], encoder_states: Tensor | None
 ) -> dict[str, Any]:
@@ -172,12 +149,13 @@ def student_hidden(
     batch: dict[str, Any],
     encoder_states: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The student's last hidden states, [B, L, d], and the states of its encoder, [B, frames, d].
-
-    `model` is the student as it is wrapped for training, `base` the Whisper inside it, whose encoder may have run.
-    """
-    with hidden_states_for_logits(base):
-        outputs = model(**forward_inputs(base, batch, encoder_states))
+    """Last hidden states, [B, L, d], of a student as it is wrapped for training, and its encoder's, [B, frames, d]."""
+    whisper: Any = base
+    head, whisper.proj_out = whisper.proj_out, nn.Identity()  # the loss projects the states block by block
+    try:
+        outputs = model(**forward_inputs(base, batch, encoder_states))  # whose hooks are those of DDP and peft
+    finally:
+        whisper.proj_out = head
     return outputs.logits, outputs.encoder_last_hidden_state
 
 

@@ -73,10 +73,7 @@ def _forward(module: Any, function: Callable[..., Any]) -> Iterator[None]:
 
 
 def complete_loading() -> AbstractContextManager[None]:
-    """Load models completely on every process: FSDP may ask transformers to fill them on the first alone.
-
-    A teacher is not sharded, so nothing would fill it on the others.
-    """
+    """Load models completely on every process, though FSDP asks for the first alone: nothing would fill a teacher."""
     return patch_environment(fsdp_cpu_ram_efficient_loading="false")
 
 
@@ -112,10 +109,7 @@ def check_sharding(args: Any, accelerator: Any, *, sharded: bool) -> None:
 
 
 def gather_student(model: Any, accelerator: Any) -> Any:
-    """A sharded student as a plain model, with its adapters, on the first process; None on the others, which take part.
-
-    A student that is not sharded is given back as it is, on every process.
-    """
+    """A sharded student as a plain model, with its adapters, on the first process, None on the others; else itself."""
     if getattr(accelerator.state, "fsdp_plugin", None) is None:
         return model
     weights = accelerator.get_state_dict(model)

@@ -18,14 +18,12 @@ from k2d_hf.distillation.construction import (
     open_metrics,
     open_student,
     prepare_student,
-    warn_of_slow_bf16,
 )
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
 from k2d_hf.distillation.loss.losses import (
     Head,
     LossSums,
     LossWeights,
-    StoredTargets,
     distillation_loss,
     stored_targets,
     supervised_positions,
@@ -142,9 +140,8 @@ class K2DTrainer(EvaluatingTrainer):
         self.label_names = ["labels"]
         self._open_saving(model, teacher_model, auxiliary_model, train_dataset)
 
-        # Checks and devices, which accelerate knows
+        # Sharding and devices, which accelerate knows
         check_sharding(args, self.accelerator, sharded=self.is_fsdp_enabled)
-        warn_of_slow_bf16(args)
         self._place_frozen_models(base, own_teacher=isinstance(teacher_model, (str, Path)))
 
     def _ready(self, student: Any) -> Any:
@@ -256,19 +253,19 @@ class K2DTrainer(EvaluatingTrainer):
         """The sums, from the student's last hidden states [B, L, d] and those of the teacher's encoder, if it ran."""
         labels, weights = inputs["labels"], inputs.get("chunk_weights")
         positions = supervised_positions(labels)  # once: a GPU is waited for each time
+        in_memory = {"teacher": (self.teacher, states), "auxiliary": (self.auxiliary, None)}
         with self.accelerator.autocast():
-            targets: dict[str, Head | StoredTargets] = {}
-            if self.teacher:
-                targets["teacher"] = teacher_head(self.teacher, inputs, positions, states)
-            if self.auxiliary:
-                targets["auxiliary"] = teacher_head(self.auxiliary, inputs, positions)
+            targets: dict[str, Any] = {
+                name: teacher_head(model, inputs, positions, known)
+                for name, (model, known) in in_memory.items()
+                if model
+            }
         targets |= {name: stored_targets(name, inputs, positions, self.stored_embedding) for name in self.stored}
         with torch.autocast(labels.device.type, enabled=False):  # the loss chooses its number formats itself
             return distillation_loss(
                 Head(hidden[positions], output_embedding(base)),
                 labels[positions],
-                teacher=targets.get("teacher"),
-                auxiliary=targets.get("auxiliary"),
+                **targets,
                 weights=replace(self.loss_weights, **other_weights),
                 token_weights=None if weights is None else weights[:, None].expand_as(labels)[positions],
                 projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),

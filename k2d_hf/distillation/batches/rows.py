@@ -33,12 +33,8 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     """Leave out chunks that cannot be trained on, with warnings that count and name them.
 
     They are those that validation dropped, those whose label is too long for the decoder, and of labelled utterances
-    those without text, without sound that can be read, or of more than 30 s.
-
-    Args:
-        rows: a `datasets.Dataset` of chunks or of labelled utterances, or a dictionary of them; anything else stays.
-        collator: whose labels are measured.
-        what: name of the rows, for messages.
+    those without text, without sound that can be read, or of more than 30 s. Rows are a `datasets.Dataset`, or a
+    dictionary of them; anything else stays as it is.
 
     Raises:
         K2DError: if nothing is left, or `full_windows` asks for audio that there is not.
@@ -53,7 +49,7 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     check_windows(rows.column_names, collator, what=what)
     found: list[str | None] = []
     names: dict[str, list[str]] = {}
-    for batch in _batches(rows, *columns_to_inspect(rows.column_names, collator)):
+    for batch in _batches(rows, columns_to_inspect(rows.column_names, collator)):
         reasons = reasons_to_leave_out(batch, collator)
         for chunk, reason in zip(batch, reasons, strict=True):
             some = names.setdefault(reason or "", [])
@@ -104,7 +100,7 @@ def check_usable(rows: Any, *, what: str) -> None:
 
     if not isinstance(rows, Dataset) or {"start", "duration"} <= set(rows.column_names):
         return
-    for batch in _batches(rows, *columns_for(LABEL, SOUND, among=rows.column_names)):
+    for batch in _batches(rows, columns_for(LABEL, SOUND, among=rows.column_names)):
         for chunk in batch:
             if reason := unusable(chunk):
                 utterance = f"{what}: {chunk_name(chunk)} is an utterance {reason}"
@@ -165,19 +161,14 @@ def language_of(rows: Any) -> str | None:
 
     if not isinstance(rows, Dataset) or "language" not in rows.column_names:
         return None
-    languages: set[str | None] = set()
-    for batch in _batches(rows, "language"):
-        languages |= {language_code(chunk["language"]) for chunk in batch}
-        if len(languages) > 1:
-            return None
-    return next(iter(languages), None)
+    languages = {language_code(chunk["language"]) for batch in _batches(rows, ["language"]) for chunk in batch}
+    return languages.pop() if len(languages) == 1 else None
 
 
-def _batches(rows: Any, *columns: str) -> Iterator[list[dict[str, Any]]]:
-    """Some columns of a data set, those that it has, a list of rows at a time."""
-    present = rows.select_columns([column for column in columns if column in rows.column_names])
-    for batch in present.with_format(None).iter(batch_size=BATCH_ROWS):
-        yield list(rows_of(batch))
+def _batches(rows: Any, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """Some columns of a data set, a list of rows at a time."""
+    batches = rows.select_columns(columns).with_format(None).iter(batch_size=BATCH_ROWS)
+    return (list(rows_of(batch)) for batch in batches)
 
 
 def labels_fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> np.ndarray:

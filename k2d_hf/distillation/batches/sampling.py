@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,17 +47,12 @@ class LengthGroupedSampler(Sampler[int]):
 
     def lengths(self) -> np.ndarray:
         """About how many positions each chunk takes in this epoch, [rows] int32."""
-        lengths = self.plain.copy()
         if not self.rows.column_names:
-            return lengths  # utterances, whose labels have one form
-        at = 0
-        for batch in self.rows.iter(batch_size=READ_ROWS):
-            drawn = [self.collator.draws(key, epoch=self.epoch) for key in rows_of(batch)]
-            timestamps, prompt = np.array(drawn, dtype=bool).T
-            part = slice(at, at + len(drawn))
-            lengths[part] += timestamps * self.timestamps[part] + prompt * self.prompt[part]
-            at += len(drawn)
-        return lengths
+            return self.plain  # utterances, whose labels have one form
+        keys = (key for batch in self.rows.iter(batch_size=READ_ROWS) for key in rows_of(batch))
+        draws = (self.collator.draws(key, epoch=self.epoch) for key in keys)
+        timestamps, prompt = np.fromiter(draws, np.dtype((bool, 2)), len(self.plain)).T
+        return self.plain + timestamps * self.timestamps + prompt * self.prompt
 
 
 def grouped_order(lengths: np.ndarray, *, batch_size: int, generator: np.random.Generator) -> list[int]:
@@ -78,18 +73,16 @@ def label_parts(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Counted from the letters: to tokenise a corpus would take long, and only the order needs it.
     """
-    plain, timestamps, prompt = (np.zeros(len(rows), dtype=np.int32) for _ in range(3))
-    names = columns_for(LABEL, PROMPT, among=rows.column_names)
-    at = 0
-    for batch in rows.select_columns(names).iter(batch_size=READ_ROWS):
-        part = slice(at, at + len(batch["text"]))
-        plain[part] = [_tokens(text) for text in batch["text"]]
-        if "segments" in batch:
-            timestamps[part] = [2 * _count(segments) for segments in batch["segments"]]
-        if "previous_text" in batch:
-            prompt[part] = [min(MAX_PROMPT_TOKENS, _tokens(text)) for text in batch["previous_text"]]
-        at = part.stop
+    batches = rows.select_columns(columns_for(LABEL, PROMPT, among=rows.column_names)).iter(batch_size=READ_ROWS)
+    parts = (_parts(chunk) for batch in batches for chunk in rows_of(batch))
+    plain, timestamps, prompt = np.fromiter(parts, np.dtype((np.int32, 3)), len(rows)).T
     return plain, timestamps, prompt
+
+
+def _parts(chunk: Mapping[str, Any]) -> tuple[int, int, int]:
+    segments = chunk.get("segments") or ()  # which `datasets` gives as a list of mappings or a mapping of lists
+    times = 2 * len(segments["start"] if isinstance(segments, dict) else segments)
+    return _tokens(chunk["text"]), times, min(MAX_PROMPT_TOKENS, _tokens(chunk.get("previous_text")))
 
 
 def _tokens(text: str | None) -> int:
@@ -97,8 +90,3 @@ def _tokens(text: str | None) -> int:
         return 0
     wide = sum(character > "\u2e7f" for character in text)
     return round(wide * TOKENS_PER_WIDE_CHARACTER + (len(text) - wide) / LETTERS_PER_TOKEN)
-
-
-def _count(segments: Any) -> int:
-    """Number of segments, which `datasets` gives as a list of mappings or a mapping of lists."""
-    return len(segments["start"]) if isinstance(segments, dict) else len(segments or ())

@@ -64,13 +64,7 @@ def described(rows: Any) -> Any:
 class ChunkStream(IterableDataset[Any]):
     """The chunks of a stream that are trained on, pass after pass, without an end.
 
-    Args:
-        rows: the stream.
-        collator: whose labels must fit the decoder.
-        args: of training.
-        stored: models whose soft targets take their place, with the kind of each.
-        embedding: that makes the teacher's stored hidden states logits.
-        what: name of the rows, for messages.
+    Arguments are those of `open_stream`, but `stored` has the kind of each model's soft targets.
     """
 
     def __init__(
@@ -224,12 +218,8 @@ def open_stream(
     return (ChunkStream if training else OnePass)(rows, collator, args, kinds, embedding, what=what)
 
 
-class PassingOver:
-    """A collator that does no work for batches that an interrupted run has seen."""
-
-    def __init__(self, collate: Callable[[Any], dict[str, Tensor]]) -> None:
-        self.collate = collate
-
-    def __call__(self, chunks: Sequence[dict[str, Any] | None]) -> dict[str, Tensor]:
-        """A batch, or an empty one, which the data loader throws away."""
-        return {} if chunks[0] is None else self.collate(chunks)
+def collate_unseen(
+    collate: Callable[[Any], dict[str, Tensor]], chunks: Sequence[dict[str, Any] | None]
+) -> dict[str, Tensor]:
+    """A batch; of one that an interrupted run has seen nothing, which the data loader throws away."""
+    return {} if chunks[0] is None else collate(chunks)

@@ -55,11 +55,6 @@ def kind_of(rows: Any, model: str = "teacher") -> str | None:
     return next((kind for kind in KINDS if set(columns_of(model, kind)) <= set(names)), None)
 
 
-def has_targets(rows: Any, model: str = "teacher") -> bool:
-    """Whether a data set holds the soft targets of a model."""
-    return kind_of(rows, model) is not None
-
-
 def columns_of(model: str, kind: str) -> list[str]:
     """Names of the columns of a model's targets."""
     return [f"{model}_hidden"] if kind == "hidden" else [f"{model}_top_ids", f"{model}_top_logprobs"]
@@ -77,7 +72,7 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
         return {name: targets_for_loss(part, stored, temperature, what=f"{what} {name}") for name, part in rows.items()}
     if hasattr(rows, "column_names") and hasattr(rows, "with_format"):
         rows = rows.with_format(None)  # that of another library would turn texts and lists into arrays
-    if rows is None or not (stored or has_targets(rows)):
+    if rows is None or not (stored or kind_of(rows)):
         return rows
     if not stored:
         return without_targets(rows)
@@ -94,7 +89,7 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
 
 def check_targets(rows: Any, model: str, *, what: str) -> None:
     """Raise K2DError if rows do not hold the soft targets of a model."""
-    if not has_targets(rows, model):
+    if kind_of(rows, model) is None:
         raise K2DError(f"no soft targets of the {model} ({what}): write them (stage targets), or give {model}_model")
 
 

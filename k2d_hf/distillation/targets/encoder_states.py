@@ -71,11 +71,7 @@ class EncoderStates:
         return [index for path, index in first.items() if not path.exists()]
 
     def write(self, chunk: Mapping[str, Any], states: np.ndarray) -> None:
-        """Write the states of a chunk, completely or not at all.
-
-        Raises:
-            K2DError: if the disk is full.
-        """
+        """Write the states of a chunk, completely or not at all; K2DError if the disk is full."""
         content = io.BytesIO()
         np.save(content, states.astype(np.float16))
         write_atomic(self.path(chunk), content.getvalue())
@@ -122,16 +118,8 @@ def lack_of_disk(chunks: int, config: Any, folder: Path) -> str | None:
 def cache_encoder_states(student: Any, rows: Any, collator: K2DDataCollator, args: Any) -> bool:
     """Write the encoder states that are not on disk yet, each process its share, and let the collator read them.
 
-    What free disk decides is time alone: states that do not fit are computed in each step as those that do.
-
-    Args:
-        student: a Whisper with a frozen encoder.
-        rows: data set of chunks to be trained on.
-        collator: of their batches.
-        args: of training.
-
-    Returns:
-        Whether the disk has room for them; without, a warning names what is missing.
+    False, and a warning, where the disk has no room for them. What free disk decides is time alone: states that do not
+    fit are computed in each step as those that do.
     """
     folder = Path(args.encoder_states_dir or f"{args.output_dir}/{ENCODER_STATES}")
     states = EncoderStates(folder, student.model.encoder)
@@ -163,16 +151,12 @@ def cache_encoder_states(student: Any, rows: Any, collator: K2DDataCollator, arg
 
 
 def _encoder_for_states(student: Any, device: torch.device) -> Any:
-    """What `encode` takes: the student where it lies, or a copy of its encoder on the device, in float16.
-
-    The student's own encoder stays as it is: it may have to be sharded yet.
-    """
+    """What `encode` takes: the student itself, or a copy of its encoder, as its own may have to be sharded yet."""
     number_format, weights = number_format_of_states(device), next(student.model.encoder.parameters())
     if (weights.device, weights.dtype) == (device, number_format):
         return student
-    return SimpleNamespace(
-        model=SimpleNamespace(encoder=copy.deepcopy(student.model.encoder).to(device, dtype=number_format))
-    )
+    encoder = copy.deepcopy(student.model.encoder).to(device, dtype=number_format)
+    return SimpleNamespace(model=SimpleNamespace(encoder=encoder))
 
 
 def reason_not_to_cache(rows: Any, collator: Any, args: Any) -> str | None:
