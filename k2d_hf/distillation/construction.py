@@ -104,7 +104,7 @@ def open_student(
     of its own is trained without DDP's search for unused parameters, which does not see that the loss multiplies by it.
 
     Raises:
-        K2DError: if both, or none, of `model` and `model_init` are given, there is no whole processor, or an output
+        K2DError: if both, or none, of `model` and `model_init` are given, there is no complete processor, or an output
             layer of its own meets that search.
     """
     if (model is None) == (model_init is None):

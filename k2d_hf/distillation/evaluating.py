@@ -19,14 +19,10 @@ class EvaluatingTrainer(LoadingTrainer):
     @property
     def _components(self) -> list[str]:
         """What is logged of the loss, besides itself."""
-        teacher, auxiliary = self.teacher or "teacher" in self.stored, self.auxiliary or "auxiliary" in self.stored
-        there = {
-            "kl": teacher,
-            "agreement": teacher,
-            "encoder_mse": self.args.encoder_weight,
-            "auxiliary_kl": auxiliary,
-        }
-        return ["ce", *(name for name, logged in there.items() if logged)]
+        names = ["ce"]
+        names += ["kl", "agreement"] * bool(self.teacher or "teacher" in self.stored)
+        names += ["encoder_mse"] * bool(self.args.encoder_weight)
+        return names + ["auxiliary_kl"] * bool(self.auxiliary or "auxiliary" in self.stored)
 
     def prediction_step(
         self,

@@ -80,8 +80,8 @@ def _in_room(audio: np.ndarray, seconds: float, direct: float, draw: np.random.G
     response *= 10 ** (-direct / 20) / np.sqrt(np.square(response).sum())
     response[0] = 1.0
     size = len(audio) + len(response)
-    heard = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)[: len(audio)]
-    return (heard * (_loudness(audio) / max(_loudness(heard), 1e-9))).astype(np.float32)
+    reverberant = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)[: len(audio)]
+    return (reverberant * (_loudness(audio) / max(_loudness(reverberant), 1e-9))).astype(np.float32)
 
 
 def _band(audio: np.ndarray, lowest: float, highest: float) -> np.ndarray:

@@ -136,8 +136,8 @@ def label_exceeds(collator: K2DDataCollator) -> str:
 def columns_to_inspect(columns: Sequence[str], collator: K2DDataCollator) -> list[str]:
     """The columns by which chunks are left out; their sound only where no column has its length or end."""
     names = columns_for(LABEL, VERDICT, DRAW, SOUND, among=columns)
-    listens = collator.full_windows or not {"start", "duration"} <= set(columns)
-    return [name for name in names if name != "audio" or listens]
+    needs_audio = collator.full_windows or not {"start", "duration"} <= set(columns)
+    return [name for name in names if name != "audio" or needs_audio]
 
 
 def check_windows(columns: Sequence[str], collator: K2DDataCollator, *, what: str) -> None:

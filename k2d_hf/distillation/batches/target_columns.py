@@ -156,7 +156,7 @@ def values_of(rows: Dataset, column: str) -> set[Any]:
 
 
 def digest_of(example: Example, *, full_window: bool = False) -> int:
-    """A number that tells one form of a label from every other; so does the input, where that is a full window."""
+    """A digest of one form of a label, and of its input where that is a full window."""
     inputs, labels = example
     ends = [FULL_WINDOW] if full_window else []
     return zlib.crc32(np.asarray([*inputs, *labels, *ends], dtype=np.int32).tobytes())
