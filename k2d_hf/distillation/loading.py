@@ -27,7 +27,7 @@ from k2d_hf.distillation.batches.target_columns import targets_for_loss
 from k2d_hf.distillation.construction import check_sampling
 from k2d_hf.distillation.models import base_whisper, encode
 from k2d_hf.distillation.saving import SavingTrainer
-from k2d_hf.distillation.targets.encoder_states import cache_encoder_states, reason_not_to_cache
+from k2d_hf.distillation.targets.encoder_states import cache_encoder_states, epochs_of
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +110,10 @@ class LoadingTrainer(SavingTrainer):
             reason = "the teacher has an encoder of its own, which runs in every epoch anyway"
         elif self.auxiliary is not None:
             reason = "the auxiliary's encoder runs in every epoch anyway"
+        elif not isinstance(collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
+            reason = "that takes a data set of chunks and the K2DDataCollator"
         else:
-            reason = reason_not_to_cache(rows, collator, self.args)
+            reason = None if epochs_of(self.args, len(rows)) > 1 else "no chunk is seen twice"
         if reason is not None:
             logger.info("encoder states are not kept: %s", reason)
             return

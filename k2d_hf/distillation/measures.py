@@ -92,17 +92,16 @@ class MixedErrorRateMetric:
         from k2d_hf.scoring.metrics import MixedErrorRate
 
         for texts, ids in zip(self._texts, (prediction.predictions, prediction.label_ids), strict=True):
-            for batch in ids if isinstance(ids, list) else [ids]:
-                texts += self._decode(batch)
+            batches: Any = ids if isinstance(ids, list) else [ids]
+            for batch in batches:
+                # special tokens and timestamps all come after the end of text
+                plain = ([token for token in row if 0 <= token < self.end] for row in batch.tolist())
+                texts += [self.tokenizer.decode(row) for row in plain]
         if not compute_result:
             return {}
         predictions, references = self._texts
         self._texts = ([], [])
         return {"mer": MixedErrorRate().compute(predictions=predictions, references=references)["mer"]}
-
-    def _decode(self, ids: Any) -> list[str]:
-        """Texts without special tokens and timestamps, which all come after the end of text."""
-        return [self.tokenizer.decode([token for token in row if 0 <= token < self.end]) for row in ids.tolist()]
 
 
 class TrainingProgress(TrainerCallback):

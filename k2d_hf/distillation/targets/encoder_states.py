@@ -159,13 +159,6 @@ def _encoder_for_states(student: Any, device: torch.device) -> Any:
     return SimpleNamespace(model=SimpleNamespace(encoder=encoder))
 
 
-def reason_not_to_cache(rows: Any, collator: Any, args: Any) -> str | None:
-    """Why the states of a frozen encoder that no other model needs are not worth caching; None if they are."""
-    if not isinstance(collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
-        return "that takes a data set of chunks and the K2DDataCollator"
-    return None if epochs_of(args, len(rows)) > 1 else "no chunk is seen twice"
-
-
 def epochs_of(args: Any, rows: int) -> float:
     """How often training sees each of so many chunks."""
     if args.max_steps > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,12 +103,11 @@ class TargetWriter:
 
     def columns(self, chunks: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Target columns of any number of chunks, a batch at a time."""
-        columns: dict[str, list[Any]] = {}
-        batch_size = self.settings.batch_size
-        for at in range(0, len(chunks), batch_size):
-            for name, values in self(chunks[at : at + batch_size]).items():
-                columns.setdefault(name, []).extend(values)
-        return columns
+        columns: dict[str, list[Any]] = defaultdict(list)
+        for at in range(0, len(chunks), self.settings.batch_size):
+            for name, values in self(chunks[at : at + self.settings.batch_size]).items():
+                columns[name] += values
+        return dict(columns)
 
     def wants(self, chunk: dict[str, Any]) -> bool:
         """Whether a chunk gets targets: if it is kept, and its label is not too long."""
@@ -129,12 +129,12 @@ class TargetWriter:
     def __call__(self, chunks: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Target columns of some chunks, which go through the models together."""
         wanted = [index for index, chunk in enumerate(chunks) if self.wants(chunk)]
-        forms: dict[int, list[dict[str, Any]]] = {index: [] for index in range(len(chunks))}
-        found: dict[str, dict[int, list[Tensor]]] = {}  # by column and chunk, a part a form
-        by_form: dict[tuple[bool, bool], dict[int, Example]] = {}
+        forms: list[list[dict[str, Any]]] = [[] for _ in chunks]
+        found: dict[str, dict[int, list[Tensor]]] = defaultdict(lambda: defaultdict(list))  # a part a form, by chunk
+        by_form: dict[tuple[bool, bool], dict[int, Example]] = defaultdict(dict)
         for row, index in enumerate(wanted):
             for drawn, example in self.collator.forms(chunks[index]).items():
-                by_form.setdefault(drawn, {})[row] = example
+                by_form[drawn][row] = example
         states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are full
         for (timestamps, prompt), examples in sorted(by_form.items()):  # whatever else is in the batch
             full = timestamps and self.collator.full_windows
@@ -145,7 +145,7 @@ class TargetWriter:
             for together in [{row: example} for row, example in examples.items()] if alone else [examples]:
                 for name, targets in self._form(states[full], together).items():
                     for row, part in zip(together, targets, strict=True):
-                        found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
+                        found[name][wanted[row]].append(part)
             for row, example in examples.items():
                 filled = self.collator.fills_window(chunks[wanted[row]], timestamps=timestamps)
                 tokens, digest = sum(label != IGNORED for label in example[1]), digest_of(example, full_window=filled)
@@ -153,14 +153,14 @@ class TargetWriter:
                 forms[wanted[row]].append(form)
         self.on_progress(len(chunks))
         columns: dict[str, list[Any]] = {
-            "target_forms": list(forms.values()),
+            "target_forms": forms,
             "target_temperature": [self.temperature if "top" in self.kinds.values() else None] * len(chunks),
             "target_embedding": [self.embedding] * len(chunks),
         }
         for model, kind in self.kinds.items():
             for name in columns_of(model, kind):
                 nothing = np.zeros((0, self.width(model)), number_format(name))
-                parts = [found.get(name, {}).get(index) for index in forms]
+                parts = (found[name][index] for index in range(len(chunks)))
                 columns[name] = [torch.cat(part).numpy() if part else nothing for part in parts]
         return columns
 
