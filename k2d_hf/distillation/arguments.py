@@ -17,9 +17,6 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import documented
 from k2d_hf.models.languages import checked_language
 
-MOST_SEED = 2**32 - 1  # of numpy
-MOST_WORKERS = 1024  # processes that read chunks; no machine has use for more
-
 # Least and most of each number. transformers takes most of its own as they come: a learning rate below 0 trains away
 # from the labels, a batch of 0 chunks fails after hours of labelling.
 _OF_THE_TRAINER: Mapping[tuple[float, float], str] = {
@@ -28,9 +25,9 @@ _OF_THE_TRAINER: Mapping[tuple[float, float], str] = {
     "dataloader_prefetch_factor ddp_bucket_cap_mb ddp_timeout",
     (0, math.inf): "learning_rate weight_decay warmup_steps max_grad_norm adam_epsilon label_smoothing_factor "
     "neftune_noise_alpha eval_delay logging_steps eval_steps save_steps",  # steps below 1: a share of all
-    (0, MOST_WORKERS): "dataloader_num_workers",
+    (0, 1024): "dataloader_num_workers",  # no machine has use for more
     (0, math.nextafter(1, 0)): "adam_beta1 adam_beta2",
-    (0, MOST_SEED): "seed data_seed",
+    (0, 2**32 - 1): "seed data_seed",  # of numpy
     (math.ulp(0), math.inf): "num_train_epochs",
     (-1, math.inf): "max_steps local_rank",
 }
@@ -56,11 +53,7 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        """Check our own fields, then let transformers check its.
-
-        Raises:
-            K2DError: naming the setting, its value and what it may be.
-        """
+        """Check our own fields, then let transformers check its; K2DError names setting, value and what it may be."""
         self.language = checked_language(self.language)
         _check_ours(self)
         if not any(getattr(self, name) for name in DECLARED if name.endswith("_weight")):
@@ -102,10 +95,12 @@ def _check_trainers(args: K2DTrainingArguments) -> None:
     """Check each number of the Trainer's, and what transformers looks up without a check."""
     for name, (least, most) in RANGES.items():
         value = getattr(args, name)
-        if isinstance(value, (int, float)) and not least <= value < math.inf:
+        if not isinstance(value, (int, float)):
+            continue
+        if not least <= value < math.inf:
             wanted = "above 0" if 0 < least < 1 else f"at least {least:g}"
             raise K2DError(f"{name} {value}: must be finite, and {wanted}")
-        if isinstance(value, (int, float)) and value > most:
+        if value > most:
             raise K2DError(f"{name} {value}: must be {'below 1' if most < 1 else f'at most {most:.0f}'}")
     for name, strategy in WHERE_USED.items():
         if getattr(args, name) == 0 and getattr(args, strategy) == "steps":

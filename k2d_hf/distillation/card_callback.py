@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
@@ -31,33 +31,14 @@ MEASURED = ("loss", "ce", "kl", "auxiliary_kl", "encoder_mse", "agreement", "mer
 _LOSS_OF_SET = re.compile(r"eval_(?:(?P<name>.*)_)?loss")
 
 
-class CardSource(Protocol):
-    """A trainer, as far as its card knows it."""
-
-    args: Any
-    state: Any
-    model: Any
-    accelerator: Any
-    train_dataset: Any
-    teacher: Any
-    stored: list[str]
-    shares_encoder: bool
-
-    def is_world_process_zero(self) -> bool:
-        """Whether this process writes."""
-
-
 class ModelCardCallback(TrainerCallback):
     """Gathers the facts of a training for its card.
 
-    Args:
-        trainer: whose card it is.
-        teacher: the teacher as the trainer was given it: a model, a checkpoint, or None.
-        auxiliary: likewise.
-        train_dataset: the chunks as the trainer was given them, those that validation dropped among them.
+    Teacher, auxiliary and chunks are those that the trainer was given: models, checkpoints or None, and the chunks with
+    those that validation dropped.
     """
 
-    def __init__(self, trainer: CardSource, *, teacher: Any, auxiliary: Any, train_dataset: Any) -> None:
+    def __init__(self, trainer: Any, *, teacher: Any, auxiliary: Any, train_dataset: Any) -> None:
         self.trainer = trainer
         self.teacher, self.base_model = names_of(teacher) if teacher is not None else (None, None)
         self.auxiliary = names_of(auxiliary)[0] if auxiliary is not None else None
@@ -109,48 +90,37 @@ class ModelCardCallback(TrainerCallback):
     ) -> None:
         """Write `README.md` to the output folder, on the first process; what is given holds for later cards, too.
 
-        Args:
-            language: code of the student's language; by default those of the chunks.
-            license: of the student; by default that of the teacher's card, if it lies beside the teacher.
-            tags: besides our own.
-            model_name: the title; by default the name of the repository.
-            finetuned_from: the teacher's id on the Hub.
-            tasks: not used, as a student has one task.
-            dataset_tags: ids on the Hub of the data that was learned from.
-            dataset: not used: the names of evaluation sets are those of `eval_dataset`.
-            dataset_args: likewise.
+        The arguments are those of the Trainer. By default the language is that of the chunks, the licence that of the
+        card beside the teacher, the title the name of the repository. A student has one task, and evaluation sets the
+        names in `eval_dataset`, so `tasks`, `dataset` and `dataset_args` are not used.
         """
-        given = {
-            "language": [language] if isinstance(language, str) else language,
-            "license": license,
-            "tags": [tags] if isinstance(tags, str) else tags,
-            "model_name": model_name,
-            "base_model": finetuned_from,
-            "datasets": [dataset_tags] if isinstance(dataset_tags, str) else dataset_tags,
-        }
+        lists = {"language": language, "tags": tags, "datasets": dataset_tags}
+        given: dict[str, Any] = {name: [one] if isinstance(one, str) else one for name, one in lists.items()}
+        given |= {"license": license, "model_name": model_name, "base_model": finetuned_from}
         self.given |= {name: value for name, value in given.items() if value}
         if self.trainer.is_world_process_zero():
             self._write(Path(str(self.trainer.args.output_dir)) / "README.md")
 
     def card_data(self) -> K2DModelCardData:
         """All that is known by now."""
-        trainer: Any = self.trainer
+        trainer, teacher = self.trainer, self.trainer.teacher
         student: Any = base_whisper(trainer.accelerator.unwrap_model(trainer.model))
-        teacher = trainer.teacher
         if self._data is None:
             self._data = data_facts(self.chunks)
         data = self._data
         if data is not None and not data.languages:
             data = replace(data, languages=[getattr(student.generation_config, "language", None) or ""])
         model_id = hub_id(getattr(trainer, "hub_model_id", None) or trainer.args.hub_model_id)
+        source = teacher.config.name_or_path if teacher is not None else None
+        licence = (
+            read_licence(source) if source and "license" not in self.given else {}
+        )  # which has a name and a link, too
         known = {
             "model_name": model_id.split("/")[1] if model_id else "Whisper student",
             "model_id": model_id,
             "revision": getattr(trainer.args, "hub_revision", None),
             "decoding": carried_decoding(student.generation_config.to_dict()),
-            **(
-                read_licence(teacher.config.name_or_path) if teacher is not None and teacher.config.name_or_path else {}
-            ),
+            **licence,
             "teacher": self.teacher,
             "base_model": self.base_model,
             "auxiliary": self.auxiliary,
@@ -163,16 +133,13 @@ class ModelCardCallback(TrainerCallback):
             "training_log": trainer.state.log_history,
             "adapters_alone": hasattr(trainer.model, "peft_config"),
         }
-        if "license" in self.given:  # the name and link that the teacher's card has are of another licence
-            known = {name: value for name, value in known.items() if not name.startswith("license")}
         return K2DModelCardData(**{**known, **self.given})
 
     def training_facts(self) -> TrainingFacts | None:
         """What the trainer knows; None before it has trained."""
-        trainer: Any = self.trainer
         if self.arguments is None:
             return None
-        args, state = trainer.args, trainer.state
+        trainer, args, state = self.trainer, self.trainer.args, self.trainer.state
         rows = trainer.train_dataset
         has_kl = trainer.teacher is not None or "teacher" in trainer.stored
         return TrainingFacts(
@@ -207,10 +174,9 @@ class ModelCardCallback(TrainerCallback):
 
 
 def arguments_for_card(args: Any) -> dict[str, Any]:
-    """Training arguments that differ from the defaults of their dataclass, but for those that no card shows.
+    """Training arguments other than the defaults: numbers, switches and one-word choices, in the dataclass's order.
 
-    Numbers, switches and one-word choices, in the order of the dataclass; never a path, a token or the name of a run.
-    The weights of the loss, which a card shows in any case, are not among them.
+    Never a path, a token, the name of a run, or the weights of the loss, which a card shows in any case.
     """
     ours = {entry.name for entry in dataclasses.fields(DistillationSettings)}
 
@@ -218,8 +184,7 @@ def arguments_for_card(args: Any) -> dict[str, Any]:
         text = isinstance(getattr(args, name), str) and not isinstance(getattr(args, name), Enum)
         return name not in TRAINER_NOT_ON_CARD and (name in ours or name in CHOICES or not text)
 
-    found = settings_for_card(args, besides=LOSS)
-    return {name: value for name, value in found.items() if belongs(name)}
+    return {name: value for name, value in settings_for_card(args, besides=LOSS).items() if belongs(name)}
 
 
 def _layers(student: Any, teacher: Any, name: str) -> str:
@@ -229,8 +194,7 @@ def _layers(student: Any, teacher: Any, name: str) -> str:
 
 def _adapters(model: Any) -> str | None:
     """`LORA, rank 8`."""
-    config = getattr(model, "peft_config", {}).get("default")
-    if config is None:
+    if (config := getattr(model, "peft_config", {}).get("default")) is None:
         return None
     rank = getattr(config, "r", None)
     return f"{config.peft_type.value}{f', rank {rank}' if rank else ''}"

@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import TrainingArguments, WhisperProcessor, set_seed
@@ -17,7 +17,7 @@ from transformers import TrainingArguments, WhisperProcessor, set_seed
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.batches.streams import described, is_stream
-from k2d_hf.distillation.batches.target_columns import check_embedding, has_targets, kind_of, values_of
+from k2d_hf.distillation.batches.target_columns import check_embedding, kind_of, values_of
 from k2d_hf.distillation.measures import GENERATED, MixedErrorRateMetric, known_metric
 from k2d_hf.distillation.models import base_whisper, find_processor, load_for_loss, output_embedding, with_adapters
 from k2d_hf.distillation.settings import keeps_teacher
@@ -31,27 +31,19 @@ logger = logging.getLogger(__name__)
 
 
 def check_arguments(args: Any) -> K2DTrainingArguments:
-    """The settings of a trainer; the defaults, where there are none.
+    """The settings of a trainer, by default the paper's; of several GPUs that one process sees it takes the first.
+
+    The Trainer would split each batch over them by DataParallel, which copies the model in every step, multiplies the
+    batch in silence, and is of no use to a loss that is formed outside the model.
 
     Raises:
         K2DError: for the arguments of another trainer, which know nothing of this loss.
     """
-    if args is None:
-        return K2DTrainingArguments(output_dir="k2d-student")
+    args = K2DTrainingArguments(output_dir="k2d-student") if args is None else args
     if not isinstance(args, K2DTrainingArguments):
         plain = isinstance(args, TrainingArguments)
         has = ", which has the same fields and those of the loss" if plain else ""
         raise K2DError(f"args is a {type(args).__name__}: give a K2DTrainingArguments{has}")
-    use_one_gpu(args)
-    return args
-
-
-def use_one_gpu(args: K2DTrainingArguments) -> None:
-    """Take the first of several GPUs where one process sees them, and warn.
-
-    The Trainer would split each batch over them by DataParallel, which copies the model in every step, multiplies the
-    batch in silence, and is of no use to a loss that is formed outside the model.
-    """
     if args.n_gpu > 1:
         logger.warning(
             "one process sees %d GPUs and trains on the first: start it by `torchrun --nproc_per_node %d` to train on "
@@ -60,30 +52,13 @@ def use_one_gpu(args: K2DTrainingArguments) -> None:
             args.n_gpu,
         )
         args._n_gpu = 1
-
-
-def check_processor(processor: Any) -> WhisperProcessor:
-    """A processor that has both of its parts.
-
-    Raises:
-        K2DError: for a feature extractor or a tokenizer alone, or a processor of another model.
-    """
-    if isinstance(processor, WhisperProcessor):
-        return processor
-    raise K2DError(
-        f"processing_class is a {type(processor).__name__}: give a WhisperProcessor, feature extractor and tokenizer "
-        "in one, or leave it out to take the one that is saved with the student or the teacher"
-    )
+    if args.bf16 and args.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        logger.warning("bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false")
+    return args
 
 
 def check_evaluation(args: K2DTrainingArguments, compute_metrics: Any) -> None:
-    """Refuse figures of what the student writes where it writes nothing.
-
-    The loss never holds the logits of a batch, so there are none to compute metrics from, as `Seq2SeqTrainer` does.
-
-    Raises:
-        K2DError: naming the setting to change.
-    """
+    """Raise K2DError for figures of text where the student writes none: the loss holds no logits to take them from."""
     if args.predict_with_generate:
         return
     if compute_metrics is not None:
@@ -94,21 +69,13 @@ def check_evaluation(args: K2DTrainingArguments, compute_metrics: Any) -> None:
 
 
 def open_metrics(args: K2DTrainingArguments, compute_metrics: Any, processor: WhisperProcessor) -> Any:
-    """The metrics that are given, or the mixed error rate where the student generates text.
-
-    Raises:
-        K2DError: as `check_evaluation` does.
-    """
+    """The metrics that are given, or the mixed error rate where the student generates text."""
     check_evaluation(args, compute_metrics)
     return compute_metrics or (MixedErrorRateMetric(processor) if args.predict_with_generate else None)
 
 
 def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None:
-    """Refuse an order of chunks that needs lengths which nobody gives.
-
-    Raises:
-        K2DError: naming the setting, and what serves instead.
-    """
+    """Raise K2DError for an order of chunks that needs lengths which nobody gives."""
     strategy = args.train_sampling_strategy
     if strategy not in ("group_by_length", "batch_rebalance") or not hasattr(rows, "column_names"):
         return
@@ -122,29 +89,6 @@ def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None
     )
 
 
-def check_untied(args: K2DTrainingArguments, student: Any) -> None:
-    """Settings under which an output layer of its own is trained by several processes.
-
-    The loss multiplies by it outside the model, where DDP's search for unused parameters does not see it.
-
-    Raises:
-        K2DError: if that search was asked for.
-    """
-    if student.proj_out.weight is student.model.decoder.embed_tokens.weight:
-        return
-    if args.ddp_find_unused_parameters:
-        raise K2DError(
-            "ddp_find_unused_parameters: not with an output layer that is not tied to the embedding; set it false"
-        )
-    args.ddp_find_unused_parameters = False
-
-
-def warn_of_slow_bf16(args: K2DTrainingArguments) -> None:
-    """Warn where bfloat16 is computed by a processor that has no instructions for it."""
-    if args.bf16 and args.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        logger.warning("bf16: without AVX-512 torch multiplies it some hundred times slower than float32; set it false")
-
-
 def open_student(
     model: Any,
     model_init: Callable[..., Any] | None,
@@ -156,18 +100,31 @@ def open_student(
 ) -> tuple[Any, FreshStudents | None, WhisperProcessor]:
     """The first student, the maker of others where `model_init` makes them, and their processor.
 
-    Without a processor it is the one saved with student or teacher; `ready` is that of `FreshStudents`.
+    Without a processor it is the one saved with student or teacher; `ready` is that of `FreshStudents`. An output layer
+    of its own is trained without DDP's search for unused parameters, which does not see that the loss multiplies by it.
 
     Raises:
-        K2DError: if both, or none, of `model` and `model_init` are given, or there is no processor.
+        K2DError: if both, or none, of `model` and `model_init` are given, there is no complete processor, or an output
+            layer of its own meets that search.
     """
     if (model is None) == (model_init is None):
         raise K2DError("give either model, a student or its checkpoint, or model_init, which makes one")
     students = None if model_init is None else FreshStudents(model_init, seed=args.seed, ready=ready)
     student = students.first if students else _load_student(model)
-    processor = check_processor(processor or find_processor(model or student, teacher))
-    complete_generation_config(base_whisper(student), lambda: processor.tokenizer)
-    check_untied(args, base_whisper(student))
+    processor = processor or find_processor(model or student, teacher)
+    if not isinstance(processor, WhisperProcessor):
+        raise K2DError(
+            f"processing_class is a {type(processor).__name__}: give a WhisperProcessor, feature extractor and "
+            "tokenizer in one, or leave it out to take the one that is saved with the student or the teacher"
+        )
+    base = base_whisper(student)
+    complete_generation_config(base, lambda: processor.tokenizer)
+    if base.proj_out.weight is not base.model.decoder.embed_tokens.weight:
+        if args.ddp_find_unused_parameters:
+            raise K2DError(
+                "ddp_find_unused_parameters: not with an output layer that is not tied to the embedding; set it false"
+            )
+        args.ddp_find_unused_parameters = False
     return student, students, processor
 
 
@@ -178,20 +135,15 @@ def _load_student(model: Any) -> Any:
 
 
 class FreshStudents:
-    """`model_init` as transformers' Trainer calls it, with each student made ready for training.
+    """`model_init` as transformers' Trainer calls it, with each student made `ready` for training.
 
     The Trainer calls it once at construction and once for each training or trial. The first student is made before,
-    as models and data are held against it, and is what the first call gives.
-
-    Args:
-        model_init: makes a student, of nothing or of a trial.
-        seed: set before the first one is made; the Trainer sets it for the others.
-        ready: what is done with each, but for the first, which the trainer replaces by one that is ready.
+    as models and data are held against it, and is what the first call gives; the trainer replaces it by one that is
+    ready. The Trainer sets the seed of the others.
     """
 
     def __init__(self, model_init: Callable[..., Any], *, seed: int, ready: Callable[[Any], Any]) -> None:
-        self.model_init = model_init
-        self.ready = ready
+        self.model_init, self.ready = model_init, ready
         set_seed(seed)
         self.first: Any = self._make(None)
 
@@ -218,8 +170,7 @@ def prepare_student(
 ) -> Any:
     """A student with adapters put in, parts frozen and its language set, as the settings ask for.
 
-    Raises:
-        K2DError: if its embedding is not the plain matrix that the loss, or the stored hidden states, take.
+    K2DError if its embedding is not the plain matrix that the loss, or the stored hidden states, take.
     """
     base = base_whisper(student)
     complete_generation_config(base, lambda: processor.tokenizer)
@@ -238,15 +189,6 @@ def prepare_student(
     return student
 
 
-class FrozenModels(NamedTuple):
-    """What the KL terms of the loss are computed from: models in memory, or soft targets in their place."""
-
-    teacher: Any
-    auxiliary: Any
-    stored: list[str]  # models whose soft targets take their place
-    stored_embedding: torch.Tensor | None  # with which the teacher's stored hidden states become logits
-
-
 def open_frozen_models(
     teacher: Any,
     auxiliary: Any,
@@ -254,8 +196,10 @@ def open_frozen_models(
     rows: Any,
     args: K2DTrainingArguments,
     teacher_embedding: torch.Tensor | None = None,
-) -> FrozenModels:
+) -> tuple[Any, Any, list[str], torch.Tensor | None]:
     """Teacher and auxiliary as the loss needs them, and which of them the soft targets of `rows` replace.
+
+    Where hidden states of the teacher do, the last is the embedding with which they become logits.
 
     Raises:
         K2DError: if a model that the loss needs is missing, or does not fit the student.
@@ -264,11 +208,8 @@ def open_frozen_models(
     given = {"teacher": (teacher, teacher_weight), "auxiliary": (auxiliary, args.auxiliary_weight)}
     in_memory = {"teacher": keeps_teacher(vars(args)), "auxiliary": args.on_policy}  # whatever is stored of it
     columns = described(rows)
-    stored = [
-        name
-        for name, (model, weight) in given.items()
-        if weight and model is None and not in_memory[name] and has_targets(columns, name)
-    ]
+    lacking = [name for name, (model, weight) in given.items() if weight and model is None and not in_memory[name]]
+    stored = [name for name in lacking if kind_of(columns, name)]
     embedding: torch.Tensor | None = None
     if "teacher" in stored and kind_of(columns) == "hidden":
         embedding = output_embedding(student).detach() if teacher_embedding is None else teacher_embedding
@@ -283,4 +224,4 @@ def open_frozen_models(
             if name not in stored
         }
     check_loaded(student=student, **loaded)
-    return FrozenModels(loaded.get("teacher"), loaded.get("auxiliary"), stored, embedding)
+    return loaded.get("teacher"), loaded.get("auxiliary"), stored, embedding

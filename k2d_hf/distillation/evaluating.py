@@ -56,10 +56,10 @@ class EvaluatingTrainer(LoadingTrainer):
         """As the Trainer's, with loss and components averaged over tokens and not over batches."""
         sums = self._sums["eval"] = RunningSums()
         self.gather_function = self.accelerator.gather_for_metrics  # without rows that fill up the last round
-        output = super().evaluation_loop(dataloader, description, *args, **kwargs)
+        output: Any = super().evaluation_loop(dataloader, description, *args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        metrics: Any = output.metrics
-        metrics.update({f"{prefix}_{name}": value for name, value in sums.averages(self._components).items()})
+        averages = sums.averages(self._components)
+        output.metrics.update({f"{prefix}_{name}": value for name, value in averages.items()})
         self._sums["train"].pause()
         return output
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from k2d_hf.data.utterances import as_chunks
@@ -20,12 +22,12 @@ from k2d_hf.distillation.batches.rows import (
     training_rows,
 )
 from k2d_hf.distillation.batches.sampling import LengthGroupedSampler
-from k2d_hf.distillation.batches.streams import ChunkStream, PassingOver, is_stream, open_stream
+from k2d_hf.distillation.batches.streams import ChunkStream, collate_unseen, is_stream, open_stream
 from k2d_hf.distillation.batches.target_columns import targets_for_loss
 from k2d_hf.distillation.construction import check_sampling
-from k2d_hf.distillation.models import base_whisper
+from k2d_hf.distillation.models import base_whisper, encode
 from k2d_hf.distillation.saving import SavingTrainer
-from k2d_hf.distillation.targets.encoder_cache import cache_encoder_states, reason_not_to_cache
+from k2d_hf.distillation.targets.encoder_states import cache_encoder_states, epochs_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,28 +52,28 @@ class LoadingTrainer(SavingTrainer):
     def _open_data(self, rows: Any, evaluation: Any, collator: Any, *, student: Any) -> tuple[Any, Any, Any]:
         """Rows to train and to evaluate on, and their collator, before the Trainer has them; sets the language."""
         self._own_collator = collator is None
-        collator = self._default_collator(student) if collator is None else collator
+        collator = self._opened_collator(collator, student)
         check_sampling(self.args, rows, collator)
         rows = self._rows_for_loss(rows, collator, what="training")
         self._language = self.args.language or language_of(rows)
         return rows, self._rows_for_loss(evaluation, collator, what="evaluation"), collator
 
-    def _default_collator(self, student: Any) -> K2DDataCollator:
+    def _opened_collator(self, collator: Any, student: Any) -> Any:
+        """The collator, by default that of the settings; it keeps clean audio where a model in memory takes it."""
         processor: Any = self.processing_class
-        return default_collator(processor, self.args, student)
+        collator = default_collator(processor, self.args, student) if collator is None else collator
+        if isinstance(collator, K2DDataCollator):
+            collator.keeps_clean = bool(self.teacher or self.auxiliary)
+        return collator
 
     def _rows_for_loss(self, rows: Any, collator: Any, *, what: str) -> Any:
-        """Chunks that the loss can use, with the soft targets that it needs and no others.
-
-        Of a prediction no row is left out.
-        """
-        ours, training, keep_all = isinstance(collator, K2DDataCollator), what == "training", what == "prediction"
-        if is_stream(rows) and (ours or training):
-            stored = self.stored, self.stored_embedding
-            return open_stream(rows, collator, self.args, *stored, what=what, keep_all=keep_all)
+        """Chunks that the loss can use, all of a prediction, with the soft targets that it needs and no others."""
+        ours = isinstance(collator, K2DDataCollator)
+        if is_stream(rows) and (ours or what == "training"):
+            return open_stream(rows, collator, self.args, self.stored, self.stored_embedding, what=what)
         if ours:
             check_prepared(rows, what=what)
-            if keep_all:
+            if what == "prediction":
                 check_usable(rows, what=what)
             else:
                 rows = training_rows(rows, collator, what=what)
@@ -81,13 +83,13 @@ class LoadingTrainer(SavingTrainer):
         """As the Trainer's; a collator of ours takes the settings of the trial too."""
         super()._hp_search_setup(trial)
         if trial is not None and self._own_collator:
-            self.data_collator = self._default_collator(base_whisper(self.model))
+            self.data_collator = self._opened_collator(None, base_whisper(self.model))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer's, after the frozen encoder has run once over all chunks, where that pays.
+        """As `SavingTrainer.train`, after the frozen encoder has run once over all chunks, where that pays.
 
         Raises:
-            K2DError: as `SavingTrainer.train` does, and for soft targets of other labels than the collator's.
+            K2DError: as there, and for soft targets of other labels than the collator's.
         """
         check_target_labels(self.train_dataset, self.data_collator)
         if self.args.keep_encoder_states:
@@ -98,10 +100,7 @@ class LoadingTrainer(SavingTrainer):
         return output
 
     def _cache_encoder_states(self) -> None:
-        """Let the collator read the frozen encoder's states from the disk; a line of the log says why, if it does not.
-
-        Without room on the disk the encoder runs in every step, and gives the same states.
-        """
+        """Let the collator read the frozen encoder's states from the disk, or log why it does not."""
         rows: Any = self.train_dataset
         collator: Any = self.data_collator
         self.rounds_states = False
@@ -111,13 +110,29 @@ class LoadingTrainer(SavingTrainer):
             reason = "the teacher has an encoder of its own, which runs in every epoch anyway"
         elif self.auxiliary is not None:
             reason = "the auxiliary's encoder runs in every epoch anyway"
+        elif not isinstance(collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
+            reason = "that takes a data set of chunks and the K2DDataCollator"
         else:
-            reason = reason_not_to_cache(rows, collator, self.args)
+            reason = None if epochs_of(self.args, len(rows)) > 1 else "no chunk is seen twice"
         if reason is not None:
             logger.info("encoder states are not kept: %s", reason)
             return
         student: Any = base_whisper(self.accelerator.unwrap_model(self.model))
         self.rounds_states = not cache_encoder_states(student, rows, collator, self.args)
+
+    def _frozen_states(self, base: Any, inputs: dict[str, Tensor]) -> Tensor | None:
+        """States of the frozen encoder in a step, [B, frames, d]; None of one that is trained.
+
+        Without room on the disk, those of training are rounded as if there were.
+        """
+        if "encoder_states" in inputs or not self.encoder_is_frozen:
+            return inputs.get("encoder_states")
+        features = inputs["input_features"]
+        if not (self.rounds_states and base.training):
+            with self.accelerator.autocast():
+                return encode(base, features)
+        with torch.autocast(features.device.type, dtype=torch.float16, enabled=features.device.type != "cpu"):
+            return encode(base, features).half()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         rows: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -135,35 +150,31 @@ class LoadingTrainer(SavingTrainer):
         rows: Any = self.train_dataset
         if not isinstance(rows, ChunkStream):
             return super().get_train_dataloader()
-        steps = self.resumed_step if not self.args.ignore_data_skip else 0
-        rows.pass_over(
-            steps * self.args.gradient_accumulation_steps,
-            rows_of_a_batch=self._train_batch_size * self.accelerator.num_processes,
-        )
-        with self._collating(PassingOver(self.data_collator)):
+        batches = 0 if self.args.ignore_data_skip else self.resumed_step * self.args.gradient_accumulation_steps
+        rows.pass_over(batches, rows_of_a_batch=self._train_batch_size * self.accelerator.num_processes)
+        with self._collating(partial(collate_unseen, self.data_collator)):
             return super().get_train_dataloader()
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As the Trainer's; chunks given later are checked as those given at construction, and draws never change."""
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             eval_dataset = self._rows_for_loss(eval_dataset, self.data_collator, what="evaluation")
-        with self._collating(_for_evaluation(self.data_collator)):
+        with self._collating():
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
         """As the Trainer's, likewise; no row is left out, so that predictions are those of the rows, in order."""
         rows = self._rows_for_loss(as_chunks(test_dataset), self.data_collator, what="prediction")
-        with self._collating(_for_evaluation(self.data_collator)):
+        with self._collating():
             return super().get_test_dataloader(rows)
 
     @contextmanager
-    def _collating(self, collator: Any) -> Iterator[None]:
-        collator, self.data_collator = self.data_collator, collator
+    def _collating(self, collator: Any = None) -> Iterator[None]:
+        """Another collator for a while: the one for evaluation, where none is given."""
+        own = self.data_collator
+        evaluating = own.for_evaluation() if isinstance(own, K2DDataCollator) else own
+        self.data_collator = evaluating if collator is None else collator
         try:
             yield
         finally:
-            self.data_collator = collator
-
-
-def _for_evaluation(collator: Any) -> Any:
-    return collator.for_evaluation() if isinstance(collator, K2DDataCollator) else collator
+            self.data_collator = own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
@@ -14,18 +14,16 @@ from transformers import EvalPrediction, TrainerCallback, WhisperProcessor
 from k2d_hf.distillation.loss.losses import LossSums
 from k2d_hf.models.whisper_tokens import token_id
 
+if TYPE_CHECKING:
+    from k2d_hf.terminal.console import ProgressLine
+
 PARTS = ("total", "ce", "kl", "auxiliary_kl", "agreement", "encoder_mse")
-GENERATED = ("mer",)
-"""Figures of what the student writes by itself, which take `predict_with_generate`."""
+GENERATED = ("mer",)  # figures of what the student writes by itself, which take `predict_with_generate`
 GREATER_IS_BETTER = {name: name == "agreement" for name in ("loss", *PARTS[1:], *GENERATED)}
-"""The direction of each figure that an evaluation during training gives."""
 
 
 def known_metric(name: str) -> str | None:
-    """The figure that a name such as `eval_mer` or, of an evaluation set called dev, `eval_dev_mer` stands for.
-
-    None for a figure that is not ours.
-    """
+    """Our figure that a name such as `eval_mer` or, of an evaluation set called dev, `eval_dev_mer` stands for."""
     matching = (known for known in GREATER_IS_BETTER if f"_{name}".endswith(f"_{known}"))
     return max(matching, key=len, default=None)  # `auxiliary_kl` is not `kl`
 
@@ -36,13 +34,11 @@ class RunningSums:
     def __init__(self) -> None:
         self.total: Tensor | None = None  # of PARTS; left on the device, as reading it waits for it
         self.tokens = 0
-        self.started = time.perf_counter()
-        self.timed_from = 0
+        self.pause()
 
     def add(self, sums: LossSums) -> None:
         """Add a batch; one after the other, so that a resumed training sums alike."""
-        batch = torch.stack([getattr(sums, name).detach() for name in PARTS])
-        batch = batch.to(torch.float32 if batch.device.type == "mps" else torch.float64)  # which has no float64
+        batch = torch.stack([getattr(sums, name).detach() for name in PARTS]).to(_precise(sums.total.device))
         self.total = batch if self.total is None else self.total + batch
         self.tokens += sums.tokens
 
@@ -53,14 +49,12 @@ class RunningSums:
     def resume(self, so_far: list[float], device: torch.device) -> None:
         """Take up sums that an earlier run had; they do not count in the speed."""
         *sums, tokens = so_far
-        self.total = torch.tensor(sums, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
-        self.tokens = int(tokens)
+        self.total, self.tokens = torch.tensor(sums, dtype=_precise(device), device=device), int(tokens)
         self.pause()
 
     def pause(self) -> None:
         """Leave out of the speed what came before, such as an evaluation."""
-        self.started = time.perf_counter()
-        self.timed_from = self.tokens
+        self.started, self.timed_from = time.perf_counter(), self.tokens
 
     def averages(self, components: Iterable[str]) -> dict[str, float]:
         """Loss and components, averaged over the supervised tokens of all processes; every process must call it."""
@@ -75,6 +69,10 @@ class RunningSums:
         seconds = time.perf_counter() - self.started
         tokens = (self.tokens - self.timed_from) * processes
         return {"tokens_per_second": round(tokens / seconds, 1)} if seconds > 0 and tokens else {}
+
+
+def _precise(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # which mps lacks
 
 
 class MixedErrorRateMetric:
@@ -94,33 +92,22 @@ class MixedErrorRateMetric:
         from k2d_hf.scoring.metrics import MixedErrorRate
 
         for texts, ids in zip(self._texts, (prediction.predictions, prediction.label_ids), strict=True):
-            for batch in ids if isinstance(ids, list) else [ids]:
-                texts += self._decode(batch)
+            batches: Any = ids if isinstance(ids, list) else [ids]
+            for batch in batches:
+                # special tokens and timestamps all come after the end of text
+                plain = ([token for token in row if 0 <= token < self.end] for row in batch.tolist())
+                texts += [self.tokenizer.decode(row) for row in plain]
         if not compute_result:
             return {}
         predictions, references = self._texts
         self._texts = ([], [])
         return {"mer": MixedErrorRate().compute(predictions=predictions, references=references)["mer"]}
 
-    def _decode(self, ids: Any) -> list[str]:
-        """Texts without special tokens and timestamps, which all come after the end of text."""
-        return [self.tokenizer.decode([token for token in row if 0 <= token < self.end]) for row in ids.tolist()]
-
-
-class Bar(Protocol):
-    """What shows progress."""
-
-    def start(self, total: int, unit: str) -> None:
-        """Show `total` units."""
-
-    def advance(self, count: int, note: str = "") -> None:
-        """Count units as done."""
-
 
 class TrainingProgress(TrainerCallback):
     """Progress of training as a bar, and as a line: the first and the last of what the Trainer logs."""
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: ProgressLine) -> None:
         self.bar = bar
         self.logs: list[dict[str, float]] = []
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,7 @@ Positions = tuple[Tensor, ...]  # rows and columns of some elements, [N] each, a
 
 
 def base_whisper(model: Any) -> WhisperForConditionalGeneration:
-    """The Whisper inside a peft model, a compiled one, or the model itself.
-
-    Raises:
-        K2DError: if there is no Whisper inside.
-    """
+    """The Whisper inside a peft model, a compiled one, or the model itself; K2DError if there is none."""
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     base = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model
     if not isinstance(base, WhisperForConditionalGeneration):
@@ -37,11 +32,7 @@ def base_whisper(model: Any) -> WhisperForConditionalGeneration:
 
 
 def find_processor(*models: Any) -> WhisperProcessor:
-    """The processor saved with the first of some models, or checkpoints, that has one.
-
-    Raises:
-        K2DError: if there is none.
-    """
+    """The processor saved with the first of some models, or checkpoints, that has one; K2DError if none has."""
     reasons = []
     for model in models:
         named = model if isinstance(model, (str, Path)) else getattr(getattr(model, "config", None), "name_or_path", "")
@@ -55,27 +46,9 @@ def find_processor(*models: Any) -> WhisperProcessor:
 
 
 def load_for_loss(
-    name: str,
-    model: Any,
-    student: WhisperForConditionalGeneration,
-    weight: float,
-    dtype: torch.dtype | None = None,
+    name: str, model: Any, student: WhisperForConditionalGeneration, weight: float, dtype: torch.dtype | None = None
 ) -> Any:
-    """Teacher or auxiliary of the loss: loaded if it is a checkpoint, checked against the student, frozen.
-
-    Args:
-        name: teacher or auxiliary.
-        model: itself, or its checkpoint.
-        student: that learns from it.
-        weight: of its part in the loss.
-        dtype: number format of one that is loaded here; float32 if None.
-
-    Returns:
-        A `WhisperForConditionalGeneration`, or None if its weight in the loss is 0.
-
-    Raises:
-        K2DError: if it is missing, or vocabulary or mel bins are not the student's.
-    """
+    """Teacher or auxiliary, frozen; None if its weight in the loss is 0, K2DError if it is missing or does not fit."""
     if not weight:
         return None
     if model is None:
@@ -89,11 +62,7 @@ def load_for_loss(
 def load_frozen_model(
     name: str, model: Any, *, mel_bins: int, whose: str, dtype: torch.dtype | None = None
 ) -> WhisperForConditionalGeneration:
-    """A model that is not trained: loaded if it is a checkpoint, frozen, and known to take the same features.
-
-    Raises:
-        K2DError: if its mel bins are not those of `whose`.
-    """
+    """A frozen model, in `dtype` where it is loaded from a checkpoint; K2DError if its mel bins are not `whose`."""
     loaded = isinstance(model, (str, Path))
     frozen: Any = load_whisper(model) if loaded else base_whisper(model)  # which has the adapters of a peft model in it
     if frozen.config.num_mel_bins != mel_bins:
@@ -118,11 +87,7 @@ def with_adapters(student: WhisperForConditionalGeneration, config: PeftConfig, 
 
 
 def output_embedding(model: WhisperForConditionalGeneration) -> Tensor:
-    """The matrix [V, d] that turns hidden states into logits.
-
-    Raises:
-        K2DError: if the output layer is not a plain matrix, as when peft adapts it.
-    """
+    """The matrix [V, d] that turns hidden states into logits; K2DError if it is none, as when peft adapts it."""
     head = model.proj_out
     plain = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward  # FSDP makes a class of its own
     if not plain or head.bias is not None:
@@ -150,30 +115,12 @@ def is_frozen(module: nn.Module) -> bool:
 def same_weights(module: nn.Module, other: nn.Module) -> bool:
     """Whether two modules have the same tensors, compared in the coarser of their number formats."""
     tensors, others = module.state_dict(), other.state_dict()
-    if tensors.keys() != others.keys():
-        return False
-    for name, tensor in tensors.items():
-        theirs = others[name].to(tensor.device)
-        if tensor.shape != theirs.shape:
-            return False
-        coarse = theirs.dtype if theirs.element_size() < tensor.element_size() else tensor.dtype
-        if not torch.equal(tensor.to(coarse), theirs.to(coarse)):
-            return False
-    return True
+    return tensors.keys() == others.keys() and all(_equal(tensor, others[name]) for name, tensor in tensors.items())
 
 
-@contextmanager
-def hidden_states_for_logits(model: Any) -> Iterator[None]:
-    """Let `model.forward` return the decoder's hidden states where it returns logits.
-
-    The loss projects them block by block. Going through `forward` keeps the hooks of DDP and peft.
-    """
-    head = model.proj_out
-    model.proj_out = nn.Identity()
-    try:
-        yield
-    finally:
-        model.proj_out = head
+def _equal(tensor: Tensor, other: Tensor) -> bool:
+    coarse = min(tensor.dtype, other.dtype, key=lambda dtype: dtype.itemsize)
+    return torch.equal(tensor.to(coarse), other.to(tensor.device, coarse))  # also False for other shapes
 
 
 def forward_inputs(
@@ -202,16 +149,13 @@ def student_hidden(
     batch: dict[str, Any],
     encoder_states: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The student's last hidden states, [B, L, d], and the states of its encoder, [B, frames, d].
-
-    Args:
-        model: the student as it is wrapped for training.
-        base: the Whisper inside it.
-        batch: `input_features` and `decoder_input_ids`.
-        encoder_states: [B, frames, d] if the encoder has run already.
-    """
-    with hidden_states_for_logits(base):
-        outputs = model(**forward_inputs(base, batch, encoder_states))
+    """Last hidden states, [B, L, d], of a student as it is wrapped for training, and its encoder's, [B, frames, d]."""
+    whisper: Any = base
+    head, whisper.proj_out = whisper.proj_out, nn.Identity()  # the loss projects the states block by block
+    try:
+        outputs = model(**forward_inputs(base, batch, encoder_states))  # whose hooks are those of DDP and peft
+    finally:
+        whisper.proj_out = head
     return outputs.logits, outputs.encoder_last_hidden_state
 
 
@@ -219,14 +163,10 @@ def student_hidden(
 def encode(
     model: WhisperForConditionalGeneration, input_features: Tensor, *, run: Callable[..., Any] | None = None
 ) -> Tensor:
-    """Encoder states [B, frames, d], without gradient or dropout.
+    """Encoder states [B, frames, d] of features [B, mel bins, 2 * frames], without gradient or dropout.
 
     A CPU takes one chunk at a time: it has nothing to gain from a batch, and the activations of one stay nearer.
-
-    Args:
-        model: whose encoder it is.
-        input_features: [B, mel bins, 2 * frames].
-        run: what runs the encoder, given it and some features; by default it is called.
+    `run` is what runs the encoder, given it and some features; by default it is called.
     """
     encoder = model.model.encoder
     was_training = encoder.training
@@ -245,14 +185,7 @@ def teacher_head(
     supervised: Positions,
     encoder_states: Tensor | None = None,
 ) -> Head:
-    """Teacher's or auxiliary's part in the loss, for the same decoder inputs as the student's.
-
-    Args:
-        model: teacher or auxiliary.
-        batch: `input_features` and `decoder_input_ids`.
-        supervised: positions that count, of [B, L].
-        encoder_states: [B, frames, d] if its encoder has run already.
-    """
+    """A frozen model in the loss, for the same decoder inputs as the student; its encoder may have run already."""
     if encoder_states is None:
         encoder_states = encode(model, batch["input_features"])
     hidden = decode(model, encoder_states, batch["decoder_input_ids"])

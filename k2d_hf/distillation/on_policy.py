@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from k2d_hf.distillation.batches.collator import pad_examples
 from k2d_hf.distillation.batches.target_columns import Example
 from k2d_hf.distillation.loss.losses import LossSums
+from k2d_hf.distillation.measures import PARTS
 from k2d_hf.models.whisper_tokens import IGNORED
 
 LONGEST = 2.0  # of what the student writes, against the longest label of the batch: room for a loop to show
@@ -34,29 +35,26 @@ def is_on_policy(share: float, *, seed: int, step: int) -> bool:
 def with_own_labels(
     student: WhisperForConditionalGeneration, batch: dict[str, Tensor], states: Tensor, *, temperature: float
 ) -> dict[str, Tensor]:
-    """A batch whose labels are what the student writes.
+    """A batch with the `decoder_input_ids` and `labels`, [B, L'] each, that the student itself writes.
 
     Args:
         student: the Whisper itself, not as it is wrapped for training.
-        batch: `decoder_input_ids` and `labels` [B, L]; of these the prompt and the first tokens are kept.
+        batch: `decoder_input_ids` and `labels` [B, L]; the prompt and the first tokens stay, and are not supervised.
         states: of the student's encoder, [B, frames, d].
         temperature: of sampling; 0 is greedy.
-
-    Returns:
-        The same batch with other `decoder_input_ids` and `labels`, [B, L'] each. Only what was written is supervised.
     """
     model: Any = student
     settings: Any = student.generation_config
     end, first_timestamp = settings.eos_token_id, settings.no_timestamps_token_id + 1
     inputs, labels = batch["decoder_input_ids"], batch["labels"]
-    begins = (labels != IGNORED).int().argmax(dim=1)  # [B], where <|startoftranscript|> is the input
+    supervised = labels != IGNORED
+    begins = supervised.int().argmax(dim=1)  # [B], where <|startoftranscript|> is the input
     written_by_nobody = (labels > end) & (labels < first_timestamp)  # language, task, <|notimestamps|>
-    given = (begins + 1 + written_by_nobody.sum(dim=1)).tolist()
-    most = min(int(LONGEST * int((labels != IGNORED).sum(dim=1).max())), student.config.max_target_positions)
-    examples: list[Example] = [([], [])] * len(labels)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for row, length in enumerate(given):
+    most = int(LONGEST * int(supervised.sum(dim=1).max()))
+    groups: dict[int, list[int]] = defaultdict(list)  # rows by the length of what is given
+    for row, length in enumerate((begins + 1 + written_by_nobody.sum(dim=1)).tolist()):
         groups[length].append(row)
+    examples: list[Example] = [([], [])] * len(labels)
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
     was_training = student.training
     student.eval()
@@ -81,11 +79,7 @@ def with_own_labels(
 
 
 def as_many_tokens(sums: LossSums, tokens: int) -> LossSums:
-    """The sums as if of so many tokens: a step counts as its labels do, whatever the student wrote of them.
-
-    There is no cross-entropy in them.
-    """
+    """The sums without cross-entropy, as if of so many tokens: a step counts as its labels do, whatever was written."""
     ratio = tokens / max(sums.tokens, 1)
-    names = ("total", "kl", "auxiliary_kl", "agreement", "encoder_mse")
-    scaled = {name: getattr(sums, name) * ratio for name in names}
-    return replace(sums, **scaled, ce=torch.zeros_like(sums.ce), tokens=tokens)
+    scaled = {name: getattr(sums, name) * ratio for name in PARTS}
+    return replace(sums, **{**scaled, "ce": torch.zeros_like(sums.ce)}, tokens=tokens)

@@ -47,10 +47,7 @@ def on_any_machine(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rehearse(values: Mapping[str, Any]) -> str | None:
-    """Take a step of training with some settings of `K2DTrainingArguments`, as a recipe has them, without `peft`.
-
-    Returns:
-        What this machine lacks for them; None where it lacks nothing.
+    """What this machine lacks for a step of training with some settings of `K2DTrainingArguments` (without `peft`).
 
     Raises:
         K2DError: naming the setting that would stop training anywhere.
@@ -68,22 +65,19 @@ def rehearse(values: Mapping[str, Any]) -> str | None:
 
 
 def _rehearsed(values: Mapping[str, Any]) -> str | None:
+    import torch
+
     failure = _failure(values)
     if failure is None:
         return None
     anywhere = {**values, **{name: value for name, value in ANYWHERE.items() if name in values}}
-    if _has_gpu() or anywhere != values:
-        everywhere = _failure({**anywhere, "use_cpu": True})
+    if torch.accelerator.is_available() or anywhere != values:
+        anywhere = {**anywhere, "use_cpu": True}
+        everywhere = _failure(anywhere)
         if everywhere is None:
             return _named(values, failure)
-        values, failure = {**anywhere, "use_cpu": True}, everywhere
+        values, failure = anywhere, everywhere
     raise K2DError(_named(values, failure))
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.accelerator.is_available()
 
 
 def _named(values: Mapping[str, Any], failure: str) -> str:
@@ -112,7 +106,9 @@ def _failure(values: Mapping[str, Any]) -> str | None:
 
 
 def _step(values: Mapping[str, Any], folder: str) -> None:
+    import torch
     from transformers import PrinterCallback, Seq2SeqTrainer
+    from transformers.integrations import get_reporting_integration_callbacks
 
     from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.construction import check_evaluation, check_sampling
@@ -120,9 +116,11 @@ def _step(values: Mapping[str, Any], folder: str) -> None:
 
     given = {"report_to": "none", **values, "output_dir": folder}
     args = K2DTrainingArguments(**given)
-    _check_reports(args)
-    if args.torch_compile:
-        _check_compiler(args)
+    for callback in get_reporting_integration_callbacks(args.report_to):
+        callback()  # raises where the service has no package here; none is called
+    if args.torch_compile:  # raises where torch knows no such backend or mode; nothing is compiled
+        backend: Any = args.torch_compile_backend
+        torch.compile(torch.nn.Linear(1, 1), backend=backend, mode=args.torch_compile_mode)
     if args.load_best_model_at_end or args.eval_on_start or args.eval_strategy != "no" or args.save_strategy == "best":
         raise K2DError("there are no chunks for evaluation while training; leave out what evaluates")
     check_evaluation(args, None)
@@ -130,7 +128,7 @@ def _step(values: Mapping[str, Any], folder: str) -> None:
         check_sampling(args, SimpleNamespace(column_names=list(chunk_features())), None)
     apart = {name: value for name, value in APART.items() if name in given}
     small = K2DTrainingArguments(**{"save_strategy": "no", "max_steps": 1, "disable_tqdm": True, **given, **apart})
-    chunks = _chunks()
+    chunks = [{"input_features": torch.zeros(8, 20), "labels": torch.tensor([2, 3, 0])}] * 2
     trainer = Seq2SeqTrainer(_tiny_whisper(), small, train_dataset=chunks)
     trainer.remove_callback(PrinterCallback)
     trainer.get_train_dataloader()  # which names its workers' faults before they are started
@@ -148,27 +146,6 @@ def _tiny_whisper() -> Any:
     special: Any = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 1}
     sizes: Any = {"vocab_size": 16, "num_mel_bins": 8, "d_model": 16, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
     return WhisperForConditionalGeneration(WhisperConfig(**sizes, **shape, **special, max_source_positions=10))
-
-
-def _chunks() -> list[dict[str, Any]]:
-    import torch
-
-    return [{"input_features": torch.zeros(8, 20), "labels": torch.tensor([2, 3, 0])}] * 2
-
-
-def _check_reports(args: Any) -> None:
-    """Raise ImportError where a service that training reports to has no package here; none is called."""
-    from transformers.integrations import get_reporting_integration_callbacks
-
-    for callback in get_reporting_integration_callbacks(args.report_to):
-        callback()
-
-
-def _check_compiler(args: Any) -> None:
-    """Raise where torch knows no such backend or mode; nothing is compiled."""
-    import torch
-
-    torch.compile(torch.nn.Linear(1, 1), backend=args.torch_compile_backend, mode=args.torch_compile_mode)
 
 
 @contextmanager

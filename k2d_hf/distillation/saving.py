@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import get_token
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import WhisperForConditionalGeneration
 
 from k2d_hf.distillation.card_callback import ModelCardCallback
+from k2d_hf.distillation.checkpoints import ResumableTrainer
 from k2d_hf.distillation.models import base_whisper
-from k2d_hf.distillation.resumable import ResumableTrainer
 from k2d_hf.errors import K2DError
 from k2d_hf.files.folders import write_folder
 from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE
@@ -29,18 +29,11 @@ BASE = "base"  # the folder of a student that was made in memory, in that of the
 
 
 class AdapterBase:
-    """Where the student is that adapters are trained on.
+    """Where the student is that adapters are trained on: the checkpoint `model`, or else a folder in `output_dir`."""
 
-    Args:
-        model: the student as the trainer was given it: a checkpoint, or a model in memory.
-        output_dir: folder of the training's results.
-        processor: saved with a student that lies nowhere yet.
-    """
-
-    def __init__(self, model: Any, output_dir: str | Path, processor: WhisperProcessor) -> None:
+    def __init__(self, model: Any, output_dir: str | Path, processor: Any) -> None:
         self.given = str(model) if isinstance(model, (str, Path)) else None
-        self.folder = Path(output_dir).absolute() / BASE
-        self.processor = processor
+        self.folder, self.processor = Path(output_dir).absolute() / BASE, processor
         self._written = False
 
     @property
@@ -54,7 +47,7 @@ class AdapterBase:
         """Write a student that was given in memory to its folder, unless this training has done so."""
         if self.given is not None or self._written:
             return
-        student = unadapted(adapted)
+        student = _unadapted(adapted)
         write_folder(self.folder, lambda folder: save_student(student, self.processor, folder), replace=True)
         self._written = True
 
@@ -68,7 +61,7 @@ class AdapterBase:
         (folder / ADAPTER).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def unadapted(adapted: Any) -> WhisperForConditionalGeneration:
+def _unadapted(adapted: Any) -> WhisperForConditionalGeneration:
     """The student beneath adapters as it was before they were put in, sharing its weights."""
     base: Any = base_whisper(adapted)
     own = {
@@ -94,18 +87,12 @@ class SavingTrainer(ResumableTrainer):
     def _open_saving(self, model: Any, teacher: Any, auxiliary: Any, chunks: Any) -> None:
         """Get ready to save what is trained; models and chunks are those that the trainer was given."""
         if self._peft_config is not None:
-            processor: Any = self.processing_class
-            self._adapter_base = AdapterBase(model, str(self.args.output_dir), processor)
-        source: Any = self
-        self.card = ModelCardCallback(source, teacher=teacher, auxiliary=auxiliary, train_dataset=chunks)
+            self._adapter_base = AdapterBase(model, str(self.args.output_dir), self.processing_class)
+        self.card = ModelCardCallback(self, teacher=teacher, auxiliary=auxiliary, train_dataset=chunks)
         self.add_callback(self.card)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `ResumableTrainer.train`.
-
-        Raises:
-            K2DError: as there, and if the last push to the Hub in the background failed.
-        """
+        """As `ResumableTrainer.train`; K2DError too if the last push to the Hub in the background failed."""
         if self._adapter_base is not None and self.args.should_save:
             self._adapter_base.write(self.model)  # before it is sharded
         output = super().train(*args, **kwargs)

@@ -10,57 +10,40 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any
 
 from k2d_hf.distillation.loss.divergences import DIVERGENCES, FORWARD
 from k2d_hf.files.settings import documented, setting
 
 
-def _each(why: str, names: str) -> dict[str, str]:
-    return dict.fromkeys(names.split(), why)
+def _by_name(reasons: Mapping[str, str]) -> dict[str, str]:
+    return {name: why for why, names in reasons.items() for name in names.split()}
 
 
 # The Trainer's own settings with which the student is the same, and why; any other trains anew.
-TRAINER_WITHOUT_EFFECT: Mapping[str, str] = MappingProxyType(
+TRAINER_WITHOUT_EFFECT = _by_name(
     {
-        **_each(
-            "who reads the chunks, not which, nor in what order",
-            "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
-            "dataloader_multiprocessing_context",
-        ),
-        **_each(
-            "reports of the training",
-            "disable_tqdm log_level log_level_replica log_on_each_node report_to run_name project trackio_space_id "
-            "trackio_bucket_id trackio_static_space_id",
-        ),
-        **_each(
-            "checkpoints, from which an interrupted training resumes",
-            "save_strategy save_steps save_total_limit save_on_each_node enable_jit_checkpoint",
-        ),
-        **_each(
-            "training pushes nothing",
-            "hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
-        ),
-        **_each("memory alone", "torch_empty_cache_steps"),
+        "who reads the chunks, not which, nor in what order": "dataloader_num_workers dataloader_pin_memory "
+        "dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context",
+        "reports of the training": "disable_tqdm log_level log_level_replica log_on_each_node report_to run_name "
+        "project trackio_space_id trackio_bucket_id trackio_static_space_id",
+        "checkpoints, from which an interrupted training resumes": "save_strategy save_steps save_total_limit "
+        "save_on_each_node enable_jit_checkpoint",
+        "training pushes nothing": "hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision",
+        "memory alone": "torch_empty_cache_steps",
     }
 )
 # Those that a card has no use for: they decide nothing of the student, or are known otherwise.
-TRAINER_NOT_ON_CARD: Mapping[str, str] = MappingProxyType(
+TRAINER_NOT_ON_CARD = TRAINER_WITHOUT_EFFECT | _by_name(
     {
-        **TRAINER_WITHOUT_EFFECT,
-        **_each(
-            "what is measured and noted while a student learns, not what it learns",
-            "logging_strategy logging_steps logging_first_step logging_nan_inf_filter include_num_input_tokens_seen "
-            "skip_memory_metrics debug save_only_model eval_strategy eval_steps eval_delay eval_on_start "
-            "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps per_device_eval_batch_size "
-            "bf16_full_eval fp16_full_eval prediction_loss_only batch_eval_metrics greater_is_better "
-            "predict_with_generate generation_max_length generation_num_beams",
-        ),
-        **_each(
-            "set by k2d, or shown in another row",
-            "do_train do_eval do_predict push_to_hub remove_unused_columns use_cpu local_rank",
-        ),
+        "what is measured and noted while a student learns, not what it learns": "logging_strategy logging_steps "
+        "logging_first_step logging_nan_inf_filter include_num_input_tokens_seen skip_memory_metrics debug "
+        "save_only_model eval_strategy eval_steps eval_delay eval_on_start eval_do_concat_batches "
+        "eval_use_gather_object eval_accumulation_steps per_device_eval_batch_size bf16_full_eval fp16_full_eval "
+        "prediction_loss_only batch_eval_metrics greater_is_better predict_with_generate generation_max_length "
+        "generation_num_beams",
+        "set by k2d, or shown in another row": "do_train do_eval do_predict push_to_hub remove_unused_columns use_cpu "
+        "local_rank",
     }
 )
 

@@ -38,14 +38,7 @@ def sums_in_forward(
     """The sums of the loss, formed within `model.forward`, where FSDP has gathered the weights.
 
     A frozen encoder runs there as well, and is not left out of the sharding: it is most of the student's weights.
-
-    Args:
-        model: the student as it is wrapped.
-        base: the Whisper inside it.
-        batch: as for `K2DTrainer.compute_loss`.
-        sums_of: gives the sums from the last hidden states [B, L, d], and the encoder's [B, frames, d] where it is
-            frozen.
-        frozen_encoder: whether the encoder runs without gradients.
+    `sums_of` gives the sums from the last hidden states [B, L, d], and the encoder's [B, frames, d] where it is frozen.
     """
     encoder: Any = base.model.encoder
     states = [batch["encoder_states"]] if "encoder_states" in batch else []
@@ -80,10 +73,7 @@ def _forward(module: Any, function: Callable[..., Any]) -> Iterator[None]:
 
 
 def complete_loading() -> AbstractContextManager[None]:
-    """Load models completely on every process: FSDP may ask transformers to fill them on the first alone.
-
-    A teacher is not sharded, so nothing would fill it on the others.
-    """
+    """Load models completely on every process, though FSDP asks for the first alone: nothing would fill a teacher."""
     return patch_environment(fsdp_cpu_ram_efficient_loading="false")
 
 
@@ -101,7 +91,7 @@ def check_sharding(args: Any, accelerator: Any, *, sharded: bool) -> None:
     """Let a sharded student return its loss as it is formed, and not in bf16, which has three digits.
 
     Raises:
-        K2DError: for the first version of FSDP, for DeepSpeed ZeRO-3, or a loss that takes the encoder's states.
+        K2DError: for FSDP 1, DeepSpeed ZeRO-3, or a loss that takes the encoder's states.
     """
     if is_deepspeed_zero3_enabled():
         raise K2DError("ZeRO-3 shards the embedding that the loss needs whole: use FSDP, DDP or ZeRO-2")
@@ -119,10 +109,7 @@ def check_sharding(args: Any, accelerator: Any, *, sharded: bool) -> None:
 
 
 def gather_student(model: Any, accelerator: Any) -> Any:
-    """A sharded student as a plain model, with its adapters, on the first process; None on the others, which take part.
-
-    A student that is not sharded is given back as it is, on every process.
-    """
+    """A sharded student as a plain model, with its adapters, on the first process, None on the others; else itself."""
     if getattr(accelerator.state, "fsdp_plugin", None) is None:
         return model
     weights = accelerator.get_state_dict(model)

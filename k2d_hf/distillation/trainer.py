@@ -12,21 +12,18 @@ from torch import Tensor, nn
 from transformers import EvalPrediction, WhisperForConditionalGeneration, WhisperProcessor
 
 from k2d_hf.distillation.arguments import K2DTrainingArguments
-from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.construction import (
     check_arguments,
     open_frozen_models,
     open_metrics,
     open_student,
     prepare_student,
-    warn_of_slow_bf16,
 )
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
 from k2d_hf.distillation.loss.losses import (
     Head,
     LossSums,
     LossWeights,
-    StoredTargets,
     distillation_loss,
     stored_targets,
     supervised_positions,
@@ -45,8 +42,6 @@ from k2d_hf.distillation.models import (
 )
 from k2d_hf.distillation.on_policy import as_many_tokens, is_on_policy, with_own_labels
 from k2d_hf.distillation.sharding import check_sharding, sums_in_forward
-from k2d_hf.distillation.targets.encoder_cache import states_in_step
-from k2d_hf.models.whisper_tokens import IGNORED
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -122,10 +117,8 @@ class K2DTrainer(EvaluatingTrainer):
         self._bound_to_embedding = teacher_embedding is None
 
         # Data
-        chunks, compute_metrics = train_dataset, open_metrics(args, compute_metrics, processing_class)
-        train_dataset, eval_dataset, data_collator = self._open_data(
-            train_dataset, eval_dataset, data_collator, student=base
-        )
+        compute_metrics = open_metrics(args, compute_metrics, processing_class)
+        rows, eval_rows, data_collator = self._open_data(train_dataset, eval_dataset, data_collator, student=base)
 
         # Trainer
         student = self._ready(student)
@@ -135,8 +128,8 @@ class K2DTrainer(EvaluatingTrainer):
             model=None if students else student,
             model_init=students,
             args=args,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=rows,
+            eval_dataset=eval_rows,
             processing_class=processing_class,
             data_collator=data_collator,
             compute_metrics=compute_metrics,
@@ -145,14 +138,10 @@ class K2DTrainer(EvaluatingTrainer):
         # compute_loss divides by the tokens of the whole accumulated batch, so that n steps of one equal one of n
         self.model_accepts_loss_kwargs = True
         self.label_names = ["labels"]
-        self._open_saving(model, teacher_model, auxiliary_model, chunks)
+        self._open_saving(model, teacher_model, auxiliary_model, train_dataset)
 
-        if isinstance(self.data_collator, K2DDataCollator):
-            self.data_collator.keeps_clean = bool(self.teacher or self.auxiliary)
-
-        # Checks and devices, which accelerate knows
+        # Sharding and devices, which accelerate knows
         check_sharding(args, self.accelerator, sharded=self.is_fsdp_enabled)
-        warn_of_slow_bf16(args)
         self._place_frozen_models(base, own_teacher=isinstance(teacher_model, (str, Path)))
 
     def _ready(self, student: Any) -> Any:
@@ -227,13 +216,8 @@ class K2DTrainer(EvaluatingTrainer):
                 return self._sums_of(base, inputs, hidden, states if self.shares_encoder else None)
 
             return sums_in_forward(model, base, inputs, sums_of, frozen_encoder=self.encoder_is_frozen)
-        labels, weights = inputs["labels"], inputs.get("chunk_weights")
-        states = inputs.get("encoder_states")
-        if states is None and self.encoder_is_frozen:
-            rounded, autocast = self.rounds_states, self.accelerator.autocast
-            states = states_in_step(base, inputs["input_features"], rounded=rounded, autocast=autocast)
-        share = self.args.on_policy if model.training else 0.0
-        if share and is_on_policy(share, seed=self.args.seed, step=self.state.global_step):
+        states = self._frozen_states(base, inputs)
+        if model.training and is_on_policy(self.args.on_policy, seed=self.args.seed, step=self.state.global_step):
             return self._on_policy_sums(model, base, inputs, states)
         hidden, own_states = student_hidden(model, base, inputs, states)
         inputs, states = clean_inputs(inputs, states if self.shares_encoder else None)
@@ -242,6 +226,7 @@ class K2DTrainer(EvaluatingTrainer):
         with self.accelerator.autocast():
             states = encode(self.teacher, inputs["input_features"])
         sums = self._sums_of(base, inputs, hidden, states)
+        labels, weights = inputs["labels"], inputs.get("chunk_weights")
         return with_encoder_distance(sums, own_states, states, labels, weight=self.args.encoder_weight, weights=weights)
 
     def _on_policy_sums(
@@ -255,7 +240,7 @@ class K2DTrainer(EvaluatingTrainer):
         hidden, _ = student_hidden(model, base, written, states)
         written, states = clean_inputs(written, states if self.shares_encoder else None)
         sums = self._sums_of(base, written, hidden, states, ce=0.0)
-        return as_many_tokens(sums, int((inputs["labels"] != IGNORED).sum()))
+        return as_many_tokens(sums, len(supervised_positions(inputs["labels"])[0]))
 
     def _sums_of(
         self,
@@ -268,19 +253,19 @@ class K2DTrainer(EvaluatingTrainer):
         """The sums, from the student's last hidden states [B, L, d] and those of the teacher's encoder, if it ran."""
         labels, weights = inputs["labels"], inputs.get("chunk_weights")
         positions = supervised_positions(labels)  # once: a GPU is waited for each time
+        in_memory = {"teacher": (self.teacher, states), "auxiliary": (self.auxiliary, None)}
         with self.accelerator.autocast():
-            targets: dict[str, Head | StoredTargets] = {}
-            if self.teacher:
-                targets["teacher"] = teacher_head(self.teacher, inputs, positions, states)
-            if self.auxiliary:
-                targets["auxiliary"] = teacher_head(self.auxiliary, inputs, positions)
+            targets: dict[str, Any] = {
+                name: teacher_head(model, inputs, positions, known)
+                for name, (model, known) in in_memory.items()
+                if model
+            }
         targets |= {name: stored_targets(name, inputs, positions, self.stored_embedding) for name in self.stored}
         with torch.autocast(labels.device.type, enabled=False):  # the loss chooses its number formats itself
             return distillation_loss(
                 Head(hidden[positions], output_embedding(base)),
                 labels[positions],
-                teacher=targets.get("teacher"),
-                auxiliary=targets.get("auxiliary"),
+                **targets,
                 weights=replace(self.loss_weights, **other_weights),
                 token_weights=None if weights is None else weights[:, None].expand_as(labels)[positions],
                 projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),

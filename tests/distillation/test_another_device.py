@@ -11,6 +11,6 @@ def test_every_variant_of_the_loss_stays_on_its_device_and_asks_once_for_its_pos
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert "same device" in found.pop("mixed devices")  # as it would be told of a mistake
+    assert "same device" in found.pop("mixed devices")  # the error of a real mistake
     assert len(found) == 30
     assert found == dict.fromkeys(found, ["elsewhere"])

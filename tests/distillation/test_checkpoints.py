@@ -1,4 +1,4 @@
-"""Training that is interrupted: which checkpoints are whole, and that it ends bit by bit as if nothing had happened."""
+"""Training that is interrupted: which checkpoints are complete, and that it ends bit by bit as if nothing had happened."""
 
 import json
 
@@ -83,7 +83,7 @@ def build(tiny_whisper, chunks, processor, tmp_path):
     return trainer
 
 
-def told(trainer):
+def facts_of(trainer):
     """What the trainer has logged, without times."""
     return [{k: v for k, v in entry.items() if not k.endswith(TIMES)} for entry in trainer.state.log_history]
 
@@ -92,7 +92,7 @@ def assert_same(one, other):
     """Two trainers have the same weights bit for bit, and the same logs."""
     weights = [trainer.model.state_dict() for trainer in (one, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert told(one) == told(other)
+    assert facts_of(one) == facts_of(other)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 
 from distillation.tiny_training import another, trainer_for
 from k2d_hf import create_student
-from k2d_hf.distillation.targets import encoder_cache
+from k2d_hf.distillation.targets import encoder_states
 
 
 @pytest.fixture
@@ -27,13 +27,13 @@ def train(tiny_whisper, chunks, processor, tmp_path):
 @pytest.fixture
 def encoded(monkeypatch):
     """Sizes of the batches that the trainer runs through an encoder by itself."""
-    sizes, encode = [], encoder_cache.encode
+    sizes, encode = [], encoder_states.encode
 
     def counting(model, features):
         sizes.append(len(features))
         return encode(model, features)
 
-    monkeypatch.setattr(encoder_cache, "encode", counting)
+    monkeypatch.setattr(encoder_states, "encode", counting)
     return sizes
 
 

@@ -1,4 +1,4 @@
-"""Encoder states on disk: found again by weights and chunk, whole or not there, and never more than the disk holds."""
+"""Encoder states on disk: found again by weights and chunk, complete or not there, and never more than the disk holds."""
 
 import os
 import shutil

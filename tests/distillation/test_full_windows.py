@@ -19,7 +19,7 @@ SECONDS = [(0.0, 9.0), (9.5, 19.0), (20.0, 29.0), (29.4, 39.0), (75.0, 80.0)]
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory):
-    """90 s in which each second has a level of its own, so that a span can be told."""
+    """90 s in which each second has a level of its own, so that a span is recognised by it."""
     path = tmp_path_factory.mktemp("windows") / "a.wav"
     soundfile.write(path, np.repeat(np.linspace(0.1, 0.9, 90), 16000), 16000, subtype="FLOAT")
     return path
@@ -103,7 +103,7 @@ def test_chunks_of_before_are_refused_in_one_line(processor, rows):
         training_rows(old, collator_of(processor), what="training")
 
 
-def test_stored_targets_and_kept_states_are_those_of_what_is_heard(tmp_path, processor, tiny_whisper, chunks):
+def test_stored_targets_and_kept_states_are_those_of_the_input(tmp_path, processor, tiny_whisper, chunks):
     rows = chunks.add_column("next_start", [7.0] * (len(chunks) - 1) + [None])
     settings = {"timestamp_probability": 0.5, "previous_text_probability": 0.5, "full_windows": True, "max_steps": 6}
     collator = collator_of(processor, language="zh", timestamp_probability=0.5, previous_text_probability=0.5)

@@ -1,4 +1,4 @@
-"""Progress of training: the bar moves with the steps, and the line tells first and last losses."""
+"""Progress of training: the bar moves with the steps, and the line shows first and last losses."""
 
 from types import SimpleNamespace
 

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset, load_dataset
 
 from distillation.tiny_training import another, trainer_for
-from k2d_hf import K2DDataCollator, create_student
+from k2d_hf import K2DDataCollator, K2DTrainingArguments, create_student
 from k2d_hf.distillation.batches.streams import ChunkStream
 from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.errors import K2DError
@@ -83,7 +83,7 @@ def test_soft_targets_of_a_stream_are_those_of_the_rows(build, mixed, tiny_whisp
             build(parquet(rows, tmp_path / "data"), temperature=3.0, **settings).train()
     else:
         stream = build(parquet(rows, tmp_path / "data"), **settings)
-        stream.train_dataset.check.embedding = another(tiny_whisper).proj_out.weight
+        stream.train_dataset.embedding = another(tiny_whisper).proj_out.weight
         with pytest.raises(K2DError, match="whose embedding is not the student's"):
             stream.train()
 
@@ -107,14 +107,15 @@ def test_a_resume_goes_on_where_the_stream_was_left_without_reading_what_was_see
 
 @pytest.mark.parametrize("buffer", [3, 100])
 def test_every_pass_holds_every_chunk_once_in_an_order_of_its_own(mixed, processor, tmp_path, buffer):
-    rows = parquet(mixed, tmp_path / "data", files=3)
-    stream = iter(ChunkStream(rows, K2DDataCollator(processor, language="zh"), shuffle_buffer=buffer, seed=1))
+    rows, collator = parquet(mixed, tmp_path / "data", files=3), K2DDataCollator(processor, language="zh")
+    args = K2DTrainingArguments(str(tmp_path), use_cpu=True, shuffle_buffer=buffer, seed=1)
+    stream = iter(ChunkStream(rows, collator, args, {}, None, what="training"))
     passes = [[next(stream) for _ in range(9)] for _ in range(3)]
     assert [{chunk["_epoch"] for chunk in chunks} for chunks in passes] == [{0}, {1}, {2}]
     orders = [[chunk["start"] for chunk in chunks] for chunks in passes]
     assert all(sorted(order) == sorted(orders[0]) for order in orders)
     assert orders[0] != orders[1] != orders[2]
-    again = iter(ChunkStream(rows, K2DDataCollator(processor, language="zh"), shuffle_buffer=buffer, seed=1))
+    again = iter(ChunkStream(rows, collator, args, {}, None, what="training"))
     assert [next(again)["start"] for _ in range(9)] == orders[0]
 
 

@@ -69,10 +69,10 @@ def test_neurons_of_the_encoder_are_the_teachers_by_index(tiny_whisper, neurons)
     for ours, old, kept in zip(student.model.encoder.layers, [1, 0], neurons, strict=True):
         theirs = tiny_whisper.model.encoder.layers[old]
         states = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
-        said = theirs.fc1(states)
+        activations = theirs.fc1(states)
         silent = [index for index in range(64) if index not in kept]
-        said[..., silent] = 0  # gelu(0) is 0
-        expected = theirs.fc2(torch.nn.functional.gelu(said))
+        activations[..., silent] = 0  # gelu(0) is 0
+        expected = theirs.fc2(torch.nn.functional.gelu(activations))
         assert torch.allclose(ours.fc2(torch.nn.functional.gelu(ours.fc1(states))), expected, atol=1e-5)
         assert torch.equal(ours.self_attn.q_proj.weight, theirs.self_attn.q_proj.weight)
 

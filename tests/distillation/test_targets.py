@@ -11,7 +11,6 @@ from distillation.tiny_training import another, log_probabilities, trainer_for
 from k2d_hf import K2DDataCollator, create_student
 from k2d_hf.distillation.batches.target_columns import stored_targets, without_targets
 from k2d_hf.distillation.loss.losses import Head
-from k2d_hf.distillation.targets import reuse
 from k2d_hf.distillation.targets import writer as targets_module
 from k2d_hf.distillation.targets.targets import add_soft_targets
 from k2d_hf.distillation.targets.writer import top_tokens
@@ -235,7 +234,8 @@ def test_another_verdict_asks_the_teacher_for_new_chunks_alone(chunks, tiny_whis
 def test_targets_of_a_recording_that_has_changed_are_made_again(chunks, tiny_whisper, make, tmp_path, monkeypatch):
     options = {"kind": "top", "k": 8, "shards_dir": tmp_path / "shards"}
     add_soft_targets(chunks, tiny_whisper, make(), **options)
-    monkeypatch.setattr(reuse, "content_key", lambda path: f"{path} of another age")
+    changed = "k2d_hf.distillation.targets.targets.content_key"
+    monkeypatch.setattr(changed, lambda path: f"{path} of another age")
     encoded = []
     encode = targets_module.encode
     monkeypatch.setattr(targets_module, "encode", lambda model, x: encoded.append(len(x)) or encode(model, x))

@@ -191,8 +191,8 @@ def test_what_cannot_be_learned_from_is_left_out_counted_and_named(train, files,
         "gone.wav": "whose audio cannot be read (no such file)",
         "broken.wav": "whose audio cannot be read (not audio)",
     }.items():
-        told = f"a chunk {reason}: {name}" if streamed else f"1 chunks {reason}: {name}"
-        assert f"training: left out {told}" in found or name == "broken.wav" and streamed, found
+        message = f"a chunk {reason}: {name}" if streamed else f"1 chunks {reason}: {name}"
+        assert f"training: left out {message}" in found or name == "broken.wav" and streamed, found
     if streamed:
         assert ", 4 have no text, no sound, or more than 30 s of it" in caplog.text
     else:

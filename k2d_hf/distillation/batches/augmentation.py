@@ -28,13 +28,7 @@ MASKED_FRAMES, MASKED_BINS = 100, 0.15  # at most: frames of 10 ms, and a share 
 
 
 def disturb(audio: np.ndarray, seed: str, *, keep_times: bool) -> np.ndarray:
-    """Disturbed audio, float32 [samples] at 16 kHz, within -1 and 1.
-
-    Args:
-        audio: clean, likewise.
-        seed: of what is drawn.
-        keep_times: whether its timestamps must stay true, so that its speed does.
-    """
+    """Disturbed audio, float32 [samples] at 16 kHz, within -1 and 1; its speed stays where timestamps must be true."""
     if not audio.any():
         return audio
     draw = _generator(seed)
@@ -56,12 +50,7 @@ def disturb(audio: np.ndarray, seed: str, *, keep_times: bool) -> np.ndarray:
 
 
 def mask(features: np.ndarray, seed: str) -> np.ndarray:
-    """Features with some frames and some mel bins at their mean, [mel bins, frames].
-
-    Args:
-        features: log-mel, likewise; they stay as they are.
-        seed: of what is drawn.
-    """
+    """A copy of log-mel features [mel bins, frames] with some frames and some mel bins at their mean."""
     draw, masked = _generator(f"{seed} masks"), features.copy()
     bins, frames = features.shape
     mean = features.mean()
@@ -91,8 +80,8 @@ def _in_room(audio: np.ndarray, seconds: float, direct: float, draw: np.random.G
     response *= 10 ** (-direct / 20) / np.sqrt(np.square(response).sum())
     response[0] = 1.0
     size = len(audio) + len(response)
-    heard = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)[: len(audio)]
-    return (heard * (_loudness(audio) / max(_loudness(heard), 1e-9))).astype(np.float32)
+    reverberant = np.fft.irfft(np.fft.rfft(audio, size) * np.fft.rfft(response, size), size)[: len(audio)]
+    return (reverberant * (_loudness(audio) / max(_loudness(reverberant), 1e-9))).astype(np.float32)
 
 
 def _band(audio: np.ndarray, lowest: float, highest: float) -> np.ndarray:

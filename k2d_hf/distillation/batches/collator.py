@@ -6,7 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 # Of a collator: how labels become batches, and which of their forms is drawn when.
 _NO_LABEL = (
-    *("processor", "encoder", "encoder_states", "_epoch"),
-    *("chunk_weighting", "seed", "pad_to_multiple_of"),
+    *("processor", "encoder", "encoder_states", "_epoch", "chunk_weighting", "seed", "pad_to_multiple_of"),
     *("augment", "augment_copies", "keeps_clean"),
 )
 CLEAN = {"input_features": "clean_features", "encoder_states": "clean_states"}  # of a batch, by what is disturbed
@@ -39,13 +38,6 @@ def chunk_weight(distance: float | None, weighting: str) -> float:
     if weighting == "hard" or distance is None:
         return 1.0
     return min(1.0, max(0.0, 1.0 - distance))
-
-
-class StoredStates(Protocol):
-    """Encoder states on disk."""
-
-    def batch(self, chunks: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-        """States of some chunks, [B, frames, d] float16."""
 
 
 class K2DDataCollator:
@@ -99,7 +91,7 @@ class K2DDataCollator:
         self.seed = seed
         self.max_tokens = max_tokens
         self.pad_to_multiple_of = pad_to_multiple_of
-        self.encoder_states: StoredStates | None = None  # set by the trainer where they are on disk
+        self.encoder_states: Any = None  # an `EncoderStates`, set by the trainer where they are on disk
         self.encoder = LabelEncoder(processor.tokenizer, task=task)
         # in shared memory, so that the workers of a data loader see the trainer's epoch
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -124,7 +116,7 @@ class K2DDataCollator:
     def fits(self, chunk: Mapping[str, Any]) -> bool:
         """Whether the decoder has room for the chunk's label in every form that a draw can give, without prompt."""
         forms = self._possible_timestamps(chunk)
-        return all(len(self._label(chunk, timestamps)) - 1 <= self.max_tokens for timestamps in forms)
+        return all(len(self.label_ids(chunk, timestamps)) - 1 <= self.max_tokens for timestamps in forms)
 
     def _possible_timestamps(self, chunk: Mapping[str, Any]) -> list[bool]:
         """Whether a label of the chunk has timestamps, as draws can give it; none where nobody knows the times."""
@@ -161,13 +153,11 @@ class K2DDataCollator:
         return examples
 
     def _example(self, chunk: Mapping[str, Any], timestamps: bool, prompted: bool) -> Example:
-        label = self._label(chunk, timestamps)
+        label = self.label_ids(chunk, timestamps)
         room = self.max_tokens - (len(label) - 1)
         if room < 0:
-            raise K2DError(
-                f"{chunk_name(chunk)}: its label has {len(label) - 1} tokens, the decoder "
-                f"{self.max_tokens}; leave the chunk out"
-            )
+            lengths = f"its label has {len(label) - 1} tokens, the decoder {self.max_tokens}"
+            raise K2DError(f"{chunk_name(chunk)}: {lengths}; leave the chunk out")
         prompt = self.encoder.prompt_ids(chunk.get("previous_text"), room=room) if prompted else []
         return self.encoder.teacher_forcing(label, prompt)
 
@@ -191,26 +181,19 @@ class K2DDataCollator:
     def spans(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """All clean inputs that a chunk may give, whatever is drawn."""
         forms = possible_draws(self.timestamp_probability)  # of which a chunk has the first, where both sound alike
-        if not self._continues(chunk):
-            forms = forms[:1]
-        return [self.span(chunk, timestamps=timestamps) for timestamps in forms]
+        return [self.span(chunk, timestamps=form) for form in (forms if self._continues(chunk) else forms[:1])]
 
     def inputs(self, chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """All inputs that a chunk may give, clean and disturbed; some may be the same."""
-        clean = self.spans(chunk)
-        if not self.augment:
-            return clean
         forms = possible_draws(self.timestamp_probability)
-        copies = range(self.augment_copies)
-        return [*clean, *(self._input(chunk, timestamps, copy) for timestamps in forms for copy in copies)]
+        copies = range(self.augment_copies if self.augment else 0)
+        return [*self.spans(chunk), *(self._input(chunk, form, copy) for form in forms for copy in copies)]
 
     def _input(self, chunk: Mapping[str, Any], timestamps: bool, copy: int) -> Mapping[str, Any]:
         """The input of this form of the label in one of the chunk's copies, disturbed or clean."""
         span = self.span(chunk, timestamps=timestamps)
         seed = f"{self.seed} augment {copy} {recording_name(chunk)} {chunk.get('start')}"
-        if random.Random(seed).random() >= self.augment:
-            return span
-        return {**span, DISTURBED: (seed, timestamps)}
+        return {**span, DISTURBED: (seed, timestamps)} if random.Random(seed).random() < self.augment else span
 
     def cut_segment(self, chunk: Mapping[str, Any]) -> float | None:
         """Where in the window that begins with a chunk a segment begins that it cuts off, s; None where none does."""
@@ -238,9 +221,8 @@ class K2DDataCollator:
         seed, keep_times = chunk.get(DISTURBED) or (None, True)
         if seed is not None:
             audio = disturb(audio, seed, keep_times=keep_times)
-        extract = self.processor.feature_extractor
         given = {"sampling_rate": SAMPLE_RATE, "padding": "max_length", "return_tensors": "pt"}
-        features = extract(audio, **given).input_features
+        features = self.processor.feature_extractor(audio, **given).input_features
         return features if seed is None else torch.from_numpy(mask(features[0].numpy(), seed))[None]
 
     def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -254,13 +236,9 @@ class K2DDataCollator:
         too where a model in memory takes them: `clean_features` or `clean_states`.
         """
         examples = [self.example(chunk) for chunk in chunks]
-        decoder_input_ids, labels = pad_examples(
-            examples,
-            padding=self.encoder.special.end_of_text,
-            multiple_of=self.pad_to_multiple_of,
-            most=self.max_tokens,
-        )
-        batch = {"decoder_input_ids": decoder_input_ids, "labels": labels}
+        padding, multiple = self.encoder.special.end_of_text, self.pad_to_multiple_of
+        inputs, labels = pad_examples(examples, padding=padding, multiple_of=multiple, most=self.max_tokens)
+        batch = {"decoder_input_ids": inputs, "labels": labels}
         if "target_forms" in chunks[0]:
             batch |= self._targets(chunks, examples, labels)
         batch |= self._audio(chunks)
@@ -289,24 +267,23 @@ class K2DDataCollator:
             stored_targets(chunk, example, full_window=self.fills_window(chunk, timestamps=self.draws(chunk)[0]))
             for chunk, example in zip(chunks, examples, strict=True)
         ]
-        supervised = labels != IGNORED
         targets = {}
         for name in found[0]:
             values = torch.from_numpy(np.concatenate([part[name] for part in found]))
             targets[name] = values.new_zeros(*labels.shape, values.shape[-1])
-            targets[name][supervised] = values
+            targets[name][labels != IGNORED] = values
         return targets
 
-    def _label(self, chunk: Mapping[str, Any], timestamps: bool) -> list[int]:
+    def label_ids(self, chunk: Mapping[str, Any], timestamps: bool, encoder: LabelEncoder | None = None) -> list[int]:
+        """Ids of a chunk's label in one of its forms, as `encoder` spells it; by default in full."""
         if chunk.get("text") is None:
             raise K2DError(f"{chunk_name(chunk)}: a chunk without text (it has {', '.join(chunk)}): leave it out")
-        language = language_code(chunk.get("language")) or self.language
-        return self.encoder.label_ids(
+        return (encoder or self.encoder).label_ids(
             chunk["text"],
             chunk.get("segments"),
-            language=language,
+            language=language_code(chunk.get("language")) or self.language,
             timestamps=timestamps,
-            next_start=self.cut_segment(chunk) if timestamps else None,
+            next_start=self.cut_segment(chunk),
         )
 
 
@@ -320,20 +297,13 @@ def pad_examples(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Decoder inputs and labels of several chunks, padded to the longest, [B, L] int64 each.
 
-    Args:
-        examples: decoder inputs and labels, of equal length in a pair.
-        padding: id that fills up the inputs; labels are filled up with -100.
-        multiple_of: L is rounded up to a multiple of this.
-        most: but to no more than this.
+    L is rounded up to a multiple, but to no more than `most`; inputs are filled up with `padding`, labels with -100.
     """
     longest = max(len(labels) for _, labels in examples)
     length = max(longest, min(-(-longest // multiple_of) * multiple_of, most))
-    decoder_input_ids = torch.full((len(examples), length), padding)
-    padded = torch.full((len(examples), length), IGNORED)
-    for row, (inputs, labels) in enumerate(examples):
-        decoder_input_ids[row, : len(inputs)] = torch.tensor(inputs)
-        padded[row, : len(labels)] = torch.tensor(labels)
-    return decoder_input_ids, padded
+    decoder_input_ids = [[*inputs, *[padding] * (length - len(inputs))] for inputs, _ in examples]
+    padded = [[*labels, *[IGNORED] * (length - len(labels))] for _, labels in examples]
+    return torch.tensor(decoder_input_ids), torch.tensor(padded)
 
 
 def default_collator(
@@ -355,10 +325,8 @@ class EpochToData(TrainerCallback):
     """Sets the epoch of collator and sampler: what a chunk's label looks like, and the order of chunks, are drawn anew.
 
     The Trainer and accelerate hand the epoch down through a fixed number of wrappers. In a resumed epoch of several
-    processes there is one more, so that the sampler would begin again with the order of epoch 0.
-
-    Args:
-        collator_of: gives the collator, which a search over settings may replace.
+    processes there is one more, so that the sampler would begin again with the order of epoch 0. `collator_of` gives
+    the collator, which a search over settings may replace.
     """
 
     def __init__(self, collator_of: Callable[[], Any]) -> None:
@@ -370,14 +338,9 @@ class EpochToData(TrainerCallback):
         collator = self.collator_of()
         if isinstance(collator, K2DDataCollator):
             collator.epoch = epoch
-        sampler = innermost_sampler(train_dataloader)
+        batches = train_dataloader  # around the sampler of rows lies whatever cuts its order into batches and shares
+        while hasattr(batches, "batch_sampler"):
+            batches = batches.batch_sampler
+        sampler: Any = getattr(batches, "sampler", None)
         if hasattr(sampler, "set_epoch"):
             sampler.set_epoch(epoch)
-
-
-def innermost_sampler(dataloader: Any) -> Any:
-    """The sampler of rows beneath whatever cuts its order into batches and shares; None where there is none."""
-    batches: Any = getattr(dataloader, "batch_sampler", None)
-    while hasattr(batches, "batch_sampler"):
-        batches = batches.batch_sampler
-    return getattr(batches, "sampler", None)

@@ -33,13 +33,8 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     """Leave out chunks that cannot be trained on, with warnings that count and name them.
 
     They are those that validation dropped, those whose label is too long for the decoder, and of labelled utterances
-    those without text, without sound that can be read, or of more than 30 s.
-
-    Args:
-        rows: a `datasets.Dataset` of chunks or of labelled utterances, or a dictionary of them; anything else is
-            returned as it is.
-        collator: whose labels are measured.
-        what: name of the rows, for messages.
+    those without text, without sound that can be read, or of more than 30 s. Rows are a `datasets.Dataset`, or a
+    dictionary of them; anything else stays as it is.
 
     Raises:
         K2DError: if nothing is left, or `full_windows` asks for audio that there is not.
@@ -54,7 +49,7 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     check_windows(rows.column_names, collator, what=what)
     found: list[str | None] = []
     names: dict[str, list[str]] = {}
-    for batch in _batches(rows, *columns_to_inspect(rows.column_names, collator)):
+    for batch in _batches(rows, columns_to_inspect(rows.column_names, collator)):
         reasons = reasons_to_leave_out(batch, collator)
         for chunk, reason in zip(batch, reasons, strict=True):
             some = names.setdefault(reason or "", [])
@@ -64,9 +59,11 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     counts = Counter(filter(None, found))
     for reason, count in counts.items():
         level = logging.INFO if reason == DROPPED else logging.WARNING
-        logger.log(level, "%s: left out %d chunks %s: %s", what, count, reason, _few(names[reason], count))
+        few = ", ".join(names[reason]) + (f" and {count - NAMED} more" if count > NAMED else "")
+        logger.log(level, "%s: left out %d chunks %s: %s", what, count, reason, few)
     if counts.total() == len(found):
-        left_out = " and ".join(f"{counts.pop(reason, 0)} {short}" for reason, short in _short(collator).items())
+        dropped, too_long = counts.pop(DROPPED, 0), counts.pop(label_exceeds(collator), 0)
+        left_out = f"{dropped} were dropped by validation and {too_long} have too long a label"
         left_out += "".join(f", {count} {reason}" for reason, count in counts.items())
         raise K2DError(
             f"nothing to train on: of {len(rows)} chunks ({what}) {left_out}; raise validate.threshold, or look at the "
@@ -103,7 +100,7 @@ def check_usable(rows: Any, *, what: str) -> None:
 
     if not isinstance(rows, Dataset) or {"start", "duration"} <= set(rows.column_names):
         return
-    for batch in _batches(rows, *columns_for(LABEL, SOUND, among=rows.column_names)):
+    for batch in _batches(rows, columns_for(LABEL, SOUND, among=rows.column_names)):
         for chunk in batch:
             if reason := unusable(chunk):
                 utterance = f"{what}: {chunk_name(chunk)} is an utterance {reason}"
@@ -114,11 +111,15 @@ def reasons_to_leave_out(chunks: Sequence[Mapping[str, Any]], collator: K2DDataC
     """Why each chunk is not trained on, as it follows "left out 3 chunks" in a message; None where it is.
 
     Raises:
-        K2DError: if `full_windows` asks for what a chunk does not hold.
+        K2DError: if `full_windows` asks for a window that ends beyond the sound which a chunk carries.
     """
     reasons: list[str | None] = []
     for chunk in chunks:
-        check_window(chunk, collator)
+        if collator.full_windows and chunk.get("next_start") is not None and ends_with_its_sound(chunk):
+            raise K2DError(
+                f"full_windows: {chunk_name(chunk)} carries its own sound, which ends with it: give the chunks with "
+                "the paths of their recordings, or set it to false"
+            )
         reasons.append(unusable(chunk) if chunk.get("keep", True) else DROPPED)
     left = [index for index, reason in enumerate(reasons) if reason is None]
     fits = labels_fit([chunks[index] for index in left], collator)
@@ -135,8 +136,8 @@ def label_exceeds(collator: K2DDataCollator) -> str:
 def columns_to_inspect(columns: Sequence[str], collator: K2DDataCollator) -> list[str]:
     """The columns by which chunks are left out; their sound only where no column has its length or end."""
     names = columns_for(LABEL, VERDICT, DRAW, SOUND, among=columns)
-    listens = collator.full_windows or not {"start", "duration"} <= set(columns)
-    return [name for name in names if name != "audio" or listens]
+    needs_audio = collator.full_windows or not {"start", "duration"} <= set(columns)
+    return [name for name in names if name != "audio" or needs_audio]
 
 
 def check_windows(columns: Sequence[str], collator: K2DDataCollator, *, what: str) -> None:
@@ -145,32 +146,8 @@ def check_windows(columns: Sequence[str], collator: K2DDataCollator, *, what: st
         raise K2DError(f"full_windows needs the column next_start ({what}): label again, or set it to false")
 
 
-def check_window(chunk: Mapping[str, Any], collator: K2DDataCollator) -> None:
-    """Raise K2DError if a window is to reach beyond the end of a chunk that carries its own sound."""
-    if collator.full_windows and chunk.get("next_start") is not None and ends_with_its_sound(chunk):
-        raise K2DError(
-            f"full_windows: {chunk_name(chunk)} carries its own sound, which ends with it: give the chunks with the "
-            "paths of their recordings, or set it to false"
-        )
-
-
-def _short(collator: K2DDataCollator) -> dict[str, str]:
-    """Two reasons as the last message of all puts them."""
-    return {DROPPED: "were dropped by validation", label_exceeds(collator): "have too long a label"}
-
-
-def _few(names: Sequence[str], count: int) -> str:
-    return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
-
-
 def check_target_labels(rows: Any, collator: Any) -> None:
-    """Raise K2DError if soft targets are not those of the labels that the collator makes: before training, not in it.
-
-    Args:
-        rows: a data set of chunks to be trained on, with the soft targets that take a model's place; of anything else
-            nothing is known.
-        collator: whose settings may be others than those that the targets were written for.
-    """
+    """Raise K2DError if the soft targets of a data set are not of the labels that the collator makes."""
     if not (isinstance(collator, K2DDataCollator) and hasattr(rows, "select") and "target_forms" in rows.column_names):
         return
     for chunk in rows.select(range(min(len(rows), CHECKED))):
@@ -184,19 +161,14 @@ def language_of(rows: Any) -> str | None:
 
     if not isinstance(rows, Dataset) or "language" not in rows.column_names:
         return None
-    languages: set[str | None] = set()
-    for batch in _batches(rows, "language"):
-        languages |= {language_code(chunk["language"]) for chunk in batch}
-        if len(languages) > 1:
-            return None
-    return next(iter(languages), None)
+    languages = {language_code(chunk["language"]) for batch in _batches(rows, ["language"]) for chunk in batch}
+    return languages.pop() if len(languages) == 1 else None
 
 
-def _batches(rows: Any, *columns: str) -> Iterator[list[dict[str, Any]]]:
-    """Some columns of a data set, those that it has, a list of rows at a time."""
-    present = rows.select_columns([column for column in columns if column in rows.column_names])
-    for batch in present.with_format(None).iter(batch_size=BATCH_ROWS):
-        yield list(rows_of(batch))
+def _batches(rows: Any, columns: list[str]) -> Iterator[list[dict[str, Any]]]:
+    """Some columns of a data set, a list of rows at a time."""
+    batches = rows.select_columns(columns).with_format(None).iter(batch_size=BATCH_ROWS)
+    return (list(rows_of(batch)) for batch in batches)
 
 
 def labels_fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -> np.ndarray:
@@ -208,7 +180,7 @@ def labels_fit(chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator) -
 
 
 def _lengths(
-    chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator, *, timestamps: bool, at_most: int = 0
+    chunks: Sequence[Mapping[str, Any]], collator: K2DDataCollator, *, timestamps: bool, at_most: int
 ) -> np.ndarray:
     """Positions that labels take, [chunks] int32; of one that cannot take more than `at_most`, the most it can.
 
@@ -219,16 +191,8 @@ def _lengths(
     texts: list[str] = []
     owners: list[int] = []
     for index, chunk in enumerate(chunks):
-        language = language_code(chunk.get("language")) or collator.language
         outline.texts = []
-        ids = outline.label_ids(
-            chunk["text"],
-            chunk.get("segments"),
-            language=language,
-            timestamps=timestamps,
-            next_start=collator.cut_segment(chunk),
-        )
-        lengths[index] = len(ids) - 1  # inputs and labels are shifted by one
+        lengths[index] = len(collator.label_ids(chunk, timestamps, outline)) - 1  # inputs and labels are shifted by one
         longest = lengths[index] + sum(len(text.encode()) for text in outline.texts)
         if longest <= at_most:
             lengths[index] = longest
@@ -251,6 +215,5 @@ class _Outline(LabelEncoder):
         self.texts: list[str] = []
 
     def text_ids(self, text: str) -> list[int]:
-        """Nothing, but the text is noted."""
         self.texts.append(strip_special(text))
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,21 +23,15 @@ TOKENS_PER_WIDE_CHARACTER = 1.2  # likewise, in Chinese
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Indices in an order drawn anew each epoch, neighbours of like length in the form that this epoch gives them.
+    """Indices in an order drawn anew each epoch, neighbours of like length in the form that the collator draws for it.
 
-    Args:
-        rows: chunks.
-        collator: draws whether a label has timestamps and a prompt, which decides its length.
-        batch_size: chunks of one step, of all processes and accumulated batches.
-        seed: of the order.
+    `batch_size` is in chunks of one step, of all processes and accumulated batches; `seed` is that of the order.
     """
 
     def __init__(self, rows: Dataset, collator: K2DDataCollator, *, batch_size: int, seed: int = 0) -> None:
         self.rows = rows.select_columns(columns_for(DRAW, among=rows.column_names))
         self.collator = collator
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.plain, self.timestamps, self.prompt = label_parts(rows)
 
     def set_epoch(self, epoch: int) -> None:
@@ -53,17 +47,12 @@ class LengthGroupedSampler(Sampler[int]):
 
     def lengths(self) -> np.ndarray:
         """About how many positions each chunk takes in this epoch, [rows] int32."""
-        lengths = self.plain.copy()
         if not self.rows.column_names:
-            return lengths  # utterances, whose labels have one form
-        at = 0
-        for batch in self.rows.iter(batch_size=READ_ROWS):
-            drawn = [self.collator.draws(key, epoch=self.epoch) for key in rows_of(batch)]
-            timestamps, prompt = np.array(drawn, dtype=bool).T
-            part = slice(at, at + len(drawn))
-            lengths[part] += timestamps * self.timestamps[part] + prompt * self.prompt[part]
-            at += len(drawn)
-        return lengths
+            return self.plain  # utterances, whose labels have one form
+        keys = (key for batch in self.rows.iter(batch_size=READ_ROWS) for key in rows_of(batch))
+        draws = (self.collator.draws(key, epoch=self.epoch) for key in keys)
+        timestamps, prompt = np.fromiter(draws, np.dtype((bool, 2)), len(self.plain)).T
+        return self.plain + timestamps * self.timestamps + prompt * self.prompt
 
 
 def grouped_order(lengths: np.ndarray, *, batch_size: int, generator: np.random.Generator) -> list[int]:
@@ -71,15 +60,12 @@ def grouped_order(lengths: np.ndarray, *, batch_size: int, generator: np.random.
     count = len(lengths)
     pool = batch_size * max(1, min(POOL, count // (4 * batch_size)))
     order = generator.permutation(count)
-    batches = []
     for start in range(0, count, pool):
         some = order[start : start + pool]
-        some = some[np.argsort(lengths[some], kind="stable")]
-        batches += [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
-    full = [batch for batch in batches if len(batch) == batch_size]
-    rest = [batch for batch in batches if len(batch) < batch_size]
-    shuffled = [full[index] for index in generator.permutation(len(full))] + rest
-    return np.concatenate(shuffled).tolist() if shuffled else []
+        order[start : start + pool] = some[np.argsort(lengths[some], kind="stable")]
+    full = count - count % batch_size  # a pool is a number of batches, so that only the last of them may be short
+    batches = order[:full].reshape(-1, batch_size)
+    return [*batches[generator.permutation(len(batches))].ravel().tolist(), *order[full:].tolist()]
 
 
 def label_parts(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,18 +73,16 @@ def label_parts(rows: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Counted from the letters: to tokenise a corpus would take long, and only the order needs it.
     """
-    plain, timestamps, prompt = (np.zeros(len(rows), dtype=np.int32) for _ in range(3))
-    names = columns_for(LABEL, PROMPT, among=rows.column_names)
-    at = 0
-    for batch in rows.select_columns(names).iter(batch_size=READ_ROWS):
-        part = slice(at, at + len(batch["text"]))
-        plain[part] = [_tokens(text) for text in batch["text"]]
-        if "segments" in batch:
-            timestamps[part] = [2 * _count(segments) for segments in batch["segments"]]
-        if "previous_text" in batch:
-            prompt[part] = [min(MAX_PROMPT_TOKENS, _tokens(text)) for text in batch["previous_text"]]
-        at = part.stop
+    batches = rows.select_columns(columns_for(LABEL, PROMPT, among=rows.column_names)).iter(batch_size=READ_ROWS)
+    parts = (_parts(chunk) for batch in batches for chunk in rows_of(batch))
+    plain, timestamps, prompt = np.fromiter(parts, np.dtype((np.int32, 3)), len(rows)).T
     return plain, timestamps, prompt
+
+
+def _parts(chunk: Mapping[str, Any]) -> tuple[int, int, int]:
+    segments = chunk.get("segments") or ()  # which `datasets` gives as a list of mappings or a mapping of lists
+    times = 2 * len(segments["start"] if isinstance(segments, dict) else segments)
+    return _tokens(chunk["text"]), times, min(MAX_PROMPT_TOKENS, _tokens(chunk.get("previous_text")))
 
 
 def _tokens(text: str | None) -> int:
@@ -106,10 +90,3 @@ def _tokens(text: str | None) -> int:
         return 0
     wide = sum(character > "\u2e7f" for character in text)
     return round(wide * TOKENS_PER_WIDE_CHARACTER + (len(text) - wide) / LETTERS_PER_TOKEN)
-
-
-def _count(segments: Any) -> int:
-    """Number of segments, which `datasets` gives as a list of mappings or a mapping of lists."""
-    if segments is None:
-        return 0
-    return len(segments["start"]) if isinstance(segments, dict) else len(segments)

@@ -31,12 +31,12 @@ from k2d_hf.distillation.batches.rows import (
     reasons_to_leave_out,
 )
 from k2d_hf.distillation.batches.target_columns import (
-    DTYPES,
     check_embedding,
     check_targets,
     check_temperature,
     columns_of,
     kind_of,
+    number_format,
 )
 from k2d_hf.errors import K2DError
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
@@ -61,76 +61,35 @@ def described(rows: Any) -> Any:
     return SimpleNamespace(column_names=names_of(rows)) if is_stream(rows) and rows.column_names is None else rows
 
 
-class TargetCheck:
-    """Raises K2DError for a row whose soft targets are not those of the loss.
-
-    Args:
-        kinds: of the targets that the loss uses.
-        temperature: of the loss.
-        embedding: that makes the teacher's hidden states logits, where they are used.
-    """
-
-    def __init__(self, kinds: Collection[str], temperature: float, embedding: Tensor | None) -> None:
-        self.kinds, self.temperature, self.embedding = kinds, temperature, embedding
-        self.fine: set[Any] = set()  # what has been checked: a corpus holds few values, or one
-
-    def __call__(self, chunk: Mapping[str, Any]) -> None:
-        """Check a row."""
-        temperature, embedding = chunk.get("target_temperature"), chunk.get("target_embedding")
-        if (temperature, embedding) in self.fine:
-            return
-        if self.embedding is not None:
-            check_embedding([str(embedding)], self.embedding)
-        if "top" in self.kinds:
-            check_temperature([temperature or 0.0], self.temperature)
-        self.fine.add((temperature, embedding))
-
-
 class ChunkStream(IterableDataset[Any]):
     """The chunks of a stream that are trained on, pass after pass, without an end.
 
-    Args:
-        rows: the stream.
-        collator: whose labels must fit the decoder.
-        workers: processes that read for the trainer; 0 if it reads itself.
-        stored: models whose soft targets take their place, with the kind of each.
-        check: of the soft targets of a row.
-        what: name of the rows, for messages.
-        shuffle_buffer: rows among which the next is drawn; 0 leaves the order of the stream.
-        seed: of the order.
+    Arguments are those of `open_stream`, but `stored` has the kind of each model's soft targets.
     """
 
     def __init__(
         self,
         rows: Any,
         collator: K2DDataCollator,
+        args: K2DTrainingArguments,
+        stored: Mapping[str, str],
+        embedding: Tensor | None,
         *,
-        workers: int = 0,
-        stored: dict[str, str] | None = None,
-        check: TargetCheck | None = None,
-        shuffle_buffer: int = 0,
-        seed: int = 0,
-        what: str = "training",
+        what: str,
     ) -> None:
-        self.what = what
         self.rows = as_chunks(rows).with_format("arrow")  # soft targets need not become lists of numbers
-        self.collator = collator
-        self.arrays = [name for model, kind in (stored or {}).items() for name in columns_of(model, kind)]
-        self.check = check
-        self.shuffle_buffer = shuffle_buffer
-        self.seed = seed
+        self.collator, self.what = collator, what
+        self.shuffle_buffer, self.seed, self.temperature = args.shuffle_buffer, args.draw_seed, args.temperature
+        self.stored, self.embedding = stored, embedding
+        self.arrays = [name for model, kind in stored.items() for name in columns_of(model, kind)]
+        self.checked: set[tuple[Any, Any]] = set()  # temperatures and embeddings: a corpus holds few, or one of each
         self.batches_done, self.rows_of_a_batch = 0, 1
         self._warned = 0
         # What the first pass held, by worker, in shared memory
-        self.counted = torch.zeros(max(1, workers), 4, dtype=torch.int64).share_memory_()
+        self.counted = torch.zeros(max(1, args.dataloader_num_workers), 4, dtype=torch.int64).share_memory_()
 
     def pass_over(self, batches: int, *, rows_of_a_batch: int) -> None:
-        """Give None for the chunks of the first batches, which an interrupted run has seen.
-
-        Args:
-            batches: of each process.
-            rows_of_a_batch: chunks of a batch, all processes together.
-        """
+        """Give None for the chunks of each process's first batches, of so many rows over all: they have been seen."""
         self.batches_done, self.rows_of_a_batch = batches, rows_of_a_batch
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
@@ -179,17 +138,28 @@ class ChunkStream(IterableDataset[Any]):
 
     def _chunk(self, row: Any) -> dict[str, Any]:
         """A row as the collator wants it, with soft targets that the loss uses as arrays."""
-        plain = [name for name in row.column_names if name.partition("_")[2] not in DTYPES]
+        plain = [name for name in row.column_names if number_format(name) is None]
         chunk: dict[str, Any] = row.select(plain).to_pylist()[0]
         for name in self.arrays:
             tokens = row[name].combine_chunks().flatten()
             values = tokens.flatten().to_numpy(zero_copy_only=False)
-            chunk[name] = values.astype(DTYPES[name.partition("_")[2]], copy=False).reshape(len(tokens), -1)
-        if self.check is not None:
-            self.check(chunk)
-        if not self.arrays:
+            chunk[name] = values.astype(number_format(name), copy=False).reshape(len(tokens), -1)
+        if self.arrays:
+            self._check_targets(chunk)
+        else:
             chunk.pop("target_forms", None)
         return chunk
+
+    def _check_targets(self, chunk: Mapping[str, Any]) -> None:
+        """Raise K2DError for a row whose soft targets are not those of the loss."""
+        described = temperature, embedding = chunk.get("target_temperature"), chunk.get("target_embedding")
+        if described in self.checked:
+            return
+        if self.embedding is not None:
+            check_embedding([str(embedding)], self.embedding)
+        if "top" in self.stored.values():
+            check_temperature([temperature or 0.0], self.temperature)
+        self.checked.add(described)
 
     def summary(self) -> str:
         """How many chunks the first pass held so far, and how many were left out."""
@@ -202,20 +172,12 @@ class ChunkStream(IterableDataset[Any]):
 
 
 class OnePass(ChunkStream):
-    """The chunks of a stream once and in their order, to evaluate on.
-
-    Args:
-        keep_all: give those too that cannot be trained on, so that predictions are those of the rows.
-    """
-
-    def __init__(self, *args: Any, keep_all: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.keep_all = keep_all
+    """The chunks of a stream once and in their order, to evaluate on; of a prediction those too that no loss takes."""
 
     def __iter__(self) -> Iterator[dict[str, Any] | None]:
         index = 0 if (worker := get_worker_info()) is None else worker.id
         counted = self.counted[min(index, len(self.counted) - 1)].zero_()
-        rows = iter(self.rows) if self.keep_all else self._pass(0, counted)
+        rows = self.rows if self.what == "prediction" else self._pass(0, counted)
         return (self._chunk(row) for row in rows)
 
 
@@ -227,7 +189,6 @@ def open_stream(
     embedding: Tensor | None,
     *,
     what: str,
-    keep_all: bool = False,
 ) -> ChunkStream:
     """A stream as the trainer wants it, without an end where `what` is training, and settings as a stream needs them.
 
@@ -254,19 +215,11 @@ def open_stream(
     for model in stored:
         check_targets(columns, model, what=what)
     kinds = {model: str(kind_of(columns, model)) for model in stored}
-    check = TargetCheck(kinds.values(), args.temperature, embedding) if kinds else None
-    given: dict[str, Any] = {"workers": args.dataloader_num_workers, "stored": kinds, "check": check, "what": what}
-    if not training:
-        return OnePass(rows, collator, keep_all=keep_all, **given)
-    return ChunkStream(rows, collator, shuffle_buffer=args.shuffle_buffer, seed=args.draw_seed, **given)
+    return (ChunkStream if training else OnePass)(rows, collator, args, kinds, embedding, what=what)
 
 
-class PassingOver:
-    """A collator that does no work for batches that an interrupted run has seen."""
-
-    def __init__(self, collate: Callable[[Any], dict[str, Tensor]]) -> None:
-        self.collate = collate
-
-    def __call__(self, chunks: Sequence[dict[str, Any] | None]) -> dict[str, Tensor]:
-        """A batch, or an empty one, which the data loader throws away."""
-        return {} if chunks[0] is None else self.collate(chunks)
+def collate_unseen(
+    collate: Callable[[Any], dict[str, Tensor]], chunks: Sequence[dict[str, Any] | None]
+) -> dict[str, Tensor]:
+    """A batch; of one that an interrupted run has seen nothing, which the data loader throws away."""
+    return {} if chunks[0] is None else collate(chunks)

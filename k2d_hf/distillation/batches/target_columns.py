@@ -21,36 +21,32 @@ READ_ROWS = 10_000
 FULL_WINDOW = -1  # no token
 
 Example = tuple[list[int], list[int]]  # decoder inputs and labels
-
-
 KINDS = ("hidden", "top")
+DTYPES = {"hidden": np.float16, "top_ids": np.int32, "top_logprobs": np.float16}  # by end of the column's name
+DESCRIBED = ("target_forms", "target_temperature", "target_embedding")
 
 
 def target_features(kinds: Mapping[str, str], widths: Mapping[str, int]) -> Features:
     """Columns and types that the stage adds; `target_forms` holds which rows of the others belong to which form.
 
-    Args:
-        kinds: of each model whose targets are stored.
-        widths: numbers stored for each position: the model's d where its kind is `hidden`, else k.
+    For each model whose targets are stored its kind, and how many numbers a position takes: d where that is `hidden`,
+    else k.
     """
     from datasets import Features, List, Value
 
-    columns: dict[str, Any] = {}
-    for model, kind in kinds.items():
-        for name in columns_of(model, kind):
-            number = "int32" if DTYPES[name.partition("_")[2]] is np.int32 else "float16"
-            columns[name] = List(List(Value(number), length=widths[model]))
-    form = {"timestamps": Value("bool"), "prompt": Value("bool"), "tokens": Value("int32"), "digest": Value("int64")}
-    described = {
-        "target_forms": List(form),
-        "target_temperature": Value("float64"),
-        "target_embedding": Value("string"),
+    columns = {
+        name: List(List(Value(np.dtype(number_format(name)).name), length=widths[model]))
+        for model, kind in kinds.items()
+        for name in columns_of(model, kind)
     }
-    return Features({**columns, **described})
+    form = {"timestamps": Value("bool"), "prompt": Value("bool"), "tokens": Value("int32"), "digest": Value("int64")}
+    described = (List(form), Value("float64"), Value("string"))
+    return Features({**columns, **dict(zip(DESCRIBED, described, strict=True))})
 
 
-DTYPES = {"hidden": np.float16, "top_ids": np.int32, "top_logprobs": np.float16}  # by end of the column's name
-DESCRIBED = ("target_forms", "target_temperature", "target_embedding")
+def number_format(column: str) -> Any:
+    """The number format of a column of targets; None of any other."""
+    return DTYPES.get(column.partition("_")[2])
 
 
 def kind_of(rows: Any, model: str = "teacher") -> str | None:
@@ -59,33 +55,24 @@ def kind_of(rows: Any, model: str = "teacher") -> str | None:
     return next((kind for kind in KINDS if set(columns_of(model, kind)) <= set(names)), None)
 
 
-def has_targets(rows: Any, model: str = "teacher") -> bool:
-    """Whether a data set holds the soft targets of a model."""
-    return kind_of(rows, model) is not None
-
-
 def columns_of(model: str, kind: str) -> list[str]:
     """Names of the columns of a model's targets."""
     return [f"{model}_hidden"] if kind == "hidden" else [f"{model}_top_ids", f"{model}_top_logprobs"]
 
 
 def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, what: str) -> Any:
-    """The rows with the targets that the loss uses as arrays, and without those that it does not.
+    """The rows, or the dictionary of them, with the targets that the loss uses as arrays, and without all others.
 
-    Args:
-        rows: data set of chunks, or a dictionary of them; None and whatever else has no columns stays as it is.
-        stored: models whose targets take their place.
-        temperature: of the loss.
-        what: name of the rows, for messages.
+    None, and whatever else has no columns, stays as it is. `stored` are the models whose targets take their place.
 
     Raises:
-        K2DError: if targets are missing, or of another temperature.
+        K2DError: if targets are missing, or of another temperature than the loss.
     """
     if isinstance(rows, dict):
         return {name: targets_for_loss(part, stored, temperature, what=f"{what} {name}") for name, part in rows.items()}
     if hasattr(rows, "column_names") and hasattr(rows, "with_format"):
         rows = rows.with_format(None)  # that of another library would turn texts and lists into arrays
-    if rows is None or not (stored or has_targets(rows)):
+    if rows is None or not (stored or kind_of(rows)):
         return rows
     if not stored:
         return without_targets(rows)
@@ -94,14 +81,15 @@ def targets_for_loss(rows: Any, stored: Sequence[str], temperature: float, *, wh
     if any(kind_of(rows, model) == "top" for model in stored):
         check_temperature(values_of(rows, "target_temperature"), temperature)
     wanted = [name for model in stored for name in columns_of(model, kind_of(rows, model) or "top")]
-    every = [name for model in MODELS for kind in KINDS for name in columns_of(model, kind)]
-    rows = rows.remove_columns([name for name in every if name in rows.column_names and name not in wanted])
+    rows = rows.remove_columns(
+        [name for name in rows.column_names if is_target(name) and name not in (*wanted, *DESCRIBED)]
+    )
     return rows.with_format("numpy", columns=wanted, output_all_columns=True)
 
 
 def check_targets(rows: Any, model: str, *, what: str) -> None:
     """Raise K2DError if rows do not hold the soft targets of a model."""
-    if not has_targets(rows, model):
+    if kind_of(rows, model) is None:
         raise K2DError(f"no soft targets of the {model} ({what}): write them (stage targets), or give {model}_model")
 
 
@@ -112,30 +100,21 @@ def without_targets(rows: Dataset) -> Dataset:
 
 def is_target(column: str) -> bool:
     """Whether a column is one of those that soft targets add."""
-    return column in DESCRIBED or any(column in columns_of(model, kind) for model in MODELS for kind in KINDS)
+    return column in DESCRIBED or (column.partition("_")[0] in MODELS and number_format(column) is not None)
 
 
 def stored_targets(chunk: Mapping[str, Any], example: Example, *, full_window: bool = False) -> dict[str, np.ndarray]:
     """The stored targets of a chunk for one form of its label, by column: [tokens, d] or [tokens, k] each.
 
-    Args:
-        chunk: row with the columns of `add_soft_targets`.
-        example: decoder inputs and labels in that form.
-        full_window: whether the input is the full window, and not the chunk alone.
-
     Raises:
-        K2DError: if no targets are stored for these very ids and this input.
+        K2DError: if none are stored for these very ids and this input, the chunk or the full window.
     """
     digest, at = digest_of(example, full_window=full_window), 0
     for form in chunk["target_forms"] or ():
         if form["digest"] == digest:
-            part = slice(at, at + form["tokens"])
-            return {
-                f"{model}_{end}": np.asarray(chunk[f"{model}_{end}"][part], dtype=dtype)
-                for model in MODELS
-                for end, dtype in DTYPES.items()
-                if f"{model}_{end}" in chunk
-            }
+            names = [f"{model}_{end}" for model in MODELS for end in DTYPES if f"{model}_{end}" in chunk]
+            end = at + form["tokens"]
+            return {name: np.asarray(chunk[name][at:end], dtype=number_format(name)) for name in names}
         at += form["tokens"]
     raise K2DError(
         f"{chunk_name(chunk)}: no soft targets for this form of its label; write them again "
@@ -177,7 +156,7 @@ def values_of(rows: Dataset, column: str) -> set[Any]:
 
 
 def digest_of(example: Example, *, full_window: bool = False) -> int:
-    """A number that tells one form of a label from every other; so does the input, where that is a full window."""
+    """A digest of one form of a label, and of its input where that is a full window."""
     inputs, labels = example
     ends = [FULL_WINDOW] if full_window else []
     return zlib.crc32(np.asarray([*inputs, *labels, *ends], dtype=np.int32).tobytes())

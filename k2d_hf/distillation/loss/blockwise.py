@@ -44,18 +44,12 @@ class Head:
 
 @dataclass(frozen=True)
 class StoredTargets:
-    """A model's k most likely tokens at the supervised positions, most likely first, as stored.
+    """A model's k most likely tokens at the supervised positions, most likely first, as stored."""
 
-    Attributes:
-        ids: tokens [N, k], distinct in a row.
-        logprobs: their log-probabilities at the temperature of the loss, [N, k]; what they leave is one bucket.
-    """
-
-    ids: Tensor
-    logprobs: Tensor
+    ids: Tensor  # [N, k], distinct in a row
+    logprobs: Tensor  # at the temperature of the loss, [N, k]; what they leave is one bucket
 
     def __getitem__(self, rows: slice) -> StoredTargets:
-        """Those of some positions."""
         return StoredTargets(self.ids[rows], self.logprobs[rows])
 
 
@@ -87,8 +81,9 @@ class BlockwiseLoss(torch.autograd.Function):
             for name, targets, _ in terms
             if isinstance(targets, Head)
         }
-        names = [name for name, _, _ in terms]
-        rows = _Rows(weights, precise, student.buffer, names, wants_gradient=wants_hidden or wants_embedding)
+        rows = _Rows(
+            weights, student.buffer, [term[0] for term in terms], wants_gradient=wants_hidden or wants_embedding
+        )
         hidden_gradient = torch.empty_like(hidden) if wants_hidden else None
         embedding_gradient = torch.zeros_like(embedding, dtype=precise) if wants_embedding else None
         for start in range(0, len(labels), block_tokens):
@@ -110,20 +105,17 @@ class BlockwiseLoss(torch.autograd.Function):
                 else:
                     embedding_gradient += gradient.T @ student.hidden[block]
         ctx.save_for_backward(
-            hidden_gradient, embedding_gradient.to(embedding.dtype) if embedding_gradient is not None else None
+            hidden_gradient, None if embedding_gradient is None else embedding_gradient.to(embedding.dtype)
         )
-        outputs = tuple(rows.sums[name] for name in SUMS)
+        outputs = tuple(rows.sums.values())
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients by hidden states and embedding."""
-        scale = gradients[0]
-        hidden_gradient, embedding_gradient = (
-            None if saved is None else saved * scale.to(saved.dtype) for saved in ctx.saved_tensors
-        )
-        return hidden_gradient, embedding_gradient, None, None, None, None, None, None
+        scaled = (None if saved is None else saved * gradients[0].to(saved.dtype) for saved in ctx.saved_tensors)
+        return *scaled, None, None, None, None, None, None
 
 
 class _Projection:
@@ -147,40 +139,24 @@ class _Projection:
 class _Rows:
     """What is done with logits once they are there, on as many rows at a time as a CPU's cache holds."""
 
-    def __init__(
-        self, weights: LossWeights, precise: torch.dtype, like: Tensor, terms: list[str], *, wants_gradient: bool
-    ) -> None:
-        self.weights = weights
-        self.wants_gradient = wants_gradient
-        self.sums = {name: torch.zeros((), dtype=precise, device=like.device) for name in SUMS}
+    def __init__(self, weights: LossWeights, like: Tensor, terms: list[str], *, wants_gradient: bool) -> None:
+        self.weights, self.wants_gradient = weights, wants_gradient
+        self.sums = {name: like.new_zeros(()) for name in SUMS}
         tokens, vocabulary = like.shape
         rows = max(1, CACHED_LOGITS // vocabulary) if like.device.type == "cpu" else tokens
         self.rows = max(1, min(rows, tokens))
         self.softened = like.new_empty(self.rows, vocabulary)
         self.scratch = {name: torch.empty_like(self.softened) for name in terms}
 
-    def add_block(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        terms: list[BlockTerm],
-        token_weights: Tensor,
-    ) -> None:
+    def add_block(self, logits: Tensor, labels: Tensor, terms: list[BlockTerm], token_weights: Tensor) -> None:
         """Add a block to the sums, and overwrite its logits with the gradient of the total by them."""
         for start in range(0, len(labels), self.rows):
             some = slice(start, start + self.rows)
             of_rows = [(name, targets[some], weight) for name, targets, weight in terms]
             self._add(logits[some], labels[some], of_rows, token_weights[some])
 
-    def _add(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        terms: list[BlockTerm],
-        token_weights: Tensor,
-    ) -> None:
-        beta, temperature = self.weights.ce, self.weights.temperature
-        count = len(labels)
+    def _add(self, logits: Tensor, labels: Tensor, terms: list[BlockTerm], token_weights: Tensor) -> None:
+        beta, temperature, count = self.weights.ce, self.weights.temperature, len(labels)
         scaled = logits.sub_(logits.amax(-1, keepdim=True)).div_(temperature)  # at most 0: nothing overflows
         of_label = temperature * scaled.gather(-1, labels[:, None]).squeeze(-1)
         gradients: list[tuple[Tensor, Tensor]] = []  # a factor of each row, and what it multiplies

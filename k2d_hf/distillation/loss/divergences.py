@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,12 +20,7 @@ FORWARD = "forward"
 def forward(log_target: Tensor, log_student: Tensor) -> tuple[Tensor, Tensor]:
     """KL(p || q), as in the paper: the student spreads over all that the target finds likely.
 
-    Args:
-        log_target: log p [N, K], natural logarithms, finite.
-        log_student: log q, likewise.
-
-    Returns:
-        The divergence of each row [N], and its slope [N, K].
+    From log p and log q [N, K], natural logarithms, finite: the divergence of each row [N], and its slope [N, K].
     """
     target = log_target.exp()
     return (target * (log_target - log_student)).sum(-1), -target
@@ -48,6 +42,8 @@ def jensen_shannon(log_target: Tensor, log_student: Tensor) -> tuple[Tensor, Ten
     return (from_target + student * difference).sum(-1) / 2, student * difference / 2
 
 
-DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = MappingProxyType(
-    {FORWARD: forward, "reverse": reverse, "jensen-shannon": jensen_shannon}
-)
+DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    FORWARD: forward,
+    "reverse": reverse,
+    "jensen-shannon": jensen_shannon,
+}

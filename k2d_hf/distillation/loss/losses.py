@@ -94,14 +94,7 @@ def supervised_positions(labels: Tensor) -> tuple[Tensor, ...]:
 def stored_targets(
     name: str, batch: dict[str, Tensor], positions: tuple[Tensor, ...], embedding: Tensor | None
 ) -> Targets:
-    """The soft targets of teacher or auxiliary at some positions of a batch.
-
-    Args:
-        name: teacher or auxiliary.
-        batch: with columns of targets, [B, L, d] or [B, L, k].
-        positions: rows and columns, [N] each.
-        embedding: with which hidden states become logits, [V, d].
-    """
+    """The soft targets of a model in a batch at positions [N]; `embedding` [V, d] makes hidden states logits."""
     if f"{name}_hidden" in batch:
         assert embedding is not None
         return Head(batch[f"{name}_hidden"][positions].to(embedding.dtype), embedding)
@@ -113,16 +106,9 @@ def with_encoder_distance(
 ) -> LossSums:
     """The sums with the distance between two encoders added, to teach one that has lost layers.
 
-    The mean squared distance of a chunk counts once for each of its tokens, as the other terms do. Not of the paper,
-    whose students keep the whole encoder; hints of this kind are those of FitNets (Romero et al., 2015).
-
-    Args:
-        sums: of the same batch.
-        states: of the student's encoder, [B, frames, d].
-        teacher_states: likewise of the teacher's.
-        labels: of the batch, [B, L].
-        weight: of the distance.
-        weights: w_s of each chunk [B]; ones if None.
+    The mean squared distance of a chunk, between states [B, frames, d] each, counts once for each of its tokens, as the
+    other terms do, times the chunk's w_s in `weights` [B], if any. Not of the paper, whose students keep the whole
+    encoder; hints of this kind are those of FitNets (Romero et al., 2015).
     """
     distance = (states.float() - teacher_states.float()).square().mean(dim=(1, 2))  # [B]
     each = distance * (labels != IGNORED).sum(dim=1)

@@ -1,4 +1,4 @@
-"""The frozen encoder, run once: its states on disk, memory-mapped, for later epochs and other students.
+"""The frozen encoder, run once: its states on disk, memory-mapped, for later epochs and other students (K2D, stage 3).
 
 A file a chunk, named by the encoder's weights and the chunk, so that it is found again whatever the run. So the states
 must not depend on its settings: they are computed in one number format, whatever that of targets or training is, and
@@ -7,23 +7,34 @@ where the disk has no room for them, training has the same ones, computed in eac
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
+import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list, wait_for_everyone
 from torch import Tensor, nn
 
 from k2d_hf.data.chunk_audio import chunk_key
+from k2d_hf.data.chunk_schema import SOUND, columns_for
 from k2d_hf.distillation.batches.augmentation import DISTURBED, VERSION
+from k2d_hf.distillation.batches.collator import K2DDataCollator
+from k2d_hf.distillation.models import encode
 from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.storage import is_address, write_atomic
 from k2d_hf.models.fingerprints import module_fingerprint
 
+logger = logging.getLogger(__name__)
+
+ENCODER_STATES = "_encoder_states"  # a push leaves out what begins with an underscore
 SHARE_OF_DISK = 0.5  # of what is free; more would leave nothing for checkpoints
 BYTES = 2  # float16
 # Of a configuration what an encoder goes by; the rest of it is in the weights' shapes.
@@ -31,12 +42,7 @@ _OF_ENCODER = ("encoder_attention_heads", "activation_function", "scale_embeddin
 
 
 class EncoderStates:
-    """Encoder states of chunks as float16 files, [frames, d] each.
-
-    Args:
-        folder: where they lie; made when something is written.
-        encoder: whose states they are; other weights mean other files.
-    """
+    """Encoder states of chunks as float16 files in `folder`, [frames, d] each; other weights mean other files."""
 
     def __init__(self, folder: str | Path, encoder: nn.Module) -> None:
         self.folder = Path(folder) / weights_digest(encoder)
@@ -65,25 +71,21 @@ class EncoderStates:
         return [index for path, index in first.items() if not path.exists()]
 
     def write(self, chunk: Mapping[str, Any], states: np.ndarray) -> None:
-        """Write the states of a chunk, completely or not at all.
-
-        Raises:
-            K2DError: if the disk is full.
-        """
+        """Write the states of a chunk, completely or not at all; K2DError if the disk is full."""
         content = io.BytesIO()
         np.save(content, states.astype(np.float16))
         write_atomic(self.path(chunk), content.getvalue())
 
     def write_all(
         self,
-        chunks: Sequence[dict[str, Any]],
+        chunks: Iterable[dict[str, Any]],
         run_encoder: Callable[[list[dict[str, Any]]], Tensor],
         *,
         batch_size: int,
     ) -> None:
         """Write the states of all chunks; `run_encoder` gives those of a batch, [B, frames, d]."""
-        for at in range(0, len(chunks), batch_size):
-            batch = [chunks[index] for index in range(at, min(at + batch_size, len(chunks)))]
+        left = iter(chunks)
+        while batch := list(islice(left, batch_size)):
             for chunk, states in zip(batch, run_encoder(batch).float().cpu().numpy(), strict=True):
                 self.write(chunk, states)
 
@@ -104,16 +106,61 @@ def weights_digest(encoder: nn.Module) -> str:
 
 
 def lack_of_disk(chunks: int, config: Any, folder: Path) -> str | None:
-    """Why the states of so many chunks do not fit the disk of `folder`; None if they do.
-
-    Args:
-        chunks: those whose states are still to be written.
-        config: of the Whisper whose encoder it is.
-        folder: where they would lie; it need not exist.
-    """
+    """Why the states of so many chunks do not fit the disk of `folder`, which need not exist; None if they do."""
     needed = chunks * config.max_source_positions * config.d_model * BYTES
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed <= SHARE_OF_DISK * free:
         return None
     return f"{chunks} chunks need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {existing}"
+
+
+def cache_encoder_states(student: Any, rows: Any, collator: K2DDataCollator, args: Any) -> bool:
+    """Write the encoder states that are not on disk yet, each process its share, and let the collator read them.
+
+    False, and a warning, where the disk has no room for them. What free disk decides is time alone: states that do not
+    fit are computed in each step as those that do.
+    """
+    folder = Path(args.encoder_states_dir or f"{args.output_dir}/{ENCODER_STATES}")
+    states = EncoderStates(folder, student.model.encoder)
+    rows = rows.select_columns(columns_for(SOUND, among=rows.column_names)).with_format(None)
+    times = rows.select_columns([name for name in rows.column_names if name != "audio"])
+    counts = (len(collator.inputs(chunk)) for chunk in (times if times.column_names else [{}] * len(rows)))
+    places = [(row, at) for row, count in enumerate(counts) for at in range(count)]  # of all inputs of all chunks
+
+    def inputs(indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Each is read when it is asked for: it may carry its own sound."""
+        return (dict(collator.inputs(rows[row])[at]) for row, at in (places[index] for index in indices))
+
+    missing = states.missing(inputs(range(len(places)))) if args.process_index == 0 else []
+    # one process decides, as the others may look at the disk when files are there already
+    lack, missing = broadcast_object_list([lack_of_disk(len(missing), student.config, folder), missing])
+    if lack:
+        logger.warning("encoder states are not kept, so the encoder runs in every epoch: %s", lack)
+        return False
+    if mine := missing[args.process_index :: args.world_size]:
+        encoder = _encoder_for_states(student, args.device)
+        states.write_all(
+            inputs(mine),
+            lambda batch: encode(encoder, collator.features(batch).to(args.device)),
+            batch_size=args.per_device_train_batch_size,
+        )
+    wait_for_everyone()
+    collator.encoder_states = states
+    return True
+
+
+def _encoder_for_states(student: Any, device: torch.device) -> Any:
+    """What `encode` takes: the student itself, or a copy of its encoder, as its own may have to be sharded yet."""
+    number_format, weights = number_format_of_states(device), next(student.model.encoder.parameters())
+    if (weights.device, weights.dtype) == (device, number_format):
+        return student
+    encoder = copy.deepcopy(student.model.encoder).to(device, dtype=number_format)
+    return SimpleNamespace(model=SimpleNamespace(encoder=encoder))
+
+
+def epochs_of(args: Any, rows: int) -> float:
+    """How often training sees each of so many chunks."""
+    if args.max_steps > 0:
+        return args.max_steps * args.train_batch_size * args.gradient_accumulation_steps * args.world_size / rows
+    return args.num_train_epochs

@@ -66,18 +66,13 @@ class SoftTargets(MapStep):
             "language": checked_language(language), "task": task, "timestamp_probability": timestamp_probability,
             "previous_text_probability": previous_text_probability, "full_windows": full_windows,
         }  # fmt: skip
-        self._models = [teacher] if auxiliary is None else [teacher, auxiliary]
+        self._models = teacher, auxiliary
         self._temperature = temperature
         self._writer: TargetWriter | None = None
         super().__init__(settings, teacher=teacher, auxiliary=auxiliary, temperature=temperature, **self._labels)
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
-        """The chunks of a batch with their targets, in the form in which the batch came.
-
-        Args:
-            batch: columns by name.
-            rank: of the process.
-        """
+        """The chunks of a batch, given as columns by name, with their targets, in the form in which the batch came."""
         self.ready(rank)
         assert self._writer is not None
         given = batch_of(batch)
@@ -89,21 +84,16 @@ class SoftTargets(MapStep):
 
     def identities(self) -> list[str | None]:
         """The fingerprints of the checkpoints."""
-        return [model_fingerprint(model) for model in self._models]
+        return [model_fingerprint(model) for model in self._models if model is not None]
 
     def load(self, device: str) -> None:
         """Load the models onto the device."""
-        teacher, *auxiliary = self._models
+        teacher, auxiliary = self._models
         model: Any = load_whisper(teacher) if isinstance(teacher, (str, Path)) else teacher
         positions = model.config.max_target_positions
         collator = K2DDataCollator(find_processor(teacher), max_tokens=positions, **self._labels)
-        self._writer = TargetWriter(
-            model,
-            collator,
-            replace(self.settings, device=device),
-            auxiliary=auxiliary[0] if auxiliary else None,
-            temperature=self._temperature,
-        )
+        settings = replace(self.settings, device=device)
+        self._writer = TargetWriter(model, collator, settings, auxiliary=auxiliary, temperature=self._temperature)
 
     def unload(self) -> None:
         """Forget the models."""

@@ -9,22 +9,28 @@ without, is drawn anew in each epoch, so targets are stored for every form that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from k2d_hf.data.chunk_audio import chunk_key
 from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.batches.rows import check_windows
-from k2d_hf.distillation.batches.target_columns import without_targets
+from k2d_hf.distillation.batches.target_columns import DESCRIBED, is_target, number_format, without_targets
 from k2d_hf.distillation.settings import DistillationSettings
-from k2d_hf.distillation.targets.reuse import ReusableTargets, shard_key
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.distillation.targets.writer import TargetWriter
 from k2d_hf.files.arrow import opened_files, write_file
 from k2d_hf.files.cache import scratch_folder
+from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import RecordedFolder
 from k2d_hf.labelling.teacher import chunk_features
@@ -34,6 +40,8 @@ from k2d_hf.validation.auxiliary import validation_features
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
     from transformers import WhisperForConditionalGeneration
+
+VERDICT = frozenset(validation_features())  # columns
 
 
 @takes(TargetsSettings)
@@ -88,16 +96,11 @@ def add_soft_targets(
 
 
 def write_soft_targets(
-    chunks: Dataset | IterableDataset,
-    writer: TargetWriter,
-    place: Callable[[Mapping[str, Any]], Path],
+    chunks: Dataset | IterableDataset, writer: TargetWriter, place: Callable[[Mapping[str, Any]], Path]
 ) -> tuple[list[Path], Features]:
     """The same as files, in order, and their columns; those that are there already stay.
 
-    Args:
-        chunks: as for `add_soft_targets`.
-        writer: of their targets.
-        place: gives the folder of the files, from all that the targets depend on.
+    `place` gives the folder of the files, from all that the targets depend on.
     """
     from datasets import Features
 
@@ -132,5 +135,67 @@ def _shard(writer: TargetWriter, rows: dict[str, list[Any]], reusable: ReusableT
     computed = writer.columns([chunks[index] for index in missing])
     for place, index in enumerate(missing):
         targets[index] = {name: values[place] for name, values in computed.items()}
-    known = [found for found in targets if found is not None]
-    return {name: [found[name] for found in known] for name in known[0]}
+    return {name: [found[name] for found in targets if found is not None] for name in writer.features()}
+
+
+class ReusableTargets:
+    """The targets of an earlier verdict on the same chunks: for another metric, no model runs again.
+
+    They are in shards of `folder`, written with the same models and settings, and read when the first is asked for. A
+    shard is passed over if its recordings have changed since, it cannot be read, or it is taken as it is.
+    """
+
+    def __init__(self, folder: Path, *, passed_over: Sequence[Path]) -> None:
+        self.folder, self.passed_over = folder, passed_over
+
+    def of(self, chunk: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The target columns of a chunk, None where there are none."""
+        if not self._places or (found := self._places.get(_identity(chunk))) is None:
+            return None
+        rows, index = found
+        targets = {name: value for name, value in rows[index].items() if is_target(name)}
+        numbers = {name: np.asarray(targets[name], number_format(name)) for name in targets.keys() - DESCRIBED}
+        return {**targets, **numbers}
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[Dataset, int]]:
+        import pyarrow
+        from datasets import Dataset
+
+        places: dict[str, tuple[Dataset, int]] = {}
+        for path in sorted(self.folder.glob("*.arrow")):
+            if path in self.passed_over:
+                continue
+            try:
+                rows = Dataset.from_buffer(pyarrow.memory_map(str(path)).read_buffer())
+                plain = without_targets(rows)[:]
+                if shard_key(plain) != path.stem:  # of recordings as they were then
+                    continue
+            except (OSError, ValueError, KeyError):
+                continue
+            has = [bool(forms) for forms in rows["target_forms"]]
+            numbers = [name for name in rows.column_names if is_target(name) and name not in DESCRIBED]
+            rows = rows.with_format("numpy", columns=numbers, output_all_columns=True)
+            for index, chunk in enumerate(rows_of(plain)):
+                if has[index]:
+                    places[_identity(chunk)] = rows, index
+        return places
+
+
+def shard_key(rows: Mapping[str, list[Any]]) -> str:
+    """Short hash of some chunks and of their sound."""
+    file_key = cache(content_key)
+    digest = hashlib.blake2b(digest_size=16)
+    for chunk in rows_of(rows):
+        described = {name: value for name, value in chunk.items() if name != "audio"}
+        digest.update(json.dumps(described, sort_keys=True, default=str).encode(errors="surrogatepass"))
+        digest.update(chunk_key(chunk, file_key=file_key).encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def _identity(chunk: Mapping[str, Any]) -> str:
+    """Short hash of all that decides a chunk's targets: validation's verdict is left out."""
+    deciding = {name: value for name, value in chunk.items() if name not in VERDICT and name != "audio"}
+    sound = chunk_key(chunk, file_key=str) if chunk.get("audio") is not None else None  # a shard knows its recordings
+    text = json.dumps([deciding, sound], sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,11 @@ from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.distillation.batches.collator import K2DDataCollator, pad_examples
 from k2d_hf.distillation.batches.rows import reasons_to_leave_out
 from k2d_hf.distillation.batches.target_columns import (
-    DTYPES,
     Example,
     columns_of,
     digest_of,
     embedding_digest,
+    number_format,
     target_features,
 )
 from k2d_hf.distillation.loss.losses import Head, StoredTargets, check_vocabulary
@@ -43,34 +44,18 @@ def check_temperature(temperature: float) -> None:
 
 
 def top_tokens(head: Head, *, k: int, temperature: float) -> StoredTargets:
-    """The k most likely tokens of each position, most likely first, with log-probabilities at a temperature.
-
-    Args:
-        head: hidden states [N, d] and embedding [V, d].
-        k: tokens to keep, at most V.
-        temperature: by which logits are divided.
-    """
+    """The k most likely tokens of each position [N, k], most likely first, with log-probabilities at a temperature."""
     ids, logprobs = [], []
-    for start in range(0, len(head.hidden), BLOCK_TOKENS):
-        hidden = head.hidden[start : start + BLOCK_TOKENS].to(head.embedding.dtype)
-        logits = (hidden @ head.embedding.T).float().div_(temperature)
+    for hidden in head.hidden.split(BLOCK_TOKENS):  # one empty block if there are no positions
+        logits = (hidden.to(head.embedding.dtype) @ head.embedding.T).float().div_(temperature)
         top = logits.topk(k, dim=-1)
         ids.append(top.indices.int())
         logprobs.append((top.values - logits.logsumexp(-1, keepdim=True)).half())
-    if not ids:
-        empty = head.hidden.new_empty(0, k)
-        return StoredTargets(empty.int(), empty.half())
     return StoredTargets(torch.cat(ids), torch.cat(logprobs))
 
 
 class TargetWriter:
-    """The models and the collator: chunks in, their targets out.
-
-    The arguments are those of `add_soft_targets`.
-
-    Raises:
-        K2DError: for a temperature out of range, or models that do not fit the collator's processor.
-    """
+    """Models and collator: chunks in, their targets out. Arguments and errors are those of `add_soft_targets`."""
 
     def __init__(
         self,
@@ -118,29 +103,24 @@ class TargetWriter:
 
     def columns(self, chunks: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Target columns of any number of chunks, a batch at a time."""
-        columns: dict[str, list[Any]] = {}
-        batch_size = self.settings.batch_size
-        for at in range(0, len(chunks), batch_size):
-            for name, values in self(chunks[at : at + batch_size]).items():
-                columns.setdefault(name, []).extend(values)
-        return columns
+        columns: dict[str, list[Any]] = defaultdict(list)
+        for at in range(0, len(chunks), self.settings.batch_size):
+            for name, values in self(chunks[at : at + self.settings.batch_size]).items():
+                columns[name] += values
+        return dict(columns)
 
     def wants(self, chunk: dict[str, Any]) -> bool:
         """Whether a chunk gets targets: if it is kept, and its label is not too long."""
         return reasons_to_leave_out([chunk], self.collator) == [None]
 
     def cache_states(self, rows: Mapping[str, list[Any]]) -> None:
-        """Cache the encoder states of every input that training may draw of some rows.
-
-        Whether the targets of these rows are there already does not matter: training reads both.
-        """
+        """Cache the encoder states of every input that training may draw of some rows, whatever targets are there."""
         if self.cached_states is None:
             return
         spans = [span for chunk in rows_of(rows) if self.wants(chunk) for span in self.collator.spans(chunk)]
-        missing = [dict(spans[index]) for index in self.cached_states.missing(spans)]
         teacher = self.models["teacher"]
         self.cached_states.write_all(
-            missing,
+            (dict(spans[index]) for index in self.cached_states.missing(spans)),
             lambda batch: encode(teacher, self.collator.features(batch).to(teacher.device)),
             batch_size=self.settings.batch_size,
         )
@@ -149,44 +129,38 @@ class TargetWriter:
     def __call__(self, chunks: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
         """Target columns of some chunks, which go through the models together."""
         wanted = [index for index, chunk in enumerate(chunks) if self.wants(chunk)]
-        forms: dict[int, list[dict[str, Any]]] = {index: [] for index in range(len(chunks))}
-        found: dict[str, dict[int, list[Tensor]]] = {}  # by column and chunk, a part a form
-        by_form: dict[tuple[bool, bool], dict[int, Example]] = {}
+        forms: list[list[dict[str, Any]]] = [[] for _ in chunks]
+        found: dict[str, dict[int, list[Tensor]]] = defaultdict(lambda: defaultdict(list))  # a part a form, by chunk
+        by_form: dict[tuple[bool, bool], dict[int, Example]] = defaultdict(dict)
         for row, index in enumerate(wanted):
-            for form, example in self.collator.forms(chunks[index]).items():
-                by_form.setdefault(form, {})[row] = example
+            for drawn, example in self.collator.forms(chunks[index]).items():
+                by_form[drawn][row] = example
         states: dict[bool, dict[str, Tensor]] = {}  # by whether windows are full
         for (timestamps, prompt), examples in sorted(by_form.items()):  # whatever else is in the batch
             full = timestamps and self.collator.full_windows
             if full not in states:
-                spans = [self.collator.span(chunks[index], timestamps=timestamps) for index in wanted]
-                states[full] = self._encode(spans)
-            for together in self._together(examples):
+                states[full] = self._encode([self.collator.span(chunks[i], timestamps=timestamps) for i in wanted])
+            # by itself each gives the same numbers to the last bit, and a CPU gains nothing by several at once
+            alone = self.models["teacher"].device.type == "cpu"
+            for together in [{row: example} for row, example in examples.items()] if alone else [examples]:
                 for name, targets in self._form(states[full], together).items():
                     for row, part in zip(together, targets, strict=True):
-                        found.setdefault(name, {}).setdefault(wanted[row], []).append(part)
-            for row, (inputs, labels) in examples.items():
-                forms[wanted[row]].append(
-                    {
-                        "timestamps": timestamps,
-                        "prompt": prompt,
-                        "tokens": sum(label != IGNORED for label in labels),
-                        "digest": digest_of(
-                            (inputs, labels),
-                            full_window=self.collator.fills_window(chunks[wanted[row]], timestamps=timestamps),
-                        ),
-                    }
-                )
+                        found[name][wanted[row]].append(part)
+            for row, example in examples.items():
+                filled = self.collator.fills_window(chunks[wanted[row]], timestamps=timestamps)
+                tokens, digest = sum(label != IGNORED for label in example[1]), digest_of(example, full_window=filled)
+                form = {"timestamps": timestamps, "prompt": prompt, "tokens": tokens, "digest": digest}
+                forms[wanted[row]].append(form)
         self.on_progress(len(chunks))
         columns: dict[str, list[Any]] = {
-            "target_forms": list(forms.values()),
+            "target_forms": forms,
             "target_temperature": [self.temperature if "top" in self.kinds.values() else None] * len(chunks),
             "target_embedding": [self.embedding] * len(chunks),
         }
         for model, kind in self.kinds.items():
             for name in columns_of(model, kind):
-                nothing = np.zeros((0, self.width(model)), DTYPES[name.partition("_")[2]])
-                parts = [found.get(name, {}).get(index) for index in forms]
+                nothing = np.zeros((0, self.width(model)), number_format(name))
+                parts = (found[name][index] for index in range(len(chunks)))
                 columns[name] = [torch.cat(part).numpy() if part else nothing for part in parts]
         return columns
 
@@ -202,15 +176,6 @@ class TargetWriter:
             computed = encode(model, features.to(model.device))
             states[name] = computed.half() if name == "teacher" else computed
         return states
-
-    def _together(self, examples: dict[int, Example]) -> list[dict[int, Example]]:
-        """Examples that go through the decoder at once: a CPU gains nothing by several.
-
-        By itself each gives the same numbers to the last bit, whatever else there is to do.
-        """
-        if self.models["teacher"].device.type != "cpu":
-            return [examples]
-        return [{row: example} for row, example in examples.items()]
 
     def _form(self, states: dict[str, Tensor], examples: dict[int, Example]) -> dict[str, tuple[Tensor, ...]]:
         """Columns of each model for one form of the labels, a part for each example."""
@@ -243,8 +208,8 @@ def _load(name: str, model: Any, collator: K2DDataCollator, device: str) -> Whis
 
 def _number_format(dtype: str, model: WhisperForConditionalGeneration) -> torch.dtype:
     if dtype == "auto":
-        return torch.float32 if model.device.type == "cpu" else torch.float16
-    number_format = getattr(torch, dtype, None)
-    if not isinstance(number_format, torch.dtype) or not number_format.is_floating_point:
+        return number_format_of_states(model.device)
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise K2DError(f"dtype {dtype!r} is none for a model: choose auto, float32, float16 or bfloat16")
-    return number_format
+    return found

@@ -108,7 +108,7 @@ def reason_to_skip_targets(run: RunState) -> str | None:
     """Why soft targets are not to be written; None if they are."""
     if run.recipe.targets.enabled is not None:
         return None if run.recipe.targets.enabled else "targets.enabled is false"
-    from k2d_hf.distillation.targets.encoder_cache import epochs_of
+    from k2d_hf.distillation.targets.encoder_states import epochs_of
 
     arguments = training_arguments(run.recipe.distil, run.resume / "unused", resume=run.resume, language=None)
     if not arguments.kl_weight and not arguments.auxiliary_weight:
