@@ -9,6 +9,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from k2d_hf.audio.media import is_silent, may_hold_sound
 from k2d_hf.audio.reader import AUDIO_EXTENSIONS
@@ -72,11 +73,8 @@ def _may_be_recording(path: str) -> bool:
 def _warn_of_hidden(folder: str, hidden: list[str]) -> None:
     found: list[str] = []
     for path in hidden:
-        try:
-            below = list(walk_files(path)) if path.endswith("/") else [path]
-        except OSError:
-            below = []
-        found += filter(_may_be_recording, below)
+        with suppress(OSError):  # of a folder that cannot be listed
+            found += filter(_may_be_recording, walk_files(path) if path.endswith("/") else [path])
     if found:
         names = ", ".join(os.path.relpath(path, folder) if "://" not in path else path for path in found[:_LISTED])
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""

@@ -113,7 +113,7 @@ def float_samples(values: Any, *, kind: str | None, where: str) -> np.ndarray:
 def _scaled(samples: np.ndarray) -> np.ndarray:
     bits = 8 * samples.dtype.itemsize
     if bits > DEPTHS[-1]:
-        largest = max((abs(int(edge)) for edge in (samples.min(), samples.max())), default=0) if samples.size else 0
+        largest = max(-int(samples.min()), int(samples.max())) if samples.size else 0
         bits = next((depth for depth in DEPTHS if largest <= 2 ** (depth - 1)), bits)
     elif samples.dtype.kind == "u":
         samples = samples.astype(np.float64) - 2 ** (bits - 1)

@@ -154,13 +154,6 @@ def distances_of(teacher_loops: Any, auxiliary_loops: Any, mer: Any, per: Any) -
     }
 
 
-def check_metric(metric: str, threshold: float, normalise_by: str) -> None:
-    """Raise K2DError for an unknown metric or normaliser, or a threshold outside [0, 1], before any work is done."""
-    check_choice("metric", metric, METRICS)
-    check_choice("normalise_by", normalise_by, NORMALISERS)
-    keeps(0.0, threshold)
-
-
 def keeps(distance: float, threshold: float) -> bool:
     """Eq. 2: whether a label at `distance` is kept; a distance of exactly `threshold` is.
 

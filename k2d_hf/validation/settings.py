@@ -7,7 +7,7 @@ import dataclasses
 from k2d_hf.files.settings import setting
 from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
 from k2d_hf.transcription.transcribers import DecodingOptions
-from k2d_hf.validation.distance import METRICS, NORMALISERS, check_metric
+from k2d_hf.validation.distance import METRICS, NORMALISERS, check_choice, keeps
 from k2d_hf.validation.judges import limits_of, with_limits
 
 
@@ -34,7 +34,9 @@ class ValidateSettings(WorkersSettings):
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
     def __post_init__(self) -> None:
-        check_metric(self.metric, self.threshold, self.normalise_by)
+        check_choice("metric", self.metric, METRICS)
+        check_choice("normalise_by", self.normalise_by, NORMALISERS)
+        keeps(0.0, self.threshold)
         limits_of(vars(self))
 
     def decoding(self, language: str | None) -> DecodingOptions:

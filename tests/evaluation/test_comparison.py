@@ -33,8 +33,10 @@ def measured(
         }  # fmt: skip
 
     def transcripts(count):
-        heard = "錯" * count + TEXT[count:]
-        return [{"recording": f"{places}/{n}.flac", "reference": TEXT, "hypothesis": heard} for n in range(recordings)]
+        hypothesis = "錯" * count + TEXT[count:]
+        return [
+            {"recording": f"{places}/{n}.flac", "reference": TEXT, "hypothesis": hypothesis} for n in range(recordings)
+        ]
 
     recipe = {"name": name, "validate": {"metric": metric}, "distil": {"seed": seed}}
     models = {"teacher": ("org/teacher", teacher_wrong), "student": (f"runs/{name}/student", wrong)}
@@ -98,7 +100,7 @@ def test_a_measurement_that_a_run_began_with_as_a_copy_counts_once():
 
 
 def test_speed_up_is_that_of_runs_that_timed_teacher_and_student_together():
-    """The factor of another run's teacher, or of another day's, says nothing of a student."""
+    """The factor of another run's teacher, or of another day's, does not apply to a student."""
     together, apart = measured("lab-s1", 2, seed=1), measured("lab-s2", 3, seed=2)
     apart.figures["teacher"].update(rtf=10.0, rtf_runs=[10.0], measurement={"id": "of another day"})
     teacher, student = compare_runs([together, apart]).rows
@@ -217,8 +219,8 @@ def test_a_pattern_counts_the_recordings_that_match_alone(patterns, recordings, 
     assert (comparison.recordings, comparison.reference_length) == (recordings, tokens)
     student = comparison.rows[1]
     assert (student.mer, student.rtf, student.speed_up) == pytest.approx((mer, 0.05, 2.0))
-    told = dict(zip(HEAD, comparison_cells(student), strict=True))
-    assert tuple(told[name] for name in ("zh CER", "en WER", "S/D/I", "loops")) == cells
+    shown = dict(zip(HEAD, comparison_cells(student), strict=True))
+    assert tuple(shown[name] for name in ("zh CER", "en WER", "S/D/I", "loops")) == cells
     assert (
         comparison.notes[0]
         == f"only recordings that match {' or '.join(patterns)}; RTF and speed-up are those over all"

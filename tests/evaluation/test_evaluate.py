@@ -94,14 +94,14 @@ def test_speed_is_the_mean_over_the_runs(recordings):
 
 def test_what_cannot_be_evaluated_is_named(recordings, tmp_path, caplog):
     (tmp_path / "bad.wav").write_text("not audio")
-    spoken = make(tmp_path, 4.0, "spoken.wav")
-    more = [(spoken, None), (spoken, ""), (spoken, " ... "), (str(tmp_path / "bad.wav"), "a"), ("/nowhere.wav", "b")]
+    speech = make(tmp_path, 4.0, "speech.wav")
+    more = [(speech, None), (speech, ""), (speech, " ... "), (str(tmp_path / "bad.wav"), "a"), ("/nowhere.wav", "b")]
     rows = [*recordings, *({"recording": name, "reference": text} for name, text in more)]
     result = evaluate_model(ScriptedTranscriber(SCRIPT), Dataset.from_list(rows))
     assert result.recordings == 2
     assert result.mer == pytest.approx(4 / 15)
     assert [(entry["recording"], entry["reason"]) for entry in result.skipped] == [
-        *[(spoken, "no reference")] * 3,
+        *[(speech, "no reference")] * 3,
         (str(tmp_path / "bad.wav"), "not audio"),
         ("/nowhere.wav", "no such file"),
     ]
@@ -154,7 +154,7 @@ LOOP = "謝謝大家收看" * 6
         ([(0, 30, "《" * 223)], 1),
         ([(0, 30, "《 " * 30), (30, 60, "♪" * 20), (60, 90, "-" * 5)], 2),
         ([(30 * i, 30 * i + 30, "《《《") for i in range(9)], 9),  # a few at a time, and nothing else
-        ([(30 * i, 30 * i + 30, "《《《" + ("", "好")[i % 2]) for i in range(9)], 0),  # something was said in between
+        ([(30 * i, 30 * i + 30, "《《《" + ("", "好")[i % 2]) for i in range(9)], 0),  # speech in between
         ([(0, 9, "好。"), (30, 39, "……"), (60, 69, "。。。"), (90, 99, "好！！！")], 0),
     ],
 )
@@ -170,9 +170,9 @@ def test_loops_are_told_of_each_recording(recordings):
 
 def test_what_an_error_rate_hides_is_told(tmp_path):
     """Han in an English set has no rate of its own, and marks are no tokens."""
-    said = "we train a model"
-    recordings = Dataset.from_list([{"recording": make(tmp_path, 3.0), "reference": said}])
-    written = [(0, 1, said), (1, 2, "謝謝觀看"), (2, 3, "《" * 223)]
+    text = "we train a model"
+    recordings = Dataset.from_list([{"recording": make(tmp_path, 3.0), "reference": text}])
+    written = [(0, 1, text), (1, 2, "謝謝觀看"), (2, 3, "《" * 223)]
     result = evaluate_model(ScriptedTranscriber({3.0: written}), recordings)
     assert (result.zh_cer, result.en_wer, result.looping_outputs) == (None, 0.0, 1)
     assert result.figures()["insertions_by_script"] == {"Han": 4, "marks": 223}
@@ -181,7 +181,7 @@ def test_what_an_error_rate_hides_is_told(tmp_path):
 def test_transcripts_name_what_a_data_set_calls_its_files(tmp_path, monkeypatch):
     monkeypatch.setenv("K2D_CACHE", str(tmp_path / "cache"))
     sounds = [Path(make(tmp_path, seconds)).read_bytes() for seconds in (3.0, 4.0, 5.0)] + [b"no sound"]
-    for paths, told in [
+    for paths, names in [
         (["a.wav", "clips/b.wav", None, "c.wav"], ["a.wav", "b.wav", "row 2", "c.wav"]),
         ([None] * 4, [f"row {n}" for n in range(4)]),
         (["same.wav"] * 4, [f"same.wav (row {n})" for n in range(4)]),
@@ -189,8 +189,8 @@ def test_transcripts_name_what_a_data_set_calls_its_files(tmp_path, monkeypatch)
         audio = [{"bytes": content, "path": path} for content, path in zip(sounds, paths, strict=True)]
         recordings = load_recordings(Dataset.from_dict({"audio": audio, "text": ["a"] * 4}))
         result = evaluate_model(ScriptedTranscriber({}), recordings)
-        assert [row["recording"] for row in result.transcripts] == told[:3]
-        assert result.skipped == [{"recording": told[3], "reason": "not audio"}]
+        assert [row["recording"] for row in result.transcripts] == names[:3]
+        assert result.skipped == [{"recording": names[3], "reason": "not audio"}]
 
 
 # Real models
@@ -198,8 +198,8 @@ def test_transcripts_name_what_a_data_set_calls_its_files(tmp_path, monkeypatch)
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory, processor):
-    said = (8.0, "我們用 GPU"), (20.0, "來 train 一個 model")
-    return write_scripted_whisper(tmp_path_factory.mktemp("model"), processor, *said)
+    segments = (8.0, "我們用 GPU"), (20.0, "來 train 一個 model")
+    return write_scripted_whisper(tmp_path_factory.mktemp("model"), processor, *segments)
 
 
 @pytest.mark.parametrize("engine", ["transformers", "faster-whisper"])

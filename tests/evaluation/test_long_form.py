@@ -64,8 +64,8 @@ def test_utterances_of_a_session_are_joined_in_order(utterances):
 def test_transcripts_name_the_session(utterances):
     recordings = load_long_form(str(utterances), join_by="session_id")
     seconds = (3.0, 1.0)
-    heard = {one: [(0, one, text)] for one, text in zip(seconds, recordings["reference"][:], strict=True)}
-    result = evaluate_model(ScriptedTranscriber(heard), recordings)
+    transcripts = {one: [(0, one, text)] for one, text in zip(seconds, recordings["reference"][:], strict=True)}
+    result = evaluate_model(ScriptedTranscriber(transcripts), recordings)
     assert [row["recording"] for row in result.transcripts] == ["7", "3"]
     assert result.mer == 0.0
 

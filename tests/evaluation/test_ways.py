@@ -58,9 +58,9 @@ def measure(workplace, recordings, tmp_path):
 def test_the_evaluation_itself_is_one_way_and_the_others_are_measured_on_the_first_recordings(measure):
     figures, ways = measure(engine="faster-whisper", temperature_fallback=True)
     assert figures["dtype"].startswith("int8")
-    told = ("engine", "dtype", "recordings", "beam_size", "temperature_fallback", "differs")
-    assert [ways[FASTER_WHISPER][name] for name in told] == ["faster-whisper", figures["dtype"], 2, 1, True, None]
-    assert [ways[PIPELINE][name] for name in told] == ["transformers", "float32", 1, 1, True, 0.0]
+    shown = ("engine", "dtype", "recordings", "beam_size", "temperature_fallback", "differs")
+    assert [ways[FASTER_WHISPER][name] for name in shown] == ["faster-whisper", figures["dtype"], 2, 1, True, None]
+    assert [ways[PIPELINE][name] for name in shown] == ["transformers", "float32", 1, 1, True, 0.0]
     assert ways[FASTER_WHISPER]["rtf"] == figures["rtf"] != ways[PIPELINE]["rtf"] > 0
     assert ways[PIPELINE]["threads"] >= 1
     assert ways[PIPELINE]["mer"] == 0.0 < figures["mer"]  # of the first recording, and of both

@@ -1,4 +1,4 @@
-"""A student guesses, its teacher checks: greedy decoding gives the teacher's own tokens, whatever the student says."""
+"""A student guesses, its teacher checks: greedy decoding gives the teacher's own tokens, whatever the student's guess."""
 
 import numpy as np
 import pytest

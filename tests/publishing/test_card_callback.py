@@ -132,7 +132,7 @@ def test_a_card_is_brought_up_to_date_before_a_push_but_not_one_of_somebody_else
     trainer.create_model_card(license="mit")
     trainer.callback_handler.on_push_begin(*push)
     assert "## Training" in headings(card_of(trainer))
-    assert metadata(card_of(trainer))["license"] == "mit"  # said once, it holds
+    assert metadata(card_of(trainer))["license"] == "mit"  # given once, it holds
     (tmp_path / "out" / "README.md").write_text("# By hand\n", encoding="utf-8")
     trainer.callback_handler.on_push_begin(*push)
     assert card_of(trainer) == "# By hand\n"

@@ -1,4 +1,4 @@
-"""What a card says of using a student: code as it was evaluated, figures of each way, and the name it goes up under."""
+"""How a card has a student used: code as it was evaluated, figures of each way, and the name it goes up under."""
 
 import re
 from ast import literal_eval

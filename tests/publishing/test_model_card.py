@@ -1,4 +1,4 @@
-"""The card says what was measured, and nothing of the user's data."""
+"""The card holds what was measured, and nothing of the user's data."""
 
 import json
 import shutil

@@ -320,7 +320,7 @@ def test_the_card_shows_faster_whisper_for_as_long_as_its_folder_is_there(hub, p
     first = hub.repository("me/both").contents()["README.md"].decode()
     assert {"README.md", "ctranslate2/model.bin"} <= set(done["uploaded"])
     assert 'snapshot_download("me/both", allow_patterns="ctranslate2/*")' in first
-    assert push(carded, "me/both").result["uploaded"] == []  # the folder stays, and so does what is said of it
+    assert push(carded, "me/both").result["uploaded"] == []  # the folder stays, and so does its section of the card
     other = shutil.copytree(carded, tmp_path / "other")
     weights = load_file(other / "model.safetensors")
     weights["model.decoder.layer_norm.bias"] += 1
@@ -335,7 +335,7 @@ def test_a_token_in_a_card_of_ours_is_found_where_the_user_has_it(push, carded, 
     folder = shutil.copytree(carded, tmp_path / "student")
     with (folder / "README.md").open("a", encoding="utf-8") as card:
         card.write(WRITER)
-    assert f"{folder / 'README.md'}: holds your access token" in push(folder, "me/told").error
+    assert f"{folder / 'README.md'}: holds your access token" in push(folder, "me/token").error
 
 
 @pytest.mark.parametrize(("name", "token"), [("lab/student", WRITER), ("me/fine", FINE_WRITER)])

@@ -68,7 +68,7 @@ def python(hub, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pushed(hub, python, chunks):
-    """The repository after a push by command, and what the command said."""
+    """The repository after a push by command, and the output of the command."""
     code = f"from k2d_hf.cli import main\nresult = main(['push', '--data', {str(chunks)!r}, '--repo-id', 'me/talks'])"
     done = python.run(code)
     assert done.result == 0, done.said
@@ -76,9 +76,9 @@ def pushed(hub, python, chunks):
 
 
 def test_a_stranger_loads_it_and_decodes_its_audio(pushed, hub, rows, tmp_path):
-    repository, said = pushed
-    assert said.startswith("push ")
-    assert f"4/4 chunks      2 of 2 files to {hub.address}/datasets/me/talks (private, commit" in said
+    repository, output = pushed
+    assert output.startswith("push ")
+    assert f"4/4 chunks      2 of 2 files to {hub.address}/datasets/me/talks (private, commit" in output
     code = """
 import base64
 from datasets import Audio, load_dataset
@@ -133,8 +133,8 @@ def test_on_a_branch_the_card_loads_the_branch_and_what_is_private_becomes_publi
     code = (
         f"result = main(['push', '--data', {str(chunks)!r}, '--repo-id', 'me/talks', '--revision', 'v2', '--public'])"
     )
-    said = python.run(code).said
-    assert "/datasets/me/talks (public, which it was not before, commit" in said
+    output = python.run(code).said
+    assert "/datasets/me/talks (public, which it was not before, commit" in output
     assert not pushed[0].private
     assert 'load_dataset("me/talks", revision="v2", split="train")' in pushed[0].contents("v2")["README.md"].decode()
     pushed[0].private = True

@@ -27,7 +27,7 @@ for length, samples in (("short", noise[: 10 * 16000]), ("long", noise)):
 
 @pytest.fixture(scope="module")
 def answers(workplace, tmp_path_factory):
-    """What a pipeline says that a fresh process made by the student's name, right after the push."""
+    """The output of a pipeline that a fresh process made by the student's name, right after the push."""
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     folder = tmp_path_factory.mktemp("use")

@@ -103,7 +103,7 @@ def test_a_run_ends_with_its_report(finished):
     assert f"Look:      {output / 'report.html'}\n" in shown
     stages = json.loads((output / "stages.json").read_text(encoding="utf-8"))
     assert all(entry["seconds"] >= 0 for entry in stages.values())
-    # by a clock of which every look takes half a minute, the report too tells the log how it goes
+    # by a clock of which every look takes half a minute, the report too writes its progress to the log
     assert re.search(r" report: \d+/\d+ texts and clips, ", (output / "log.txt").read_text(encoding="utf-8"))
 
 
