@@ -129,7 +129,7 @@ def test_chunks_that_name_it_otherwise_have_the_same_labels(processor):
         assert collator.example({**chunk, "language": written}) == expected
 
 
-VERBS = [
+COMMANDS = [
     ["label", "in", "--teacher", "nowhere", "--output", "out"],
     ["validate", "in", "--auxiliary", "nowhere", "--output", "out"],
     ["student", "nowhere", "--output", "out"],
@@ -139,7 +139,7 @@ VERBS = [
 ]
 
 
-@pytest.mark.parametrize("command", VERBS, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_command_finds_it_before_anything_else(tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
     assert main([*command, "--language", "Chinglish"]) == 1

@@ -1,4 +1,4 @@
-"""The reader of model.bin takes whole Whisper files; anything else is one line that says what is wrong."""
+"""The reader of model.bin takes whole Whisper files; anything else is one line with what is wrong."""
 
 import struct
 from contextlib import suppress

