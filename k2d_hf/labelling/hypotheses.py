@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,11 @@ from k2d_hf.data.recording_rows import ColumnNames, span_fields, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.keywords import takes
+from k2d_hf.files.paths import name_of
 from k2d_hf.files.shards import NO_SPEECH, Failure
 from k2d_hf.labelling.report import LabellingReport
 from k2d_hf.labelling.settings import LabelSettings
+from k2d_hf.labelling.silences import check_detector, choose, silent_windows, speech_spans, with_silences
 from k2d_hf.models.languages import checked_language, language_of_row
 from k2d_hf.transcription.map_step import Hypotheses
 from k2d_hf.transcription.settings import SHARD_BY_SHARD
@@ -80,11 +83,13 @@ class TeacherHypotheses(Hypotheses):
         language: str | None = None,
         settings: LabelSettings,
     ) -> None:
+        if settings.silence:
+            check_detector()
         super().__init__(teacher, settings, settings.decoding(language), teacher=teacher, language=language)
         size = settings.batch_size if self.model.batches_recordings else 1
         self.work = Work(
             _read,
-            _transcribe,
+            partial(_transcribe, silences=settings.silence > 0),
             order=None,
             items_per_call=size,
             read_ahead=READ_AHEAD if size == 1 else 1,
@@ -100,7 +105,7 @@ class TeacherHypotheses(Hypotheses):
         items = [replace(item, repeated=False) for item, _ in plan]  # a step knows no batch but its own
         values = self.transcribe(items, rank)
         report = LabellingReport()
-        rows = [row for item in items for row in chunks_of(item, values[item.key], self.settings.max_duration, report)]
+        rows = [row for item in items for row in chunks_of(item, values[item.key], self.settings, report)]
         _warn(report, len(items))
         self.report.add(report)
         return given.replaced(rows, chunk_features())
@@ -155,12 +160,14 @@ def planned(
         seen.add(digest)
 
 
-def shard_schema() -> pyarrow.Schema:
-    """What a shard keeps of a recording: what the teacher wrote, before it is packed."""
+def shard_schema(settings: LabelSettings) -> pyarrow.Schema:
+    """What a shard keeps of a recording: what the teacher wrote, before it is packed, and where there is no speech."""
     import pyarrow
 
-    segment = pyarrow.struct({"start": pyarrow.float64(), "end": pyarrow.float64(), "text": pyarrow.string()})
-    return pyarrow.schema({"language": pyarrow.string(), "segments": pyarrow.list_(segment)})
+    times = {"start": pyarrow.float64(), "end": pyarrow.float64()}
+    segments = pyarrow.list_(pyarrow.struct({**times, "text": pyarrow.string()}))
+    silences = {"silences": pyarrow.list_(pyarrow.list_(pyarrow.float64()))} if settings.silence else {}
+    return pyarrow.schema({"language": pyarrow.string(), "segments": segments, **silences})
 
 
 def _read(recording: Recording) -> np.ndarray | Failure:
@@ -175,17 +182,23 @@ def _read(recording: Recording) -> np.ndarray | Failure:
 
 
 def _transcribe(
-    model: Transcriber, recordings: Sequence[Recording], audio: Sequence[np.ndarray]
+    model: Transcriber, recordings: Sequence[Recording], audio: Sequence[np.ndarray], *, silences: bool
 ) -> list[dict[str, Any]]:
     transcripts = model.transcribe(audio, [recording.language for recording in recordings])
-    return [{"language": one.language, "segments": list(map(asdict, one.segments))} for one in transcripts]
+    values: list[dict[str, Any]] = [
+        {"language": one.language, "segments": list(map(asdict, one.segments))} for one in transcripts
+    ]
+    for value, one, samples in zip(values, transcripts, audio, strict=True) if silences else ():
+        spoken = [(segment.start, segment.end) for segment in one.segments]
+        value["silences"] = silent_windows([*spoken, *speech_spans(samples)], len(samples) / SAMPLE_RATE)
+    return values
 
 
 def chunks_of(
-    recording: Recording, transcript: dict[str, Any], max_duration: float, report: LabellingReport
+    recording: Recording, transcript: dict[str, Any], settings: LabelSettings, report: LabellingReport
 ) -> list[dict[str, Any]]:
     """The rows of a recording, of what a shard keeps of it; what reaches none is counted and named in the report."""
-    seconds = transcript["seconds"]
+    seconds, max_duration = transcript["seconds"], settings.max_duration
     report.seconds += seconds
     if transcript["reason"] is not None:
         skip(report, recording, transcript["reason"], transcript["detail"], seconds)
@@ -206,6 +219,10 @@ def chunks_of(
     report.seconds_unlisted += covered.unlisted
     report.passed_over += _named(covered.passed_over, recording)
     rows = chunk_rows(recording.name, chunks, language=transcript["language"])
+    if settings.silence:
+        windows = choose(transcript["silences"], len(rows), settings.silence, seed=name_of(recording.name))
+        report.silences += len(windows)
+        rows = with_silences(rows, windows)
     return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
 
 

@@ -24,6 +24,7 @@ class LabellingReport:
     seconds_in_chunks: float = 0.0
     seconds_listed: float = 0.0  # in no chunk, and named in one of the three lists
     seconds_unlisted: float = 0.0  # in no chunk, in spans of less than 2 s
+    silences: int = 0  # rows of `label.silence`, which no figure of chunks counts
     segment_seconds_in: float = 0.0  # as the teacher wrote them
     segment_seconds_out: float = 0.0  # in chunks
     skipped: list[dict[str, Any]] = field(default_factory=list)  # recording, (start, duration), reason, detail

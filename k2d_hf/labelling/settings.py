@@ -39,6 +39,14 @@ class LabelSettings(WorkersSettings, LongFormSettings):
         CHUNK_SECONDS, "Longest chunk, at most 30.", least=1, most=CHUNK_SECONDS, metavar="SECONDS", after_model=True
     )
 
+    silence: float = setting(
+        0.0,
+        "Share of rows that are silence or noise with an empty label, where neither the teacher nor a voice detector "
+        "finds speech; lessons beyond the paper.",
+        least=0,
+        most=0.5,
+    )
+
     def __post_init__(self) -> None:
         if not 0 < self.max_duration <= CHUNK_SECONDS:
             raise K2DError(f"max_duration {self.max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")

@@ -72,7 +72,7 @@ def label_recordings(
     with (
         progress_bar(on_progress, "Label", length, "recordings") as progress,
         finished_shards(
-            shards, step.work, step.model, settings, schema=shard_schema(), folder=shards_dir, calls=calls,
+            shards, step.work, step.model, settings, schema=shard_schema(settings), folder=shards_dir, calls=calls,
             on_progress=progress,
         ) as finished,
     ):  # fmt: skip
@@ -98,5 +98,5 @@ def _chunk_batches(
             if recording.repeated:
                 skip(report, recording, LISTED_TWICE, "listed twice, labelled once")
             else:
-                rows += chunks_of(recording, values[recording.key], step.settings.max_duration, report)
+                rows += chunks_of(recording, values[recording.key], step.settings, report)
         yield rows

@@ -171,7 +171,7 @@ def selected_parts(
     try:
         for name in ("encoder_layers", "decoder_layers"):
             layers, total = getattr(adapter, name), getattr(base, name)
-            chosen.append(layer_indices(total if layers is None else layers, total, what=name, whose="base"))
+            chosen.append(layer_indices(layers, total, what=name, whose="base"))
         neurons = adapter.encoder_neurons
         if neurons is not None:
             neurons = neuron_indices(neurons, len(chosen[0]), base.encoder_neurons, whose="base")

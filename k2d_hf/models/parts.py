@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def layer_indices(
-    layers: int | Sequence[int], total: int, *, what: str = "decoder_layers", whose: str = "teacher"
+    layers: int | Sequence[int] | None, total: int, *, what: str = "decoder_layers", whose: str = "teacher"
 ) -> list[int]:
     """The layers to copy, as indices from 0.
 
     Args:
         layers: how many, evenly spaced with the first and the last among them (one is the first), or which; negative
-            indices count from the end.
+            indices count from the end; None is all.
         total: layers of the model that is copied from.
         what: name of the setting, for errors.
         whose: the model that is copied from, likewise.
@@ -28,6 +28,8 @@ def layer_indices(
     Raises:
         K2DError: for no layer, more than there are, an index outside, or the same layer twice.
     """
+    if layers is None:
+        return list(range(total))
     if isinstance(layers, int):
         if not 1 <= layers <= total:
             raise K2DError(f"{what}: {layers} layers: the {whose} has {total}, so choose 1 to {total}")
@@ -82,7 +84,7 @@ def set_language(student: WhisperForConditionalGeneration, language: str | None,
 
 def copy_layers(
     teacher: WhisperForConditionalGeneration,
-    decoder_layers: int | Sequence[int],
+    decoder_layers: int | Sequence[int] | None,
     encoder_layers: int | Sequence[int] | None,
 ) -> WhisperForConditionalGeneration:
     """A student whose layers are copies of the teacher's, in float32; layers are given as to `create_student`.
@@ -96,8 +98,7 @@ def copy_layers(
 
     config = copy.deepcopy(teacher.config)
     decoder = layer_indices(decoder_layers, config.decoder_layers)
-    wanted = config.encoder_layers if encoder_layers is None else encoder_layers
-    encoder = layer_indices(wanted, config.encoder_layers, what="encoder_layers")
+    encoder = layer_indices(encoder_layers, config.encoder_layers, what="encoder_layers")
     config.decoder_layers, config.encoder_layers = len(decoder), len(encoder)
     with torch.device("meta"):
         student = WhisperForConditionalGeneration(config)

@@ -11,8 +11,8 @@ from k2d_hf.files.settings import setting
 class StudentSettings:
     """Which layers the student keeps, and of which model."""
 
-    decoder_layers: int | list[int] = setting(
-        2, "Number of decoder layers, first and last among them, or a list of layers: 0,-1."
+    decoder_layers: int | list[int] | None = setting(
+        2, "Number of decoder layers, first and last among them, or a list of layers: 0,-1; null is all."
     )
     init: str | list[str] | None = setting(
         None,

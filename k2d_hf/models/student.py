@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def create_student(
     teacher: str | Path | Sequence[str] | WhisperForConditionalGeneration,
-    decoder_layers: int | Sequence[int] = 2,
+    decoder_layers: int | Sequence[int] | None = 2,
     encoder_layers: int | Sequence[int] | None = None,
     *,
     language: str | None = None,
@@ -34,7 +34,7 @@ def create_student(
 
     Args:
         teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
-        decoder_layers: how many, evenly spaced with first and last, or which; the paper's are 2 of 32.
+        decoder_layers: how many, evenly spaced with first and last, or which; None is all; the paper's are 2 of 32.
         encoder_layers: likewise; None keeps all of the encoder.
         language: that the student transcribes by default, as a code or a name such as `zh`; None keeps the teacher's.
         task: `transcribe` or `translate`, likewise.

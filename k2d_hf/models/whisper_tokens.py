@@ -145,6 +145,8 @@ class LabelEncoder:
         """
         ids = self.start_ids(language)
         if timestamps and segments is not None:
+            if not segments:  # silence: Whisper may not end before a first timestamp
+                ids.append(self.special.timestamp(0.0))
             for segment in segments:
                 start, end = self.special.timestamp(segment["start"]), self.special.timestamp(segment["end"])
                 ids += [start, *self.text_ids(segment["text"]), end]

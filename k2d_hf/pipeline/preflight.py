@@ -72,10 +72,8 @@ def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape |
     settings = recipe.student
     whose = "teacher" if settings.init is None else "model of student.init"
     decoder = layer_indices(settings.decoder_layers, origin.decoder_layers, what="student.decoder_layers", whose=whose)
-    encoder = origin.encoder_layers
-    if settings.encoder_layers is not None:
-        encoder = len(layer_indices(settings.encoder_layers, encoder, what="student.encoder_layers", whose=whose))
-    return replace(origin, encoder_layers=encoder, decoder_layers=len(decoder))
+    encoder = layer_indices(settings.encoder_layers, origin.encoder_layers, what="student.encoder_layers", whose=whose)
+    return replace(origin, encoder_layers=len(encoder), decoder_layers=len(decoder))
 
 
 def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:

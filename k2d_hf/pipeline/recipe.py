@@ -104,6 +104,16 @@ class Recipe:
     evaluate: RecipeEvaluateSettings = setting(RecipeEvaluateSettings)
     hub: HubSettings = setting(HubSettings)
     report: ReportSettings = setting(ReportSettings, no_effect="a page on the run, which is made again")
+    rounds: int = setting(
+        1,
+        "Number of rounds; the model that comes out of one is the teacher of the next, and the last makes the student.",
+        least=1,
+    )
+    adapt: dict[str, Any] = setting(
+        {},
+        "Settings of the rounds before the last, by section, in the place of the recipe's; by default, the teacher "
+        "keeps its layers and adapters (LoRA) learn, as in recipes/adapt.",
+    )
 
     @property
     def decoding(self) -> DecodingOptions:

@@ -11,10 +11,13 @@ from typing import Any
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.table import render_table
 from k2d_hf.files.folders import check_writable, locked
+from k2d_hf.files.json_files import write_json
 from k2d_hf.files.resuming import discard
-from k2d_hf.pipeline.prepare import prepare
+from k2d_hf.pipeline.command import check_machine
+from k2d_hf.pipeline.prepare import prepare, recipe_lacks
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.report import report_run
+from k2d_hf.pipeline.rounds import compare_labels, label_quality, rounds_of
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages import planned_stages, stages
 from k2d_hf.pipeline.stages.stage import Stage
@@ -22,11 +25,11 @@ from k2d_hf.terminal.console import Console, ProgressLine, minutes, peak_memory
 
 
 def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Console | None = None) -> dict[str, Any]:
-    """Run every stage of a recipe whose inputs, settings or package version have changed.
+    """Run every stage of a recipe whose inputs, settings or package version have changed, in each of its rounds.
 
     Args:
         recipe: what to do.
-        from_stage: this stage and those after it run again in any case, from scratch.
+        from_stage: this stage and those after it run again in any case, from scratch, in every round.
         console: where progress is shown.
 
     Returns:
@@ -35,12 +38,30 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
     Raises:
         K2DError: for anything that the user can mend, among it a run directory that another process uses.
     """
+    rounds, console = rounds_of(recipe), console or Console()
+    planned_stages(rounds[-1], from_stage)  # which every stage that may be named is one of
+    for each in rounds[1:]:
+        check_machine(recipe_lacks(each))  # before the hours of the first
+    figures: dict[str, Any] = {}
+    for number, each in enumerate(rounds, start=1):
+        if len(rounds) > 1:
+            console.line(f"Round {number} of {len(rounds)}, in {each.directory}")
+        figures = _run_round(each, from_stage, console)
+    if len(rounds) > 1 and recipe.references is not None:
+        qualities = [label_quality(each.directory / "validated", recipe.references) for each in rounds]
+        write_json(recipe.directory / "rounds.json", qualities)
+        console.line("\n".join(compare_labels(qualities)))
+    return figures
+
+
+def _run_round(recipe: Recipe, from_stage: str | None, console: Console) -> dict[str, Any]:
+    """One round, under the lock of its folder and with its log."""
+    from_stage = from_stage if from_stage in [stage.name for stage in planned_stages(recipe)] else None
     planned = planned_stages(recipe, from_stage)
     folder = recipe.directory
     check_writable(folder)
     with locked(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        console = console or Console()
         console.log = folder / "log.txt"
         with console.warnings():
             try:

@@ -16,6 +16,7 @@ from k2d_hf.pipeline.command import Command, add_set, quiet_libraries
 from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.pipeline.planning.plan_text import render_plan
 from k2d_hf.pipeline.recipe import METHOD, Recipe, load_recipe
+from k2d_hf.pipeline.rounds import planned_rounds
 from k2d_hf.pipeline.run import run_recipe
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
@@ -52,7 +53,8 @@ class Run(Command):
         quiet_libraries()
         if arguments.dry_run:
             console = Console()
-            console.line(render_plan(plan_run(recipe, from_stage=arguments.from_stage), console.screen))
+            for each in planned_rounds(recipe):
+                console.line(render_plan(plan_run(each, from_stage=arguments.from_stage), console.screen))
             return
         run_recipe(recipe, from_stage=arguments.from_stage, console=Console(quiet=arguments.quiet))
 

@@ -1,0 +1,91 @@
+"""Silence and noise as lessons: windows without speech, whose label is empty. Beyond the paper, which has none.
+
+A student that only ever met speech writes some into a pause. What the teacher passed over may be a pause, or speech
+that it left out. So a second model is asked: the Silero voice detector that comes with faster-whisper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.data.chunking import LEAST_LISTED
+from k2d_hf.errors import K2DError
+from k2d_hf.files.extras import missing
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Times = tuple[float, float]  # start and end, s
+
+MARGIN = 0.3  # s around speech that count as speech: breath, and the detector's own uncertainty
+LOWEST_SPEECH = 0.3  # probability from which on the detector's frame is speech; its own default is 0.5
+
+
+def check_detector() -> None:
+    """Raise K2DError where the voice detector is not installed."""
+    if hint := missing("faster_whisper", "fast"):
+        raise K2DError(f"label.silence asks for the voice detector of faster-whisper: {hint}")
+
+
+def speech_spans(audio: np.ndarray) -> list[Times]:
+    """Where the voice detector finds speech in 16 kHz audio, with a margin; in seconds, in order."""
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    from k2d_hf.audio.reader import SAMPLE_RATE
+
+    options = VadOptions(threshold=LOWEST_SPEECH, speech_pad_ms=round(1000 * MARGIN))
+    found = get_speech_timestamps(audio, options)
+    return [(span["start"] / SAMPLE_RATE, span["end"] / SAMPLE_RATE) for span in found]
+
+
+def silent_windows(
+    spoken: Iterable[Times], seconds: float, *, least: float = LEAST_LISTED, most: float = CHUNK_SECONDS
+) -> list[Times]:
+    """The windows of a recording that no speech touches, cut to at most `most` seconds.
+
+    Args:
+        spoken: spans of speech: the teacher's segments and what the detector found, in any order, in seconds.
+        seconds: length of the recording.
+        least: the shortest window, in seconds.
+        most: the longest, likewise.
+
+    >>> silent_windows([(5.0, 9.0), (0.5, 2.0)], 50.0)
+    [(2.0, 5.0), (9.0, 39.0), (39.0, 50.0)]
+    """
+    windows: list[Times] = []
+    silent_from = 0.0
+    for start, end in [*sorted(spoken), (seconds, seconds)]:
+        while min(start, seconds) - silent_from >= least:
+            window = (silent_from, min(start, seconds, silent_from + most))
+            windows.append(window)
+            silent_from = window[1]
+        silent_from = max(silent_from, end)
+    return windows
+
+
+def choose(windows: Sequence[Any], chunks: int, share: float, *, seed: str) -> list[Any]:
+    """So many of the windows that they are a share of all rows, in order of time.
+
+    A recording of few chunks has its fraction of a window as a probability, drawn by `seed`, so that the share is right
+    over many.
+    """
+    random = Random(seed)
+    wanted = int(share / (1.0 - share) * chunks + random.random())
+    return sorted(random.sample(list(windows), min(wanted, len(windows))))
+
+
+def with_silences(chunks: Sequence[dict[str, Any]], windows: Iterable[Sequence[float]]) -> list[dict[str, Any]]:
+    """Chunks of a recording and silent windows, in order of time: rows of the data contract.
+
+    A window's row has an empty text, no segment, and the text of the chunk before it as `previous_text`. Its
+    `next_start` is None, as what follows is no part of the lesson.
+    """
+    silent = []
+    for start, end in windows:
+        before = [chunk["text"] for chunk in chunks if chunk["start"] < start]
+        times = {"start": start, "duration": round(end - start, 7), "segments": [], "next_start": None}
+        silent.append({**chunks[0], **times, "text": "", "previous_text": before[-1] if before else None})
+    return sorted([*chunks, *silent], key=lambda row: row["start"])
