@@ -16,6 +16,7 @@ from k2d_hf.files.lock import locked
 from k2d_hf.files.processes import is_main_process, process_count
 from k2d_hf.files.settings import add_options, assign, given_options, read_settings
 from k2d_hf.files.storage import files_below, is_address, remove_folder
+from k2d_hf.models import resolve_checkpoint
 from k2d_hf.pipeline.machine import lacks_of
 from k2d_hf.pipeline.recipe import prefixed
 from k2d_hf.pipeline.run_state import Job
@@ -106,8 +107,6 @@ def check_machine(lacks: Sequence[str]) -> None:
 
 def model_of(sources: Sequence[str], part: str = "student") -> Any:
     """The checkpoint of the first source that answers; of the folder of a run it is this part."""
-    from k2d_hf.models import resolve_checkpoint
-
     checkpoint = resolve_checkpoint([part_of_run(source, part) for source in sources])
     quiet_libraries()
     return checkpoint

@@ -9,16 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.formatting import quote
+from k2d_hf.pipeline.recipe import prefixed
 from k2d_hf.transcription.engines import check_engine, engine_named, on_ray
-
-if TYPE_CHECKING:
-    from k2d_hf.distillation.targets.settings import TargetsSettings
-    from k2d_hf.evaluation.settings import EvaluateSettings
-    from k2d_hf.transcription.settings import WorkersSettings
+from k2d_hf.transcription.settings import WorkersSettings
 
 HERE = (None, "local")  # addresses of a Ray cluster that the run starts on this machine
 _DEVICE = re.compile(r"([a-z]+)(?::(\d+))?", re.ASCII)
@@ -26,56 +25,54 @@ _ADDRESS = re.compile(r"auto|local|(ray://)?[^\s/]+:\d{1,5}")
 
 
 def lacks_of(settings: WorkersSettings | EvaluateSettings | TargetsSettings, where: str = "") -> list[str]:
-    """What this machine lacks to run a model as a stage's settings ask, each in one line.
-
-    Args:
-        settings: of a stage that runs a model: `device`, `dtype`, and where it transcribes `engine` and workers.
-        where: what stands before a setting's name in messages, such as `label.`.
+    """What this machine lacks to run a model as a stage's settings ask, each in one line that begins with `where`.
 
     Raises:
         K2DError: for what no machine can do, or a package that is not installed.
     """
-    values = vars(settings)
-    try:
+    with prefixed(where):
+        return [where + lack for lack in _lacks(vars(settings), where)]
+
+
+def _lacks(values: Mapping[str, Any], where: str) -> Iterator[str]:
+    with prefixed("engine: "):
         engine = check_engine(values["engine"]) if "engine" in values else "transformers"
-    except K2DError as error:
-        raise K2DError(f"{where}engine: {error}") from None
-    check_number_format(values["dtype"], engine, where=where)
+    dtype, device, address = values["dtype"], values["device"], values.get("address")
+    dtypes = engine_named(engine).dtypes
+    if dtype not in ("auto", *dtypes):
+        raise K2DError(f"dtype: {quote(dtype)}: the engine {engine} has auto, {', '.join(dtypes)}")
     spread = on_ray(values.get("engine", ""))
-    _check_address(values.get("address"), spread=spread, where=where)
-    lacks = list(device_lacks(values["device"], engine, where=where))
-    if spread and values["address"] not in HERE:
-        return list(_unreachable(values["address"], where))
+    if address is not None and not _ADDRESS.fullmatch(address):
+        raise K2DError(f"address: {quote(address)} is none of a Ray cluster; write auto, or ray://HOST:10001")
+    if address is not None and not spread:
+        raise K2DError(f"address: for the engine ray alone; set {where}engine to ray, or leave it out")
+    lack = _device_lack(device, engine)
+    if spread and address not in HERE:
+        yield from _unreachable(address)
+        return
+    if lack:
+        yield lack
     if spread:
-        return [*lacks, *_cluster_lacks(values, where)]
-    return lacks or list(_format_lacks(values["dtype"], values["device"], engine, where))
+        yield from _cluster_lacks(values)
+    elif not lack:
+        yield from _format_lacks(dtype, device, engine)
 
 
-def check_number_format(dtype: str, engine: str, *, where: str = "") -> None:
-    """Raise K2DError for a number format that the engine never has."""
-    known = engine_named(engine).dtypes
-    if dtype not in ("auto", *known):
-        raise K2DError(f"{where}dtype: {quote(dtype)}: the engine {engine} has auto, {', '.join(known)}")
-
-
-def device_lacks(device: str, engine: str, *, where: str = "") -> Iterator[str]:
-    """Why a device is not to be had here, if it is not.
-
-    Raises:
-        K2DError: for what is no device, or none of the engine.
-    """
+def _device_lack(device: str, engine: str) -> str | None:
+    """Why a device is not to be had here; K2DError for what is no device, or none of the engine."""
     known, of_torch = engine_named(engine).devices, engine_named("transformers").devices
     match = _DEVICE.fullmatch(device)
     if device != "auto" and (match is None or match[1] not in known):
         shown = "auto, cpu, cuda, cuda:1, ..." if match is None or match[1] not in of_torch else "auto, cpu, cuda"
         of = f" of the engine {engine}" if match is not None and match[1] in of_torch else ""
-        raise K2DError(f"{where}device: {quote(device)} is no device{of}; choose {shown}")
+        raise K2DError(f"device: {quote(device)} is no device{of}; choose {shown}")
     if match is None or device in ("auto", "cpu"):
-        return
+        return None
     count = device_count(match[1])
-    if int(match[2] or 0) >= count:
-        has = f"there are {count}, from {match[1]}:0 on" if count else f"there is no {match[1]} device"
-        yield f"{where}device: {device}: {has} on this machine; choose auto or cpu"
+    if int(match[2] or 0) < count:
+        return None
+    has = f"there are {count}, from {match[1]}:0 on" if count else f"there is no {match[1]} device"
+    return f"device: {device}: {has} on this machine; choose auto or cpu"
 
 
 def device_count(kind: str) -> int:
@@ -90,7 +87,7 @@ def device_count(kind: str) -> int:
     return backend.device_count()
 
 
-def _format_lacks(dtype: str, device: str, engine: str, where: str) -> Iterator[str]:
+def _format_lacks(dtype: str, device: str, engine: str) -> Iterator[str]:
     supported_dtypes = engine_named(engine).supported_dtypes
     if dtype == "auto" or supported_dtypes is None:
         return
@@ -99,33 +96,22 @@ def _format_lacks(dtype: str, device: str, engine: str, where: str) -> Iterator[
         kind = "cuda" if device_count("cuda") else "cpu"
     has = supported_dtypes(kind, int(index or 0))
     if dtype not in has:
-        yield f"{where}dtype: {dtype}: not on this {kind}, which has {', '.join(sorted(has))}; auto is safe"
+        yield f"dtype: {dtype}: not on this {kind}, which has {', '.join(sorted(has))}; auto is safe"
 
 
-def _check_address(address: str | None, *, spread: bool, where: str) -> None:
-    if address is None:
-        return
-    if not _ADDRESS.fullmatch(address):
-        raise K2DError(f"{where}address: {quote(address)} is none of a Ray cluster; write auto, or ray://HOST:10001")
-    if not spread:
-        raise K2DError(f"{where}address: for the engine ray alone; set {where}engine to ray, or leave it out")
-
-
-def _unreachable(address: str, where: str) -> Iterator[str]:
+def _unreachable(address: str) -> Iterator[str]:
     from k2d_hf.transcription.ray_cluster import probe
 
     try:
         probe(address)
     except OSError as error:
-        yield f"{where}address: {address}: nobody answers there ({error}); start a cluster with `ray start --head`"
+        yield f"address: {address}: nobody answers there ({error}); start a cluster with `ray start --head`"
 
 
-def _cluster_lacks(values: Mapping[str, Any], where: str) -> Iterator[str]:
+def _cluster_lacks(values: Mapping[str, Any]) -> Iterator[str]:
     """What a cluster that is started here, for this run, will not have."""
-    for setting, has, unit in (
-        ("worker_cpus", os.cpu_count() or 1, "cores"),
-        ("worker_gpus", device_count("cuda"), "GPUs"),
-    ):
+    here = (("worker_cpus", os.cpu_count() or 1, "cores"), ("worker_gpus", device_count("cuda"), "GPUs"))
+    for setting, has, unit in here:
         wanted = values[setting] * (values["workers"] or 1)
         if wanted > has:
-            yield f"{where}{setting}: {wanted:g} {unit} for the workers, and this machine has {has}; set fewer"
+            yield f"{setting}: {wanted:g} {unit} for the workers, and this machine has {has}; set fewer"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.data.recordings import advice_on_references
 from k2d_hf.data.settings import EvaluationDataSettings
+from k2d_hf.distillation.rehearsal import rehearse
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.measurable import check_measurable
@@ -20,10 +21,12 @@ from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.models.parts import layer_indices
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.pipeline.recipe import Recipe, prefixed
+from k2d_hf.pipeline.training import peft_config
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,18 +35,12 @@ if TYPE_CHECKING:
 def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
     """Rehearse training with the settings of a recipe's section `distil`, as `read_distil` gave them.
 
-    Args:
-        values: the settings, `peft` included.
-        where: what stands before a setting's name in messages, such as `distil.`.
-
     Returns:
-        What this machine lacks for them.
+        What this machine lacks for them, each beginning with `where`, such as `distil.`.
 
     Raises:
         K2DError: naming the setting that would stop training.
     """
-    from k2d_hf.distillation.rehearsal import rehearse
-
     if values.get("encoder_weight") and values.get("freeze_encoder", True):
         raise K2DError(f"{where}encoder_weight: the student's encoder is frozen; set {where}freeze_encoder to false")
     if isinstance(values.get("generation_config"), str):
@@ -56,12 +53,7 @@ def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
 
 
 def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str = "") -> None:
-    """Give adapters to a model of the student's shape that has no weights.
-
-    Args:
-        values: settings of distillation; without `peft` there is nothing to check.
-        student: its shape; None is not known, and passes.
-        where: as above.
+    """Give the adapters of settings of distillation to a model of the student's shape, without weights.
 
     Raises:
         K2DError: if peft makes none of them, such as for modules that a Whisper does not have.
@@ -72,7 +64,6 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     from k2d_hf.distillation.models import output_embedding, with_adapters
-    from k2d_hf.pipeline.training import peft_config
 
     sizes = {name: getattr(student, name) for name in ("d_model", "encoder_layers", "decoder_layers", "vocab_size")}
     sizes |= {"encoder_ffn_dim": student.encoder_neurons, "decoder_ffn_dim": student.decoder_neurons}
@@ -92,8 +83,6 @@ def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape |
     Raises:
         K2DError: for layers that this model does not have.
     """
-    from k2d_hf.models.parts import layer_indices
-
     if origin is None:
         return None
     settings = recipe.student
@@ -106,13 +95,7 @@ def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape |
 
 
 def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:
-    """Raise K2DError if a student made of one model cannot learn from another.
-
-    Args:
-        origin: the model of the student's layers.
-        teacher: whose output it is to give.
-        where: the setting that names the former, for messages.
-    """
+    """Raise K2DError if a student with the layers of `origin`, named by `where`, cannot learn from the teacher."""
     ours, theirs = _config(origin), _config(teacher)
     for name, what in (("vocab_size", "tokens"), ("d_model", "dimensions"), ("num_mel_bins", "mel bins")):
         if ours[name] != theirs[name]:

@@ -14,6 +14,7 @@ from k2d_hf.files.storage import file_key
 from k2d_hf.formatting import error_message
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import stages
+from k2d_hf.reporting.report import write_report
 from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.console import Console, ProgressLine
 from k2d_hf.validation.calibrate import write_calibration
@@ -31,16 +32,9 @@ def report(
 ) -> str:
     """The report of a run in the file `output`; returns its line of result.
 
-    Args:
-        folder: the run.
-        settings: of the report.
-        progress: its bar.
-        output: the file of the page.
-        references: a manifest, for the recall of bad labels; None takes that of the run's recipe.
-        calibration: whether to write what each threshold would keep into `folder`.
+    The recall of bad labels is told with the manifest `references`, or without by that of the run's recipe. With
+    `calibration`, what each threshold would keep is written into the run's folder.
     """
-    from k2d_hf.reporting.report import write_report
-
     written = write_report(
         folder,
         stages=stages(),

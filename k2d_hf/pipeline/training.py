@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_files import check_chunks, load_chunks
+from k2d_hf.data.utterances import are_utterances
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import hints_of, takes_list
 from k2d_hf.pipeline.command import part_of_run
@@ -82,9 +84,6 @@ def training_chunks(arguments: argparse.Namespace, *parts: str) -> Path:
     Raises:
         K2DError: for chunks that are not validated, or no chunks at all.
     """
-    from k2d_hf.data.chunk_files import check_chunks, load_chunks
-    from k2d_hf.data.utterances import are_utterances
-
     folder = part_of_run(Path(arguments.validated), *parts)
     chunks = load_chunks(folder)
     check_chunks(chunks, folder)

@@ -6,20 +6,20 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.comparison import Comparison, compare_runs
+from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
+from k2d_hf.evaluation.measured_run import MeasuredRun
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.pipeline.command import Command, quiet_libraries, run_around
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
-
-if TYPE_CHECKING:
-    from k2d_hf.evaluation.comparison import Comparison
-    from k2d_hf.evaluation.measured_run import MeasuredRun
 
 
 class Compare(Command):
@@ -43,8 +43,6 @@ class Compare(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d compare`."""
-        from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
-
         quiet_libraries()
         if arguments.output is not None:
             check_ending(arguments.output)
@@ -56,19 +54,12 @@ class Compare(Command):
 
 
 def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None) -> Comparison:
-    """Compare finished runs.
-
-    Args:
-        folders: of the runs.
-        patterns: of file names; only recordings that match one are counted.
-        against: name of a row that all are measured against, beside the teacher.
+    """Compare finished runs on the recordings whose file names match a pattern, and with the row `against`.
 
     Raises:
         K2DError: for a folder that is no finished run, for runs that cannot be compared, for a pattern that nothing
             matches and for a row that is not there.
     """
-    from k2d_hf.evaluation.comparison import compare_runs
-
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
     return compare_runs(runs, patterns=patterns, against=against)
 
@@ -79,8 +70,6 @@ def read_run(folder: Path) -> MeasuredRun:
     Raises:
         K2DError: if it is no such folder, or its evaluation is not there.
     """
-    from k2d_hf.evaluation.measured_run import MeasuredRun
-
     if not folder.is_dir():
         raise K2DError(f"{folder}: no such folder; give those of runs, such as runs/quickstart")
     figures = _read(folder / "evaluation.json", json.loads)
@@ -107,7 +96,5 @@ def _kept(validated: Path) -> float | None:
     """Share of the chunks that were kept; None where they are not there any more."""
     if not validated.is_dir():
         return None
-    from k2d_hf.data.chunk_files import kept_of, load_chunks
-
     chunks = load_chunks(validated)
     return kept_of(chunks)[0] / len(chunks)

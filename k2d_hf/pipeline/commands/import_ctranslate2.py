@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from k2d_hf.models.checkpoint import DTYPES
+from k2d_hf.models.conversion import import_ctranslate2
 from k2d_hf.pipeline.command import Command, add_folder, check_output, perform
 from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
@@ -28,8 +29,6 @@ class ImportCTranslate2(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d import-ctranslate2`."""
-        from k2d_hf.models.conversion import import_ctranslate2
-
         check_output(arguments.output)
 
         def work(job: Job) -> str:

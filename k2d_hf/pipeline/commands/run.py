@@ -14,6 +14,7 @@ from k2d_hf.files.processes import process_count
 from k2d_hf.files.settings import describe_setting, hints_of, metavar_of, section_of
 from k2d_hf.pipeline.command import Command, add_set, quiet_libraries
 from k2d_hf.pipeline.recipe import METHOD, Recipe, load_recipe
+from k2d_hf.pipeline.run import run_recipe
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 
@@ -54,8 +55,6 @@ class Run(Command):
             console = Console()
             console.line(render_plan(plan_run(recipe, from_stage=arguments.from_stage), console.screen))
             return
-        from k2d_hf.pipeline.run import run_recipe
-
         run_recipe(recipe, from_stage=arguments.from_stage, console=Console(quiet=arguments.quiet))
 
 

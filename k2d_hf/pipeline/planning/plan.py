@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from k2d_hf.distillation.settings import keeps_teacher
+from k2d_hf.models.inspect import ModelInfo
+from k2d_hf.models.shapes import WhisperShape
+from k2d_hf.pipeline.planning.data_facts import DataFacts
 from k2d_hf.pipeline.planning.throughput import LABEL_TOKENS, Throughput
 from k2d_hf.pipeline.recipe import Recipe
-
-if TYPE_CHECKING:
-    from k2d_hf.models.inspect import ModelInfo
-    from k2d_hf.models.shapes import WhisperShape
-    from k2d_hf.pipeline.planning.data_facts import DataFacts
 
 SUPPOSED_SPEECH = 1000 * 3600.0  # seconds, where there are no recordings to count
 FLOAT32, FLOAT16 = 4, 2  # bytes

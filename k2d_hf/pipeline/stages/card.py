@@ -7,15 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.distillation.settings import deciding_training
+from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
 from k2d_hf.files.settings import deciding
 from k2d_hf.models.checkpoint import Checkpoint, count_parameters
+from k2d_hf.models.parts import layer_indices
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
+from k2d_hf.validation.judges import JUDGES, demands, limits_of
 
 if TYPE_CHECKING:
-    from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData, TrainingFacts
+    from k2d_hf.publishing.model_card_data import K2DModelCardData, TrainingFacts
 
 
 class Card(Stage):
@@ -36,14 +41,9 @@ class Card(Stage):
 
 
 def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, **given: Any) -> Path:
-    """Write `student/README.md` of a run.
+    """Write `student/README.md` of a run, with what is `given`: fields of `K2DModelCardData`, such as `license="mit"`.
 
-    Args:
-        directory: the run, with `validated`, `student` and, where there was evaluation data, `evaluation.json`.
-        recipe: what was run.
-        teacher: as it was found.
-        auxiliary: likewise.
-        **given: fields of `K2DModelCardData` that the user knows better, such as `license="mit"`.
+    The run's `directory` has `validated`, `student` and, where there was evaluation data, `evaluation.json`.
     """
     from k2d_hf.publishing.card_rendering import render_card
 
@@ -57,14 +57,18 @@ def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliar
 
 def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint) -> K2DModelCardData:
     """Collect the facts of a run from its files; what is in a missing file stays unknown."""
-    from k2d_hf.publishing.card_names import has_id, public_name, read_licence
-    from k2d_hf.publishing.model_card_data import K2DModelCardData
-    from k2d_hf.validation.judges import demands, limits_of
+    from k2d_hf.publishing.card_facts import data_facts, settings_for_card
+    from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData
 
     student = directory / "student"
     own, whole = (_read(folder / "config.json", {}) for folder in (student, teacher.path))
     licence: dict[str, Any] = dict(read_licence(teacher.path))
     figures = _read(directory / "evaluation.json", {}) if recipe.evaluation is not None else {}
+    judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
+    chunks, read = data_facts(load_chunks(directory / "validated")), _read(directory / "labelling.json", {})
+    evaluated, data = EvaluatedSet(figures), recipe.evaluation
+    if data is not None and hub_id(data.source) is not None:  # the path of one that is not of the Hub stays out
+        evaluated = replace(evaluated, dataset=data.source, config=data.config, split=data.split)
     return K2DModelCardData(
         # the user
         model_name=recipe.name,
@@ -77,7 +81,11 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         teacher=public_name(teacher),
         base_model=teacher.name if has_id(teacher) else None,
         beam_size=recipe.label.beam_size,
-        settings=_settings(recipe),
+        settings={  # those that are not at the paper's value, less those that have a row
+            "labelling": settings_for_card(recipe.label, besides=("beam_size",)),
+            "validation": settings_for_card(recipe.validate, besides=judged),
+            "soft targets": settings_for_card(recipe.targets, besides=("enabled",)),
+        },
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
         begins_with=_begins_with(recipe),
@@ -86,7 +94,7 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         parameters=count_parameters(student),
         teacher_parameters=count_parameters(teacher.path),
         # validation
-        data=_data(directory),
+        data=chunks and replace(chunks, read_seconds=read.get("seconds")),
         metric=recipe.validate.metric,
         threshold=recipe.validate.threshold,
         demands=demands(limits_of(vars(recipe.validate))),
@@ -94,31 +102,9 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         training=_training(student, recipe),
         training_log=_read(student / "training_log.json", []),
         # evaluation
-        evaluations=[_evaluated(figures, recipe)] if figures else [],
+        evaluations=[evaluated] if figures else [],
         machine=_machine(figures),
     )
-
-
-def _settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Of each stage before training the settings that are not at the paper's value, less those that have a row."""
-    from k2d_hf.publishing.card_facts import settings_for_card
-    from k2d_hf.validation.judges import JUDGES
-
-    judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
-    return {
-        "labelling": settings_for_card(recipe.label, besides=("beam_size",)),
-        "validation": settings_for_card(recipe.validate, besides=judged),
-        "soft targets": settings_for_card(recipe.targets, besides=("enabled",)),
-    }
-
-
-def _data(directory: Path) -> DataFacts | None:
-    """The chunks, and how long the recordings are that they come from."""
-    from k2d_hf.data.chunk_files import load_chunks
-    from k2d_hf.publishing.card_facts import data_facts
-
-    facts = data_facts(load_chunks(directory / "validated"))
-    return facts and replace(facts, read_seconds=_read(directory / "labelling.json", {}).get("seconds"))
 
 
 def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
@@ -134,38 +120,22 @@ def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
     return replace(training, shares_encoder=True) if training.shares_encoder is None and copied else training
 
 
-def _evaluated(figures: dict[str, Any], recipe: Recipe) -> EvaluatedSet:
-    """With the name of the data set, where it is one of the Hub; a path stays out."""
-    from k2d_hf.publishing.card_names import hub_id
-    from k2d_hf.publishing.model_card_data import EvaluatedSet
-
-    data = recipe.evaluation
-    if data is None or hub_id(data.source) is None:
-        return EvaluatedSet(figures)
-    return EvaluatedSet(figures, dataset=data.source, config=data.config, split=data.split)
-
-
 def _machine(figures: dict[str, Any]) -> str | None:
     """Where the models were timed, which need not be where the card is written; None where nobody knows."""
-    from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
-
-    if not timed_together(figures.values()):
-        return None
-    return next(iter(figures.values()))[MEASUREMENT].get("machine")
+    return next(iter(figures.values()))[MEASUREMENT].get("machine") if timed_together(figures.values()) else None
 
 
 def _begins_with(recipe: Recipe) -> str | None:
     """What a recipe's student begins with, if not with its teacher; of a folder its name, and not where it lies."""
-    if recipe.student.init is None:
+    init = recipe.student.init
+    if init is None:
         return None
-    first = recipe.student.init if isinstance(recipe.student.init, str) else recipe.student.init[0]
+    first = init if isinstance(init, str) else init[0]
     return Path(first).name if Path(first).exists() else first
 
 
 def _layers(student: dict[str, Any], teacher: dict[str, Any], name: str, chosen: int | list[int] | None) -> str | None:
     """`2 of 32 (0, 31)`, or what of it is known."""
-    from k2d_hf.models.parts import layer_indices
-
     kept, total = student.get(name), teacher.get(name)
     if kept is None or total is None or chosen is None:
         return str(kept) if kept is not None else None

@@ -6,16 +6,21 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.distillation.settings import DistillationSettings, deciding_training, keeps_teacher
 from k2d_hf.files.folders import write_folder
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.processes import is_main_process, process_count
 from k2d_hf.files.resuming import discard, folder_key, key_of, unfinished
 from k2d_hf.files.settings import assign, given_options
+from k2d_hf.models import load_whisper
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.models.inspect import inspect_model
+from k2d_hf.models.processors import load_processor
+from k2d_hf.models.student_folder import save_student
 from k2d_hf.pipeline import command
 from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoder_operations, encoder_operations, training_operations
@@ -31,11 +36,12 @@ from k2d_hf.pipeline.training import (
     training_arguments,
     training_chunks,
 )
+from k2d_hf.publishing.card_names import has_id, public_name
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import read_json, training_facts
 from k2d_hf.terminal.command_parser import CommandParser
+from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
 from k2d_hf.version import __version__
-
-if TYPE_CHECKING:
-    from k2d_hf.reporting.chunks import ChunkTable
 
 
 class Distil(Stage, command.Command):
@@ -70,8 +76,6 @@ class Distil(Stage, command.Command):
 
     def settle(self, run: RunState) -> None:
         """Drop checkpoints, which were good for a crash; have the student decode as this recipe evaluates it."""
-        from k2d_hf.transcription.decoding import carry_decoding
-
         discard(run.resume, self.name)
         carry_decoding(run.folder / "student", run.recipe.decoding)
 
@@ -94,14 +98,10 @@ class Distil(Stage, command.Command):
 
     def noted_seconds(self, folder: Path) -> float | None:
         """As the trainer noted it."""
-        from k2d_hf.reporting.stage_facts import read_json
-
         return read_json(folder / "student" / "training_facts.json", {}).get("seconds")
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Chunks and steps."""
-        from k2d_hf.reporting.stage_facts import training_facts
-
         return training_facts(folder, chunks)
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -123,7 +123,6 @@ class Distil(Stage, command.Command):
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d distil`."""
         from k2d_hf.distillation.arguments import K2DTrainingArguments
-        from k2d_hf.models.inspect import inspect_model
 
         where = f"{arguments.command}: "
         given = assign(given_options(arguments, K2DTrainingArguments), arguments.sets)
@@ -161,18 +160,12 @@ def distil(
     """
     from transformers import PrinterCallback
 
-    from k2d_hf.data.chunk_files import load_chunks
     from k2d_hf.distillation.checkpoints import room_for
     from k2d_hf.distillation.measures import TrainingProgress
     from k2d_hf.distillation.models import output_embedding
     from k2d_hf.distillation.sharding import gather_student
     from k2d_hf.distillation.trainer import K2DTrainer
-    from k2d_hf.models import load_whisper
-    from k2d_hf.models.processors import load_processor
-    from k2d_hf.models.student_folder import save_student
-    from k2d_hf.publishing.card_names import has_id, public_name
     from k2d_hf.publishing.card_rendering import render_card
-    from k2d_hf.transcription.decoding import NOT_EVALUATED, carry_decoding
 
     chunks = load_chunks(validated)
     models = [checkpoint_fingerprint(path) for path in (student_dir, teacher.path if teacher else None) if path]

@@ -10,9 +10,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.evaluate import Evaluation, evaluate_model, evaluate_models
+from k2d_hf.evaluation.long_form import load_long_form
+from k2d_hf.evaluation.measurable import check_measurable
+from k2d_hf.evaluation.names import recording_names
 from k2d_hf.evaluation.settings import EvaluateSettings
+from k2d_hf.evaluation.table import render_table
+from k2d_hf.evaluation.timing import timed_together
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, is_measured, text_difference, way_figures
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.json_files import write_json, write_lines
@@ -29,6 +36,8 @@ from k2d_hf.pipeline.planning.throughput import ONE_BY_ONE, Throughput, decoding
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState, weights_of
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import evaluation_facts
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 from k2d_hf.version import __version__
@@ -36,8 +45,6 @@ from k2d_hf.version import __version__
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from k2d_hf.evaluation.evaluate import Evaluation
-    from k2d_hf.reporting.chunks import ChunkTable
 
 STUDENT = "student"  # as a model's name: the one whose card shows ways of use
 
@@ -91,8 +98,6 @@ class Evaluate(Stage, command.Command):
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Recordings, and the MER of teacher and student."""
-        from k2d_hf.reporting.stage_facts import evaluation_facts
-
         return evaluation_facts(evaluation)
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -108,10 +113,6 @@ class Evaluate(Stage, command.Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d evaluate`."""
-        from k2d_hf.evaluation.long_form import load_long_form
-        from k2d_hf.evaluation.measurable import check_measurable
-        from k2d_hf.evaluation.table import render_table
-
         settings = command.settings_of(arguments, EvaluateSettings, runs_model=True)
         language = checked_language(arguments.language)
         check_writable(arguments.output, file=True)
@@ -158,7 +159,7 @@ def evaluate(
         models: by what they are in the method: teacher, student, ...
         recordings: with references.
         settings: how they are decoded.
-        job: with the file of the figures, or None for none.
+        job: whose output is the file of the figures, or None.
         ways: ways of use (`k2d_hf.evaluation.ways`) in which the student is measured, too, unless that is how all
             models are. Its figures have them under `ways`.
         way_recordings: how many recordings, the first that were evaluated, that is done on; None is all.
@@ -195,9 +196,6 @@ class _Measurement:
 
     def measure(self, models: Mapping[str, Checkpoint]) -> dict[str, Evaluation]:
         """Models on all recordings, their speeds from one measurement."""
-        from k2d_hf.evaluation.evaluate import evaluate_models
-        from k2d_hf.evaluation.timing import timed_together
-
         files = {name: self._file(checkpoint, self.settings) for name, checkpoint in models.items()}
         known = {name: found for name, file in files.items() if (found := self._kept(file)) is not None}
         count, advance = len(self.recordings), self.job.progress.advance
@@ -246,10 +244,6 @@ class _Measurement:
         self, checkpoint: Checkpoint, settings: EvaluateSettings, transcripts: Sequence[Mapping[str, Any]]
     ) -> Evaluation:
         """A model on the recordings, or spans of them, that these transcripts are of; no progress is shown."""
-        from k2d_hf.data.recording_rows import span_fields, span_of
-        from k2d_hf.evaluation.evaluate import evaluate_model
-        from k2d_hf.evaluation.names import recording_names
-
         identity = ("recording", "start", "duration")
         only = [{name: transcript[name] for name in identity if name in transcript} for transcript in transcripts]
         file = self._file(checkpoint, settings, only)
@@ -276,8 +270,6 @@ class _Measurement:
 
     def _kept(self, file: str) -> Evaluation | None:
         """What was measured before; None where that is not there, or cannot be read."""
-        from k2d_hf.evaluation.evaluate import Evaluation
-
         if self.job.resume is None:
             return None
         try:

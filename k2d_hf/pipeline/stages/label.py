@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.data.settings import DataSettings
 from k2d_hf.errors import K2DError
+from k2d_hf.files.arrow import write_rows
 from k2d_hf.files.json_files import write_json, write_lines
 from k2d_hf.files.resuming import files_key
 from k2d_hf.files.settings import given_options
 from k2d_hf.labelling.settings import LabelSettings
+from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.languages import checked_language
 from k2d_hf.pipeline import command
@@ -21,13 +24,14 @@ from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
 from k2d_hf.pipeline.run_state import Job, RunState, shards_of_stage, weights_of, work_settings
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import labelling_facts
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import minutes
+from k2d_hf.terminal.progress import length_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
-
-    from k2d_hf.reporting.chunks import ChunkTable
 
 
 class Label(Stage, command.Command):
@@ -57,8 +61,6 @@ class Label(Stage, command.Command):
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Recordings read and skipped; chunks, and what reached none."""
-        from k2d_hf.reporting.stage_facts import labelling_facts
-
         return labelling_facts(folder, chunks)
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -72,8 +74,6 @@ class Label(Stage, command.Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d label`."""
-        from k2d_hf.data.recordings import load_recordings
-
         settings = command.settings_of(arguments, LabelSettings, runs_model=True)
         language = checked_language(arguments.language)
         command.check_output(arguments.output, resumes=True)
@@ -102,10 +102,6 @@ def label(
     Raises:
         K2DError: if every recording was skipped.
     """
-    from k2d_hf.files.arrow import write_rows
-    from k2d_hf.labelling.teacher import LabellingReport, label_recordings
-    from k2d_hf.terminal.progress import length_of
-
     report = LabellingReport()
     started = time.perf_counter()
     job.progress.start(length_of(recordings), "recordings")

@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from k2d_hf.data.chunk_files import load_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.settings import deciding
+from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
 from k2d_hf.pipeline import command
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.publishing.card_names import public_name
+from k2d_hf.publishing.hub import PushResult, check_repo_id, check_revision, open_destination, push_data, push_student
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.terminal.command_parser import CommandParser
-
-if TYPE_CHECKING:
-    from k2d_hf.publishing.hub import PushResult
+from k2d_hf.validation.judges import describe_validation
 
 
 class Push(Stage, command.Command):
@@ -36,9 +38,6 @@ class Push(Stage, command.Command):
 
     def lacks(self, recipe: Recipe) -> list[str]:
         """Nothing; names that no repository has, and a converter that is not installed, are errors."""
-        from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
-        from k2d_hf.publishing.hub import check_repo_id, check_revision
-
         for name in ("repo_id", "data_repo_id"):
             if (repo_id := getattr(recipe.hub, name)) is not None:
                 check_repo_id(repo_id, where=f"hub.{name}")
@@ -49,8 +48,6 @@ class Push(Stage, command.Command):
 
     def check(self, run: RunState) -> None:
         """Open the repositories with the token."""
-        from k2d_hf.publishing.hub import open_destination
-
         hub = run.recipe.hub
         for repo_id, kind in ((hub.repo_id, "model"), (hub.data_repo_id, "dataset")):
             if repo_id is not None:
@@ -62,9 +59,6 @@ class Push(Stage, command.Command):
 
     def run(self, run: RunState, job: Job) -> str:
         """Write what was pushed."""
-        from k2d_hf.publishing.card_names import public_name
-        from k2d_hf.validation.judges import describe_validation
-
         facts = {
             "teacher": public_name(run.teacher),
             "auxiliary": public_name(run.auxiliary),
@@ -101,9 +95,6 @@ class Push(Stage, command.Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d push`."""
-        from k2d_hf.data.chunk_files import load_chunks
-        from k2d_hf.publishing.hub import check_repo_id, check_revision
-
         if arguments.student is None and arguments.data is None:
             raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
         if arguments.student is None and arguments.ctranslate2:
@@ -142,18 +133,10 @@ def push(
     facts: Mapping[str, str] | None = None,
     message: str | None = None,
 ) -> list[PushResult]:
-    """Publish the student, and the chunks that it learned from, where they are given and `hub` names a repository.
+    """Publish the folder of a student, and validated chunks, where they are given and `hub` names a repository.
 
-    Args:
-        student: its folder.
-        chunks: validated ones, those that were dropped among them.
-        hub: where to.
-        job: with the bar.
-        facts: lines for the card of the data set.
-        message: first line of the commit.
+    The card of the data set has the `facts`, the commit the `message`.
     """
-    from k2d_hf.publishing.hub import push_data, push_student
-
     where: dict[str, Any] = {"private": hub.private, "revision": hub.revision, "message": message}
     results = []
     if student is not None and hub.repo_id is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from k2d_hf.files.resuming import key_of
 from k2d_hf.pipeline.machine import lacks_of
@@ -16,10 +16,8 @@ from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
+from k2d_hf.reporting.chunks import ChunkTable
 from k2d_hf.version import __version__
-
-if TYPE_CHECKING:
-    from k2d_hf.reporting.chunks import ChunkTable
 
 
 class Stage(ABC):

@@ -5,22 +5,27 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from k2d_hf.evaluation.table import millions
 from k2d_hf.files.folders import write_folder
 from k2d_hf.files.settings import deciding
+from k2d_hf.models import load_whisper
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.languages import checked_language
+from k2d_hf.models.parts import layer_indices
+from k2d_hf.models.processors import load_processor
 from k2d_hf.models.settings import StudentSettings
+from k2d_hf.models.student import create_student
+from k2d_hf.models.student_folder import save_student
 from k2d_hf.pipeline import command
 from k2d_hf.pipeline.preflight import check_origin
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState, weights_of
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import student_facts
 from k2d_hf.terminal.command_parser import CommandParser
-
-if TYPE_CHECKING:
-    from k2d_hf.reporting.chunks import ChunkTable
 
 
 class Student(Stage, command.Command):
@@ -40,8 +45,6 @@ class Student(Stage, command.Command):
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Parameters of teacher and student."""
-        from k2d_hf.reporting.stage_facts import student_facts
-
         return student_facts(evaluation)
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -76,13 +79,6 @@ def init_sources(recipe: Recipe) -> list[str] | None:
 
 def student(origin: Checkpoint, settings: StudentSettings, job: Job) -> str:
     """The untrained student, with its processor: made of the layers of `origin`."""
-    from k2d_hf.evaluation.table import millions
-    from k2d_hf.models import load_whisper
-    from k2d_hf.models.parts import layer_indices
-    from k2d_hf.models.processors import load_processor
-    from k2d_hf.models.student import create_student
-    from k2d_hf.models.student_folder import save_student
-
     model = load_whisper(origin.path)
     processor = load_processor(origin.path)
     created = create_student(model, settings.decoder_layers, settings.encoder_layers, language=job.language)

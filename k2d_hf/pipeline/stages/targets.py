@@ -7,14 +7,17 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.distillation.settings import TRAINING_ALONE, DistillationSettings, deciding_targets, keeps_teacher
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.files.resuming import key_of, unfinished
 from k2d_hf.files.settings import add_options, deciding, given_options
+from k2d_hf.models import load_whisper
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.models.processors import load_processor
 from k2d_hf.pipeline import command
 from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoder_operations, encoder_operations
@@ -22,11 +25,10 @@ from k2d_hf.pipeline.recipe import Recipe, read_distil
 from k2d_hf.pipeline.run_state import Job, RunState, weights_of
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.pipeline.training import add_unvalidated, training_arguments, training_chunks
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import kept_chunks
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.version import __version__
-
-if TYPE_CHECKING:
-    from k2d_hf.reporting.chunks import ChunkTable
 
 
 class Targets(Stage, command.Command):
@@ -69,8 +71,6 @@ class Targets(Stage, command.Command):
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """The chunks that were kept."""
-        from k2d_hf.reporting.stage_facts import kept_chunks
-
         return kept_chunks(chunks), ""
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -108,7 +108,6 @@ def reason_to_skip_targets(run: RunState) -> str | None:
     """Why soft targets are not to be written; None if they are."""
     if run.recipe.targets.enabled is not None:
         return None if run.recipe.targets.enabled else "targets.enabled is false"
-    from k2d_hf.data.chunk_files import kept_of, load_chunks
     from k2d_hf.distillation.targets.encoder_cache import epochs_of
 
     arguments = training_arguments(run.recipe.distil, run.resume / "unused", resume=run.resume, language=None)
@@ -133,7 +132,6 @@ def targets(
 
     Where the student will share the teacher's frozen encoder, the encoder's states are kept for it.
     """
-    from k2d_hf.data.chunk_files import load_chunks
     from k2d_hf.distillation.batches.collator import default_collator
     from k2d_hf.distillation.loss.losses import check_vocabulary
     from k2d_hf.distillation.models import same_weights
@@ -141,8 +139,6 @@ def targets(
     from k2d_hf.distillation.targets.targets import write_soft_targets
     from k2d_hf.distillation.targets.writer import TargetWriter
     from k2d_hf.files.arrow import join_files
-    from k2d_hf.models import load_whisper
-    from k2d_hf.models.processors import load_processor
 
     started = time.perf_counter()
     chunks = load_chunks(validated)

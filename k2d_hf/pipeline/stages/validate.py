@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_files import check_chunks, kept_of, load_chunks
 from k2d_hf.errors import K2DError
+from k2d_hf.files.arrow import write_rows
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.languages import checked_language
 from k2d_hf.pipeline import command
@@ -15,14 +17,17 @@ from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
 from k2d_hf.pipeline.run_state import Job, RunState, shards_of_stage, weights_of, work_settings
 from k2d_hf.pipeline.stages.stage import Stage
+from k2d_hf.reporting.chunks import ChunkTable
+from k2d_hf.reporting.stage_facts import validation_facts
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import minutes
+from k2d_hf.terminal.progress import length_of
+from k2d_hf.validation.auxiliary import validate_labels
+from k2d_hf.validation.kept_share import ValidationReport
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
-
-    from k2d_hf.reporting.chunks import ChunkTable
 
 
 class Validate(Stage, command.Command):
@@ -41,8 +46,6 @@ class Validate(Stage, command.Command):
 
     def run(self, run: RunState, job: Job) -> str:
         """Write the chunks with distance and verdict."""
-        from k2d_hf.data.chunk_files import load_chunks
-
         chunks = load_chunks(run.folder / "chunks")
         return validate(chunks, run.auxiliary, run.recipe.validate, job)
 
@@ -54,8 +57,6 @@ class Validate(Stage, command.Command):
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Chunks before and after, with the reasons of dropping."""
-        from k2d_hf.reporting.stage_facts import validation_facts
-
         return validation_facts(chunks)
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -73,8 +74,6 @@ class Validate(Stage, command.Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d validate`."""
-        from k2d_hf.data.chunk_files import check_chunks, load_chunks
-
         settings = command.settings_of(arguments, ValidateSettings, runs_model=True)
         language = checked_language(arguments.language)
         command.check_output(arguments.output, resumes=True)
@@ -93,12 +92,6 @@ def validate(chunks: Dataset | IterableDataset, auxiliary: Checkpoint, settings:
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.
     """
-    from k2d_hf.data.chunk_files import kept_of
-    from k2d_hf.files.arrow import write_rows
-    from k2d_hf.terminal.progress import length_of
-    from k2d_hf.validation.auxiliary import validate_labels
-    from k2d_hf.validation.kept_share import ValidationReport
-
     report = ValidationReport()
     job.progress.start(length_of(chunks), "chunks")
     validated = validate_labels(
