@@ -39,11 +39,7 @@ class Command(ABC):
 
     @abstractmethod
     def execute(self, arguments: argparse.Namespace) -> None:
-        """Do what a command line asks.
-
-        Raises:
-            K2DError: for anything that the user can mend.
-        """
+        """Do what a command line asks; K2DError for anything that the user can mend."""
 
 
 def add_model(parser: argparse.ArgumentParser, option: str, *, required: bool = True, help: str = "") -> None:
@@ -87,11 +83,7 @@ def add_data(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] 
 
 
 def settings_of(arguments: argparse.Namespace, cls: type[Settings], *, runs_model: bool = False) -> Settings:
-    """The settings that were given, where the stage `runs_model` such as this machine can run.
-
-    Raises:
-        K2DError: naming the setting.
-    """
+    """The settings that were given, where the stage `runs_model` such as this machine can run; else K2DError."""
     settings = read_settings(cls, assign(given_options(arguments, cls), arguments.sets), where=arguments.command)
     if runs_model:
         with prefixed(f"{arguments.command}: "):
@@ -124,11 +116,8 @@ def quiet_libraries() -> None:
 
 
 def check_output(output: str | Path, *, resumes: bool = False) -> None:
-    """Raise K2DError if `output` is taken or cannot be written.
-
-    Where the command `resumes`, a run that was killed between its last file and its last line does not count.
-    """
-    if not (resumes and files_below(beside(output, "resume"))):
+    """Raise K2DError if `output` is taken or cannot be written."""
+    if not (resumes and files_below(beside(output, "resume"))):  # left by a kill after the last file was written
         check_free(output)
     check_writable(output)
 
@@ -165,11 +154,7 @@ def is_run(path: str | Path) -> bool:
 
 
 def part_of_run(path: Place, *parts: str) -> Place:
-    """`path`, or where that is the folder of a run the first of its `parts` that is there, such as `validated`.
-
-    Raises:
-        K2DError: for a run that has none of them.
-    """
+    """`path`, or of the folder of a run the first of its `parts` that is there; K2DError where there is none."""
     if not is_run(path):
         return path
     for part in parts:

@@ -65,12 +65,13 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
         check_models(recipe, *models)
     if teacher.checkpoint and auxiliary.checkpoint:
         check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint)
-    unused = Path("unused")
+    unused, directory = Path("unused"), recipe.directory
+    existing = next(folder for folder in (directory, *directory.resolve().parents) if folder.exists())
     plan = Plan(
         recipe, training_arguments(on_any_machine(recipe.distil), unused, resume=unused, language=None),
         recordings, evaluation, teacher, auxiliary, student, chunks, kept, "validate" in finished,
-        free=float(shutil.disk_usage(_existing(recipe.directory)).free),
-        covered=_covered(recipe.directory) if "label" in finished else None,
+        free=float(shutil.disk_usage(existing).free),
+        covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
     )  # fmt: skip
     stages = []
@@ -134,8 +135,3 @@ def _covered(directory: Path) -> tuple[float, float] | None:
         return float(figures["seconds_in_chunks"]), float(figures["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())

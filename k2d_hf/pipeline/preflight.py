@@ -9,14 +9,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from k2d_hf.data.recordings import advice_on_references
-from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.distillation.rehearsal import rehearse
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.long_form import load_long_form
-from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.models import Checkpoint
@@ -28,18 +24,11 @@ from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.pipeline.recipe import Recipe, prefixed
 from k2d_hf.pipeline.training import peft_config
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 
 def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
-    """Rehearse training with the settings of a recipe's section `distil`, as `read_distil` gave them.
+    """Rehearse training with settings that `read_distil` gave; returns what this machine lacks for them.
 
-    Returns:
-        What this machine lacks for them, each beginning with `where`, such as `distil.`.
-
-    Raises:
-        K2DError: naming the setting that would stop training.
+    Both that and errors, which name the setting that would stop training, begin with `where`, such as `distil.`.
     """
     if values.get("encoder_weight") and values.get("freeze_encoder", True):
         raise K2DError(f"{where}encoder_weight: the student's encoder is frozen; set {where}freeze_encoder to false")
@@ -53,10 +42,9 @@ def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
 
 
 def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str = "") -> None:
-    """Give the adapters of settings of distillation to a model of the student's shape, without weights.
+    """Raise K2DError if peft makes no adapters of the settings, such as for modules that a Whisper does not have.
 
-    Raises:
-        K2DError: if peft makes none of them, such as for modules that a Whisper does not have.
+    They are given to a model of the student's shape that has no weights; a shape that is not known passes.
     """
     if not values.get("peft") or student is None:
         return
@@ -78,11 +66,7 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
 
 
 def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape | None:
-    """The shape of the student that a recipe makes of its teacher, or of the model of `student.init`.
-
-    Raises:
-        K2DError: for layers that this model does not have.
-    """
+    """The shape of the student that a recipe makes of a model; K2DError for layers that this does not have."""
     if origin is None:
         return None
     settings = recipe.student
@@ -106,11 +90,7 @@ def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:
 
 
 def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint) -> None:
-    """Find, in the configs of the models, what would stop a later stage: kinds, layers, vocabularies, adapters.
-
-    Raises:
-        K2DError: naming the model or the setting.
-    """
+    """Raise K2DError for what would stop a later stage by the models' configs: kinds, layers, tokens, adapters."""
     from k2d_hf.distillation.loss.losses import check_vocabulary
 
     configs = [_config(model) for model in (teacher, auxiliary, origin)]
@@ -137,20 +117,3 @@ def _config(checkpoint: Checkpoint) -> dict[str, Any]:
     if config.get("model_type") != "whisper":
         raise K2DError(f"model {checkpoint.name}: a {config.get('model_type')} model, not Whisper; give a Whisper one")
     return config
-
-
-def measured_recordings(data: EvaluationDataSettings) -> Dataset:
-    """The recordings of a recipe's evaluation.
-
-    Raises:
-        K2DError: if none has a reference, or none of those that have can be read.
-    """
-    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
-    if not any(recordings["reference"]):
-        raise K2DError(
-            f"evaluation: none of {len(recordings)} recordings in {data.source} has a reference; "
-            f"{advice_on_references(recordings)}"
-        )
-    with prefixed("evaluation: "):
-        check_measurable(recordings)
-    return recordings

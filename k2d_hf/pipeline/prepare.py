@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from k2d_hf.data.recordings import load_recordings
+from k2d_hf.data.recordings import advice_on_references, load_recordings
 from k2d_hf.data.references import references_of
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.long_form import load_long_form
+from k2d_hf.evaluation.measurable import check_measurable
 from k2d_hf.files.folders import check_writable
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.pipeline.command import check_machine
-from k2d_hf.pipeline.preflight import check_languages, check_models, measured_recordings
+from k2d_hf.pipeline.preflight import check_languages, check_models
 from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
@@ -23,11 +25,7 @@ ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels
 
 
 def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> None:
-    """Find data and models, and check settings; what was found is shown.
-
-    Raises:
-        K2DError: for anything that the user can mend.
-    """
+    """Find data and models, and check settings; what was found is shown."""
     recipe = run.recipe
     check_machine(recipe_lacks(recipe))
     find_data(run)
@@ -49,10 +47,7 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
 
 
 def recipe_lacks(recipe: Recipe) -> list[str]:
-    """Check the settings of every stage, by themselves: neither data nor models are read.
-
-    Returns:
-        What this machine lacks for them, a line each; what another may have, such as a GPU.
+    """What this machine lacks for the settings of every stage, and another may have; neither data nor models are read.
 
     Raises:
         K2DError: for a setting that would stop a stage on any machine, or a package that is not installed.
@@ -67,14 +62,18 @@ def recipe_lacks(recipe: Recipe) -> list[str]:
 
 
 def find_data(run: RunState) -> None:
-    """Read what recordings there are.
-
-    Raises:
-        K2DError: if they cannot be read, or those of the evaluation will not do.
-    """
-    run.recordings = load_recordings(**vars(run.recipe.recordings))
+    """Read what recordings there are; K2DError if none of the evaluation's has a reference, or can be read."""
+    run.recordings, run.evaluation = load_recordings(**vars(run.recipe.recordings)), None
     data = run.recipe.evaluation
-    run.evaluation = None if data is None else measured_recordings(data)
+    if data is None:
+        return
+    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
+    with prefixed("evaluation: "):
+        if not any(recordings["reference"]):
+            advice = advice_on_references(recordings)
+            raise K2DError(f"none of {len(recordings)} recordings in {data.source} has a reference; {advice}")
+        check_measurable(recordings)
+    run.evaluation = recordings
 
 
 def _auxiliary(run: RunState) -> Checkpoint:

@@ -75,14 +75,10 @@ def add_unvalidated(parser: argparse.ArgumentParser) -> None:
 
 
 def training_chunks(arguments: argparse.Namespace, *parts: str) -> Path:
-    """The folder of chunks to train on, which are validated, or which the user takes unvalidated.
-
-    Args:
-        arguments: of a command with `validated` and `unvalidated`.
-        parts: of a run, where `validated` is one; the first that is there is taken.
+    """The folder of chunks to train on, `validated` of the command or the first of these parts of a run.
 
     Raises:
-        K2DError: for chunks that are not validated, or no chunks at all.
+        K2DError: for chunks that are not validated, unless the user takes them, or no chunks at all.
     """
     folder = part_of_run(Path(arguments.validated), *parts)
     chunks = load_chunks(folder)

@@ -65,11 +65,7 @@ def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: s
 
 
 def read_run(folder: Path) -> MeasuredRun:
-    """What the folder of a run holds on its evaluation.
-
-    Raises:
-        K2DError: if it is no such folder, or its evaluation is not there.
-    """
+    """What the folder of a run holds on its evaluation; K2DError if it is none, or has none."""
     if not folder.is_dir():
         raise K2DError(f"{folder}: no such folder; give those of runs, such as runs/quickstart")
     figures = _read(folder / "evaluation.json", json.loads)
@@ -80,7 +76,11 @@ def read_run(folder: Path) -> MeasuredRun:
     for line in lines:
         transcripts.setdefault(line["model"], []).append(line)
     recipe = _read(folder / "recipe.yaml", load_yaml) if (folder / "recipe.yaml").exists() else {}
-    return MeasuredRun(str(folder), recipe or {}, _kept(folder / "validated"), figures, transcripts)
+    kept, validated = None, folder / "validated"
+    if validated.is_dir():  # which may be gone by now
+        chunks = load_chunks(validated)
+        kept = kept_of(chunks)[0] / len(chunks)
+    return MeasuredRun(str(folder), recipe or {}, kept, figures, transcripts)
 
 
 def _read(path: Path, parse: Any) -> Any:
@@ -90,11 +90,3 @@ def _read(path: Path, parse: Any) -> Any:
         raise K2DError(f"{path.parent}: no {path.name} in it; `k2d run` writes one where evaluation is set") from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise K2DError(f"{path}: cannot be read ({type(error).__name__}); run it again with `k2d run`") from None
-
-
-def _kept(validated: Path) -> float | None:
-    """Share of the chunks that were kept; None where they are not there any more."""
-    if not validated.is_dir():
-        return None
-    chunks = load_chunks(validated)
-    return kept_of(chunks)[0] / len(chunks)

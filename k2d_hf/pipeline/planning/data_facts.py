@@ -36,17 +36,13 @@ class DataFacts:
 
 
 def look_at_data(data: DataSettings) -> DataFacts:
-    """Recordings and seconds of a source, from headers.
-
-    Raises:
-        K2DError: for a manifest that is broken.
-    """
+    """Recordings and seconds of a source, from headers; K2DError for a manifest that is broken."""
     source, join_by = data.source, getattr(data, "join_by", None)
     if is_address(source):
         return DataFacts(source, note="far away, not looked at")
     if not os.path.exists(source):
-        where = "on the Hub, not looked at" if source.count("/") == 1 and not source.startswith((".", "/", "~")) else ""
-        return DataFacts(source, note=where or "not here")
+        may_be_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
+        return DataFacts(source, note="on the Hub, not looked at" if may_be_hub_id else "not here")
     if not _is_listed(source):
         return DataFacts(source, note="a data set, not unpacked for a plan")
     rows = _listed(data, group_by=join_by)
@@ -71,11 +67,7 @@ def _listed(data: DataSettings, *, group_by: str | None = None) -> Dataset:
 
 
 def _seconds_of(row: Mapping[str, Any]) -> float:
-    """Seconds of a recording, or of the span of it that the row is.
-
-    Raises:
-        AudioError: if it cannot be read, or has no such span.
-    """
+    """Seconds of a recording, or of the span of it that the row is; AudioError if there is no such thing."""
     start, duration = span_of(row)
     seconds = audio_duration(row["recording"])
     return seconds if not span_fields(start, duration) else span_within(row["recording"], start, duration, seconds)

@@ -6,7 +6,7 @@ from k2d_hf.evaluation.table import millions
 from k2d_hf.models.inspect import ModelInfo
 from k2d_hf.models.parts import layer_indices
 from k2d_hf.pipeline.planning.data_facts import DataFacts
-from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
+from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import CAVEAT
 from k2d_hf.terminal.console import minutes
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, listed
@@ -91,21 +91,16 @@ def _stages(plan: Plan) -> list[list[str]]:
     rows = [["", "", *(machine.name for machine in plan.machines)]]
     for position, stage in enumerate(plan.stages, start=1):
         title = f"[{position}/{len(plan.stages)}] {stage.name}"
-        if stage.finished is not None:
-            rows.append([title, "up to date", *("-" for _ in plan.machines)])
-            continue
-        rows.append([title, "to run", *_times(stage, len(plan.machines))])
+        times = ["-" for _ in plan.machines]
+        if stage.finished is None and stage.seconds is not None:
+            times = [duration(seconds) + (" for 1,000 h" if stage.supposed else "") for seconds in stage.seconds]
+        rows.append([title, "to run" if stage.finished is None else "up to date", *times])
     todo = [stage for stage in plan.stages if stage.finished is None and stage.seconds and not stage.supposed]
     totals = [sum(stage.seconds[index] for stage in todo if stage.seconds) for index in range(len(plan.machines))]
-    label = "" if not any(stage.supposed for stage in plan.stages) else "without these"
-    rows.append(["total", label, *map(duration, totals)])
+    rows.append(
+        ["total", "without these" if any(stage.supposed for stage in plan.stages) else "", *map(duration, totals)]
+    )
     return rows
-
-
-def _times(stage: PlannedStage, machines: int) -> list[str]:
-    if stage.seconds is None:
-        return ["-"] * machines
-    return [duration(seconds) + (" for 1,000 h" if stage.supposed else "") for seconds in stage.seconds]
 
 
 def gigabytes(size: float) -> str:

@@ -21,11 +21,7 @@ def stages() -> tuple[Stage, ...]:
 
 
 def planned_stages(recipe: Recipe, from_stage: str | None = None) -> list[Stage]:
-    """The stages that a recipe has, in order.
-
-    Raises:
-        K2DError: if `from_stage` is none of them.
-    """
+    """The stages that a recipe has, in order; K2DError if `from_stage` is none of them."""
     absent = {stage.name: reason for stage in stages() if (reason := stage.reason_absent(recipe)) is not None}
     planned = [stage for stage in stages() if stage.name not in absent]
     names = [stage.name for stage in planned]

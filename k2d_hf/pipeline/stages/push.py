@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,13 +102,8 @@ class Push(Stage, command.Command):
         if arguments.data is None and arguments.data_repo_id is not None:
             raise K2DError("push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out")
         data_repo_id = arguments.data_repo_id or arguments.repo_id
-        hub = HubSettings(
-            repo_id=arguments.repo_id,
-            private=arguments.private,
-            revision=arguments.revision,
-            data_repo_id=data_repo_id,
-            ctranslate2=arguments.ctranslate2,
-        )
+        given = {field.name: getattr(arguments, field.name) for field in fields(HubSettings)}
+        hub = HubSettings(**{**given, "data_repo_id": data_repo_id})
         folder = None if arguments.student is None else command.part_of_run(arguments.student, "student")
         chunks = None if arguments.data is None else command.part_of_run(arguments.data, "validated")
         check_revision(hub.revision)

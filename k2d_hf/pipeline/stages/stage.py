@@ -43,11 +43,7 @@ class Stage(ABC):
         return None
 
     def lacks(self, recipe: Recipe) -> list[str]:
-        """What this machine lacks for the settings of the stage, a line each; neither data nor models are read.
-
-        Raises:
-            K2DError: for a setting that would stop the stage on any machine, or a package that is not installed.
-        """
+        """What this machine lacks for the settings of the stage, a line each; K2DError for what no machine can do."""
         return lacks_of(getattr(recipe, self.name), f"{self.name}.") if self.runs_model else []
 
     def check(self, run: RunState) -> None:  # noqa: B027, most stages need no check

@@ -66,15 +66,10 @@ class Student(Stage, command.Command):
 
 
 def init_sources(recipe: Recipe) -> list[str] | None:
-    """Where the model may be that a recipe's student is made of; None where that is the teacher. Of a run: its student.
-
-    Raises:
-        K2DError: for a run that has no student.
-    """
+    """Where the model may be that a recipe's student is made of, of a run its student; None where it is the teacher."""
     init = recipe.student.init
-    if init is None:
-        return None
-    return [command.part_of_run(source, "student") for source in ([init] if isinstance(init, str) else init)]
+    sources = [init] if isinstance(init, str) else init
+    return None if sources is None else [command.part_of_run(source, "student") for source in sources]
 
 
 def student(origin: Checkpoint, settings: StudentSettings, job: Job) -> str:
