@@ -64,10 +64,10 @@ def place(text: str) -> str | Path:
     return text.rstrip("/") if "://" in text else Path(text)
 
 
-def add_settings(parser: argparse.ArgumentParser, cls: type, *, skip: Sequence[str] = ()) -> None:
+def add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
     """Each setting of the dataclass `cls` as an option, and --set."""
     group = parser.add_argument_group("settings")
-    add_options(group, cls, skip=skip)
+    add_options(group, cls)
     add_set(group)
 
 

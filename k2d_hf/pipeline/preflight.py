@@ -25,7 +25,7 @@ from k2d_hf.pipeline.recipe import Recipe, prefixed
 from k2d_hf.pipeline.training import peft_config
 
 
-def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
+def training_lacks(values: Mapping[str, Any], where: str) -> list[str]:
     """Rehearse training with settings that `read_distil` gave; returns what this machine lacks for them.
 
     Both that and errors, which name the setting that would stop training, begin with `where`, such as `distil.`.
@@ -41,7 +41,7 @@ def training_lacks(values: Mapping[str, Any], where: str = "") -> list[str]:
     return [f"{where}{lack}"] if lack else []
 
 
-def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str = "") -> None:
+def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, where: str) -> None:
     """Raise K2DError if peft makes no adapters of the settings, such as for modules that a Whisper does not have.
 
     They are given to a model of the student's shape that has no weights; a shape that is not known passes.

@@ -27,19 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage does its work with, in a run and as a command alike.
-
-    Attributes:
-        progress: its bar.
-        output: the path of what it writes; of some commands an address.
-        resume: the folder, or address, of what is done so far, for a run that is interrupted; None where none is kept.
-        language: of all recordings; None where each model detects it.
-    """
+    """What a stage does its work with, in a run and as a command alike."""
 
     progress: ProgressLine
-    output: Any
-    resume: Any = None
-    language: str | None = None
+    output: Any  # the path of what it writes; of some commands an address
+    resume: Any = None  # likewise of what is done so far, for a run that is interrupted; None where nothing is kept
+    language: str | None = None  # of all recordings; None where each model detects it
 
 
 class RunState:
@@ -49,20 +42,13 @@ class RunState:
         recipe: what to do.
         planned: names of the stages that the recipe has.
         console: where progress is shown.
-
-    Attributes:
-        teacher: as it was found; it and the following are set once the run has found them.
-        auxiliary: likewise.
-        origin: the model that the student is made of: the teacher, or that of `student.init`.
-        recordings: to learn from.
-        evaluation: to measure on; None where the recipe names none.
     """
 
-    teacher: Checkpoint
+    teacher: Checkpoint  # it and the following are set once the run has found them
     auxiliary: Checkpoint
-    origin: Checkpoint
-    recordings: Dataset
-    evaluation: Dataset | None
+    origin: Checkpoint  # what the student is made of: the teacher, or the model of `student.init`
+    recordings: Dataset  # to learn from
+    evaluation: Dataset | None  # to measure on
 
     def __init__(self, recipe: Recipe, planned: list[str], console: Console) -> None:
         self.recipe = recipe

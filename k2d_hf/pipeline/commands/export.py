@@ -25,10 +25,8 @@ class Export(Command):
         parser.add_argument("student", metavar="STUDENT", help=student)
         parser.add_argument("--to", required=True, choices=list(formats), metavar="|".join(formats), help="the format")
         add_folder(parser, "folder for " + ", ".join(one.opened_with for one in formats.values()))
-        types = "; ".join(
-            f"of {name} {', '.join(one.quantizations)}" for name, one in formats.items() if one.quantizations
-        )
-        quantization = f"number format of the weights, {types} (default: that of the student)"
+        types = [f"of {name} {', '.join(one.quantizations)}" for name, one in formats.items() if one.quantizations]
+        quantization = f"number format of the weights, {'; '.join(types)} (default: that of the student)"
         parser.add_argument("--quantization", metavar="FORMAT", help=quantization)
 
     def execute(self, arguments: argparse.Namespace) -> None:
@@ -37,8 +35,8 @@ class Export(Command):
         student = model_of([arguments.student])
 
         def work(job: Job) -> str:
-            export = export_formats()[arguments.to].export
-            path = export(student.path, job.output, quantization=arguments.quantization)
+            chosen = export_formats()[arguments.to]
+            path = chosen.export(student.path, job.output, quantization=arguments.quantization)
             return f"{student.name} -> {path}"
 
         perform(arguments, work, lock=False)

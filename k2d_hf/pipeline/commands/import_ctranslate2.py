@@ -20,9 +20,8 @@ class ImportCTranslate2(Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Source and number format."""
-        parser.add_argument(
-            "source", type=Path, metavar="DIR", help="folder with model.bin, tokenizer.json, config.json"
-        )
+        source = "folder with model.bin, tokenizer.json, config.json"
+        parser.add_argument("source", type=Path, metavar="DIR", help=source)
         add_folder(parser, "folder of the checkpoint")
         text = "number format of the weights (default: float32)"
         parser.add_argument("--dtype", default="float32", metavar="|".join(DTYPES), help=text)

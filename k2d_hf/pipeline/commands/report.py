@@ -39,8 +39,5 @@ class Report(Command):
         if folder.is_dir():
             check_writable(output, file=True)
         quiet_libraries()
-        perform(
-            arguments,
-            lambda job: report(folder, settings, job.progress, references=arguments.references, output=output),
-            lock=False,
-        )
+        files = {"output": output, "references": arguments.references}
+        perform(arguments, lambda job: report(folder, settings, job.progress, **files), lock=False)

@@ -33,17 +33,10 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the dry run shows; None where something is not known.
-
-    Attributes:
-        arguments: the Trainer's.
-        counted: whether chunks and kept were counted, not estimated.
-        covered: seconds of recordings in chunks, and in all, where that was counted.
-        lacks: what the settings need and this machine does not have.
-    """
+    """Everything that the dry run shows; None where something is not known."""
 
     recipe: Recipe
-    arguments: Any
+    arguments: Any  # the Trainer's
     recordings: DataFacts
     evaluation: DataFacts | None
     teacher: ModelInfo
@@ -51,12 +44,12 @@ class Plan:
     student: WhisperShape | None
     chunks: int | None
     kept: int | None
-    counted: bool
+    counted: bool  # and not estimated, as to chunks and kept
     free: float = 0.0
-    covered: tuple[float, float] | None = None
+    covered: tuple[float, float] | None = None  # seconds of recordings in chunks, and in all
     machines: tuple[Throughput, ...] = ()
     stages: tuple[PlannedStage, ...] = ()
-    lacks: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()  # what the settings need and this machine does not have
 
     @property
     def speech(self) -> float:

@@ -26,18 +26,9 @@ def render_plan(plan: Plan, screen: Screen = ENDLESS) -> str:
         ("disk", _disk(plan)),
     ]
     head = f"Plan of {plan.recipe.name}, results in {plan.recipe.directory}; nothing is run, nothing is written"
-    return "\n".join(
-        [
-            head,
-            "",
-            listed(facts, screen),
-            "",
-            aligned(_stages(plan), screen),
-            "",
-            f"- takes no time to speak of, or cannot be told from here. Estimates: {CAVEAT}.",
-            *(f"Not on this machine: {lack}" for lack in plan.lacks),
-        ]
-    )
+    notes = [f"- takes no time to speak of, or cannot be told from here. Estimates: {CAVEAT}."]
+    notes += [f"Not on this machine: {lack}" for lack in plan.lacks]
+    return "\n".join([head, "", listed(facts, screen), "", aligned(_stages(plan), screen), "", *notes])
 
 
 def _data(data: DataFacts) -> str:
@@ -97,10 +88,8 @@ def _stages(plan: Plan) -> list[list[str]]:
         rows.append([title, "to run" if stage.finished is None else "up to date", *times])
     todo = [stage for stage in plan.stages if stage.finished is None and stage.seconds and not stage.supposed]
     totals = [sum(stage.seconds[index] for stage in todo if stage.seconds) for index in range(len(plan.machines))]
-    rows.append(
-        ["total", "without these" if any(stage.supposed for stage in plan.stages) else "", *map(duration, totals)]
-    )
-    return rows
+    label = "without these" if any(stage.supposed for stage in plan.stages) else ""
+    return [*rows, ["total", label, *map(duration, totals)]]
 
 
 def gigabytes(size: float) -> str:

@@ -21,19 +21,12 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class Throughput:
-    """What a machine does.
-
-    Attributes:
-        name: of the machine.
-        beam: seconds of work a second of audio and a million parameters, beam 5, batches of 8.
-        greedy: likewise with one beam.
-        operations: floating-point operations a second in forward and backward passes.
-    """
+    """What a machine does."""
 
     name: str
-    beam: float
-    greedy: float
-    operations: float
+    beam: float  # seconds of work a second of audio and a million parameters, beam 5, batches of 8
+    greedy: float  # likewise with one beam
+    operations: float  # floating-point operations a second in forward and backward passes
 
 
 # One core, measured on the quickstart with two: labelling 984 s of audio 49 s (int8), checking 26 s, 434 chunks
@@ -47,12 +40,8 @@ GPU = Throughput("one GPU", beam=4.5e-5, greedy=2.3e-5, operations=1.3e14)
 def cores(count: int) -> Throughput:
     """Some CPU cores; beyond eight, models of this size gain little."""
     used = min(count, 8)
-    return Throughput(
-        f"{count} CPU core{'s' if count > 1 else ''}",
-        CPU_CORE.beam / used,
-        CPU_CORE.greedy / used,
-        used * CPU_CORE.operations,
-    )
+    name = f"{count} CPU core{'s' if count > 1 else ''}"
+    return Throughput(name, CPU_CORE.beam / used, CPU_CORE.greedy / used, used * CPU_CORE.operations)
 
 
 def decoding_seconds(machine: Throughput, shape: WhisperShape, audio_seconds: float, *, beam_size: int) -> float:

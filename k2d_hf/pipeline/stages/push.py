@@ -72,9 +72,8 @@ class Push(Stage, command.Command):
         """Student, data and where to."""
         student = "student, such as runs/mine/student, or a run"
         parser.add_argument("student", nargs="?", type=Path, metavar="PATH", help=student)
-        parser.add_argument(
-            "--repo-id", required=True, metavar="USER/NAME", help="repository, made where it is missing"
-        )
+        repository = "repository, made where it is missing"
+        parser.add_argument("--repo-id", required=True, metavar="USER/NAME", help=repository)
         seen = parser.add_mutually_exclusive_group()
         private = "visible to its owner alone (default)"
         seen.add_argument("--private", dest="private", action="store_true", default=True, help=private)
@@ -84,9 +83,8 @@ class Push(Stage, command.Command):
         parser.add_argument("--data", type=Path, metavar="CHUNKS", help=data)
         data = "repository of the data set (default: --repo-id)"
         parser.add_argument("--data-repo-id", metavar="USER/NAME", help=data)
-        parser.add_argument(
-            "--ctranslate2", action="store_true", help="one more folder, the student for faster-whisper"
-        )
+        folder = "one more folder, the student for faster-whisper"
+        parser.add_argument("--ctranslate2", action="store_true", help=folder)
         parser.add_argument("--message", metavar="TEXT", help="first line of the commit")
         parser.epilog = (
             "Uploads weights, settings, processor and card, nothing else of the folder; nothing that is there already. "

@@ -21,22 +21,13 @@ from k2d_hf.version import __version__
 
 
 class Stage(ABC):
-    """A stage; most are a command, too.
+    """A stage; most are a command, too."""
 
-    Attributes:
-        name: of the stage, and of its command.
-        output: what it writes, in the folder of a run; without it the stage is not done.
-        grows_with_speech: whether its time follows from the seconds of speech alone, so that a plan without recordings
-            estimates it for a supposed amount.
-        runs_model: whether its settings say where a model runs, such as `device` and `dtype`.
-        of_stage_alone: files that go once the recipe has the stage no more.
-    """
-
-    name: ClassVar[str]
-    output: ClassVar[str]
-    grows_with_speech: ClassVar[bool] = False
-    runs_model: ClassVar[bool] = False
-    of_stage_alone: ClassVar[tuple[str, ...]] = ()
+    name: ClassVar[str]  # of its command, too
+    output: ClassVar[str]  # what it writes, in the folder of a run; without it the stage is not done
+    grows_with_speech: ClassVar[bool] = False  # its time; a plan without recordings supposes an amount of speech
+    runs_model: ClassVar[bool] = False  # its settings say where, with `device` and `dtype`
+    of_stage_alone: ClassVar[tuple[str, ...]] = ()  # files that go once the recipe has the stage no more
 
     def reason_absent(self, recipe: Recipe) -> str | None:
         """What a recipe would need for this stage to be run; None where it has it."""

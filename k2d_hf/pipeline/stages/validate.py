@@ -61,9 +61,8 @@ class Validate(Stage, command.Command):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Chunks, auxiliary and settings."""
-        parser.add_argument(
-            "chunks", metavar="CHUNKS", help="output of k2d label, a run, or a folder or address of Parquet"
-        )
+        chunks = "output of k2d label, a run, or a folder or address of Parquet"
+        parser.add_argument("chunks", metavar="CHUNKS", help=chunks)
         streaming: dict[str, Any] = {"nargs": "?", "const": "true", "choices": ["true", "false"], "default": "false"}
         text = "CHUNKS read as a stream, none of them held (default: false)"
         parser.add_argument("--streaming", **streaming, metavar="true|false", help=text)
