@@ -277,8 +277,8 @@ def test_the_folder_of_a_run_is_taken_for_that_of_its_stage(a_run, here, capsys,
     shown = []
     for one in (command, part):
         status = k2d(*one.format(run=a_run).split())
-        said = capsys.readouterr()
-        shown.append((status, said.out, said.err.replace(f"{a_run}/student", str(a_run))))
+        captured = capsys.readouterr()
+        shown.append((status, captured.out, captured.err.replace(f"{a_run}/student", str(a_run))))
     assert shown[0] == shown[1]
     assert shown[0][2].count("\n") <= 1
 
@@ -318,10 +318,10 @@ def test_a_folder_that_is_no_stages_is_one_line(here, capfd, command, line):
     Dataset.from_dict({"a": [1]}).save_to_disk(here / "numbers")
     capfd.readouterr()
     assert k2d(*command.split()) == 1
-    said = capfd.readouterr()
-    assert said.err.startswith(f"k2d: {line}")
-    assert said.err.count("\n") == 1
-    assert said.out == ""
+    captured = capfd.readouterr()
+    assert captured.err.startswith(f"k2d: {line}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
 
 
 def test_chunks_that_nobody_validated_are_trained_on_only_where_that_is_said(made, workplace, tmp_path, capsys):

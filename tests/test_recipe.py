@@ -77,7 +77,7 @@ def test_a_recipe_can_be_made_in_python():
         (MINIMAL + f"language: [{'a, ' * 1000}]\n", "{path}: language: ['a', 'a', 'a', "),
         (MINIMAL + "distil: {accelerator_config: none.json}\n", "{path}: distil: [Errno 2] No such file or directory: 'none.json'"),
         (MINIMAL + "evaluation: ./dev\n", "{path}: evaluation: './dev' does not exist, neither beside the recipe nor from here"),
-        (MINIMAL + "references: org/said\n", "{path}: references: 'org/said' does not exist, neither beside the recipe nor from here"),
+        (MINIMAL + "references: org/spoken\n", "{path}: references: 'org/spoken' does not exist, neither beside the recipe nor from here"),
         (MINIMAL.replace("teacher: org/teacher\n", ""), "{path}: teacher: missing; give a checkpoint, or several to try in order: paths, Hub ids, wheels"),
         (MINIMAL.replace("auxiliary: [org/small, teacher]\n", ""), "{path}: auxiliary: missing; give a small checkpoint likewise, or 'teacher' for the teacher's own"),
         (MINIMAL + "hub: {repo: me/x}\n", "{path}: hub.repo: no such setting; did you mean repo_id?"),
@@ -141,9 +141,9 @@ def test_models_beside_the_recipe_are_found(write, tmp_path, monkeypatch):
     assert recipe.auxiliary == ["org/small", "teacher"]  # the word keeps its meaning
 
 
-@pytest.mark.parametrize("place", ["said.jsonl", "s3://bucket/said.jsonl"])
+@pytest.mark.parametrize("place", ["spoken.jsonl", "s3://bucket/spoken.jsonl"])
 def test_references_are_looked_up_as_recordings_are(write, tmp_path, monkeypatch, place):
-    (tmp_path / "said.jsonl").touch()
+    (tmp_path / "spoken.jsonl").touch()
     monkeypatch.chdir("/")
     expected = place if "://" in place else str(tmp_path / place)
     assert load_recipe(write(f"{MINIMAL}references: {place}\n")).references == expected
@@ -152,8 +152,8 @@ def test_references_are_looked_up_as_recordings_are(write, tmp_path, monkeypatch
 
 
 def test_a_written_recipe_reads_the_same(write, tmp_path):
-    (tmp_path / "said.jsonl").touch()
-    settings = "language: zh\ndistil: {learning_rate: 5e-4}\nevaluation: speech\nreferences: said.jsonl\n"
+    (tmp_path / "spoken.jsonl").touch()
+    settings = "language: zh\ndistil: {learning_rate: 5e-4}\nevaluation: speech\nreferences: spoken.jsonl\n"
     recipe = load_recipe(write(MINIMAL + settings))
     recipe.write(tmp_path / "resolved.yaml")
     assert load_recipe(tmp_path / "resolved.yaml") == recipe

@@ -384,7 +384,7 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
     ("sets", "line"),
     [
         (["student.decoder_layers=[0, 9]"], r"^student\.decoder_layers: .*9"),
-        (["references=said.jsonl"], r"^/.*/own/said\.jsonl, line 1: no `segments`; .* with start, end and text each$"),
+        (["references=spoken.jsonl"], r"^/.*/own/spoken\.jsonl, line 1: no `segments`; .* with start, end and text each$"),
         (["references=dev.jsonl"], r"^/.*/own/dev\.jsonl, line 1: `reference` is the transcript of the whole recording"),
         (["references=recordings"], r"^manifest /.*/own/recordings: it cannot be read \(Is a directory\)"),
         (["references=other.jsonl"], r"^references /.*/other\.jsonl: none of its 1 recordings, such as .*dev\.flac, is among the 3 here"),
@@ -398,7 +398,7 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
     ],
 )  # fmt: skip
 def test_what_would_stop_a_later_stage_is_found_before_the_first(own, processor, tmp_path, sets, line):
-    (own / "said.jsonl").write_text('{"audio": "recordings/one.flac"}\n', encoding="utf-8")
+    (own / "spoken.jsonl").write_text('{"audio": "recordings/one.flac"}\n', encoding="utf-8")
     (own / "other.jsonl").write_text('{"audio": "dev.flac", "segments": []}\n', encoding="utf-8")
     if "auxiliary=wide" in sets:
         make_tiny_whisper(vocab_size=51866).save_pretrained(own / "wide")

@@ -15,7 +15,7 @@ from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.errors import K2DError
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.inspect import ModelInfo, inspect_model
-from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, look_at_data
+from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, inspect_data
 from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
 from k2d_hf.pipeline.planning.throughput import CHUNK_SPEECH, GPU, cores
 from k2d_hf.pipeline.preflight import check_adapters, check_languages, check_models, student_shape, training_lacks
@@ -51,8 +51,8 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     sources = init_sources(recipe)
     with prefixed("student.init: "):
         origin = teacher if sources is None else inspect_model(sources)
-    recordings = look_at_data(recipe.recordings)
-    evaluation = None if recipe.evaluation is None else look_at_data(recipe.evaluation)
+    recordings = inspect_data(recipe.recordings)
+    evaluation = None if recipe.evaluation is None else inspect_data(recipe.evaluation)
     models = [model.checkpoint for model in (teacher, auxiliary, origin) if model.checkpoint is not None]
     here = len(models) == 3  # and not known by their names alone
     finished = _finished_stages(recipe, planned, models) if here else {}

@@ -48,7 +48,7 @@ def report(
     for note in written.notes:
         progress.console.warn(note)
     if calibration and written.calibration is not None:
-        with suppress(K2DError):  # without matplotlib, as the report has said
+        with suppress(K2DError):  # without matplotlib, which the report notes
             write_calibration(written.calibration, folder)
     return f"{written.path}, {written.bytes / 1e6:.1f} MB, {written.clips} clips"
 

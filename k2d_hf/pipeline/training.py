@@ -27,7 +27,7 @@ def training_arguments(
     given = {name: value for name, value in settings.items() if name != "peft"}
     defaults = {
         "report_to": "none",
-        "save_total_limit": 2,  # one that is whole stays while the next is written
+        "save_total_limit": 2,  # a complete one stays while the next is written
         "logging_steps": 10,
         "logging_first_step": True,
         "disable_tqdm": True,

@@ -18,7 +18,7 @@ from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.evaluation.long_form import load_long_form
 from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, ordered
 from k2d_hf.labelling.teacher import LabellingReport, label_recordings
-from k2d_hf.pipeline.planning.data_facts import look_at_data
+from k2d_hf.pipeline.planning.data_facts import inspect_data
 from k2d_hf.pipeline.recipe import EvaluationDataSettings
 from k2d_hf.reporting.gathering import _recordings
 
@@ -262,7 +262,7 @@ def test_utterances_that_are_spans_are_joined():
 
 
 def test_a_plan_counts_spans_and_not_their_files():
-    facts = look_at_data(EvaluationDataSettings(manifest(*SPANS, {"offset": 70, "duration": 1})))
+    facts = inspect_data(EvaluationDataSettings(manifest(*SPANS, {"offset": 70, "duration": 1})))
     assert (facts.recordings, facts.seconds, facts.note) == (4, 12 + 30.5 + 16, "1 cannot be read")
 
 

@@ -16,7 +16,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.models.inspect import inspect_model
 from k2d_hf.models.shapes import known_shape, shape_of_config
 from k2d_hf.pipeline.dry_run import plan_run
-from k2d_hf.pipeline.planning.data_facts import look_at_data
+from k2d_hf.pipeline.planning.data_facts import inspect_data
 from k2d_hf.pipeline.planning.plan_text import duration, gigabytes
 from k2d_hf.pipeline.planning.throughput import GPU, cores, decoding_seconds, training_operations
 from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings
@@ -95,21 +95,21 @@ def test_a_model_of_which_nothing_is_known_is_an_error():
 
 
 def test_hours_come_from_headers(lectures):
-    facts = look_at_data(DataSettings(str(lectures / "lectures")))
+    facts = inspect_data(DataSettings(str(lectures / "lectures")))
     assert (facts.recordings, facts.note) == (3, "1 cannot be read")
     assert facts.seconds == 600
 
 
 def test_of_many_recordings_some_are_looked_at(lectures, monkeypatch):
     monkeypatch.setattr("k2d_hf.pipeline.planning.data_facts.MOST_HEADERS", 1)
-    facts = look_at_data(DataSettings(str(lectures / "lectures")))
+    facts = inspect_data(DataSettings(str(lectures / "lectures")))
     assert (facts.recordings, facts.seconds, facts.note) == (3, 900, "by 1 of 3 headers")
 
 
 def test_joined_utterances_count_as_one(lectures):
     rows = [{"audio": f"lectures/{name}.wav", "text": "a", "session": 1} for name in "ab"]
     (lectures / "dev.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    facts = look_at_data(EvaluationDataSettings(str(lectures / "dev.jsonl"), join_by="session"))
+    facts = inspect_data(EvaluationDataSettings(str(lectures / "dev.jsonl"), join_by="session"))
     assert (facts.recordings, facts.seconds) == (1, 600)
 
 
@@ -122,7 +122,7 @@ def test_joined_utterances_count_as_one(lectures):
     ],
 )
 def test_what_is_not_here_is_not_counted(source, note):
-    facts = look_at_data(DataSettings(source))
+    facts = inspect_data(DataSettings(source))
     assert (facts.recordings, facts.seconds, facts.note) == (None, None, note)
 
 

@@ -22,7 +22,7 @@ from k2d_hf.pipeline.recipe import Recipe, prefixed
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MOST_HEADERS = 1000  # files that are looked at; of more, evenly spaced ones stand for the rest
+MOST_HEADERS = 1000  # headers that are read; of more files, evenly spaced ones stand for the rest
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class DataFacts:
     note: str = ""
 
 
-def look_at_data(data: DataSettings) -> DataFacts:
+def inspect_data(data: DataSettings) -> DataFacts:
     """Recordings and seconds of a source, from headers; K2DError for a manifest that is broken."""
     source, join_by = data.source, getattr(data, "join_by", None)
     if is_address(source):
@@ -47,17 +47,17 @@ def look_at_data(data: DataSettings) -> DataFacts:
         return DataFacts(source, note="a data set, not unpacked for a plan")
     rows = _listed(data, group_by=join_by)
     step = -(-len(rows) // MOST_HEADERS)
-    looked_at = range(0, len(rows), step)
+    sampled = range(0, len(rows), step)
     seconds, unreadable = 0.0, 0
-    for row in rows.select(looked_at):
+    for row in rows.select(sampled):
         try:
             seconds += _seconds_of(row)
         except AudioError:
             unreadable += 1
-    notes = [f"by {len(looked_at)} of {len(rows)} headers"] if step > 1 else []
+    notes = [f"by {len(sampled)} of {len(rows)} headers"] if step > 1 else []
     notes += [f"{unreadable} cannot be read"] if unreadable else []
     count = len(set(rows["group"])) if join_by else len(rows)
-    return DataFacts(source, count, seconds * len(rows) / len(looked_at), ", ".join(notes))
+    return DataFacts(source, count, seconds * len(rows) / len(sampled), ", ".join(notes))
 
 
 def _listed(data: DataSettings, *, group_by: str | None = None) -> Dataset:
@@ -74,7 +74,7 @@ def _seconds_of(row: Mapping[str, Any]) -> float:
 
 
 def check_references(recipe: Recipe) -> None:
-    """Look for references where they are said to be, as far as their files are here and can be listed.
+    """Look for references where the recipe has them, as far as their files are here and can be listed.
 
     Raises:
         K2DError: if no recording of the evaluation has one or can be read, or none of `references` is of a recording.

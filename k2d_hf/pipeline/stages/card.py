@@ -61,7 +61,7 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
     from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData
 
     student = directory / "student"
-    own, whole = (_read(folder / "config.json", {}) for folder in (student, teacher.path))
+    own, of_teacher = (_read(folder / "config.json", {}) for folder in (student, teacher.path))
     licence: dict[str, Any] = dict(read_licence(teacher.path))
     figures = _read(directory / "evaluation.json", {}) if recipe.evaluation is not None else {}
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
@@ -89,8 +89,8 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
         begins_with=_begins_with(recipe),
-        encoder_layers=_layers(own, whole, "encoder_layers", recipe.student.encoder_layers),
-        decoder_layers=_layers(own, whole, "decoder_layers", recipe.student.decoder_layers),
+        encoder_layers=_layers(own, of_teacher, "encoder_layers", recipe.student.encoder_layers),
+        decoder_layers=_layers(own, of_teacher, "decoder_layers", recipe.student.decoder_layers),
         parameters=count_parameters(student),
         teacher_parameters=count_parameters(teacher.path),
         # validation
