@@ -53,7 +53,7 @@ def test_adapt_goes_into_the_sections_of_the_recipe(workplace, tmp_path):
     sets = ("adapt.distil={learning_rate: 2.0e-4, peft: null}", "adapt.label={beam_size: 3}")
     first, last = rounds_of(recipe_of(workplace, tmp_path, *sets))
     assert (first.distil["learning_rate"], first.distil["peft"], first.distil["num_train_epochs"]) == (2e-4, None, 6)
-    assert (first.label.beam_size, last.label.beam_size) == (3, 5)
+    assert (first.label.beam_size, last.label.beam_size) == (3, 1)
     assert merge({"a": {"b": 1}, "c": 2}, {"a": {"d": 3}, "c": None}) == {"a": {"b": 1, "d": 3}, "c": None}
 
 
