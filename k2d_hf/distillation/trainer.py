@@ -217,7 +217,8 @@ class K2DTrainer(EvaluatingTrainer):
 
             return sums_in_forward(model, base, inputs, sums_of, frozen_encoder=self.encoder_is_frozen)
         states = self._frozen_states(base, inputs)
-        if model.training and is_on_policy(self.args.on_policy, seed=self.args.seed, step=self.state.global_step):
+        share = self.args.on_policy if model.training else 0.0
+        if share and is_on_policy(share, seed=self.args.seed, step=self.state.global_step):
             return self._on_policy_sums(model, base, inputs, states)
         hidden, own_states = student_hidden(model, base, inputs, states)
         inputs, states = clean_inputs(inputs, states if self.shares_encoder else None)
