@@ -73,7 +73,7 @@ def test_settings_are_recorded_and_others_are_an_error(tmp_path):
         open_folder(tmp_path, language="zh", beam_size=1)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{broken", '{"other": 1}'])
+@pytest.mark.parametrize("content", ["", "[]", "{broken", '{"other": 1}', '{"settings": 1}'])
 def test_a_record_that_cannot_be_read_is_an_error(tmp_path, content):
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(K2DError, match=r"record.json: cannot be read; delete .* to start anew"):

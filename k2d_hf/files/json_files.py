@@ -9,15 +9,18 @@ from typing import Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.storage import remove_file, write_atomic
-from k2d_hf.formatting import error_message
+from k2d_hf.formatting import error_message, quote
 
 
-def read_json(path: Path, *, fix: str = "download or copy it again") -> Any:
-    """The value in a file; K2DError, with `fix` at its end, if it cannot be read."""
+def read_json(path: Path, *, fix: str = "download or copy it again") -> dict[str, Any]:
+    """The object in a file; K2DError, with `fix` at its end, if it cannot be read, or there is something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise K2DError(f"{path}: not readable as JSON ({error_message(error)}); {fix}") from None
+    if not isinstance(value, dict):
+        raise K2DError(f"{path}: not a JSON object ({quote(value)}); {fix}")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

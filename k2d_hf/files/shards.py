@@ -117,7 +117,7 @@ class RecordedFolder:
         try:
             with open_to_read(path) as file:
                 record = json.loads(file.read())
-            theirs = record["settings"]
+            theirs = dict(record["settings"])
         except FileNotFoundError:
             return False
         except NotADirectoryError:

@@ -69,7 +69,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     existing = next(folder for folder in (directory, *directory.resolve().parents) if folder.exists())
     plan = Plan(
         recipe, training_arguments(on_any_machine(recipe.distil), unused, resume=unused, language=None),
-        recordings, evaluation, teacher, auxiliary, student, chunks, kept, "validate" in finished,
+        recordings, evaluation, teacher, auxiliary, origin, student, chunks, kept, "validate" in finished,
         free=float(shutil.disk_usage(existing).free),
         covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),

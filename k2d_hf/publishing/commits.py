@@ -94,6 +94,8 @@ def push_files(destination: Destination, files: Mapping[str, Path], *, message: 
     Raises:
         K2DError: if the Hub refuses, does not answer after several tries, or somebody else changed one of the files.
     """
+    from huggingface_hub.errors import RevisionNotFoundError
+
     where, token = destination, destination.token
     repository: dict[str, Any] = {"repo_id": where.repo_id, "repo_type": where.kind}
     check_for_token(files, token)
@@ -101,7 +103,11 @@ def push_files(destination: Destination, files: Mapping[str, Path], *, message: 
         if not where.exists:
             with_retries(partial(where.api.create_repo, **repository, private=where.private, exist_ok=True), token)
         if where.revision is not None:
-            with_retries(partial(where.api.create_branch, **repository, branch=where.revision, exist_ok=True), token)
+            try:
+                with_retries(partial(where.info, where.revision), token)
+            except RevisionNotFoundError:
+                make = partial(where.api.create_branch, **repository, branch=where.revision, exist_ok=True)
+                with_retries(make, token)
         result = _Push(where, files, stale).run(message)
         if where.opens:  # last, so that the old files never become public
             with_retries(partial(where.api.update_repo_settings, **repository, private=False), token)

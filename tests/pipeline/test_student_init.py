@@ -13,6 +13,7 @@ from k2d_hf import load_recipe, run_recipe
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.dry_run import plan_run
+from k2d_hf.pipeline.planning.plan_text import render_plan
 from k2d_hf.terminal.console import Console
 
 pytestmark = pytest.mark.slow
@@ -43,6 +44,14 @@ def runs(workplace, tmp_path_factory):
     lines = [run(workplace, folder / "one")]
     lines.append(run(workplace, folder / "two", f"student.init={folder / 'one'}", "student.decoder_layers=[1]"))
     return folder, lines
+
+
+def test_card_and_plan_name_the_layers_of_that_model(workplace, runs):
+    folder, _ = runs
+    assert re.search(r"\| decoder layers +\| 1 of 2 \(1\) ", (folder / "two" / "student" / "README.md").read_text())
+    given = [f"output={folder / 'two'}", f"student.init={folder / 'one'}", "student.decoder_layers=[1]"]
+    plan = plan_run(load_recipe(workplace / "recipe.yaml", given))
+    assert "decoder layers 1 of 2)" in render_plan(plan, Console().screen)
 
 
 def test_it_has_the_layers_of_that_model_and_learns_from_the_teacher(runs):

@@ -131,14 +131,15 @@ def test_the_token_goes_to_the_hub_and_not_to_where_large_files_lie(hub, push, o
     assert tokens["commit"] == WRITER
 
 
-def test_where_nothing_has_changed_nothing_is_written(hub, push, student):
-    first = push(student, "me/again").result
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_where_nothing_has_changed_nothing_is_written(hub, push, student, revision):
+    first = push(student, "me/again", revision=revision).result
     hub.forget()
     (student / "optimizer.pt").write_bytes(b"changed")
-    again = push(student, "me/again").result
+    again = push(student, "me/again", revision=revision).result
     assert (again["uploaded"], again["deleted"], again["unchanged"]) == ([], [], len(first["uploaded"]))
     assert again["commit"] == first["commit"]
-    assert len(hub.repository("me/again").titles()) == 1
+    assert len(hub.repository("me/again").titles(*filter(None, [revision]))) == 1
     assert {request.method for request in hub.asked} <= {"GET", "HEAD"}
 
 

@@ -41,6 +41,7 @@ class Plan:
     evaluation: DataFacts | None
     teacher: ModelInfo
     auxiliary: ModelInfo
+    origin: ModelInfo  # whose layers the student has
     student: WhisperShape | None
     chunks: int | None
     kept: int | None

@@ -44,9 +44,9 @@ def _model(model: ModelInfo) -> str:
 
 
 def _student(plan: Plan) -> str:
-    if plan.student is None or plan.teacher.shape is None:
-        return "not known without the teacher's config"
-    of = plan.teacher.shape
+    if plan.student is None or plan.origin.shape is None:
+        return "not known without the config of the model that it is made of"
+    of = plan.origin.shape
     kept = layer_indices(plan.recipe.student.decoder_layers, of.decoder_layers)
     trained = "adapters" if plan.trained is None else millions(plan.trained)
     layers = f"encoder layers {plan.student.encoder_layers} of {of.encoder_layers}"

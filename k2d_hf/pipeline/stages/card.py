@@ -37,17 +37,25 @@ class Card(Stage):
 
     def run(self, run: RunState, job: Job) -> str:
         """Write README.md beside the student."""
-        return str(write_card(run.folder, run.recipe, teacher=run.teacher, auxiliary=run.auxiliary))
+        return str(write_card(run.folder, run.recipe, teacher=run.teacher, auxiliary=run.auxiliary, origin=run.origin))
 
 
-def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, **given: Any) -> Path:
+def write_card(
+    directory: Path,
+    recipe: Recipe,
+    *,
+    teacher: Checkpoint,
+    auxiliary: Checkpoint,
+    origin: Checkpoint | None = None,
+    **given: Any,
+) -> Path:
     """Write `student/README.md` of a run, with what is `given`: fields of `K2DModelCardData`, such as `license="mit"`.
 
     The run's `directory` has `validated`, `student` and, where there was evaluation data, `evaluation.json`.
     """
     from k2d_hf.publishing.card_rendering import render_card
 
-    data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary)
+    data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary, origin=origin)
     for name, value in given.items():
         setattr(data, name, value)
     path = directory / "student" / "README.md"
@@ -55,13 +63,18 @@ def write_card(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliar
     return path
 
 
-def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint) -> K2DModelCardData:
-    """Collect the facts of a run from its files; what is in a missing file stays unknown."""
+def gather_facts(
+    directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint | None = None
+) -> K2DModelCardData:
+    """Collect the facts of a run from its files; what is in a missing file stays unknown.
+
+    The student has layers of `origin`, which is the teacher where it is not given.
+    """
     from k2d_hf.publishing.card_facts import data_facts, settings_for_card
     from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData
 
     student = directory / "student"
-    own, of_teacher = (_read(folder / "config.json", {}) for folder in (student, teacher.path))
+    own, begun = (_read(folder / "config.json", {}) for folder in (student, (origin or teacher).path))
     licence: dict[str, Any] = dict(read_licence(teacher.path))
     figures = _read(directory / "evaluation.json", {}) if recipe.evaluation is not None else {}
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
@@ -89,8 +102,8 @@ def gather_facts(directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxili
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
         begins_with=_begins_with(recipe),
-        encoder_layers=_layers(own, of_teacher, "encoder_layers", recipe.student.encoder_layers),
-        decoder_layers=_layers(own, of_teacher, "decoder_layers", recipe.student.decoder_layers),
+        encoder_layers=_layers(own, begun, "encoder_layers", recipe.student.encoder_layers),
+        decoder_layers=_layers(own, begun, "decoder_layers", recipe.student.decoder_layers),
         parameters=count_parameters(student),
         teacher_parameters=count_parameters(teacher.path),
         # validation
@@ -134,9 +147,9 @@ def _begins_with(recipe: Recipe) -> str | None:
     return Path(first).name if Path(first).exists() else first
 
 
-def _layers(student: dict[str, Any], teacher: dict[str, Any], name: str, chosen: int | list[int] | None) -> str | None:
+def _layers(student: dict[str, Any], origin: dict[str, Any], name: str, chosen: int | list[int] | None) -> str | None:
     """`2 of 32 (0, 31)`, or what of it is known."""
-    kept, total = student.get(name), teacher.get(name)
+    kept, total = student.get(name), origin.get(name)
     if kept is None or total is None or chosen is None:
         return str(kept) if kept is not None else None
     return f"{kept} of {total} ({', '.join(map(str, layer_indices(chosen, total, what=name)))})"
