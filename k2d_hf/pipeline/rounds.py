@@ -46,9 +46,9 @@ def rounds_of(recipe: Recipe) -> list[Recipe]:
     """
     rounds: list[Recipe] = []
     teacher = recipe.teacher
+    adapting = _adapting(recipe)  # with one round, too, so that a wrong setting is found
     for number in range(1, recipe.rounds):
         folder = recipe.directory / f"round-{number}"
-        adapting = _adapting(recipe)
         name = f"{recipe.name[:70]}-round-{number}"
         rounds.append(dataclasses.replace(adapting, name=name, teacher=teacher, output=str(folder)))
         teacher = str(folder / "student")
@@ -57,6 +57,8 @@ def rounds_of(recipe: Recipe) -> list[Recipe]:
 
 def _adapting(recipe: Recipe) -> Recipe:
     """The recipe with what its rounds before the last change; none of these is pushed."""
+    if not recipe.adapt and recipe.rounds == 1:
+        return recipe
     where = f"{recipe.name}: adapt"
     changed = read_settings(Recipe, merge(dataclasses.asdict(recipe), merge(ADAPT, recipe.adapt)), where=where)
     distil = read_distil(changed.distil, where=where, section="distil", elsewhere=True)

@@ -135,6 +135,8 @@ FIRST = {
     "evaluation": "evaluate",
     "language": "label",
     "name": "card",
+    "rounds": "card",
+    "adapt": "card",
 }
 WITH_OTHERS = {"distil.encoder_weight": "student"}  # which is changed with it
 

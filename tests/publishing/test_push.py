@@ -133,13 +133,14 @@ def test_the_token_goes_to_the_hub_and_not_to_where_large_files_lie(hub, push, o
 
 @pytest.mark.parametrize("revision", [None, "v2"])
 def test_where_nothing_has_changed_nothing_is_written(hub, push, student, revision):
-    first = push(student, "me/again", revision=revision).result
+    name = f"me/again-{revision}"
+    first = push(student, name, revision=revision).result
     hub.forget()
     (student / "optimizer.pt").write_bytes(b"changed")
-    again = push(student, "me/again", revision=revision).result
+    again = push(student, name, revision=revision).result
     assert (again["uploaded"], again["deleted"], again["unchanged"]) == ([], [], len(first["uploaded"]))
     assert again["commit"] == first["commit"]
-    assert len(hub.repository("me/again").titles(*filter(None, [revision]))) == 1
+    assert len(hub.repository(name).titles(*filter(None, [revision]))) == 1
     assert {request.method for request in hub.asked} <= {"GET", "HEAD"}
 
 
