@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import yaml
 
 from k2d_hf.data.settings import DataSettings, EvaluationDataSettings
-from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.settings import EvaluateSettings
@@ -225,6 +224,7 @@ def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", els
         K2DError: naming key and file.
     """
     from k2d_hf.distillation.arguments import K2DTrainingArguments
+    from k2d_hf.distillation.rehearsal import on_any_machine
 
     key = f"{section}." if section else ""
     for name in MANAGED:

@@ -9,9 +9,7 @@ from k2d_hf.files.folders import check_writable
 from k2d_hf.pipeline.command import Command, part_of_run, place, quiet_libraries
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
-from k2d_hf.validation.calibrate import calibrate
 from k2d_hf.validation.calibration import THRESHOLD_METRICS
-from k2d_hf.validation.calibration_report import render_calibration
 
 
 class Calibrate(Command):
@@ -32,6 +30,9 @@ class Calibrate(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d calibrate`."""
+        from k2d_hf.validation.calibrate import calibrate
+        from k2d_hf.validation.calibration_report import render_calibration
+
         check_writable(arguments.output)
         validated = part_of_run(arguments.validated, "validated")
         quiet_libraries()

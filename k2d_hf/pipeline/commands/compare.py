@@ -6,20 +6,21 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.comparison import Comparison, compare_runs
-from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
-from k2d_hf.evaluation.measured_run import MeasuredRun
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.pipeline.command import Command, quiet_libraries, run_around
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
+
+if TYPE_CHECKING:
+    from k2d_hf.evaluation.comparison import Comparison
+    from k2d_hf.evaluation.measured_run import MeasuredRun
 
 
 class Compare(Command):
@@ -43,6 +44,8 @@ class Compare(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d compare`."""
+        from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
+
         quiet_libraries()
         if arguments.output is not None:
             check_ending(arguments.output)
@@ -60,12 +63,16 @@ def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: s
         K2DError: for a folder that is no finished run, for runs that cannot be compared, for a pattern that nothing
             matches and for a row that is not there.
     """
+    from k2d_hf.evaluation.comparison import compare_runs
+
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
     return compare_runs(runs, patterns=patterns, against=against)
 
 
 def read_run(folder: Path) -> MeasuredRun:
     """What the folder of a run holds on its evaluation; K2DError if it is none, or has none."""
+    from k2d_hf.evaluation.measured_run import MeasuredRun
+
     if not folder.is_dir():
         raise K2DError(f"{folder}: no such folder; give those of runs, such as runs/quickstart")
     figures = _read(folder / "evaluation.json", json.loads)

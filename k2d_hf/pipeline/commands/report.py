@@ -8,7 +8,6 @@ from pathlib import Path
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.settings import add_options, given_options, read_settings
 from k2d_hf.pipeline.command import Command, perform, place, quiet_libraries, run_around
-from k2d_hf.pipeline.report import report
 from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.command_parser import CommandParser
 
@@ -33,6 +32,8 @@ class Report(Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d report`."""
+        from k2d_hf.pipeline.report import report
+
         settings = read_settings(ReportSettings, given_options(arguments, ReportSettings), where=arguments.command)
         folder = run_around(arguments.run)
         output = arguments.output or folder / "report.html"

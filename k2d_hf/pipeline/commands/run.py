@@ -13,11 +13,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.processes import process_count
 from k2d_hf.files.settings import describe_setting, hints_of, metavar_of, section_of
 from k2d_hf.pipeline.command import Command, add_set, quiet_libraries
-from k2d_hf.pipeline.dry_run import plan_run
-from k2d_hf.pipeline.planning.plan_text import render_plan
 from k2d_hf.pipeline.recipe import METHOD, Recipe, load_recipe
-from k2d_hf.pipeline.rounds import planned_rounds
-from k2d_hf.pipeline.run import run_recipe
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 
@@ -52,10 +48,16 @@ class Run(Command):
         recipe = load_recipe(arguments.recipe, arguments.sets + output, elsewhere=arguments.dry_run)
         quiet_libraries()
         if arguments.dry_run:
+            from k2d_hf.pipeline.dry_run import plan_run
+            from k2d_hf.pipeline.planning.plan_text import render_plan
+            from k2d_hf.pipeline.rounds import planned_rounds
+
             console = Console()
             for each in planned_rounds(recipe):
                 console.line(render_plan(plan_run(each, from_stage=arguments.from_stage), console.screen))
             return
+        from k2d_hf.pipeline.run import run_recipe
+
         run_recipe(recipe, from_stage=arguments.from_stage, console=Console(quiet=arguments.quiet))
 
 

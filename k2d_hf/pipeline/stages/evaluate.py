@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.data.recording_rows import span_fields, span_of
 from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.evaluate import Evaluation, evaluate_model, evaluate_models
 from k2d_hf.evaluation.long_form import check_measurable, load_long_form, recording_names
 from k2d_hf.evaluation.settings import EvaluateSettings
-from k2d_hf.evaluation.table import render_table
-from k2d_hf.evaluation.timing import timed_together
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, is_measured, text_difference, way_figures
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.json_files import write_json, write_lines
@@ -42,6 +39,8 @@ from k2d_hf.version import __version__
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from k2d_hf.evaluation.evaluate import Evaluation
 
 
 STUDENT = "student"  # as a model's name: the one whose card shows ways of use
@@ -111,6 +110,8 @@ class Evaluate(Stage, command.Command):
 
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d evaluate`."""
+        from k2d_hf.evaluation.table import render_table
+
         settings = command.settings_of(arguments, EvaluateSettings, runs_model=True)
         language = checked_language(arguments.language)
         check_writable(arguments.output, file=True)
@@ -194,6 +195,9 @@ class _Measurement:
 
     def measure(self, models: Mapping[str, Checkpoint]) -> dict[str, Evaluation]:
         """Models on all recordings, their speeds from one measurement."""
+        from k2d_hf.evaluation.evaluate import evaluate_models
+        from k2d_hf.evaluation.timing import timed_together
+
         files = {name: self._file(checkpoint, self.settings) for name, checkpoint in models.items()}
         known = {name: found for name, file in files.items() if (found := self._kept(file)) is not None}
         count, advance = len(self.recordings), self.job.progress.advance
@@ -242,6 +246,8 @@ class _Measurement:
         self, checkpoint: Checkpoint, settings: EvaluateSettings, transcripts: Sequence[Mapping[str, Any]]
     ) -> Evaluation:
         """A model on the recordings, or spans of them, that these transcripts are of; no progress is shown."""
+        from k2d_hf.evaluation.evaluate import evaluate_model
+
         identity = ("recording", "start", "duration")
         only = [{name: transcript[name] for name in identity if name in transcript} for transcript in transcripts]
         file = self._file(checkpoint, settings, only)
@@ -268,6 +274,8 @@ class _Measurement:
 
     def _kept(self, file: str) -> Evaluation | None:
         """What was measured before; None where that is not there, or cannot be read."""
+        from k2d_hf.evaluation.evaluate import Evaluation
+
         if self.job.resume is None:
             return None
         try:

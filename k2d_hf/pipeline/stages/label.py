@@ -16,7 +16,6 @@ from k2d_hf.files.json_files import write_json, write_lines
 from k2d_hf.files.resuming import files_key
 from k2d_hf.files.settings import given_options
 from k2d_hf.labelling.settings import LabelSettings
-from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.languages import checked_language
 from k2d_hf.pipeline import command
@@ -102,6 +101,8 @@ def label(
     Raises:
         K2DError: if every recording was skipped.
     """
+    from k2d_hf.labelling.teacher import LabellingReport, label_recordings
+
     report = LabellingReport()
     started = time.perf_counter()
     job.progress.start(length_of(recordings), "recordings")

@@ -16,8 +16,6 @@ from k2d_hf.models.languages import checked_language
 from k2d_hf.models.parts import layer_indices
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.settings import StudentSettings
-from k2d_hf.models.student import create_student
-from k2d_hf.models.student_folder import save_student
 from k2d_hf.pipeline import command
 from k2d_hf.pipeline.preflight import check_origin
 from k2d_hf.pipeline.recipe import Recipe
@@ -74,6 +72,9 @@ def init_sources(recipe: Recipe) -> list[str] | None:
 
 def student(origin: Checkpoint, settings: StudentSettings, job: Job) -> str:
     """The untrained student, with its processor: made of the layers of `origin`."""
+    from k2d_hf.models.student import create_student
+    from k2d_hf.models.student_folder import save_student
+
     model = load_whisper(origin.path)
     processor = load_processor(origin.path)
     created = create_student(model, settings.decoder_layers, settings.encoder_layers, language=job.language)

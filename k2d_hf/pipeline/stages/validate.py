@@ -22,7 +22,6 @@ from k2d_hf.reporting.stage_facts import validation_facts
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import minutes
 from k2d_hf.terminal.progress import length_of
-from k2d_hf.validation.auxiliary import validate_labels
 from k2d_hf.validation.distance import ValidationReport
 from k2d_hf.validation.settings import ValidateSettings
 
@@ -91,6 +90,8 @@ def validate(chunks: Dataset | IterableDataset, auxiliary: Checkpoint, settings:
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.
     """
+    from k2d_hf.validation.auxiliary import validate_labels
+
     report = ValidationReport()
     job.progress.start(length_of(chunks), "chunks")
     validated = validate_labels(
