@@ -299,7 +299,7 @@ def test_what_is_no_batch_is_refused_in_one_line(steps, recordings, models):
         steps[0]({"text": ["a"]})
     with pytest.raises(K2DError, match="the chunks have no column recording, start, duration"):
         steps[1]({"text": ["a"]})
-    with pytest.raises(K2DError, match="max_duration 40: Whisper hears at most 30 s"):
+    with pytest.raises(K2DError, match="max_duration 40: Whisper takes at most 30 s"):
         TeacherHypotheses(models[0], max_duration=40)
     with pytest.raises(K2DError, match="kind 'all': choose one of"):
         SoftTargets(models[0], kind="all")

@@ -49,4 +49,4 @@ class LabelSettings(WorkersSettings, LongFormSettings):
 
     def __post_init__(self) -> None:
         if not 0 < self.max_duration <= CHUNK_SECONDS:
-            raise K2DError(f"max_duration {self.max_duration:g}: Whisper hears at most {CHUNK_SECONDS:g} s at once")
+            raise K2DError(f"max_duration {self.max_duration:g}: Whisper takes at most {CHUNK_SECONDS:g} s at once")

@@ -146,7 +146,7 @@ def test_no_recordings_no_column_or_an_impossible_chunk_are_errors(lectures):
     for recordings, settings, message in [
         (Dataset.from_dict({"recording": []}), {}, "there are no recordings to label"),
         (lectures.rename_column("recording", "audio"), {}, "no column recording among audio"),
-        (lectures, {"max_duration": 31.0}, "max_duration 31: Whisper hears at most 30 s"),
+        (lectures, {"max_duration": 31.0}, "max_duration 31: Whisper takes at most 30 s"),
         (lectures, {"max_duration": 0.0}, "max_duration 0: Whisper"),
         (lectures, {"batch_size": 0}, "batch_size 0: at least 1"),
     ]:
