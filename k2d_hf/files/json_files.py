@@ -19,7 +19,7 @@ def read_json(path: Path, *, fix: str = "download or copy it again") -> dict[str
     except (OSError, ValueError, RecursionError) as error:
         raise K2DError(f"{path}: not readable as JSON ({error_message(error)}); {fix}") from None
     if not isinstance(value, dict):
-        raise K2DError(f"{path}: not a JSON object ({quote(value)}); {fix}")
+        raise K2DError(f"{path}: {quote(value)} is no mapping of settings; {fix}")
     return value
 
 

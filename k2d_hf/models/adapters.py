@@ -140,7 +140,7 @@ def read_adapter(folder: Path) -> AdapterBase:
         if not (folder / name).is_file():
             raise K2DError(f"{folder}: {ADAPTER_BASE} without {name}; save the adapter again, with safetensors")
     path = folder / ADAPTER_BASE
-    adapter = read_settings(AdapterBase, _read_mapping(path), where=str(path))
+    adapter = read_settings(AdapterBase, read_json(path), where=str(path))
     if adapter.name is not None and short_name(adapter.name) != adapter.name:
         raise K2DError(f"{path}: name: {quote(adapter.name)} is no name of one line; give a shorter one")
     sources = [adapter.sources] if isinstance(adapter.sources, str) else adapter.sources
@@ -197,7 +197,7 @@ def fill_merged(folder: Path, adapter: AdapterBase, base: Checkpoint, target: Pa
     merged = _with_adapter(student, config, folder)
     if (path := folder / _GENERATION).is_file():
         try:
-            merged.generation_config = GenerationConfig.from_dict(_read_mapping(path))
+            merged.generation_config = GenerationConfig.from_dict(read_json(path))
         except (ValueError, TypeError) as error:
             reason = error_message(error)
             raise K2DError(f"{path}: not a generation config ({reason}); save the adapter again") from None
@@ -239,7 +239,7 @@ def _lora_config(path: Path) -> LoraConfig:
     """The settings for the places of an adapter's matrices; none that would fetch or run anything."""
     from peft import LoraConfig
 
-    values = _read_mapping(path)
+    values = read_json(path)
     _check_settings(values, where=str(path))
     try:
         return LoraConfig(**{name: values[name] for name in _OF_MATRICES if name in values})
@@ -278,10 +278,3 @@ def _json(values: Mapping[str, Any]) -> str:
             text = "[\n    " + ",\n    ".join(map(json.dumps, value)) + "\n  ]"
         lines.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise K2DError(f"{path}: {quote(values)} is no mapping of settings; download or copy it again")
-    return values

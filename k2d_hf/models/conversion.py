@@ -103,7 +103,6 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():  # models converted years ago have none
         return {}
     settings = read_json(path)
-    settings = settings if isinstance(settings, dict) else {}
     for name in ("suppress_ids", "suppress_ids_begin"):
         if settings.get(name) is not None and not _are_whole_numbers(settings[name]):
             raise K2DError(f"{path}: {name} is no list of token ids; download or copy it again")

@@ -212,7 +212,7 @@ def _models_of(models: Any, recipe: Path, *, word: str | None = None) -> Any:
     if not isinstance(models, str):
         return [_models_of(model, recipe, word=word) for model in models]
     folder = recipe.parent / models
-    return str(folder) if models != word and os.path.isdir(folder) else models
+    return str(folder) if models not in ("", word) and os.path.isdir(folder) else models
 
 
 def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", elsewhere: bool = False) -> dict[str, Any]:

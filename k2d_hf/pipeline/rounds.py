@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.data.chunk_files import load_chunks
-from k2d_hf.files.settings import read_settings
+from k2d_hf.files.settings import check_names, read_settings
 from k2d_hf.pipeline.recipe import Recipe, read_distil
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.validation.calibrate import validated_labels
 
+SECTIONS = ("label", "validate", "student", "targets", "distil", "evaluate", "report")  # that a round may change
 # What the rounds before the last change in the recipe, unless its `adapt` says otherwise; as in recipes/adapt.
 ADAPT: dict[str, dict[str, Any]] = {
     "student": {"decoder_layers": None, "encoder_layers": None, "init": None},
@@ -60,6 +61,7 @@ def _adapting(recipe: Recipe) -> Recipe:
     if not recipe.adapt and recipe.rounds == 1:
         return recipe
     where = f"{recipe.name}: adapt"
+    check_names(recipe.adapt, SECTIONS, where=where)
     changed = read_settings(Recipe, merge(dataclasses.asdict(recipe), merge(ADAPT, recipe.adapt)), where=where)
     distil = read_distil(changed.distil, where=where, section="distil", elsewhere=True)
     return dataclasses.replace(changed, distil=distil, hub=HubSettings(), rounds=1, adapt={})

@@ -115,7 +115,7 @@ def test_the_first_source_that_answers_wins(tiny_whisper_dir, ctranslate2_dir):
     [
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "not readable as JSON"),
-        (lambda folder: (folder / "config.json").write_text("[]"), r"config.json: not a JSON object \(\[\]\)"),
+        (lambda folder: (folder / "config.json").write_text("[]"), r"config.json: \[\] is no mapping of settings"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no weights as safetensors"),
         (
             lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
