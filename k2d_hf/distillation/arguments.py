@@ -56,7 +56,7 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
         """Check our own fields, then let transformers check its; K2DError names setting, value and what it may be."""
         self.language = checked_language(self.language)
         _check_ours(self)
-        if not any(getattr(self, name) for name in DECLARED if name.endswith("_weight")):
+        if not any(getattr(self, name) for name, about in DECLARED.items() if about["loss_term"]):
             raise K2DError("ce_weight, kl_weight and the other weights are all 0: there is nothing to learn from")
         if self.on_policy and not self.kl_weight:
             raise K2DError(f"on_policy {self.on_policy}: the teacher judges what is written; set kl_weight above 0")

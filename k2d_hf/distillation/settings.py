@@ -49,15 +49,22 @@ TRAINER_NOT_ON_CARD = TRAINER_WITHOUT_EFFECT | _by_name(
 
 
 def _setting(
-    default: Any, help: str, *, training_alone: bool = False, keeps_teacher: bool = False, **declared: Any
+    default: Any,
+    help: str,
+    *,
+    training_alone: bool = False,
+    keeps_teacher: bool = False,
+    loss_term: bool = False,
+    **declared: Any,
 ) -> Any:
     """A setting (`files.settings.setting`) that may decide how the student learns, and no soft target.
 
-    Other than 0, it may need the teacher in memory, whatever is stored of its output.
+    Other than 0, it may need the teacher in memory, whatever is stored of its output, or be the weight of a term of the
+    loss, of which there has to be one.
     """
     bounds = {"most": math.inf} if "least" in declared else {}
     made = setting(default, help, **{**bounds, **declared})
-    ours = {"training_alone": training_alone, "keeps_teacher": keeps_teacher}
+    ours = {"training_alone": training_alone, "keeps_teacher": keeps_teacher, "loss_term": loss_term}
     return field(default=default, metadata={**made.metadata, **ours})
 
 
@@ -66,9 +73,13 @@ def _setting(
 class DistillationSettings:
     """What `K2DTrainingArguments` adds to the Trainer's arguments; the defaults are the paper's loss."""
 
-    ce_weight: float = _setting(0.8, "Weight of the cross-entropy on the labels (beta).", least=0, training_alone=True)
-    kl_weight: float = _setting(1.0, "Weight of the KL from the teacher (gamma).", least=0, training_alone=True)
-    auxiliary_weight: float = _setting(0.0, "Weight of the KL from the auxiliary (lambda).", least=0)
+    ce_weight: float = _setting(
+        0.8, "Weight of the cross-entropy on the labels (beta).", least=0, training_alone=True, loss_term=True
+    )
+    kl_weight: float = _setting(
+        1.0, "Weight of the KL from the teacher (gamma).", least=0, training_alone=True, loss_term=True
+    )
+    auxiliary_weight: float = _setting(0.0, "Weight of the KL from the auxiliary (lambda).", least=0, loss_term=True)
     temperature: float = _setting(2.0, "Temperature of both KL terms (T).", least=math.ulp(0))
     divergence: str = _setting(
         FORWARD,
@@ -96,6 +107,7 @@ class DistillationSettings:
         least=0,
         training_alone=True,
         keeps_teacher=True,
+        loss_term=True,
     )
     freeze_encoder: bool = _setting(True, "Frozen encoder: the decoder alone is trained, as in the paper.")
     freeze_embeddings: bool = _setting(
