@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from k2d_hf.labelling.teacher import label_recordings
     from k2d_hf.models.conversion import import_ctranslate2
     from k2d_hf.models.exports.ctranslate2_format import export_ctranslate2
+    from k2d_hf.models.exports.ggml_format import export_ggml
     from k2d_hf.models.student import create_student
     from k2d_hf.pipeline.recipe import load_recipe
     from k2d_hf.pipeline.run import run_recipe
@@ -47,6 +48,7 @@ _MODULES = {
     "create_student": "models.student",
     "evaluate_model": "evaluation.evaluate",
     "export_ctranslate2": "models.exports.ctranslate2_format",
+    "export_ggml": "models.exports.ggml_format",
     "import_ctranslate2": "models.conversion",
     "is_looping": "validation.distance",
     "label_distance": "validation.distance",
@@ -78,6 +80,7 @@ __all__ = [
     "create_student",
     "evaluate_model",
     "export_ctranslate2",
+    "export_ggml",
     "import_ctranslate2",
     "is_looping",
     "label_distance",

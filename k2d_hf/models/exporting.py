@@ -25,7 +25,8 @@ class ExportFormat:
     reader: str  # the engine that reads it
     opened_with: str  # the call that opens the folder `DIR`
     fill: Callable[[Path, Path, str | None], None]  # from a complete checkpoint into an empty folder, with quantization
-    quantizations: Sequence[str] = ()  # number formats of the weights, beside the checkpoint's own
+    quantizations: Sequence[str] = ()  # number formats of the weights
+    unquantized: str | None = None  # which of them is taken where none is asked for; None keeps the checkpoint's own
     module: str | None = None  # what must be importable to write it
     extra: str | None = None  # of this package, which installs it
 

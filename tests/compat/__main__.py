@@ -110,8 +110,11 @@ def through_faster_whisper(student: Path, scratch: Path, sounds: list[Path]) -> 
 
 
 def through_whisper_cpp(student: Path, scratch: Path, sounds: list[Path]) -> dict[str, Any]:
-    run(OLDER.python, str(HERE / "to_ggml.py"), str(student), str(scratch / "ggml.bin"))
-    return opened(CPP.python, "in_whisper_cpp.py", scratch / "ggml.bin", *sounds)
+    """With the file that `k2d export` writes."""
+    from k2d_hf import export_ggml
+
+    exported = export_ggml(student, scratch / "ggml")
+    return opened(CPP.python, "in_whisper_cpp.py", exported / "ggml-model.bin", *sounds)
 
 
 def differences(reference: dict[str, Any], found: dict[str, Any], allowed: float) -> tuple[float, list[str]]:

@@ -188,6 +188,11 @@ def test_every_format_file_declares_a_choice(capsys):
         ("{student} --output {new}", 2, "k2d: the following arguments are required: --to"),
         ("{student} --to onnx --output {new}", 2, "k2d: argument --to: invalid choice: 'onnx'"),
         ("{student} --to ctranslate2 --output {new} --quantization int4", 1, "k2d: quantization 'int4': not one of"),
+        (
+            "{student} --to ggml --output {new} --quantization f32",
+            1,
+            "k2d: quantization 'f32': not one of f16, q8_0, q5_0",
+        ),
         ("{student} --to ctranslate2 --output {student}", 1, "already there and not empty; choose another output"),
         ("nowhere --to ctranslate2 --output {new}", 1, "k2d: model nowhere: no such folder, and not a Hub id"),
     ],

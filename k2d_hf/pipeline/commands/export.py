@@ -26,7 +26,11 @@ class Export(Command):
         parser.add_argument("--to", required=True, choices=list(formats), metavar="|".join(formats), help="the format")
         add_folder(parser, "folder for " + ", ".join(one.opened_with for one in formats.values()))
         types = [f"of {name} {', '.join(one.quantizations)}" for name, one in formats.items() if one.quantizations]
-        quantization = f"number format of the weights, {'; '.join(types)} (default: that of the student)"
+        defaults = [
+            "that of the student",
+            *(f"of {name} {one.unquantized}" for name, one in formats.items() if one.unquantized),
+        ]
+        quantization = f"number format of the weights, {'; '.join(types)} (default: {', '.join(defaults)})"
         parser.add_argument("--quantization", metavar="FORMAT", help=quantization)
 
     def execute(self, arguments: argparse.Namespace) -> None:
