@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from k2d_hf.scoring.error_rates import ErrorCounts, count_errors
     from k2d_hf.scoring.metrics import MixedErrorRate, PhonemeErrorRate
     from k2d_hf.scoring.text import mixed_tokens
+    from k2d_hf.transcription.transcribe import transcribe
     from k2d_hf.validation.auxiliary import validate_labels
     from k2d_hf.validation.distance import is_looping, label_distance
     from k2d_hf.validation.hypotheses import AuxiliaryHypotheses
@@ -60,6 +61,7 @@ _MODULES = {
     "push_data": "publishing.hub",
     "push_student": "publishing.hub",
     "run_recipe": "pipeline.run",
+    "transcribe": "transcription.transcribe",
     "validate_labels": "validation.auxiliary",
 }
 
@@ -92,6 +94,7 @@ __all__ = [
     "push_data",
     "push_student",
     "run_recipe",
+    "transcribe",
     "validate_labels",
 ]
 

@@ -26,8 +26,8 @@ from k2d_hf.evaluation.ways import error_figures
 from k2d_hf.files.keywords import takes
 from k2d_hf.labelling.hypotheses import UNKNOWN_LANGUAGE
 from k2d_hf.models import resolve_checkpoint
-from k2d_hf.models.languages import is_language, language_of_row
-from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, language_code
+from k2d_hf.models.languages import is_language, language_of_generation, language_of_row
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.terminal.progress import progress_bar
 from k2d_hf.transcription.engines import open_transcriber
@@ -295,16 +295,11 @@ def _open(model: Any, processor: WhisperProcessor | None, options: DecodingOptio
             raise K2DError("a loaded model needs its processor: give processor, or the model's checkpoint")
         loaded: Any = model
         name, config = loaded.config.name_or_path or type(model).__name__, vars(loaded.generation_config)
-        return _Opened(TransformersTranscriber(loaded, processor, options), name, _language(config))
+        return _Opened(TransformersTranscriber(loaded, processor, options), name, language_of_generation(config))
     if isinstance(model, (str, Path, Sequence)):
         checkpoint = resolve_checkpoint(model)
         file = checkpoint.path / "generation_config.json"
         config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         transcriber = open_transcriber(checkpoint.path, options, engine=engine)
-        return _Opened(transcriber, checkpoint.name, _language(config))
+        return _Opened(transcriber, checkpoint.name, language_of_generation(config))
     return _Opened(model, type(model).__name__, None)
-
-
-def _language(generation_config: Mapping[str, Any]) -> str | None:
-    known = generation_config.get("is_multilingual", True)
-    return language_code(generation_config.get("language")) if known else None

@@ -76,6 +76,11 @@ def language_of_row(row: Mapping[str, Any]) -> str | None:
     return language if language is None or not is_language(language) else language_code(language)
 
 
+def language_of_generation(config: Mapping[str, Any]) -> str | None:
+    """Whisper's code of the language in a generation config, in which its model transcribes by default."""
+    return language_code(config.get("language")) if config.get("is_multilingual", True) else None
+
+
 def checked_language(language: str | None) -> str | None:
     """As `language_code`, of a language that a user writes; K2DError, with those written alike, if it is none."""
     code = language_code(language)

@@ -23,7 +23,7 @@ from k2d_hf.models.fingerprints import checkpoint_fingerprint
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.transcription.decoding import faster_whisper_arguments
-from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, resolve_device
+from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, Word, resolve_device
 
 THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
 
@@ -78,15 +78,31 @@ class FasterWhisperTranscriber:
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[Transcript]:
         """Long-form, with timestamps; one recording after the other."""
-        transcripts, arguments = [], faster_whisper_arguments(self.options)
-        for samples, given in zip(audio, languages or [None] * len(audio), strict=True):
-            if language := given or self.options.language:
-                self.encoder.start_ids(language)
-            segments, info = self.model.transcribe(samples, language=language, **arguments)
-            with self.model.model.one_recording():
-                decoded = [Segment(round(s.start, 2), round(s.end, 2), s.text) for s in segments]
-            transcripts.append(Transcript(decoded, info.language if self.encoder.special.multilingual else None))
-        return transcripts
+        return [self.transcribe_one(*one) for one in zip(audio, languages or [None] * len(audio), strict=True)]
+
+    def transcribe_one(
+        self,
+        audio: np.ndarray,
+        language: str | None = None,
+        *,
+        word_times: bool = False,
+        on_segment: Callable[[Segment], None] | None = None,
+    ) -> Transcript:
+        """As `OneByOne` has it; word times come from the alignment heads."""
+        if language := language or self.options.language:
+            self.encoder.start_ids(language)
+        arguments = faster_whisper_arguments(self.options) | ({"word_timestamps": True} if word_times else {})
+        found, info = self.model.transcribe(audio, language=language, **arguments)
+        segments: list[Segment] = []
+        words: list[list[Word]] = []
+        with self.model.model.one_recording():
+            for one in found:
+                segments.append(Segment(round(one.start, 2), round(one.end, 2), one.text))
+                words.append([Word(round(float(w.start), 2), round(float(w.end), 2), w.word) for w in one.words or ()])
+                if on_segment is not None:
+                    on_segment(segments[-1])
+        spoken = info.language if self.encoder.special.multilingual else None
+        return Transcript(segments, spoken, words if word_times else None)
 
     def transcribe_chunks(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -188,6 +204,7 @@ ENGINE = Engine(
     dtypes=FORMAT.quantizations,
     devices=("cpu", "cuda"),
     supported_dtypes=_supported_dtypes,
+    word_times=True,
     module="faster_whisper",
     extra="fast",
     preference=2,

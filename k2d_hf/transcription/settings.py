@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from k2d_hf.files.settings import setting
-from k2d_hf.transcription.engines import SPREAD_ENGINES
+from k2d_hf.transcription.engines import ENGINES, SPREAD_ENGINES
 from k2d_hf.transcription.transcribers import DecodingOptions, temperatures
 
 TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
@@ -70,3 +70,31 @@ class LongFormSettings:
             device=self.device,
             dtype=self.dtype,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class TranscribeSettings(LongFormSettings):
+    """How recordings are transcribed into files: text, subtitles and tables."""
+
+    format: str | None = setting(
+        None,
+        "Formats, with commas where there are several: txt, srt, vtt, tsv, json; null is txt,srt on the command line "
+        "and no files in Python.",
+    )
+    engine: str = setting("auto", "Engine; auto is faster-whisper where installed.", choices=ENGINES)
+    beam_size: int = setting(5, "Number of beams; 1 is greedy.", least=1)
+    condition_on_previous_text: bool = setting(False, "Prompt with the text before, on which small models drift.")
+    temperature_fallback: bool = setting(True, "Second decoding, by sampling, of windows that look wrong.")
+    batch_size: int = setting(8, "Recordings in one pass, where the engine batches them.", least=1, no_effect=SAME_ROWS)
+    device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
+    dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
+    time_limit: float | None = setting(
+        TIME_LIMIT,
+        "Longest time for 30 s of audio before it is given up; null is no limit.",
+        least=0.1,
+        metavar="SECONDS",
+    )
+    word_times: bool = setting(False, "Times of words, for subtitles and JSON; faster-whisper alone has them.")
+    line_columns: int = setting(42, "Most columns of a line of subtitles; a Han character takes two.", least=2)
+    lines: int = setting(2, "Most lines of a subtitle.", least=1)
+    line_seconds: float = setting(7.0, "Longest time that a subtitle stays.", least=0.1, metavar="SECONDS")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
@@ -70,11 +70,21 @@ class Runtime:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word as an engine times it: `start` and `end` in seconds, `text` with the space before it."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Transcript:
     """Of one recording: segments in seconds from its start, and its language, as given or detected."""
 
     segments: list[Segment]
     language: str | None
+    words: list[list[Word]] | None = None  # of each segment, where they were asked for
 
 
 class Transcriber(Protocol):
@@ -117,6 +127,21 @@ class Transcriber(Protocol):
         """Chunks of at most 30 s, each from scratch, without timestamps or context, in one pass."""
 
 
+@runtime_checkable
+class OneByOne(Protocol):
+    """A `Transcriber` that takes recordings one after the other, and shows segments as they come."""
+
+    def transcribe_one(
+        self,
+        audio: np.ndarray,
+        language: str | None = None,
+        *,
+        word_times: bool = False,
+        on_segment: Callable[[Segment], None] | None = None,
+    ) -> Transcript:
+        """As `transcribe`, of one recording; `on_segment` is called with each segment when it is decoded."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """What an engine's module declares in `ENGINE`; choices, checks, plans and help follow from it."""
@@ -127,6 +152,7 @@ class Engine:
     devices: Sequence[str]  # kinds of device beside `auto`
     batches_recordings: Callable[[DecodingOptions], bool] = lambda options: False  # as of the `Transcriber`
     supported_dtypes: Callable[[str, int], Collection[str]] | None = None  # of a device here by kind, index; None: all
+    word_times: bool = False  # whether it times words, as `OneByOne` asks for them
     module: str | None = None  # what must be importable
     extra: str | None = None  # of this package, which installs it
     preference: int = 0  # `auto` is the installed engine with the highest

@@ -9,10 +9,11 @@ from k2d_hf.pipeline.commands.export import Export
 from k2d_hf.pipeline.commands.import_ctranslate2 import ImportCTranslate2
 from k2d_hf.pipeline.commands.report import Report
 from k2d_hf.pipeline.commands.run import Run
+from k2d_hf.pipeline.commands.transcribe import Transcribe
 from k2d_hf.pipeline.stages import stages
 
 
 def commands() -> list[Command]:
     """All commands, in the order of help."""
     of_stages = [stage for stage in stages() if isinstance(stage, Command)]
-    return [Run(), *of_stages, Calibrate(), Compare(), Report(), Export(), ImportCTranslate2()]
+    return [Run(), *of_stages, Calibrate(), Compare(), Report(), Transcribe(), Export(), ImportCTranslate2()]
