@@ -59,7 +59,8 @@ def test_the_help_of_every_command_loads_no_model_library():
     code = """
 import contextlib, io
 from k2d_hf.cli import main
-for command in ("run", "label", "validate", "student", "distil", "evaluate", "push", "export", "import-ctranslate2"):
+commands = "run label validate student distil evaluate push transcribe export import-ctranslate2"
+for command in commands.split():
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as out:
         main([command, "--help"])
     assert "usage: k2d " + command in out.getvalue()

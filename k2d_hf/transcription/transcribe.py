@@ -133,13 +133,13 @@ def prepare(
 ) -> Prepared:
     """Everything that can be wrong before a model is loaded; arguments and errors are those of `transcribe`."""
     items = plan_files(recordings, output, settings.format)
-    opened = _opened(model, language, settings)
+    opened, given = _opened(model, language, settings)
     todo, report = _pending(items, overwrite=overwrite)
-    return Prepared(todo, report, opened, settings)
+    return Prepared(todo, report, opened, given, settings)
 
 
-def _opened(model: Any, language: str | None, settings: TranscribeSettings) -> OnDemand:
-    """A model that is a Whisper, with the language of its generation config where none is given; else K2DError."""
+def _opened(model: Any, language: str | None, settings: TranscribeSettings) -> tuple[OnDemand, str | None]:
+    """A model that is a Whisper, and the language given or else of its generation config; K2DError for no Whisper."""
     options = settings.decoding(language)
     if not isinstance(model, (str, Path, Sequence)):
         times_words, engine = isinstance(model, OneByOne), model.engine
@@ -156,7 +156,7 @@ def _opened(model: Any, language: str | None, settings: TranscribeSettings) -> O
         model = str(checkpoint.path)
     if settings.word_times and not times_words:
         raise K2DError(f"word_times: the engine {engine} has none; set engine to faster-whisper, or leave them out")
-    return OnDemand(model, options, engine=settings.engine)
+    return OnDemand(model, options, engine=settings.engine), options.language
 
 
 def plan_files(recordings: Source | Sequence[Source], output: Source | None, format: str | None) -> list[Planned]:
@@ -230,15 +230,17 @@ class _Progress:
         self._advance = advance
         self._lock = threading.Lock()
         self._done: dict[str, float] = {}
+        self._whole = 0.0
         self._shown = 0
 
     def reach(self, item: Planned, seconds: float) -> None:
         """Of this recording so many seconds are done."""
         with self._lock:
-            self._done[item.name] = max(self._done.get(item.name, 0.0), min(seconds, item.seconds))
-            whole = round(sum(self._done.values()))
-            count, self._shown = whole - self._shown, max(whole, self._shown)
-            if count > 0:
+            before = self._done.get(item.name, 0.0)
+            self._done[item.name] = max(before, min(seconds, item.seconds))
+            self._whole += self._done[item.name] - before
+            if count := round(self._whole) - self._shown:
+                self._shown += count
                 self._advance(count)
 
     def reach_end(self, item: Planned, segment: Segment) -> None:
@@ -253,6 +255,7 @@ class Prepared:
     todo: list[Planned]
     report: Transcriptions
     model: OnDemand
+    language: str | None  # of all recordings; None is that of a loaded model's options, or its guess
     settings: TranscribeSettings
 
     @property
@@ -268,7 +271,7 @@ class Prepared:
         if not self.todo:
             return self.report
         progress, settings, report = _Progress(advance), self.settings, self.report
-        step = partial(_step, progress, self.model.options.language, word_times=settings.word_times)
+        step = partial(_step, progress, self.language, word_times=settings.word_times)
         size = settings.batch_size if self.model.batches_recordings else 1
         work = Work(_read, step, None, size, READ_AHEAD if size == 1 else 1, settings.time_limit)
         shards = [Shard(at // size, tuple(self.todo[at : at + size])) for at in range(0, len(self.todo), size)]

@@ -127,6 +127,7 @@ def test_in_python_transcripts_come_back_and_no_file_is_written_unless_asked(tmp
     model = ScriptedTranscriber(script)
     done = transcribe(files, model, language="zh", on_progress=lambda count, note="": None)
     assert [one.text for one in done.transcripts] == ["今天", "Hello."]
+    assert model.languages == ["zh", "zh"]
     assert done.transcripts[1].segments[0].end == 3.0  # no later than the recording's
     assert (done.seconds, done.failed, done.passed_over) == (7.0, [], [])
     assert done.speed > 0
