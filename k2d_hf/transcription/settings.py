@@ -6,6 +6,7 @@ import dataclasses
 
 from k2d_hf.files.settings import setting
 from k2d_hf.transcription.engines import ENGINES, SPREAD_ENGINES
+from k2d_hf.transcription.subtitles import MAX_COLUMNS, MAX_LINES, MAX_SECONDS
 from k2d_hf.transcription.transcribers import DecodingOptions, temperatures
 
 TIME_LIMIT = 600.0  # s for 30 s of audio: twenty times as long as it lasts
@@ -95,6 +96,6 @@ class TranscribeSettings(LongFormSettings):
         metavar="SECONDS",
     )
     word_times: bool = setting(False, "Times of words, for subtitles and JSON; faster-whisper alone has them.")
-    line_columns: int = setting(42, "Most columns of a line of subtitles; a Han character takes two.", least=2)
-    lines: int = setting(2, "Most lines of a subtitle.", least=1)
-    line_seconds: float = setting(7.0, "Longest time that a subtitle stays.", least=0.1, metavar="SECONDS")
+    line_columns: int = setting(MAX_COLUMNS, "Most columns of a line of subtitles; a Han character takes two.", least=2)
+    lines: int = setting(MAX_LINES, "Most lines of a subtitle.", least=1)
+    line_seconds: float = setting(MAX_SECONDS, "Longest time that a subtitle stays.", least=0.1, metavar="SECONDS")

@@ -1,7 +1,7 @@
 """Segments to the lines of subtitles: bounded in columns and in seconds, ending where sentences do.
 
 Pure functions, for Mandarin and English in one sentence: a Han character takes two columns and may end a line, a word
-is never torn. Used by the writers of SRT and WebVTT (`transcript_files`); no part of the method.
+is torn only where it is longer than a line. Used by the writers of SRT and WebVTT (`transcript_files`); no part of the method.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SENTENCE_END = ".!?。！？…｡"
 _CLAUSE_END = ",;:，、；：､—"
 _CLOSING = "'\"’”)]}»」』）》〉】〕"
 _OPENING = "\"'“‘([{«「『（《〈【〔"
-_ABBREVIATION = re.compile(r"\W*(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|e\.g|i\.e|[A-Z])\.", re.ASCII)
+_ABBREVIATION = re.compile(r"\W*(?:Mr|Mrs|Ms|Dr|Prof|St|vs|e\.g|i\.e|[A-Z])\.", re.ASCII)
 # What a subtitle costs, and its end by where that is. Two short sentences share one, two that half fill it do not.
 _COST = 0.3
-_COST_OF_LINE = 1e3
+_COST_OF_LINE = 1e3  # so that there are as few as there can be
 _AFTER_SENTENCE, _AFTER_CLAUSE, _AFTER_WORD = 0.0, 0.5, 2.0
 
 
