@@ -1,7 +1,8 @@
 """Segments to the lines of subtitles: bounded in columns and in seconds, ending where sentences do.
 
 Pure functions, for Mandarin and English in one sentence: a Han character takes two columns and may end a line, a word
-is torn only where it is longer than a line. Used by the writers of SRT and WebVTT (`transcript_files`); no part of the method.
+is torn only where it is longer than a line. Used by the writers of SRT and WebVTT (`transcript_files`); no part of the
+method.
 """
 
 from __future__ import annotations
