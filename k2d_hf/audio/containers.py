@@ -17,6 +17,11 @@ STREAMED_SIZES = (range(0x7FFFF000 - HEADER_SLACK, 0x80000001), range(0xFFFFFFFF
 MOST_CHUNKS = 10_000  # of a container, before its samples; a hostile one can have a hundred million
 OGG_CODECS = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC")  # as their first page begins, of those that libsndfile reads
 OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # the longest page there is
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # that a file begins with
+EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # what Matroska begins with, and what holds all the rest
+ASF, ASF_FILE = b"0&\xb2u\x8ef\xcf\x11", b"\xa1\xdc\xab\x8cG\xa9\xcf\x11\x8e\xe4\0\xc0\x0c Se"  # its file properties
+ASF_HEADER_BYTES = 1 << 14  # among which they are
+SHORT = "fewer bytes than its header promises"
 SOUND = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}  # containers, and their kinds for audio
 
 
@@ -30,11 +35,13 @@ def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
     head = file.read(36)
     magic = head[:4]
     if magic in SOUND:
+        if head[8:12] == b"AVI ":
+            return SHORT if struct.unpack("<I", head[4:8])[0] + 8 > size + HEADER_SLACK else ""
         if len(head) >= 12 and head[8:12] not in SOUND[magic]:
-            return ""  # a film, a picture
+            return ""  # a picture
         start, length = _samples_chunk(file, size, magic)
         if start + (0 if any(length in sizes for sizes in STREAMED_SIZES) else length) > size + HEADER_SLACK:
-            return "fewer bytes than its header promises"
+            return SHORT
     elif magic == b"OggS":
         file.seek(max(0, size - 2 * OGG_PAGE_BYTES))
         if not _ends_ogg_stream(file.read()):
@@ -43,7 +50,70 @@ def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
             return "a page of it is damaged"
     elif magic == b"fLaC" and not opened:
         return "its first frame is incomplete"
+    elif head[4:8] in MP4_BOXES:
+        return _missing_boxes(file, size)
+    elif magic == EBML:
+        return SHORT if _matroska_end(file) > size else ""
+    elif head.startswith(ASF):
+        return SHORT if _asf_size(file) > size else ""
     return ""
+
+
+def _missing_boxes(file: BinaryIO, size: int) -> str:
+    """What is missing of an MPEG-4 file (ISO 14496-12, 4.2): the end of a box, or the one that tells where sound is."""
+    position, names = 0, set()
+    for _ in range(MOST_CHUNKS):
+        file.seek(position)
+        header = file.read(16)
+        if len(header) < 8:
+            break
+        length, name = struct.unpack(">I4s", header[:8])
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        names.add(name)
+        if length == 0:  # to the end of the file
+            break
+        position += length
+        if position > size:
+            return SHORT
+        if length < 8:
+            return ""
+    else:
+        return ""
+    return "" if b"moov" in names else "its index (moov) is missing, which a recorder writes at last"
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """Where the segment of a Matroska file ends (RFC 8794), 0 where that is not known."""
+    file.seek(4)
+    length, position = _ebml_number(file.read(8), 4)
+    file.seek(position + (length or 0))
+    head = file.read(12)
+    if length is None or head[:4] != SEGMENT:
+        return 0
+    length, position = _ebml_number(head[4:], position + length + 4)
+    return 0 if length is None else position + length
+
+
+def _ebml_number(data: bytes, at: int) -> tuple[int | None, int]:
+    """A length in one to eight bytes, None for an unknown one, and the place behind it; `data` begins at `at`."""
+    width = 9 - data[0].bit_length() if data and data[0] else 0
+    if not 0 < width <= len(data):
+        return None, at
+    bits = 7 * width
+    value = int.from_bytes(data[:width], "big") & (1 << bits) - 1
+    return (None if value == (1 << bits) - 1 else value), at + width
+
+
+def _asf_size(file: BinaryIO) -> int:
+    """The size that an ASF file has by its header, 0 where that is not known."""
+    file.seek(0)
+    head = file.read(ASF_HEADER_BYTES)
+    at = head.find(ASF_FILE)
+    properties = head[at + 16 : at + 92] if at >= 0 else b""  # length, file identity, then the size; flags at the end
+    if len(properties) < 76 or properties[72] & 1:  # a broadcast
+        return 0
+    return struct.unpack("<Q", properties[24:32])[0]
 
 
 def with_open_size(file: BinaryIO) -> PatchedFile | None:

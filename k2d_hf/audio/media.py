@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 
-# Audio and video beside what libsndfile is known to decode; of these, too, it decodes what it can.
+# Of telephones, meetings and films, decoded by PyAV.
+DECODED_BY_PYAV = (
+    *(".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3gpp2", ".3ga"),
+    *(".f4v", ".f4a", ".mkv", ".mk3d", ".mka", ".webm", ".weba", ".aac", ".adts", ".amr", ".awb", ".wma"),
+    *(".wmv", ".asf", ".avi", ".divx", ".flv", ".mpg", ".mpeg", ".vob", ".mts", ".m2ts", ".m2t", ".ogv"),
+    *(".ogx", ".spx", ".caff"),
+)
+# Audio and video beside that; of these, too, it decodes what it can. `.ts` is a program as often.
 MEDIA_EXTENSIONS = {
-    *(".m4a", ".m4b", ".m4p", ".m4r", ".aac", ".adts", ".alac", ".mka", ".weba", ".wma", ".ape", ".wv", ".tta"),
-    *(".tak", ".mpc", ".mp1", ".mp2", ".mpa", ".mpga", ".m2a", ".ac3", ".ec3", ".eac3", ".dts", ".spx", ".ra"),
-    *(".ram", ".amr", ".awb", ".3ga", ".qcp", ".dss", ".ds2", ".sph"),
-    *(".nist", ".snd", ".voc", ".ircam", ".sf", ".iff", ".8svx"),
-    *(".aa", ".aax", ".dsf", ".dff", ".caff", ".ogx", ".shn", ".rf32", ".bwf", ".mogg", ".qoa"),
-    *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv", ".f4v"),
-    *(".f4a", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".ts", ".mts", ".m2ts", ".m2t", ".vob", ".ogv", ".ogm"),
-    *(".3gp", ".3gpp", ".3g2", ".3gpp2", ".rm", ".rmvb", ".mxf", ".dv", ".nut", ".swf", ".wtv", ".dvr-ms"),
+    *(".m4p", ".alac", ".ape", ".wv", ".tta", ".tak", ".mpc", ".mp1", ".mp2", ".mpa", ".mpga", ".m2a"),
+    *(".ac3", ".ec3", ".eac3", ".dts", ".ra", ".ram", ".qcp", ".dss", ".ds2", ".sph", ".nist", ".snd"),
+    *(".voc", ".ircam", ".sf", ".iff", ".8svx", ".aa", ".aax", ".dsf", ".dff", ".shn", ".rf32", ".bwf"),
+    *(".mogg", ".qoa", ".mpe", ".m1v", ".m2v", ".ts", ".ogm", ".rm", ".rmvb", ".mxf", ".dv", ".nut"),
+    *(".swf", ".wtv", ".dvr-ms"),
 }
 # Samples alone, without rate and form: no reader can decode them.
 HEADERLESS_EXTENSIONS = {".raw", ".pcm", ".ulaw", ".alaw", ".ul", ".al", ".vox", ".sln", ".g722", ".g729", ".gsm"}

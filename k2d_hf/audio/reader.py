@@ -1,4 +1,4 @@
-"""The one audio reader: from any file libsndfile reads to 16 kHz mono float32, all of it or a span.
+"""The one audio reader: from any file that libsndfile or PyAV reads to 16 kHz mono float32, all of it or a span.
 
 Labelling reads whole recordings; later stages read the spans of chunks (`k2d_hf.data.chunk_audio`), with the
 same function.
@@ -17,7 +17,8 @@ import soundfile
 import soxr
 
 from k2d_hf.audio.containers import missing_end, with_open_size
-from k2d_hf.audio.media import unsupported_kind
+from k2d_hf.audio.media import DECODED_BY_PYAV, unsupported_kind
+from k2d_hf.audio.media_file import UNKNOWN_LENGTH, DecodingError, MediaError, MediaFile, media_format
 from k2d_hf.audio.mp3 import with_frame_count
 from k2d_hf.audio.sound_file import Sound, check_readable, kept_position, size_of
 from k2d_hf.errors import K2DError
@@ -29,13 +30,14 @@ SAMPLE_RATE = 16_000  # Hz, what Whisper's feature extractor takes
 AUDIO_EXTENSIONS = (
     *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
     *(".aif", ".aiff", ".aifc", ".au", ".caf"),
+    *DECODED_BY_PYAV,
 )
 
 # libsndfile's Vorbis seek is wrong (by up to a block) in the last page of a file, and Opus and MP3 decoders need what
 # came before to settle; pages hold up to about a second, so two seconds of lead are decoded and thrown away.
 LOSSY_LEAD = 2.0  # s
 MP3_FORMATS = {"MP3", "MPEG"}
-LOSSY_FORMATS = {"OGG"} | MP3_FORMATS
+LOSSY_FORMATS = {"OGG", MediaFile.format} | MP3_FORMATS
 # Read on either side of a span that is resampled; from 0.02 s on, the span equals the same cut of the whole file.
 FILTER_MARGIN = SAMPLE_RATE // 20  # samples at 16 kHz
 BLOCK_SAMPLES = 1 << 18  # of all channels, decoded at once
@@ -43,8 +45,8 @@ RATES = range(1000, 1_000_001)  # Hz; at 1 Hz each sample would become 16,000
 # Bytes that are fetched at once of a remote file; a search for a span reads a little in many places.
 WHOLE_FETCH, SPAN_FETCH = 1 << 22, 1 << 17
 
-UNKNOWN_LENGTH = 1 << 62  # libsndfile has 2**63 - 1 for a FLAC stream written to a pipe
 SHORT_READ_SLACK = 2 * 1152  # samples: an MP3 counts its frames, and its decoder does not return some of the last ones
+MEDIA_SLACK = 0.25  # s: headers of MPEG-4 and Matroska count what an encoder added, and round
 SPAN_SLACK = 0.5  # s that a span may be longer than what there is: manifests round, and count an MP3's padding
 
 ADVICE = {
@@ -54,6 +56,8 @@ ADVICE = {
     "empty file": "copy or download it again",
     "not audio": "convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)",
     "not supported": "convert it to WAV or FLAC (ffmpeg -i IN OUT.flac), or give what is packed in it by itself",
+    "no decoder": "pip install av, or convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)",
+    "encrypted": "save it without protection, with a program that may open it",
     "no such span": "check its start and duration, in seconds",
     "truncated": "copy it again, or keep what is left with ffmpeg -i IN OUT.flac",
     "no samples": "leave it out, or record it again",
@@ -189,9 +193,9 @@ def _open(path: str | os.PathLike[str], fetch: int) -> BinaryIO:
 
 
 @contextmanager
-def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound]:
+def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound | MediaFile]:
     """The decoder of a file, which has samples."""
-    sound = None
+    sound: Sound | MediaFile | None = None
     try:
         try:
             sound = Sound(file)
@@ -205,10 +209,7 @@ def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound]:
                 sound.close()
                 sound = Sound(patched)
         except soundfile.SoundFileError as error:
-            cut, kind = missing_end(file, opened=False), unsupported_kind(path)
-            if kind and not cut:
-                raise AudioError(path, "not supported", kind) from error
-            raise AudioError(path, "truncated" if cut else "not audio", cut) from error
+            sound = _media(file, path, error)
         if sound.frames <= 0:
             cut = missing_end(file)
             raise AudioError(path, "truncated" if cut else "no samples", cut)
@@ -218,6 +219,22 @@ def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound]:
     finally:
         if sound is not None:
             sound.close()
+
+
+def _media(file: BinaryIO, path: str | os.PathLike[str], error: soundfile.SoundFileError) -> MediaFile:
+    """The decoder of a file that libsndfile cannot open."""
+    reason, detail = "not audio", ""
+    if media_format(file):
+        try:
+            return MediaFile(file)
+        except MediaError as failure:
+            reason, detail = failure.reason, failure.detail
+    cut, kind = missing_end(file, opened=False), unsupported_kind(path)
+    if cut and reason not in ("no decoder", "encrypted"):
+        reason, detail = "truncated", cut
+    elif kind and reason == "not audio" and not detail:
+        reason, detail = "not supported", kind
+    raise AudioError(path, reason, detail) from error
 
 
 def _decoded(file: BinaryIO, path: str | os.PathLike[str], start: float, duration: float | None) -> np.ndarray:
@@ -242,14 +259,16 @@ def _decoded(file: BinaryIO, path: str | os.PathLike[str], start: float, duratio
 
 
 def _mono_blocks(
-    sound: Sound, file: BinaryIO, path: str | os.PathLike[str], begin: int, end: int | None
+    sound: Sound | MediaFile, file: BinaryIO, path: str | os.PathLike[str], begin: int, end: int | None
 ) -> Iterator[np.ndarray]:
     """Yield frames [begin, end) as mono float32 blocks; fewer than the file promises are an AudioError."""
     promised = sound.frames
-    end = promised if end is None else min(end, promised)
+    media = isinstance(sound, MediaFile)
+    last = UNKNOWN_LENGTH if media else promised  # a header that has less than there is hides nothing
+    end = last if end is None else min(end, last)
     lead = round(LOSSY_LEAD * sound.samplerate) if sound.format in LOSSY_FORMATS else 0
     # A stream of unknown length cannot be searched, so it is decoded from its first frame.
-    position = max(0, min(begin, promised) - lead) if promised < UNKNOWN_LENGTH else 0
+    position = max(0, min(begin, promised) - lead) if promised < UNKNOWN_LENGTH or media else 0
     try:
         if position:
             sound.seek_to(position)
@@ -264,11 +283,15 @@ def _mono_blocks(
             if not np.isfinite(mono).all():
                 raise AudioError(path, "not finite", f"at {(position - len(mono)) / sound.samplerate:.1f} s or after")
             yield mono
-    except soundfile.SoundFileError as error:
+    except (soundfile.SoundFileError, DecodingError) as error:
         raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate)) from error
+    except MediaError as error:
+        raise AudioError(path, error.reason, error.detail) from error
     if position < end:
-        check_readable(file)
-        if position + SHORT_READ_SLACK < end and promised < UNKNOWN_LENGTH:
+        if not media:
+            check_readable(file)
+        slack = round(MEDIA_SLACK * sound.samplerate) if media else SHORT_READ_SLACK
+        if position + slack < min(end, promised) and promised < UNKNOWN_LENGTH:
             raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate))
 
 

@@ -32,7 +32,7 @@ class Sound(soundfile.SoundFile):
         # A file on disk is left to libsndfile: what is raised in a callback, such as an interrupt, could be lost there.
         descriptor = file.fileno() if isinstance(file, io.FileIO) and os.name != "nt" else None
         self._source = file
-        self._observed = _ObservedFile(file) if descriptor is None else None
+        self._observed = ObservedFile(file) if descriptor is None else None
         file.seek(0)
         with self._own_errors():
             super().__init__(self._observed or descriptor, closefd=False)
@@ -121,7 +121,7 @@ class PatchedFile:
         return self._position
 
 
-class _ObservedFile:
+class ObservedFile:
     """A file for libsndfile's callbacks, which must not raise: the first exception is kept, and the file ends there."""
 
     def __init__(self, file: BinaryIO | PatchedFile) -> None:
@@ -129,12 +129,15 @@ class _ObservedFile:
         self.failure: BaseException | None = None
 
     def read(self, count: int) -> bytes:
+        """Up to `count` bytes."""
         return self._observed(self.file.read, count) or b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of any file."""
         return self._observed(self.file.seek, offset, whence) or 0
 
     def tell(self) -> int:
+        """As of any file."""
         return self._observed(self.file.tell) or 0
 
     def _observed(self, call: Callable[..., Any], *arguments: int) -> Any:

@@ -261,7 +261,7 @@ BAD_FILES = [
     bad("m.csv", b"name,text\na.wav,x\n", "no column with audio", "name, text"),
     bad("m.csv", b'audio,text\na.wav,"x\n', "not CSV"),
     bad("m.csv", "audio,text\na.wav,你好".encode("gbk"), "line 2", "the transcript is not UTF-8"),
-    bad("film.m4a", b"x", "neither audio", ".flac"),
+    bad("film.ape", b"x", "neither audio", ".flac"),
 ]
 
 
@@ -278,9 +278,9 @@ def test_a_folder_without_audio_says_what_it_holds(tmp_path):
     (tmp_path / "in").mkdir()
     with pytest.raises(K2DError, match="no audio in it"):
         load_recordings(tmp_path / "in")
-    for name in ("a.m4a", "b.m4a", "c.txt"):
+    for name in ("a.ape", "b.ape", "c.txt"):
         (tmp_path / "in" / name).write_text("x")
-    with pytest.raises(K2DError, match=r"2 \.m4a, 1 \.txt"):
+    with pytest.raises(K2DError, match=r"2 \.ape, 1 \.txt"):
         load_recordings("in")
 
 
