@@ -1,1 +1,1 @@
-"""The one audio reader: any file that libsndfile reads, as 16 kHz mono float32."""
+"""The one audio reader: any file that libsndfile or PyAV reads, as 16 kHz mono float32."""

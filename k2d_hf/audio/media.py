@@ -1,4 +1,4 @@
-"""Kinds of files by their extensions: audio and video that the reader does not decode, archives, or neither.
+"""Kinds of files by their extensions: audio and video, decoded or not, archives, or neither.
 
 Used where files are listed and where one cannot be decoded (K2D, before stage 1), so that none is ignored silently.
 """

@@ -89,17 +89,20 @@ def read_audio(
     Returns float32 [samples] at 16 kHz, the mean over channels, samples `round(16000 * start)` up to
     `round(16000 * (start + duration))` of the whole recording: neighbouring spans join without gap or overlap, and
     what lies beyond the end is left away. Only the span is decoded. Amplitudes beyond 1 (float files) stay as they are.
-    A span equals the same cut of the whole recording within 2e-6 (Opus at 16 kHz or less within 1e-2: its
-    speech coder forgets the past slowly).
+    A span equals the same cut of the whole recording within 2e-6 (Opus at 16 kHz or less, and AMR, within 1e-2: a
+    speech coder forgets the past slowly; of AAC the noise differs that its decoder makes up).
     The path may be an address that fsspec knows, such as `s3://bucket/a.flac`: there a span fetches little more than
-    itself; of an MP3 all before it too, and where that has no frame count, all of it.
+    itself; of an MP3 all before it too, and where that has no frame count, all of it. PyAV decodes what libsndfile
+    cannot open (`media_file`): there a span of some formats is decoded from the start of the file.
     With `within` the span must lie in the recording, but for half a second of rounding at its end.
 
     Raises AudioError: a file that is missing, cannot be read to its end, is empty, not audio or of a kind that is not
-    supported, truncated, without samples, of an absurd rate, or not finite; a span that is not `within` it.
-    Truncation is found in a WAV, AIFF, FLAC or MP3 that holds less than its header promises, and in an Ogg without its
-    end-of-stream page (RFC 3533). It is missed in a stream of unknown length, an MP3 without a frame count or with at
-    most two frames missing, and a span that ends before the cut.
+    supported, encrypted, truncated, without samples, of an absurd rate, or not finite; a span that is not `within` it;
+    no PyAV for one that needs it.
+    Truncation is found in a WAV, AIFF, FLAC, MP3, MPEG-4, Matroska, AVI or ASF that holds less than its header
+    promises, and in an Ogg without its end-of-stream page (RFC 3533). It is missed in a stream of unknown length (AAC
+    and AMR alone, FLV and MPEG, cut between two frames), an MP3 without a frame count or with at most two frames
+    missing, and a span that ends before the cut.
     """
     if not 0 <= start < math.inf or not (duration is None or 0 <= duration < math.inf):
         if within:
