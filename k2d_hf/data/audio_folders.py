@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from k2d_hf.audio.media import is_silent, may_hold_sound
+from k2d_hf.audio.media import DECODED_BY_PYAV, is_silent, may_hold_sound
 from k2d_hf.audio.reader import AUDIO_EXTENSIONS
 from k2d_hf.data.recording_rows import Row, file_row
+from k2d_hf.files.extras import missing
 from k2d_hf.files.paths import folder_of, joined, walk_files
 from k2d_hf.files.shards import RECORD
 from k2d_hf.files.storage import exists
+from k2d_hf.formatting import counted
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +40,20 @@ def audio_rows(folder: str, group_by: str | None = None) -> Iterator[Row]:
     hidden: list[str] = []
     unlisted: list[str] = []
     others: list[str] = []
+    undecodable = 0
+    install = missing("av")
     for path in walk_files(folder, hidden=hidden, unlisted=unlisted):
         if path.endswith(".parquet") and exists(joined(folder_of(path), RECORD)):
             continue
         if _may_be_recording(path):
+            undecodable += install is not None and path.lower().endswith(DECODED_BY_PYAV)
             yield file_row(path, path, group_by)
         elif not is_silent(path):
             others.append(path)
     for path in unlisted:
         yield file_row(path, path, group_by)
+    if undecodable:
+        logger.warning("%s: %s will be skipped, as PyAV is missing: %s", folder, counted(undecodable, "file"), install)
     if others:
         logger.warning("%s: left out what is no audio by its name: %s", folder, extension_counts(others))
     _warn_of_hidden(folder, hidden)

@@ -324,3 +324,13 @@ def test_one_such_file_is_a_source_as_are_folders_of_them(tmp_path):
     assert len(load_recordings(str(tmp_path / "d"))) == 1
     transcriber = ScriptedTranscriber({3.0: [(0.0, 3.0, "三")]})
     assert label_recordings(load_recordings(str(tmp_path / "m.jsonl")), transcriber)["text"][:] == ["三"]
+
+
+def test_a_folder_warns_beforehand_where_pyav_is_missing(tmp_path, monkeypatch, caplog):
+    for name in ("a.m4a", "b.MKV", "c.flac"):
+        (tmp_path / name).write_bytes(PHONE)
+    assert len(load_recordings(str(tmp_path))) == 3
+    assert "PyAV" not in caplog.text
+    monkeypatch.setattr("k2d_hf.data.audio_folders.missing", lambda module: f"pip install {module}")
+    assert len(load_recordings(str(tmp_path))) == 3
+    assert f"{tmp_path}: 2 files will be skipped, as PyAV is missing: pip install av" in caplog.text
