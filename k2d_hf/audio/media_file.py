@@ -2,7 +2,7 @@
 
 Below the audio reader (K2D, stage 1), to which a `MediaFile` is what a `Sound` is, for what libsndfile cannot open.
 
-Sample 0 is the first that is heard: encoder delay and what an edit list leaves out are gone. Frames follow each other
+Sample 0 is the first that is played: encoder delay and what an edit list leaves out are gone. Frames follow each other
 without gap, unless their time stamps are half a frame or more away from that: then silence fills the gap, or an overlap
 is cut. So samples have places that a whole file and a span agree on, although Matroska's stamps are whole milliseconds.
 """
