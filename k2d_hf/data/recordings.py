@@ -37,7 +37,7 @@ KINDS = (
 COLUMNS = ("recording", "reference", "language")
 
 _COLUMNS_OF_SOURCE = "Recordings of a source with the columns "  # the description of a table of recordings
-_ACCEPTED = " ".join(AUDIO_EXTENSIONS)
+_ACCEPTED = "such as .wav, .flac, .mp3, .m4a, .mp4"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 _Rows = Callable[[], Iterator[Row]]  # can be iterated again, and pickled
@@ -185,7 +185,7 @@ def _rows_at(source: str, wanted: ColumnNames, split: str | None, config: str | 
         else:
             listed = extension_counts(walk_files(path))
             holds = f" (it holds {listed})" if listed else ""
-            raise K2DError(f"folder {source}: no audio in it that can be read{holds}; give {_ACCEPTED} files")
+            raise K2DError(f"folder {source}: no audio in it that can be read{holds}; give files {_ACCEPTED}")
     elif is_address(path) or not _HUB_ID.fullmatch(source):
         raise K2DError(f"recordings {source}: no such file or folder, and not a Hub id; give {KINDS}")
     else:
