@@ -6,8 +6,8 @@ better labels and of a teacher that need not be learned anew (noisy-student trai
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,9 @@ def rounds_of(recipe: Recipe) -> list[Recipe]:
     for number in range(1, recipe.rounds):
         folder = recipe.directory / f"round-{number}"
         name = f"{recipe.name[:70]}-round-{number}"
-        rounds.append(dataclasses.replace(adapting, name=name, teacher=teacher, output=str(folder)))
+        rounds.append(replace(adapting, name=name, teacher=teacher, output=str(folder)))
         teacher = str(folder / "student")
-    return [*rounds, dataclasses.replace(recipe, teacher=teacher, rounds=1, adapt={})]
+    return [*rounds, replace(recipe, teacher=teacher, rounds=1, adapt={})]
 
 
 def _adapting(recipe: Recipe) -> Recipe:
@@ -62,18 +62,17 @@ def _adapting(recipe: Recipe) -> Recipe:
         return recipe
     where = f"{recipe.name}: adapt"
     check_names(recipe.adapt, SECTIONS, where=where)
-    changed = read_settings(Recipe, merge(dataclasses.asdict(recipe), merge(ADAPT, recipe.adapt)), where=where)
+    changed = read_settings(Recipe, merge(asdict(recipe), merge(ADAPT, recipe.adapt)), where=where)
     distil = read_distil(changed.distil, where=where, section="distil", elsewhere=True)
-    return dataclasses.replace(changed, distil=distil, hub=HubSettings(), rounds=1, adapt={})
+    return replace(changed, distil=distil, hub=HubSettings(), rounds=1, adapt={})
 
 
 def planned_rounds(recipe: Recipe) -> list[Recipe]:
     """The same for a plan: a teacher that an earlier round has yet to make is planned as the first one."""
-    made = [each.teacher == recipe.teacher or Path(str(each.teacher)).exists() for each in rounds_of(recipe)]
-    return [
-        each if is_made else dataclasses.replace(each, teacher=recipe.teacher)
-        for each, is_made in zip(rounds_of(recipe), made, strict=True)
-    ]
+    first, *later = rounds_of(recipe)
+    made = [Path(str(each.teacher)).exists() for each in later]
+    taught = [each if there else replace(each, teacher=first.teacher) for each, there in zip(later, made, strict=True)]
+    return [first, *taught]
 
 
 def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
