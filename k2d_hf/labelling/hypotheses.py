@@ -220,7 +220,8 @@ def chunks_of(
     report.passed_over += _named(covered.passed_over, recording)
     rows = chunk_rows(recording.name, chunks, language=transcript["language"])
     if settings.silence:
-        windows = choose(transcript["silences"], len(rows), settings.silence, seed=name_of(recording.name))
+        seed = f"{name_of(recording.name)} {recording.start}"
+        windows = choose(transcript["silences"], len(rows), settings.silence, seed=seed)
         report.silences += len(windows)
         rows = with_silences(rows, windows)
     return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
