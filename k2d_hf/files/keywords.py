@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, ParamSpec, TypeVar
 
 from k2d_hf.errors import K2DError
@@ -37,7 +37,7 @@ def takes(cls: type, *, without: Collection[str] = ()) -> Callable[[Callable[P, 
                     raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {name!r}{near}")
             settings = dataclasses.replace(cls() if settings is None else settings, **chosen)
             for name, field in fields.items():
-                _check(name, getattr(settings, name), field.metadata)
+                _check(name, getattr(settings, name), field)
             return function(*args, settings=settings, **given)
 
         shown: Any = called
@@ -60,8 +60,10 @@ def _described(field: dataclasses.Field) -> str:
     return f"{text} ({', '.join(map(str, choices))})." if choices else f"{text}."
 
 
-def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    choices, least, most = limits["choices"], limits["least"], limits["most"]
+def _check(name: str, value: Any, field: dataclasses.Field) -> None:
+    if value is None and field.default is None:
+        return
+    choices, least, most = field.metadata["choices"], field.metadata["least"], field.metadata["most"]
     if choices is not None and value not in choices:
         raise K2DError(f"{name} {value!r}: choose one of {', '.join(map(str, choices))}{did_you_mean(value, choices)}")
     if value is not None and least is not None and not value >= least:

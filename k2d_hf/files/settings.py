@@ -42,6 +42,7 @@ def setting(
     short_for: str | None = None,
     no_effect: str | None = None,
     after_model: bool = False,
+    private: bool = False,
 ) -> Any:
     """A dataclass field with a description, its limits, and what has to be done again when it changes.
 
@@ -55,9 +56,10 @@ def setting(
         short_for: of a section: the setting that is meant where text stands for the whole section.
         no_effect: why the result is the same for any value; None, the default, where it may differ.
         after_model: it decides what becomes of a model's output, which is kept: no model runs again for it.
+        private: text of the user's own, which no card shows.
     """
     metadata = {"help": help, "choices": choices, "least": least, "most": most, "metavar": metavar}
-    metadata |= {"short_for": short_for, "no_effect": no_effect, "after_model": after_model}
+    metadata |= {"short_for": short_for, "no_effect": no_effect, "after_model": after_model, "private": private}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     if dataclasses.is_dataclass(default):

@@ -29,10 +29,12 @@ from k2d_hf.files.paths import name_of
 from k2d_hf.files.shards import NO_SPEECH, Failure
 from k2d_hf.labelling.report import LabellingReport
 from k2d_hf.labelling.settings import LabelSettings
-from k2d_hf.labelling.silences import check_detector, choose, silent_windows, speech_spans, with_silences
+from k2d_hf.labelling.silences import MARGIN, choose, silent_windows, with_silences
 from k2d_hf.models.languages import checked_language, language_of_row
+from k2d_hf.scoring.scripts import OTHERS_HAN, to_script
 from k2d_hf.transcription.map_step import Hypotheses
 from k2d_hf.transcription.settings import SHARD_BY_SHARD
+from k2d_hf.transcription.speech import check_detector, speech_spans
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.transcription.worker import Work
 
@@ -84,7 +86,7 @@ class TeacherHypotheses(Hypotheses):
         settings: LabelSettings,
     ) -> None:
         if settings.silence:
-            check_detector()
+            check_detector("label.silence")
         super().__init__(teacher, settings, settings.decoding(language), teacher=teacher, language=language)
         size = settings.batch_size if self.model.batches_recordings else 1
         self.work = Work(
@@ -190,7 +192,7 @@ def _transcribe(
     ]
     for value, one, samples in zip(values, transcripts, audio, strict=True) if silences else ():
         spoken = [(segment.start, segment.end) for segment in one.segments]
-        value["silences"] = silent_windows([*spoken, *speech_spans(samples)], len(samples) / SAMPLE_RATE)
+        value["silences"] = silent_windows([*spoken, *speech_spans(samples, margin=MARGIN)], len(samples) / SAMPLE_RATE)
     return values
 
 
@@ -203,7 +205,7 @@ def chunks_of(
     if transcript["reason"] is not None:
         skip(report, recording, transcript["reason"], transcript["detail"], seconds)
         return []
-    segments = [Segment(**segment) for segment in transcript["segments"]]
+    segments = _in_script([Segment(**segment) for segment in transcript["segments"]], transcript, settings)
     valid, left_out = valid_segments(segments, recording_duration=seconds, max_duration=max_duration)
     report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
     report.segment_seconds_out += sum(segment.duration for segment in valid)
@@ -225,6 +227,14 @@ def chunks_of(
         report.silences += len(windows)
         rows = with_silences(rows, windows)
     return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
+
+
+def _in_script(segments: list[Segment], transcript: dict[str, Any], settings: LabelSettings) -> list[Segment]:
+    """The segments of a recording in the script that labels are to have, if any; times stay."""
+    if settings.script is None or transcript["language"] in OTHERS_HAN:
+        return segments
+    texts = to_script([segment.text for segment in segments], settings.script)
+    return [replace(segment, text=text) for segment, text in zip(segments, texts, strict=True)]
 
 
 def _later(time: float, start: float) -> float:

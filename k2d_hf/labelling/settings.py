@@ -7,18 +7,19 @@ import dataclasses
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import setting
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.scoring.scripts import SCRIPTS
 from k2d_hf.transcription.settings import (
     DEVICE_HELP,
     SAME_MODEL,
     SAME_ROWS,
     SAME_SHARDS,
-    LongFormSettings,
+    GivenSettings,
     WorkersSettings,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelSettings(WorkersSettings, LongFormSettings):
+class LabelSettings(WorkersSettings, GivenSettings):
     """How the teacher transcribes."""
 
     shard_size: int | None = setting(
@@ -39,6 +40,13 @@ class LabelSettings(WorkersSettings, LongFormSettings):
         CHUNK_SECONDS, "Longest chunk, at most 30.", least=1, most=CHUNK_SECONDS, metavar="SECONDS", after_model=True
     )
 
+    script: str | None = setting(
+        None,
+        "Script of Chinese labels, of which Whisper writes two: simplified, traditional (OpenCC's standard), "
+        "traditional-tw (Taiwan), traditional-hk (Hong Kong); null is as the teacher writes.",
+        choices=SCRIPTS,
+        after_model=True,
+    )
     silence: float = setting(
         0.0,
         "Share of rows that are silence or noise with an empty label, where neither the teacher nor a voice detector "

@@ -1,44 +1,20 @@
 """Silence and noise as lessons: windows without speech, whose label is empty. Beyond the paper, which has none.
 
 A student that only ever met speech writes some into a pause. What the teacher passed over may be a pause, or speech
-that it left out. So a second model is asked: the Silero voice detector that comes with faster-whisper.
+that it left out. So a second model is asked, the voice detector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from k2d_hf.data.chunking import LEAST_LISTED
-from k2d_hf.errors import K2DError
-from k2d_hf.files.extras import missing
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
-
-if TYPE_CHECKING:
-    import numpy as np
-
-Times = tuple[float, float]  # start and end, s
+from k2d_hf.transcription.speech import Times
 
 MARGIN = 0.3  # s around speech that count as speech: breath, and the detector's own uncertainty
-LOWEST_SPEECH = 0.3  # probability from which on the detector's frame is speech; its own default is 0.5
-
-
-def check_detector() -> None:
-    """Raise K2DError where the voice detector is not installed."""
-    if hint := missing("faster_whisper", "fast"):
-        raise K2DError(f"label.silence asks for the voice detector of faster-whisper: {hint}")
-
-
-def speech_spans(audio: np.ndarray) -> list[Times]:
-    """Where the voice detector finds speech in 16 kHz audio, with a margin; in seconds, in order."""
-    from faster_whisper.vad import VadOptions, get_speech_timestamps
-
-    from k2d_hf.audio.reader import SAMPLE_RATE
-
-    options = VadOptions(threshold=LOWEST_SPEECH, speech_pad_ms=round(1000 * MARGIN))
-    found = get_speech_timestamps(audio, options)
-    return [(span["start"] / SAMPLE_RATE, span["end"] / SAMPLE_RATE) for span in found]
 
 
 def silent_windows(

@@ -18,7 +18,14 @@ from k2d_hf.models.inspect import ModelInfo, inspect_model
 from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, inspect_data
 from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
 from k2d_hf.pipeline.planning.throughput import CHUNK_SPEECH, GPU, cores
-from k2d_hf.pipeline.preflight import check_adapters, check_languages, check_models, student_shape, training_lacks
+from k2d_hf.pipeline.preflight import (
+    check_adapters,
+    check_languages,
+    check_models,
+    check_prompts,
+    student_shape,
+    training_lacks,
+)
 from k2d_hf.pipeline.prepare import find_data, recipe_lacks
 from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
 from k2d_hf.pipeline.run_state import RunState
@@ -63,6 +70,8 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     check_adapters(recipe.distil, student, "distil.")
     if here:
         check_models(recipe, *models)
+    if teacher.checkpoint:
+        check_prompts(recipe, teacher.checkpoint)
     if teacher.checkpoint and auxiliary.checkpoint:
         check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint)
     unused, directory = Path("unused"), recipe.directory

@@ -16,8 +16,8 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.formatting import quote
 from k2d_hf.pipeline.recipe import prefixed
-from k2d_hf.transcription.engines import check_engine, engine_named, on_ray
-from k2d_hf.transcription.settings import WorkersSettings
+from k2d_hf.transcription.engines import check_engine, check_options, engine_named, on_ray
+from k2d_hf.transcription.settings import GivenSettings, WorkersSettings
 
 HERE = (None, "local")  # addresses of a Ray cluster that the run starts on this machine
 _DEVICE = re.compile(r"([a-z]+)(?::(\d+))?", re.ASCII)
@@ -31,7 +31,10 @@ def lacks_of(settings: WorkersSettings | EvaluateSettings | TargetsSettings, whe
         K2DError: for what no machine can do, or a package that is not installed.
     """
     with prefixed(where):
-        return [where + lack for lack in _lacks(vars(settings), where)]
+        lacks = [where + lack for lack in _lacks(vars(settings), where)]
+        if isinstance(settings, GivenSettings):
+            check_options(settings.decoding(None), vars(settings)["engine"])
+        return lacks
 
 
 def _lacks(values: Mapping[str, Any], where: str) -> Iterator[str]:

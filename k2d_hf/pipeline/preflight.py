@@ -23,6 +23,7 @@ from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.pipeline.recipe import Recipe, prefixed
 from k2d_hf.pipeline.training import peft_config
+from k2d_hf.transcription.engines import check_options
 
 
 def training_lacks(values: Mapping[str, Any], where: str) -> list[str]:
@@ -108,6 +109,12 @@ def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
         for model in dict.fromkeys((teacher, auxiliary)) if language is not None else ():
             with prefixed(f"{key}: {model.name}: "):  # `yue`, for one, came with large-v3 alone
                 LabelEncoder(load_tokenizer(model.path)).start_ids(language)
+
+
+def check_prompts(recipe: Recipe, teacher: Checkpoint) -> None:
+    """Raise K2DError if the teacher's prompt, or its hot words, are longer than Whisper takes."""
+    with prefixed("label: "):
+        check_options(recipe.label.decoding(None), recipe.label.engine, teacher.path)
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.pipeline.command import check_machine
-from k2d_hf.pipeline.preflight import check_languages, check_models
+from k2d_hf.pipeline.preflight import check_languages, check_models, check_prompts
 from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
@@ -40,6 +40,7 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
     check_models(recipe, run.teacher, run.auxiliary, run.origin)
     if from_stage is not None or any(stage.line(run) is None for stage in planned):
         check_languages(recipe, run.teacher, run.auxiliary)
+        check_prompts(recipe, run.teacher)
         for stage in planned:
             stage.check(run)
     _announce(run, hub)

@@ -70,13 +70,16 @@ def data_facts(rows: Any) -> DataFacts | None:
 def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:
     """Settings of a dataclass that are not at their default, the paper's: numbers, switches and one-word choices.
 
-    Fields that are declared to have no effect are left out, and those of `besides`, which the card has elsewhere.
+    Fields that are declared to have no effect are left out, and those of `besides`, which the card has elsewhere. Of
+    private text it is said that there was some.
     """
     shown: dict[str, Any] = {}
     for entry in dataclasses.fields(settings):
         if entry.name in besides or entry.metadata.get("no_effect"):
             continue
         value, default = _plain(getattr(settings, entry.name, None)), _plain(entry.default)
+        if entry.metadata.get("private"):
+            value = "given" if getattr(settings, entry.name, None) else None
         if (value or None) != (default or None) and (not isinstance(value, str) or _CHOICE.fullmatch(value)):
             shown[entry.name] = value
     return shown

@@ -128,7 +128,14 @@ def to_simplified(text: str) -> str:
     if text.isascii():
         return text
     # 着 first: `t2s` knows phrases with it (藉着), and none of those in which Taiwan writes 著 for it.
-    return fold_variants(_converter().convert(_SURROGATE.sub(" ", text).replace("著", "着")))
+    return fold_variants(convert_han("t2s", text.replace("著", "着")))
+
+
+def convert_han(conversion: str, text: str) -> str:
+    """`text` as OpenCC converts it, such as by `t2s`; a lone surrogate, which is no text, becomes a blank."""
+    with _converter_lock:
+        converter = _load_converter(conversion)
+    return converter.convert(_SURROGATE.sub(" ", text))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -143,13 +150,8 @@ def is_unspaced(token: str) -> bool:
     return _UNSPACED_LETTER.match(token) is not None
 
 
-def _converter() -> Any:
-    with _converter_lock:
-        return _load_converter()
-
-
 @cache
-def _load_converter() -> Any:
+def _load_converter(conversion: str) -> Any:
     import opencc
 
-    return opencc.OpenCC("t2s")
+    return opencc.OpenCC(conversion)

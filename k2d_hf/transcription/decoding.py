@@ -26,7 +26,7 @@ CARRIED = ("num_beams", "compression_ratio_threshold", "condition_on_prev_tokens
 
 
 def transformers_arguments(options: DecodingOptions) -> dict[str, Any]:
-    """Arguments of `WhisperForConditionalGeneration.generate`; without language and task."""
+    """Arguments of `WhisperForConditionalGeneration.generate`; without language, task and prompt."""
     return {
         "num_beams": options.beam_size,
         "temperature": options.temperatures,
@@ -48,6 +48,8 @@ def faster_whisper_arguments(options: DecodingOptions) -> dict[str, Any]:
         "compression_ratio_threshold": COMPRESSION_RATIO_OF_TEXT,
         "log_prob_threshold": LOGPROB_THRESHOLD,
         "no_speech_threshold": NO_SPEECH_THRESHOLD,
+        "initial_prompt": options.prompt,
+        "hotwords": options.hotwords,
     }
 
 

@@ -14,6 +14,9 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.extras import missing
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
+from k2d_hf.models.processors import load_processor
+from k2d_hf.transcription.prompts import check_length
+from k2d_hf.transcription.speech import check_detector
 from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Transcriber
 
 
@@ -48,9 +51,25 @@ def open_transcriber(
     cores among them; with one, all cores work on it.
 
     Raises:
-        K2DError: for an unknown engine, language, device or dtype, or `faster-whisper` where it is not installed.
+        K2DError: for an unknown engine, language, device or dtype, `faster-whisper` where it is not installed, a prompt
+            that is too long, or what the engine cannot do of the options.
     """
-    return engine_named(engine).open(checkpoint, options or DecodingOptions(), calls_at_once=calls_at_once)
+    options = options or DecodingOptions()
+    check_options(options, engine, checkpoint)
+    return engine_named(engine).open(checkpoint, options, calls_at_once=calls_at_once)
+
+
+def check_options(options: DecodingOptions, engine: str, checkpoint: str | Path | None = None) -> None:
+    """Raise K2DError for what an engine cannot do of the options, a detector that is missing, or too long a prompt.
+
+    Without a `checkpoint` a prompt has no length yet.
+    """
+    if options.vad:
+        check_detector("vad")
+    if refusal := engine_named(engine).refusal(options):
+        raise K2DError(refusal)
+    if checkpoint is not None and (options.prompt or options.hotwords):
+        check_length(options, load_processor(checkpoint).tokenizer)
 
 
 def check_engine(engine: str) -> str:
@@ -87,7 +106,7 @@ class OnDemand:
     It is of a checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own options.
 
     Raises:
-        K2DError: for an unknown engine, or a checkpoint that is nowhere to be found.
+        K2DError: for an unknown engine, a checkpoint that is nowhere to be found, or options as of `check_options`.
     """
 
     def __init__(
@@ -98,6 +117,7 @@ class OnDemand:
         if isinstance(model, (str, Path, Sequence)):
             self.options, self.engine = options, check_engine(engine)
             self._checkpoint: Path | None = resolve_checkpoint(model).path
+            check_options(options, self.engine, self._checkpoint)
             self._sources: Any = model
         else:
             self.options, self.engine = model.options, model.engine

@@ -23,6 +23,8 @@ from k2d_hf.models.fingerprints import checkpoint_fingerprint
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.transcription.decoding import faster_whisper_arguments
+from k2d_hf.transcription.prompts import sharing_room
+from k2d_hf.transcription.speech import Times, clips_of
 from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, Word, resolve_device
 
 THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
@@ -73,6 +75,9 @@ class FasterWhisperTranscriber:
         self.runtime = Runtime(device, self.model.model.compute_type, threads if device == "cpu" else None)
         sampler = partial(_loaded, ctranslate2.models.Whisper, str(converted), intra_threads=threads, **where)
         self.model.model = _Reproducible(self.model.model, sampler)
+        if options.hotwords:
+            hotword_tokens = len(self.encoder.text_ids(f" {options.hotwords}"))
+            self.model.get_prompt = sharing_room(self.model.get_prompt, hotword_tokens)
 
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -92,16 +97,18 @@ class FasterWhisperTranscriber:
         if language := language or self.options.language:
             self.encoder.start_ids(language)
         arguments = faster_whisper_arguments(self.options) | ({"word_timestamps": True} if word_times else {})
-        found, info = self.model.transcribe(audio, language=language, **arguments)
         segments: list[Segment] = []
         words: list[list[Word]] = []
         with self.model.model.one_recording():
-            for one in found:
-                segments.append(Segment(round(one.start, 2), round(one.end, 2), one.text))
-                words.append([Word(round(float(w.start), 2), round(float(w.end), 2), w.word) for w in one.words or ()])
-                if on_segment is not None:
-                    on_segment(segments[-1])
-        spoken = info.language if self.encoder.special.multilingual else None
+            for clip in clips_of(audio, vad=self.options.vad):
+                found, info = self.model.transcribe(audio[clip.start : clip.end], language=language, **arguments)
+                language = info.language  # of what follows, too
+                for one in found:
+                    segments.append(Segment(*_rounded(clip.times(one.start, one.end)), one.text))
+                    words.append([Word(*_rounded(clip.times(w.start, w.end)), w.word) for w in one.words or ()])
+                    if on_segment is not None:
+                        on_segment(segments[-1])
+        spoken = language if self.encoder.special.multilingual else None
         return Transcript(segments, spoken, words if word_times else None)
 
     def transcribe_chunks(
@@ -178,6 +185,10 @@ class _Reproducible:
         if getattr(self._of_thread, "sampler", None) is None:
             self._of_thread.sampler = self._load_sampler()
         return self._of_thread.sampler.generate(*arguments, **options)
+
+
+def _rounded(times: Times) -> Times:
+    return round(float(times[0]), 2), round(float(times[1]), 2)
 
 
 def _loaded(kind: Callable[..., Any], path: str, **options: Any) -> Any:

@@ -74,7 +74,31 @@ class LongFormSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class TranscribeSettings(LongFormSettings):
+class GivenSettings(LongFormSettings):
+    """What a model is given of a recording, and before it: what labelling and `k2d transcribe` share."""
+
+    vad: bool = setting(False, "Long pauses left out by a voice detector (Silero); times stay those of the recording.")
+    prompt: str | None = setting(
+        None,
+        "Text given before the first window, as if it had been said there: names, spelling, punctuation.",
+        metavar="TEXT",
+        private=True,
+    )
+    hotwords: str | None = setting(
+        None,
+        "Names and terms given before every window, with blanks or commas between.",
+        metavar="TEXT",
+        private=True,
+    )
+
+    def decoding(self, language: str | None) -> DecodingOptions:
+        """How a model is decoded with these settings."""
+        options = super().decoding(language)
+        return dataclasses.replace(options, vad=self.vad, prompt=self.prompt, hotwords=self.hotwords)
+
+
+@dataclasses.dataclass(frozen=True)
+class TranscribeSettings(GivenSettings):
     """How recordings are transcribed into files: text, subtitles and tables."""
 
     format: str | None = setting(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
+from k2d_hf.formatting import quote
 from k2d_hf.models.languages import checked_language
-from k2d_hf.models.whisper_tokens import TASKS
+from k2d_hf.models.whisper_tokens import TASKS, strip_special
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,9 @@ class DecodingOptions:
     condition_on_previous_text: bool = True
     temperatures: tuple[float, ...] = FALLBACK_TEMPERATURES
     no_repeat_ngram_size: int = 0  # of chunks: no run of so many tokens is repeated; 0 is no limit
+    vad: bool = False  # of recordings: whether long pauses are left out
+    prompt: str | None = None  # of recordings: text before the first window
+    hotwords: str | None = None  # of recordings: names and terms before every window
     batch_size: int = 8  # recordings, or chunks, in one pass
     device: str = "auto"
     dtype: str = "auto"  # engine's own: float32 or int8 on a CPU, float16 on a GPU
@@ -48,6 +52,16 @@ class DecodingOptions:
             raise K2DError(f"task {self.task!r}: choose one of {', '.join(TASKS)}")
         if not self.temperatures:
             raise K2DError("temperatures: give at least one, 0.0 for no sampling")
+        for name in ("prompt", "hotwords"):
+            text = getattr(self, name) or ""
+            if not isinstance(text, str):
+                raise K2DError(
+                    f"{name}: {quote(text)} is not text; write it in one line, with blanks or commas between"
+                )
+            text = text.strip()
+            if strip_special(text) != text:
+                raise K2DError(f"{name}: it has a special token, {quote(text)}; write plain text")
+            object.__setattr__(self, name, text or None)
 
     @property
     def windows_stand_alone(self) -> bool:
@@ -152,6 +166,7 @@ class Engine:
     devices: Sequence[str]  # kinds of device beside `auto`
     batches_recordings: Callable[[DecodingOptions], bool] = lambda options: False  # as of the `Transcriber`
     supported_dtypes: Callable[[str, int], Collection[str]] | None = None  # of a device here by kind, index; None: all
+    refusal: Callable[[DecodingOptions], str | None] = lambda options: None  # what of them it cannot do, in one line
     word_times: bool = False  # whether it times words, as `OneByOne` asks for them
     module: str | None = None  # what must be importable
     extra: str | None = None  # of this package, which installs it

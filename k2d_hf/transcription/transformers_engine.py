@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ from k2d_hf.files.resuming import key_of
 from k2d_hf.models.checkpoint import DTYPES, open_whisper
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.sources import model_fingerprint
-from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, MAX_SAMPLED_TOKENS, LabelEncoder
+from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, MAX_PROMPT_TOKENS, MAX_SAMPLED_TOKENS, LabelEncoder
 from k2d_hf.transcription.decoding import transformers_arguments
+from k2d_hf.transcription.speech import clips_of
 from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, resolve_device
 
 if TYPE_CHECKING:
@@ -102,7 +104,32 @@ class TransformersTranscriber:
         Recordings that share a pass are all of at most 30 s or all longer, as `generate` treats these two differently:
         it decodes the silence that a short one is padded with, too.
         """
-        languages = languages or [None] * len(audio)
+        clips = [clips_of(samples, vad=self.options.vad) for samples in audio]
+        languages = [language or self.options.language for language in languages or [None] * len(audio)]
+        for index, parts in enumerate(clips):
+            if len(parts) > 1 and languages[index] is None:  # all have the language of the first
+                features, _ = self._features([audio[index][parts[0].start : parts[0].end]])
+                languages[index] = self._languages(features, [None])[0]
+        given = [
+            (audio[index][clip.start : clip.end], languages[index])
+            for index, parts in enumerate(clips)
+            for clip in parts
+        ]
+        written = iter(self._transcribe_each(*zip(*given, strict=True)) if given else ())
+        transcripts = []
+        for language, parts in zip(languages, clips, strict=True):
+            of_clips = [(clip, next(written)) for clip in parts]
+            segments = [
+                replace(one, start=round(start, 2), end=round(end, 2))
+                for clip, transcript in of_clips
+                for one in transcript.segments
+                for start, end in [clip.times(one.start, one.end)]
+            ]
+            transcripts.append(Transcript(segments, of_clips[0][1].language if of_clips else language))
+        return transcripts
+
+    def _transcribe_each(self, audio: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcript]:
+        """The transcripts of some audio, batched by like length."""
         size = self.options.batch_size if self.batches_recordings else 1
         by_index: dict[int, Transcript] = {}
         for short in (True, False):
@@ -129,11 +156,22 @@ class TransformersTranscriber:
                 stopping_criteria=[_check_cancelled],
                 **transformers_arguments(self.options),
                 **self._language_arguments(languages),
+                **self._prompt_arguments(),
             )
         return [
             Transcript([self._segment(segment) for segment in segments], language)
             for segments, language in zip(output["segments"], languages, strict=True)
         ]
+
+    def _prompt_arguments(self) -> dict[str, Any]:
+        """The prompt, of which the first window has the whole, or the hot words of each; see `_refusal`."""
+        import torch
+
+        text = self.options.prompt or self.options.hotwords
+        if not text:
+            return {}
+        ids = self.encoder.prompt_ids(text, room=MAX_PROMPT_TOKENS)
+        return {"prompt_ids": torch.tensor(ids, device=self.model.device), "prompt_condition_type": "first-segment"}
 
     def transcribe_chunks(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -236,11 +274,26 @@ def _check_cancelled(ids: Any, scores: Any, **kwargs: Any) -> Any:
     return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 
+def _refusal(options: DecodingOptions) -> str | None:
+    """What `generate` does not do: with the text before, only the first window has a prompt; without it, each has."""
+    leave = "write it as {other}, or set engine to faster-whisper"
+    if options.hotwords and options.condition_on_previous_text:
+        way = leave.format(other="prompt")
+        return (
+            f"hotwords: the engine transformers gives none beside the text before (condition_on_previous_text); {way}"
+        )
+    if options.prompt and not options.condition_on_previous_text:
+        way = leave.format(other="hotwords")
+        return f"prompt: the engine transformers gives one with condition_on_previous_text alone; {way}"
+    return None
+
+
 ENGINE = Engine(
     "transformers",
     TransformersTranscriber.from_checkpoint,
     dtypes=DTYPES,
     devices=("cpu", "cuda", "mps", "xpu", "npu", "hpu", "mlu", "musa"),  # that torch knows and a Whisper may run on
     batches_recordings=lambda options: options.windows_stand_alone,
+    refusal=_refusal,
     preference=1,
 )

@@ -240,6 +240,12 @@ CHANGES = {
     "label.batch_size": sets("label.batch_size=1"),
     "label.device": sets("label.device=cpu"),
     "label.dtype": sets("label.dtype=bfloat16"),
+    "label.vad": unrun("the sound of these runs has no speech", "label.vad=true"),
+    "label.prompt": sets(
+        "label.prompt=今天講機器學習", "label.condition_on_previous_text=true", "validate.metric=full"
+    ),
+    "label.hotwords": sets("label.hotwords=Whisper"),
+    "label.script": sets("label.script=simplified"),
     "label.silence": sets("label.silence=0.5", "validate.metric=full"),
     "label.max_duration": sets("label.max_duration=5", "validate.metric=full"),
     "validate.engine": sets("validate.engine=faster-whisper"),

@@ -13,7 +13,8 @@ from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.hypotheses import chunk_features
 from k2d_hf.labelling.report import LabellingReport
-from k2d_hf.labelling.silences import choose, silent_windows, speech_spans, with_silences
+from k2d_hf.labelling.silences import MARGIN, choose, silent_windows, with_silences
+from k2d_hf.transcription.speech import speech_spans
 
 LECTURE = Path(__file__).parents[2] / "recipes" / "quickstart" / "dev" / "dev_000.opus"
 
@@ -60,7 +61,7 @@ def test_rows_are_in_order_have_an_empty_label_and_the_text_before():
 def test_the_detector_finds_speech_and_leaves_noise_alone():
     quiet = 0.01 * np.random.default_rng(0).standard_normal(5 * SAMPLE_RATE).astype(np.float32)
     audio = np.concatenate([quiet, read_audio(LECTURE, 0.0, 5.0), quiet])
-    spans = speech_spans(audio)
+    spans = speech_spans(audio, margin=MARGIN)
     assert spans
     assert all(start > 4.0 and end < 11.0 for start, end in spans)
 
@@ -111,6 +112,6 @@ def test_an_auxiliary_that_writes_something_drops_a_silence(recording):
 
 
 def test_a_missing_detector_is_named_before_any_work(recording, monkeypatch):
-    monkeypatch.setattr("k2d_hf.labelling.silences.missing", lambda module, extra: "pip install it")
+    monkeypatch.setattr("k2d_hf.transcription.speech.missing", lambda module, extra=None: "pip install it")
     with pytest.raises(K2DError, match="label.silence asks for the voice detector of faster-whisper: pip install it"):
         label_recordings(recording, ScriptedTranscriber({}), silence=0.1)
