@@ -54,7 +54,7 @@ def validate_labels(
 
     Returns:
         The same rows with `auxiliary_text`, `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`,
-        `speaking_rate`, `keep` and `drop_reason` (null where kept).
+        `speaking_rate`, `known_hallucination`, `keep` and `drop_reason` (null where kept).
 
     Raises:
         K2DError: for an unknown metric, a threshold outside [0, 1], a limit of 0 or less, an auxiliary that cannot be

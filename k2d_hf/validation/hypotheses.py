@@ -99,7 +99,7 @@ class AuxiliaryHypotheses(Hypotheses):
         What drops a chunk at every threshold is named before the distance: calibration counts it apart.
         """
         text = transcript["text"] if transcript["reason"] is None else None
-        metric, measured = self.settings.metric, measures(row)
+        metric, measured = self.settings.metric, measures(row, vars(self.settings))
         comparison = compare_labels(row["text"], text or "", metric, normalise_by=self.settings.normalise_by)
         reason = transcript["reason"] or judged_reason(measured, self.limits)
         reason = reason or drop_reason(comparison, metric, self.settings.threshold)

@@ -20,6 +20,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import setting
 from k2d_hf.models.whisper_tokens import TIMESTAMP_SECONDS
 from k2d_hf.scoring.text import mixed_runs, split_runs
+from k2d_hf.validation.hallucinations import hallucinated_share
 
 T = TypeVar("T")
 
@@ -72,7 +73,8 @@ class Judge:
     example: float  # a limit that is of use
     cause: str  # why a label goes beyond the limit, for the documentation
     unit: str  # of the measure and its limit
-    measure: Callable[[Mapping[str, Any]], float]  # of a row as labelling writes it; a finite number
+    # of a row as labelling writes it, and the settings of validation; a finite number
+    measure: Callable[[Mapping[str, Any], Mapping[str, Any]], float]
     description: str  # of the measure, for cards
 
     @property
@@ -95,8 +97,20 @@ JUDGES = (
         example=15,
         cause="more than can be said in that time",
         unit="syllables a second",
-        measure=speaking_rate,
+        measure=lambda row, settings: speaking_rate(row),
         description="highest rate at which one of its segments would have been spoken, syllables a second",
+    ),
+    Judge(
+        name="known hallucination",
+        setting="max_known_hallucination",
+        help="Largest share of a segment, or of the label, that is subtitle credits, thanks for watching or the like, "
+        "such as 0.5; null is no limit.",
+        least=0.01,
+        example=0.5,
+        cause="what Whisper writes where nobody speaks: subtitle credits, thanks for watching and the like",
+        unit="of a segment",
+        measure=lambda row, settings: hallucinated_share(row, settings.get("known_phrases") or ()),
+        description="largest share of one of its segments, or of the label, that is a known hallucination",
     ),
 )
 _REASON = re.compile("|".join(rf"{re.escape(judge.name)} > [\d.e+-]+" for judge in JUDGES))
@@ -110,9 +124,9 @@ def with_limits(cls: type[T]) -> type[T]:
     return cls
 
 
-def measures(row: Mapping[str, Any]) -> dict[str, float]:
-    """What every judge measures of a chunk, by column."""
-    return {judge.column: judge.measure(row) for judge in JUDGES}
+def measures(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, float]:
+    """What every judge measures of a chunk, by column; `settings` are those of validation."""
+    return {judge.column: judge.measure(row, settings) for judge in JUDGES}
 
 
 def judged_reason(measured: Mapping[str, float], limits: Mapping[str, float]) -> str | None:

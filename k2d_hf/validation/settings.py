@@ -8,6 +8,7 @@ from k2d_hf.files.settings import setting
 from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
 from k2d_hf.transcription.transcribers import DecodingOptions
 from k2d_hf.validation.distance import METRICS, NORMALISERS, check_choice, keeps
+from k2d_hf.validation.hallucinations import checked_phrases
 from k2d_hf.validation.judges import limits_of, with_limits
 
 
@@ -33,7 +34,17 @@ class ValidateSettings(WorkersSettings):
     device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
+    known_phrases: str | list[str] | None = setting(
+        None,
+        "Phrases that count as known hallucinations beside those of this package; * stands for a name of up to 12 "
+        "words or Han characters.",
+        metavar="TEXT,TEXT,...",
+        after_model=True,
+        private=True,
+    )
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "known_phrases", checked_phrases(self.known_phrases))
         check_choice("metric", self.metric, METRICS)
         check_choice("normalise_by", self.normalise_by, NORMALISERS)
         keeps(0.0, self.threshold)

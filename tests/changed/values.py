@@ -259,6 +259,7 @@ CHANGES = {
     "validate.normalise_by": sets("validate.normalise_by=teacher"),
     **{f"validate.{judge.setting}": sets(f"validate.{judge.setting}={judge.example}") for judge in JUDGES},
     "validate.max_speaking_rate": sets("validate.max_speaking_rate=4"),
+    "validate.known_phrases": sets("validate.known_phrases=[今天]"),
     "validate.shard_size": sets("validate.shard_size=1"),
     "validate.beam_size": sets("validate.beam_size=2"),
     "validate.no_repeat_ngram_size": sets("validate.no_repeat_ngram_size=2"),
