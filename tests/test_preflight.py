@@ -291,6 +291,10 @@ def test_what_would_stop_training_is_refused_before_the_first_stage(here, capsys
         (["validate.engine=ray", "validate.workers=100000"], "validate.worker_cpus: 100000 cores for the workers"),
         (["evaluate.engine=faster-whisper", "evaluate.device=mps"], "is no device of the engine faster-whisper"),
         (["evaluate.engine=transformers", "evaluate.dtype=int8"], "the engine transformers has auto, float32"),
+        (["label.condition_on_previous_text=true", "label.hotwords=K2D"], "label.hotwords: the engine transformers gives none"),
+        (["label.engine=faster-whisper", f"label.prompt={'字 ' * 300}"], "label.prompt has 600 tokens: Whisper takes"),
+        (["label.prompt=<|en|> K2D"], "label.prompt: it has a special token, '<|en|> K2D'; write plain text"),
+        (["validate.known_phrases=['*']"], "known_phrases: '*' has no word"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together_are_refused_before_the_first_stage(here, capsys, sets, line):

@@ -113,7 +113,7 @@ def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
 
 def check_prompts(recipe: Recipe, teacher: Checkpoint) -> None:
     """Raise K2DError if the teacher's prompt, or its hot words, are longer than Whisper takes."""
-    with prefixed("label: "):
+    with prefixed("label."):
         check_options(recipe.label.decoding(None), recipe.label.engine, teacher.path)
 
 

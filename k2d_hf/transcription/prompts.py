@@ -22,7 +22,7 @@ def check_length(options: DecodingOptions, tokenizer: Any) -> None:
     tokens = {name: len(encoder.text_ids(f" {text}")) for name, text in given.items() if text}
     if sum(tokens.values()) > ROOM:
         has = " and ".join(f"{name} has {count} tokens" for name, count in tokens.items())
-        raise K2DError(f"{has}: Whisper takes at most {ROOM} before a window, of both; write less")
+        raise K2DError(f"{has}: Whisper takes at most {ROOM} before a window; write less")
 
 
 def sharing_room(get_prompt: Callable[..., list[int]], hotword_tokens: int) -> Callable[..., list[int]]:
