@@ -97,3 +97,54 @@ def media(kind, sound=None, *, seconds=8.0, options=None, video=False, tracks=1,
             container.mux(pictures.encode(None))
         container.close()
         return file.read_bytes()
+
+
+def several_tracks(kind, sounds, dispositions=()):
+    """The bytes of a file with a track of each sound, with its disposition as PyAV calls it, such as `comment`."""
+    import av
+
+    form, codec, rate = KINDS[kind]
+    folder = tempfile.TemporaryDirectory()
+    file = Path(folder.name, "media")
+    with folder, av.open(str(file), "w", format=form) as container:
+        streams = [add_track(container, codec, rate, channels=np.ndim(sound)) for sound in sounds]
+        for stream, name in zip(streams, dispositions, strict=False):
+            stream.disposition = getattr(av.stream.Disposition, name)
+        tracks = [encode(container, stream, sound) for stream, sound in zip(streams, sounds, strict=True)]
+        for packet in [packet for packets in tracks for packet in packets]:
+            container.mux(packet)
+        container.close()
+        return file.read_bytes()
+
+
+def shortened(samples, rate=16000):
+    """The bytes of a NIST SPHERE file of whole numbers of 16 bits, compressed as shorten 2 does it, without prediction."""
+    bits = []
+
+    def rice(value, width):
+        bits.append("0" * (value >> width) + "1" + (format(value & ((1 << width) - 1), f"0{width}b") if width else ""))
+
+    def number(value):
+        rice(value.bit_length(), 2)
+        rice(value, value.bit_length())
+
+    block = 256
+    for value in (5, 1, block, 0, 0, 0):  # 16 bits with the low byte first, a channel, and no prediction or means
+        number(value)
+    for at in range(0, len(samples), block):
+        part = [int(sample) for sample in samples[at : at + block]]
+        if len(part) < block:
+            rice(5, 2)
+            number(len(part))
+        rice(0, 2)  # differences of order 0, which have 12 bits beside what is counted out
+        rice(11, 3)
+        for sample in part:
+            rice(2 * sample if sample >= 0 else -2 * sample - 1, 12)
+    rice(4, 2)
+    stream = "".join(bits)
+    stream += "0" * (-len(stream) % 32)
+    fields = (
+        f"NIST_1A\n   1024\nchannel_count -i 1\nsample_rate -i {rate}\nsample_n_bytes -i 2\nsample_byte_format -s2 01\n"
+        f"sample_coding -s26 pcm,embedded-shorten-v2.00\nsample_count -i {len(samples)}\nend_head\n"
+    )
+    return fields.encode().ljust(1024, b"\0") + b"ajkg\2" + int(stream, 2).to_bytes(len(stream) // 8, "big")

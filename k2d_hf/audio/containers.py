@@ -21,6 +21,7 @@ MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # t
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"  # what Matroska begins with, and what holds all the rest
 ASF, ASF_FILE = b"0&\xb2u\x8ef\xcf\x11", b"\xa1\xdc\xab\x8cG\xa9\xcf\x11\x8e\xe4\0\xc0\x0c Se"  # its file properties
 ASF_HEADER_BYTES = 1 << 14  # among which they are
+SPHERE, SPHERE_HEADER_BYTES = b"NIST_1A", 1 << 14
 SHORT = "fewer bytes than its header promises"
 SOUND = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}  # containers, and their kinds for audio
 
@@ -50,6 +51,8 @@ def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
             return "a page of it is damaged"
     elif magic == b"fLaC" and not opened:
         return "its first frame is incomplete"
+    elif head.startswith(SPHERE):
+        return SHORT if _sphere_end(file) > size else ""
     elif head[4:8] in MP4_BOXES:
         return _missing_boxes(file, size)
     elif magic == EBML:
@@ -57,6 +60,20 @@ def missing_end(file: BinaryIO, *, opened: bool = True) -> str:
     elif head.startswith(ASF):
         return SHORT if _asf_size(file) > size else ""
     return ""
+
+
+def _sphere_end(file: BinaryIO) -> int:
+    """Where the samples of a NIST SPHERE file end by its header, which is text; 0 where they are compressed."""
+    file.seek(0)
+    lines = file.read(SPHERE_HEADER_BYTES).partition(b"end_head")[0].split(b"\n")
+    fields = {line.split()[0]: line.split()[-1] for line in lines[2:] if line.split()}
+    names = (b"sample_count", b"sample_n_bytes", b"channel_count")
+    try:
+        count, width, channels = (int(fields[name]) for name in names)
+        compressed = b"," in fields.get(b"sample_coding", b"")
+        return 0 if compressed else int(lines[1]) + count * width * channels
+    except (KeyError, IndexError, ValueError):
+        return 0
 
 
 def _missing_boxes(file: BinaryIO, size: int) -> str:

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import os
 
+# Of recorders, studios and corpora, read by libsndfile.
+READ_BY_LIBSNDFILE = (
+    *(".wav", ".wave", ".bwf", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mp1", ".mpa"),
+    *(".mpga", ".m2a", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc", ".ircam", ".sf"),
+    *(".8svx", ".iff"),
+)
 # Of telephones, meetings and films, decoded by PyAV.
 DECODED_BY_PYAV = (
-    *(".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3gpp2", ".3ga"),
+    *(".m4a", ".m4b", ".m4p", ".m4r", ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3gpp2", ".3ga"),
     *(".f4v", ".f4a", ".mkv", ".mk3d", ".mka", ".webm", ".weba", ".aac", ".adts", ".amr", ".awb", ".wma"),
     *(".wmv", ".asf", ".avi", ".divx", ".flv", ".mpg", ".mpeg", ".vob", ".mts", ".m2ts", ".m2t", ".ogv"),
-    *(".ogx", ".spx", ".caff"),
+    *(".ogx", ".ogm", ".spx", ".caff", ".mpe"),
 )
-# Audio and video beside that; of these, too, it decodes what it can. `.ts` is a program as often.
+AUDIO_EXTENSIONS = (*READ_BY_LIBSNDFILE, *DECODED_BY_PYAV)  # what a folder is known by
+# Audio and video beside that, which is read where its content is of a kind above. `.ts` is a program as often.
 MEDIA_EXTENSIONS = {
-    *(".m4p", ".alac", ".ape", ".wv", ".tta", ".tak", ".mpc", ".mp1", ".mp2", ".mpa", ".mpga", ".m2a"),
-    *(".ac3", ".ec3", ".eac3", ".dts", ".ra", ".ram", ".qcp", ".dss", ".ds2", ".sph", ".nist", ".snd"),
-    *(".voc", ".ircam", ".sf", ".iff", ".8svx", ".aa", ".aax", ".dsf", ".dff", ".shn", ".rf32", ".bwf"),
-    *(".mogg", ".qoa", ".mpe", ".m1v", ".m2v", ".ts", ".ogm", ".rm", ".rmvb", ".mxf", ".dv", ".nut"),
-    *(".swf", ".wtv", ".dvr-ms"),
+    *(".alac", ".ape", ".wv", ".tta", ".tak", ".mpc", ".ac3", ".ec3", ".eac3", ".dts", ".ra", ".ram", ".qcp"),
+    *(".dss", ".ds2", ".aa", ".aax", ".dsf", ".dff", ".shn", ".rf32", ".mogg", ".qoa", ".m1v", ".m2v", ".ts"),
+    *(".rm", ".rmvb", ".mxf", ".dv", ".nut", ".swf", ".wtv", ".dvr-ms"),
 }
 # Samples alone, without rate and form: no reader can decode them.
 HEADERLESS_EXTENSIONS = {".raw", ".pcm", ".ulaw", ".alaw", ".ul", ".al", ".vox", ".sln", ".g722", ".g729", ".gsm"}

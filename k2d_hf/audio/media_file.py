@@ -33,6 +33,7 @@ FORMATS = {  # FFmpeg's name by the first bytes of a file; a playlist, which nam
     b"FLV\x01": "flv",
     b"\x00\x00\x01\xba": "mpeg",
     b"caff": "caf",
+    b"NIST_1A": "nistsphere",  # compressed by shorten
 }
 HEAD = 1 << 14  # bytes that show the kind of a file
 # Formats that are searched by time stamps that rise from start to end; the others are decoded from their start.
@@ -84,17 +85,20 @@ def _begins_adts(head: bytes) -> bool:
 
 
 class MediaFile:
-    """The first track of sound in a file, as one channel, the mean of all; the file stays the caller's to close.
+    """A track of sound in a file, which stays the caller's to close.
+
+    The track is that of a number, counted from 0, or the one that the file prefers: the first one by its flags, none
+    that is made for the blind or comments on a film where there is another. A frame with another number of channels
+    than the first counts as the mean of its own, in each of them.
 
     Opening, `read_block` and `seek_to` raise OSError where disk or network are at fault, DecodingError where a packet
     is, and MediaError where the file is not supported.
     """
 
     format = "MEDIA"
-    channels = 1
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._source, self._kind = file, media_format(file)
+    def __init__(self, file: BinaryIO, track: int | None = None) -> None:
+        self._source, self._kind, self._track = file, media_format(file), track
         self._container: Any = None
         try:
             self._open()
@@ -117,9 +121,7 @@ class MediaFile:
                 self._container = av.open(self._observed, format=self._kind, metadata_errors="replace")
             except av.FFmpegError as error:
                 raise MediaError("not audio", error.strerror or error_message(error)) from error
-            if not self._container.streams.audio:
-                raise MediaError("no samples", "there is no track of sound in it")
-            self._stream = self._container.streams.audio[0]
+            self._stream = self._chosen()
             for stream in self._container.streams:
                 if stream.index != self._stream.index:
                     stream.discard = av.stream.Discard.all
@@ -136,6 +138,7 @@ class MediaFile:
         if not head:
             raise MediaError("no samples", "there is none in its track of sound")
         self.samplerate: int = head[0].sample_rate
+        self.channels: int = head[0].layout.nb_channels
         self._origin: int | None = head[0].pts
         # A frame begins at a multiple of its length behind the first, which encoder delay may have cut.
         self._frame = max(frame.samples for frame in head)
@@ -147,6 +150,22 @@ class MediaFile:
         self._blocks = self._joined(chain(head, frames), 0)
         self._skip = 0
         self._damage: DecodingError | None = None
+
+    def _chosen(self) -> Any:
+        """The stream of the track."""
+        streams = self._container.streams.audio
+        self.tracks = len(streams)
+        if not streams:
+            raise MediaError("no samples", "there is no track of sound in it")
+        if self._track is not None and self._track >= self.tracks:
+            raise MediaError("no such track", f"{self._track}, of {self.tracks}, counted from 0")
+        return streams[self._track] if self._track is not None else min(streams, key=self._set_aside)
+
+    def _set_aside(self, stream: Any) -> tuple[bool, bool, bool]:
+        """What puts a track behind others: that it cannot be decoded, is a description, or is not the usual one."""
+        flags = self._av.stream.Disposition
+        aside = flags.visual_impaired | flags.descriptions | flags.comment | flags.clean_effects
+        return stream.codec_context is None, bool(stream.disposition & aside), not stream.disposition & flags.default
 
     def close(self) -> None:
         """Release the decoder."""
@@ -162,8 +181,8 @@ class MediaFile:
         self._skip = frame
 
     def read_block(self, frames: int) -> np.ndarray:
-        """Up to so many frames from the current one, [frames, 1] float32; fewer at the end only."""
-        parts: list[np.ndarray] = [np.zeros(0, dtype=np.float32)]
+        """Up to so many frames from the current one, [frames, channels] float32; fewer at the end only."""
+        parts: list[np.ndarray] = [np.zeros((0, self.channels), dtype=np.float32)]
         count = 0
         while count < frames:
             check_cancelled()
@@ -184,12 +203,12 @@ class MediaFile:
                 self._blocks = chain((block[cut + len(wanted) :],), self._blocks)
             parts.append(wanted)
             count += len(wanted)
-        return np.concatenate(parts)[:, None]
+        return np.concatenate(parts)
 
     def _promised_frames(self) -> int:
         """The length in the header, where that is the track's own."""
         seconds = None
-        if self._kind in ("mov", "caf") and self._stream.duration:
+        if self._kind in ("mov", "caf", "nistsphere") and self._stream.duration:
             seconds = self._stream.duration * self._stream.time_base
         elif self._kind == "matroska":
             tags = {name.partition("-")[0].upper(): value for name, value in self._stream.metadata.items()}
@@ -228,12 +247,14 @@ class MediaFile:
             raise DecodingError(damage.strerror or error_message(damage)) from damage
 
     def _joined(self, frames: Iterator[AudioFrame], position: int) -> Iterator[np.ndarray]:
-        """Mono blocks of frames, the first of which lies at `position`, each at its place."""
+        """Blocks of frames, the first of which lies at `position`, each at its place."""
         held = None  # as the last frame may reach beyond the end
         for frame in frames:
             if frame.sample_rate != self.samplerate:
                 raise MediaError("not supported", f"its rate changes from {self.samplerate} to {frame.sample_rate} Hz")
-            samples = _mono(frame)
+            samples = _samples(frame)
+            if samples.shape[1] != self.channels:
+                samples = np.repeat(samples.mean(axis=1, keepdims=True), self.channels, axis=1)
             ahead = 0 if (place := self._place(frame)) is None else place - position
             if ahead < -self.samplerate and frame.pts is not None:  # the stamps begin anew
                 self._origin = frame.pts - round(position / self._tick)
@@ -246,7 +267,7 @@ class MediaFile:
                     yield held
                 if self._even and (exact := self._grid_place(frame)) is not None:
                     ahead = exact - position  # where a search would find it
-                held = np.zeros(ahead, dtype=np.float32)
+                held = np.zeros((ahead, self.channels), dtype=np.float32)
                 position += ahead
             if held is not None:
                 yield held
@@ -311,15 +332,12 @@ def _clock_seconds(text: str) -> Fraction | None:
         return None
 
 
-def _mono(frame: AudioFrame) -> np.ndarray:
-    """The mean over channels of a frame, float32 [samples]; full scale is 1."""
+def _samples(frame: AudioFrame) -> np.ndarray:
+    """The samples of a frame, float32 [samples, channels]; full scale is 1."""
     samples: np.ndarray = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(frame.samples, -1).T
-    with np.errstate(over="ignore", invalid="ignore"):
-        mono = samples.mean(axis=0, dtype=np.float32 if samples.dtype == np.float32 else np.float64)
+    samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
     if samples.dtype == np.uint8:
-        mono = (mono - 128) / 128
-    elif samples.dtype.kind == "i":
-        mono = mono / -float(np.iinfo(samples.dtype).min)
-    return mono.astype(np.float32)
+        return ((samples - np.float32(128)) / 128).astype(np.float32)
+    if samples.dtype.kind == "i":
+        return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+    return samples.astype(np.float32, copy=False)

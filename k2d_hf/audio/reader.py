@@ -10,16 +10,18 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 from k2d_hf.audio.containers import missing_end, with_open_size
-from k2d_hf.audio.media import DECODED_BY_PYAV, unsupported_kind
+from k2d_hf.audio.media import unsupported_kind
 from k2d_hf.audio.media_file import UNKNOWN_LENGTH, DecodingError, MediaError, MediaFile, media_format
 from k2d_hf.audio.mp3 import with_frame_count
+from k2d_hf.audio.selection import CANCELLED_ADVICE, LOUDER, USUAL, Energy, Mixer, Selection
 from k2d_hf.audio.sound_file import Sound, check_readable, kept_position, size_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.background import check_cancelled
@@ -27,11 +29,6 @@ from k2d_hf.files.storage import is_address, open_to_read
 from k2d_hf.formatting import os_error_reason
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper's feature extractor takes
-AUDIO_EXTENSIONS = (
-    *(".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
-    *(".aif", ".aiff", ".aifc", ".au", ".caf"),
-    *DECODED_BY_PYAV,
-)
 
 # libsndfile's Vorbis seek is wrong (by up to a block) in the last page of a file, and Opus and MP3 decoders need what
 # came before to settle; pages hold up to about a second, so two seconds of lead are decoded and thrown away.
@@ -41,6 +38,7 @@ LOSSY_FORMATS = {"OGG", MediaFile.format} | MP3_FORMATS
 # Read on either side of a span that is resampled; from 0.02 s on, the span equals the same cut of the whole file.
 FILTER_MARGIN = SAMPLE_RATE // 20  # samples at 16 kHz
 BLOCK_SAMPLES = 1 << 18  # of all channels, decoded at once
+ROUNDING = 2.0**-15  # of samples of 16 bits, which is what two channels of one sound with two signs leave
 RATES = range(1000, 1_000_001)  # Hz; at 1 Hz each sample would become 16,000
 # Bytes that are fetched at once of a remote file; a search for a span reads a little in many places.
 WHOLE_FETCH, SPAN_FETCH = 1 << 22, 1 << 17
@@ -59,6 +57,9 @@ ADVICE = {
     "no decoder": "pip install av, or convert it to WAV or FLAC (ffmpeg -i IN OUT.flac)",
     "encrypted": "save it without protection, with a program that may open it",
     "no such span": "check its start and duration, in seconds",
+    "no such track": "give the number of one that it has, or leave track out",
+    "no such channel": "give the number of one that it has, or leave channel out",
+    "channels cancel": CANCELLED_ADVICE,
     "truncated": "copy it again, or keep what is left with ffmpeg -i IN OUT.flac",
     "no samples": "leave it out, or record it again",
     "sample rate": "convert it to 16 kHz (ffmpeg -i IN -ar 16000 OUT.flac)",
@@ -81,14 +82,35 @@ class AudioError(K2DError):
         return f"{path}: {self.reason}{detail}; {ADVICE[self.reason]}"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a recording, and of how much that was there."""
+
+    samples: np.ndarray  # float32 [samples] at 16 kHz
+    tracks: int = 1  # of sound, in the file
+    channel: int | None = None  # the one that was taken, from 0 on; None is the mean
+    cancels: bool = False  # whether the mean is next to nothing, as channels are out of phase
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All but the samples."""
+        return {"tracks": self.tracks, "channel": self.channel, "cancels": self.cancels}
+
+
 def read_audio(
-    path: str | os.PathLike[str], start: float = 0.0, duration: float | None = None, *, within: bool = False
+    path: str | os.PathLike[str],
+    start: float = 0.0,
+    duration: float | None = None,
+    *,
+    within: bool = False,
+    selection: Selection = USUAL,
 ) -> np.ndarray:
     """Decode a recording, or the span of it that begins at `start` and lasts `duration` seconds.
 
-    Returns float32 [samples] at 16 kHz, the mean over channels, samples `round(16000 * start)` up to
-    `round(16000 * (start + duration))` of the whole recording: neighbouring spans join without gap or overlap, and
-    what lies beyond the end is left away. Only the span is decoded. Amplitudes beyond 1 (float files) stay as they are.
+    Returns float32 [samples] at 16 kHz, samples `round(16000 * start)` up to `round(16000 * (start + duration))` of
+    the whole recording: neighbouring spans join without gap or overlap, and what lies beyond the end is left away.
+    They are the mean over channels of the track that the file prefers, unless `selection` names others.
+    Only the span is decoded. Amplitudes beyond 1 (float files) stay as they are.
     A span equals the same cut of the whole recording within 2e-6 (Opus at 16 kHz or less, and AMR, within 1e-2: a
     speech coder forgets the past slowly; of AAC the noise differs that its decoder makes up).
     The path may be an address that fsspec knows, such as `s3://bucket/a.flac`: there a span fetches little more than
@@ -98,23 +120,48 @@ def read_audio(
 
     Raises AudioError: a file that is missing, cannot be read to its end, is empty, not audio or of a kind that is not
     supported, encrypted, truncated, without samples, of an absurd rate, or not finite; a span that is not `within` it;
-    no PyAV for one that needs it.
+    a track or channel that it has not; no PyAV for one that needs it.
     Truncation is found in a WAV, AIFF, FLAC, MP3, MPEG-4, Matroska, AVI or ASF that holds less than its header
     promises, and in an Ogg without its end-of-stream page (RFC 3533). It is missed in a stream of unknown length (AAC
     and AMR alone, FLV and MPEG, cut between two frames), an MP3 without a frame count or with at most two frames
     missing, and a span that ends before the cut.
     """
+    return _read(path, start, duration, selection, within=within).samples
+
+
+def read_recording(
+    path: str | os.PathLike[str],
+    start: float = 0.0,
+    duration: float | None = None,
+    *,
+    within: bool = False,
+    selection: Selection = USUAL,
+) -> Reading:
+    """As `read_audio`, with what is known of tracks and channels beside the samples.
+
+    The `louder` channel is that of the span, or of the whole file, which is decoded twice for it. Channels whose mean
+    is silence but for rounding, while they are not, are an AudioError.
+    """
+    reading = _read(path, start, duration, selection, within=within)
+    if reading.cancels and np.sqrt(np.mean(reading.samples**2)) < ROUNDING:
+        raise AudioError(path, "channels cancel", "they are out of phase: their mean is silence")
+    return reading
+
+
+def _read(
+    path: str | os.PathLike[str], start: float, duration: float | None, selection: Selection, *, within: bool
+) -> Reading:
     if not 0 <= start < math.inf or not (duration is None or 0 <= duration < math.inf):
         if within:
             raise AudioError(path, "no such span", _span_text(start, duration))
         raise K2DError(f"{path}: span at {start} s for {duration} s; give a start and a duration of 0 or more seconds")
     with _opened(path, WHOLE_FETCH if duration is None else SPAN_FETCH) as file:
-        audio = _decoded(file, path, start, duration)
+        reading = _decoded(file, path, start, duration, selection)
     if within and (start or duration is not None):
-        lacks = 0.0 if duration is None else duration - len(audio) / SAMPLE_RATE
-        if len(audio) == 0 or lacks > SPAN_SLACK:
-            span_within(path, start, duration, audio_duration(path))
-    return audio
+        lacks = 0.0 if duration is None else duration - len(reading.samples) / SAMPLE_RATE
+        if len(reading.samples) == 0 or lacks > SPAN_SLACK:
+            span_within(path, start, duration, audio_duration(path, selection))
+    return reading
 
 
 def span_within(path: str | os.PathLike[str], start: float, duration: float | None, seconds: float) -> float:
@@ -132,34 +179,34 @@ def _span_text(start: float, duration: float | None) -> str:
     return f"from {start:g} s on" if duration is None else f"{start:g} to {start + duration:g} s"
 
 
-def decode_audio(content: bytes, name: str) -> np.ndarray:
+def decode_audio(content: bytes, name: str, selection: Selection = USUAL) -> np.ndarray:
     """Decode a recording in memory as `read_audio` does one in a file; errors call it `name`."""
     if not content:
         raise AudioError(name, "empty file")
-    return _decoded(io.BytesIO(content), name, 0.0, None)
+    return _decoded(io.BytesIO(content), name, 0.0, None, selection).samples
 
 
-def audio_duration(path: str | os.PathLike[str]) -> float:
+def audio_duration(path: str | os.PathLike[str], selection: Selection = USUAL) -> float:
     """Return the length of a recording in seconds, from its header where it has it, else by decoding it.
 
     Raises AudioError like `read_audio`, except that truncation and samples that are not finite may be missed.
     """
     with _opened(path, SPAN_FETCH) as file:
-        return _seconds(file, path)
+        return _seconds(file, path, selection)
 
 
-def decoded_duration(content: bytes, name: str) -> float:
+def decoded_duration(content: bytes, name: str, selection: Selection = USUAL) -> float:
     """Return the length of a recording in memory in seconds, as `audio_duration` does of one in a file."""
     if not content:
         raise AudioError(name, "empty file")
-    return _seconds(io.BytesIO(content), name)
+    return _seconds(io.BytesIO(content), name, selection)
 
 
-def _seconds(file: BinaryIO, path: str | os.PathLike[str]) -> float:
-    with _sound(file, path) as sound:
+def _seconds(file: BinaryIO, path: str | os.PathLike[str], selection: Selection) -> float:
+    with _sound(file, path, selection) as sound:
         if sound.frames < UNKNOWN_LENGTH:
             return sound.frames / sound.samplerate
-        return sum(len(block) for block in _mono_blocks(sound, file, path, 0, None)) / sound.samplerate
+        return sum(len(block) for block in _blocks(sound, file, path, 0, None)) / sound.samplerate
 
 
 @contextmanager
@@ -196,8 +243,8 @@ def _open(path: str | os.PathLike[str], fetch: int) -> BinaryIO:
 
 
 @contextmanager
-def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound | MediaFile]:
-    """The decoder of a file, which has samples."""
+def _sound(file: BinaryIO, path: str | os.PathLike[str], selection: Selection) -> Iterator[Sound | MediaFile]:
+    """The decoder of a file, which has samples, and the track and channel that are wanted."""
     sound: Sound | MediaFile | None = None
     try:
         try:
@@ -212,39 +259,49 @@ def _sound(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[Sound | Med
                 sound.close()
                 sound = Sound(patched)
         except soundfile.SoundFileError as error:
-            sound = _media(file, path, error)
+            sound = _media(file, path, selection.track, error)
         if sound.frames <= 0:
             cut = missing_end(file)
             raise AudioError(path, "truncated" if cut else "no samples", cut)
         if sound.samplerate not in RATES:
             raise AudioError(path, "sample rate", f"{sound.samplerate} Hz")
+        for wanted, there, what in (
+            (selection.track, sound.tracks, "no such track"),
+            (selection.number, sound.channels, "no such channel"),
+        ):
+            if wanted is not None and wanted >= there:
+                raise AudioError(path, what, f"{wanted}, of {there}, counted from 0")
         yield sound
     finally:
         if sound is not None:
             sound.close()
 
 
-def _media(file: BinaryIO, path: str | os.PathLike[str], error: soundfile.SoundFileError) -> MediaFile:
+def _media(
+    file: BinaryIO, path: str | os.PathLike[str], track: int | None, error: soundfile.SoundFileError
+) -> MediaFile:
     """The decoder of a file that libsndfile cannot open."""
     reason, detail = "not audio", ""
     if media_format(file):
         try:
-            return MediaFile(file)
+            return MediaFile(file, track)
         except MediaError as failure:
             reason, detail = failure.reason, failure.detail
     cut, kind = missing_end(file, opened=False), unsupported_kind(path)
-    if cut and reason not in ("no decoder", "encrypted"):
+    if cut and reason not in ("no decoder", "encrypted", "no such track"):
         reason, detail = "truncated", cut
     elif kind and reason == "not audio" and not detail:
         reason, detail = "not supported", kind
     raise AudioError(path, reason, detail) from error
 
 
-def _decoded(file: BinaryIO, path: str | os.PathLike[str], start: float, duration: float | None) -> np.ndarray:
-    """What `read_audio` gives of an open file."""
+def _decoded(
+    file: BinaryIO, path: str | os.PathLike[str], start: float, duration: float | None, selection: Selection
+) -> Reading:
+    """What `read_recording` gives of an open file."""
     first = round(start * SAMPLE_RATE)
     last = None if duration is None else round((start + duration) * SAMPLE_RATE)
-    with _sound(file, path) as sound:
+    with _sound(file, path, selection) as sound:
         if last is None:
             with kept_position(file):
                 cut = missing_end(file)
@@ -256,15 +313,43 @@ def _decoded(file: BinaryIO, path: str | os.PathLike[str], start: float, duratio
         margin = 0 if step_in == step_out else FILTER_MARGIN
         steps = max(0, first - margin) // step_out
         end = None if last is None else -(-(last + margin) * step_in // step_out)
-        audio = _resample(_mono_blocks(sound, file, path, steps * step_in, end), sound.samplerate)
+        channel = selection.number
+        if selection.channel == LOUDER:
+            channel = 0 if sound.channels == 1 else _loudest(file, path, selection, steps * step_in, end)
+        mixer = Mixer(channel)
+        audio = _resample(_mono_blocks(mixer, sound, file, path, steps * step_in, end), sound.samplerate)
+        tracks = sound.tracks
     offset = steps * step_out
-    return audio[first - offset : None if last is None else last - offset]
+    samples = audio[first - offset : None if last is None else last - offset]
+    return Reading(samples, tracks, channel, mixer.cancels)
 
 
 def _mono_blocks(
+    mixer: Mixer, sound: Sound | MediaFile, file: BinaryIO, path: str | os.PathLike[str], begin: int, end: int | None
+) -> Iterator[np.ndarray]:
+    """Yield frames [begin, end) of one channel, [frames] float32."""
+    position = begin
+    for block in _blocks(sound, file, path, begin, end):
+        mono = mixer.mix(block)
+        if not np.isfinite(mono).all():
+            raise AudioError(path, "not finite", f"at {position / sound.samplerate:.1f} s or after")
+        position += len(mono)
+        yield mono
+
+
+def _loudest(file: BinaryIO, path: str | os.PathLike[str], selection: Selection, begin: int, end: int | None) -> int:
+    """The channel with the most energy in frames [begin, end), the first of those that are alike."""
+    energy = Energy()
+    with kept_position(file), _sound(file, path, selection) as sound:
+        for block in _blocks(sound, file, path, begin, end):
+            energy.add(block)
+    return int(np.argmax(energy.powers))
+
+
+def _blocks(
     sound: Sound | MediaFile, file: BinaryIO, path: str | os.PathLike[str], begin: int, end: int | None
 ) -> Iterator[np.ndarray]:
-    """Yield frames [begin, end) as mono float32 blocks; fewer than the file promises are an AudioError."""
+    """Yield frames [begin, end), [frames, channels] float32; fewer than the file promises are an AudioError."""
     promised = sound.frames
     media = isinstance(sound, MediaFile)
     last = UNKNOWN_LENGTH if media else promised  # a header that has less than there is hides nothing
@@ -280,12 +365,8 @@ def _mono_blocks(
             block = sound.read_block(min(BLOCK_SAMPLES // sound.channels, end - position))
             if len(block) == 0:
                 break
-            with np.errstate(over="ignore", invalid="ignore"):
-                mono = block[max(0, begin - position) :].mean(axis=1)
+            yield block[max(0, begin - position) :]
             position += len(block)
-            if not np.isfinite(mono).all():
-                raise AudioError(path, "not finite", f"at {(position - len(mono)) / sound.samplerate:.1f} s or after")
-            yield mono
     except (soundfile.SoundFileError, DecodingError) as error:
         raise AudioError(path, "truncated", _stops(position, promised, sound.samplerate)) from error
     except MediaError as error:

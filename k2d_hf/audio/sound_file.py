@@ -26,6 +26,7 @@ class Sound(soundfile.SoundFile):
     where the recording is. The file stays the caller's to close.
     """
 
+    tracks = 1  # libsndfile knows no more in a file
     _file = None  # for soundfile's `__del__`, should opening fail
 
     def __init__(self, file: BinaryIO | PatchedFile) -> None:

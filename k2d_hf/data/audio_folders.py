@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from k2d_hf.audio.media import DECODED_BY_PYAV, is_silent, may_hold_sound
-from k2d_hf.audio.reader import AUDIO_EXTENSIONS
+from k2d_hf.audio.media import AUDIO_EXTENSIONS, DECODED_BY_PYAV, is_silent, may_hold_sound
 from k2d_hf.data.recording_rows import Row, file_row
 from k2d_hf.files.extras import missing
 from k2d_hf.files.paths import folder_of, joined, walk_files

@@ -14,6 +14,7 @@ import numpy as np
 
 from k2d_hf.audio.reader import AudioError, audio_duration, decode_audio, decoded_duration, read_audio
 from k2d_hf.data.audio_values import Samples, SoundBytes, sound_in
+from k2d_hf.data.recording_rows import selection_in
 from k2d_hf.errors import K2DError
 from k2d_hf.files.content_keys import content_key, digest_of
 from k2d_hf.files.paths import name_of
@@ -50,12 +51,13 @@ def source_of(chunk: Mapping[str, Any]) -> Span | SoundBytes | Samples:
 def read_chunk(chunk: Mapping[str, Any]) -> np.ndarray:
     """Audio of a chunk, float32 [samples] at 16 kHz: its own where it carries it, else its span of the recording.
 
-    Raises as `source_of` and `read_audio` do.
+    Either is of the track and channel that the chunk names. Raises as `source_of` and `read_audio` do.
     """
-    source = source_of(chunk)
+    source, selection = source_of(chunk), selection_in(chunk)
     if isinstance(source, Span):
-        return read_audio(source.recording, source.start, source.duration)
-    return decode_audio(source.content if isinstance(source, SoundBytes) else source.wav(), chunk_name(chunk))
+        return read_audio(source.recording, source.start, source.duration, selection=selection)
+    content = source.content if isinstance(source, SoundBytes) else source.wav()
+    return decode_audio(content, chunk_name(chunk), selection)
 
 
 def chunk_seconds(chunk: Mapping[str, Any]) -> float:
@@ -65,12 +67,12 @@ def chunk_seconds(chunk: Mapping[str, Any]) -> float:
     """
     if chunk.get("start") is not None and chunk.get("duration") is not None:
         return float(chunk["duration"])
-    source = source_of(chunk)
+    source, selection = source_of(chunk), selection_in(chunk)
     if isinstance(source, Span):
-        return audio_duration(source.recording) - source.start
+        return audio_duration(source.recording, selection) - source.start
     if isinstance(source, Samples):
         return len(source.values) / source.rate
-    return decoded_duration(source.content, chunk_name(chunk))
+    return decoded_duration(source.content, chunk_name(chunk), selection)
 
 
 def chunk_key(chunk: Mapping[str, Any], *, file_key: Callable[[str], str] = content_key) -> str:
@@ -79,12 +81,13 @@ def chunk_key(chunk: Mapping[str, Any], *, file_key: Callable[[str], str] = cont
     The key of a chunk without audio is its name. Where many chunks are of few recordings, `file_key` has a cache.
     """
     try:
-        source = source_of(chunk)
+        source, selection = source_of(chunk), selection_in(chunk)
     except K2DError:
         return chunk_name(chunk)
     if isinstance(source, Span):
-        return f"{file_key(source.recording)} {source.start!r}+{source.duration!r}"
-    return f"sound {digest_of(source.content if isinstance(source, SoundBytes) else source.identity)}"
+        return f"{file_key(source.recording)} {source.start!r}+{source.duration!r}{selection.key}"
+    digest = digest_of(source.content if isinstance(source, SoundBytes) else source.identity)
+    return f"sound {digest}{selection.key}"
 
 
 def ends_with_its_sound(chunk: Mapping[str, Any]) -> bool:

@@ -33,6 +33,8 @@ COLUMNS = (
     Column("recording", "string", LABELLING, "file name of the recording", (SOUND, DRAW)),
     Column("start", "float64", LABELLING, "where the chunk starts in the recording, s", (SOUND, DRAW)),
     Column("duration", "float64", LABELLING, "its length, s; at most 30", (SOUND,)),
+    Column("audio_track", "int32", LABELLING, "track of the recording, where one is named or a channel is", (SOUND,)),
+    Column("audio_channel", "string", LABELLING, "channel of it, likewise; null is the mean of all", (SOUND,)),
     Column(
         "segments", "segments", LABELLING,
         "the teacher's transcript with times: start and end, s from the start of the chunk, and text", (LABEL,),

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.audio.media import MEDIA_EXTENSIONS
-from k2d_hf.audio.reader import AUDIO_EXTENSIONS
+from k2d_hf.audio.media import AUDIO_EXTENSIONS, MEDIA_EXTENSIONS
 from k2d_hf.data.audio_values import Samples, SoundPath, sound_in
 from k2d_hf.data.recording_rows import (
     LANGUAGE_COLUMN,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from k2d_hf.audio.selection import MEAN, USUAL, Selection, selection_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.paths import joined
 from k2d_hf.files.storage import is_address
@@ -25,6 +26,7 @@ LANGUAGE_COLUMN = "language"
 MORE_LANGUAGE_COLUMNS = ("locale", "lang")  # of Common Voice, of NeMo
 OFFSET_COLUMN, DURATION_COLUMN = "offset", "duration"  # s, of a manifest of NeMo; a duration alone is the file's
 SPAN_COLUMNS = ("start", "duration")  # s, of recordings as they are loaded, and of chunks
+SELECTION_COLUMNS = ("audio_track", "audio_channel")  # likewise; a column `channel` often has the name of one
 _LIKE_A_REFERENCE = ("text", "transcri", "sentence", "reference", "utterance", "caption", "spoken", "script", "文")
 
 
@@ -50,7 +52,7 @@ class Columns:
     def used(self) -> set[str]:
         """All that a row can be made from."""
         usual = {*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS, LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS, "segments"}
-        chosen = {self.audio, self.reference, self.group, self.start, DURATION_COLUMN}
+        chosen = {self.audio, self.reference, self.group, self.start, DURATION_COLUMN, *SELECTION_COLUMNS}
         return {name for name in usual | chosen if name in self.present}
 
 
@@ -65,6 +67,8 @@ class Row(NamedTuple):
     start: float | None = None  # s, of the span of the file that it is; None where the source has no spans
     duration: float | None = None  # s, likewise; None is up to the end
     columns: tuple[str, ...] = ()  # of its source
+    audio_track: int | None = None  # as in `Selection`; None is the usual one of both
+    audio_channel: str | None = None
 
 
 def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Columns:
@@ -96,7 +100,20 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
             raise K2DError(f"{where}: the {name} is not UTF-8 ({quote(_storable(value))}); save it as UTF-8")
     row = file_row(recording, where, columns.group, values)
     start, duration = (None, None) if columns.start is None else span_in(values, where, columns.start)
-    return row._replace(reference=reference, language=language, start=start, duration=duration, columns=columns.present)
+    row = row._replace(reference=reference, language=language, start=start, duration=duration, columns=columns.present)
+    try:
+        selection = selection_in(values)
+    except K2DError as error:
+        raise K2DError(f"{where}: {error}") from None
+    channel = None if values.get(SELECTION_COLUMNS[1]) is None else selection.channel
+    return row._replace(audio_track=selection.track, audio_channel=channel)
+
+
+def selected(row: Row, selection: Selection) -> Row:
+    """The row with the track and channel of a selection where it names none of its own."""
+    track = selection.track if row.audio_track is None else row.audio_track
+    named = None if selection.channel == MEAN else selection.channel
+    return row._replace(audio_track=track, audio_channel=row.audio_channel or named)
 
 
 def file_row(recording: str, where: str, group_by: str | None, values: Mapping[str, Any] | None = None) -> Row:
@@ -158,6 +175,18 @@ def span_of(row: Mapping[str, Any]) -> tuple[float, float | None]:
     return (0.0, None) if start is None else (start, row.get(SPAN_COLUMNS[1]))
 
 
+def selection_in(row: Mapping[str, Any]) -> Selection:
+    """The track and the channel that a row names; K2DError if it names none that there can be."""
+    track, channel = (row.get(name) for name in SELECTION_COLUMNS)
+    return USUAL if track is None and channel is None else selection_of(track, channel)
+
+
+def part_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row that name a part of its file: span, track and channel; none where it is all, as usual."""
+    chosen = {name: row[name] for name in SELECTION_COLUMNS if row.get(name) is not None}
+    return {**span_fields(*span_of(row)), **chosen}
+
+
 def span_fields(start: float, duration: float | None) -> dict[str, float | None]:
     """The columns of a recording's span in a list of recordings: none where it is the whole file."""
     return {} if (start, duration) == (0.0, None) else dict(zip(SPAN_COLUMNS, (start, duration), strict=True))
@@ -209,6 +238,7 @@ def unique(rows: Iterable[Row]) -> Iterator[Row]:
     for row in rows:
         span = span_fields(row.start or 0.0, row.duration)
         name = f"{row.recording}\0{row.group}" + (f"\0{row.start}\0{row.duration}" if span else "")
+        name += selection_in(row._asdict()).key
         recording = hashlib.blake2b(name.encode(), digest_size=16).digest()
         transcript = None if row.reference is None else hash(row.reference)
         if recording not in transcripts:

@@ -12,11 +12,21 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from k2d_hf.audio.reader import AUDIO_EXTENSIONS
+from k2d_hf.audio.media import AUDIO_EXTENSIONS
+from k2d_hf.audio.selection import MEAN, USUAL, Selection, selection_of
 from k2d_hf.data.audio_folders import audio_rows, extension_counts, has_audio, warn_of_others
 from k2d_hf.data.data_set_rows import data_set_rows
 from k2d_hf.data.manifests import CSV_MANIFESTS, JSON_MANIFESTS, manifest_rows
-from k2d_hf.data.recording_rows import SPAN_COLUMNS, ColumnNames, Row, file_row, reference_like, unique
+from k2d_hf.data.recording_rows import (
+    SELECTION_COLUMNS,
+    SPAN_COLUMNS,
+    ColumnNames,
+    Row,
+    file_row,
+    reference_like,
+    selected,
+    unique,
+)
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import ENDING, load_parquet
 from k2d_hf.files.paths import folder_of, joined, walk_files
@@ -52,6 +62,8 @@ def load_recordings(
     split: str | None = None,
     config: str | None = None,
     group_by: str | None = None,
+    track: int | None = None,
+    channel: int | str = MEAN,
     streaming: Literal[False] = False,
 ) -> Dataset: ...
 
@@ -65,6 +77,8 @@ def load_recordings(
     split: str | None = None,
     config: str | None = None,
     group_by: str | None = None,
+    track: int | None = None,
+    channel: int | str = MEAN,
     streaming: bool = False,
 ) -> Dataset | IterableDataset: ...
 
@@ -77,6 +91,8 @@ def load_recordings(
     split: str | None = None,
     config: str | None = None,
     group_by: str | None = None,
+    track: int | None = None,
+    channel: int | str = MEAN,
     streaming: bool = False,
 ) -> Dataset | IterableDataset:
     """Read a source of recordings into a `datasets.Dataset`, one row a recording; no audio is decoded.
@@ -95,6 +111,9 @@ def load_recordings(
         split: the split of a data set that has several; `train` for a Hub id.
         config: the configuration of a Hub data set that has several.
         group_by: the column with what a recording belongs to, such as a session; it is given as `group`.
+        track: the track of sound in files with several, counted from 0; None is the one that a file itself prefers.
+        channel: `mean` of all, `louder`, or a number from 0 on. A row of a manifest or data set may name its own track
+            and channel, in the columns `audio_track` and `audio_channel`.
         streaming: give an `IterableDataset` of the same rows, which reads the source as it goes and holds neither it
             nor its list: folders are listed one at a time, manifests read by line, Parquet and Hub data sets by row
             group. To find repeated ones it holds 100 to 150 MB for each million recordings. An error of the source
@@ -102,7 +121,8 @@ def load_recordings(
 
     Returns:
         Columns `recording` (absolute path or address), `reference` (transcript, or null) and `language` (as the source
-        writes it, or null); where rows may be spans also `start` and `duration` (s, 0 and null of a whole file). What
+        writes it, or null); where rows may be spans also `start` and `duration` (s, 0 and null of a whole file), and
+        where a track or channel is named `audio_track` and `audio_channel` (null is the usual one). What
         does not exist, cannot be decoded or has an unknown language stays in, and is skipped with its reason at
         labelling. Audio embedded in a data set is copied unchanged to the cache folder, of a stream when it is
         reached; samples become a WAV, whole numbers scaled by their type. A file, or a span of one, that comes twice is
@@ -113,6 +133,7 @@ def load_recordings(
     """
     from datasets import Dataset, DatasetDict, DatasetInfo, Features, IterableDataset, IterableDatasetDict, Value
 
+    selection = selection_of(track, channel)
     wanted = ColumnNames(audio_column, reference_column, group_by)
     streaming = streaming or isinstance(source, (IterableDataset, IterableDatasetDict))
     if isinstance(source, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict)):
@@ -126,11 +147,16 @@ def load_recordings(
             ) from error
     else:
         raise K2DError(f"recordings {source!r}: not a source of recordings; give {KINDS}")
+    if selection != USUAL:
+        rows = partial(_selected, rows, selection)
     table = [] if streaming else list(unique(rows()))
     first = next(rows()) if streaming else table[0]  # an unusable source, such as one without rows, is an error at once
-    spans = () if first.start is None else SPAN_COLUMNS
-    columns = (*COLUMNS, *spans, *(("group",) if group_by is not None else ()))
-    features = Features({column: Value("float64" if column in SPAN_COLUMNS else "string") for column in columns})
+    parts = () if first.start is None else SPAN_COLUMNS
+    if selection != USUAL or set(SELECTION_COLUMNS) & set(first.columns):
+        parts = (*parts, *SELECTION_COLUMNS)
+    columns = (*COLUMNS, *parts, *(("group",) if group_by is not None else ()))
+    kinds = {**dict.fromkeys(SPAN_COLUMNS, "float64"), SELECTION_COLUMNS[0]: "int32"}
+    features = Features({column: Value(kinds.get(column, "string")) for column in columns})
     if reference_column is None and (alike := reference_like(first)):
         listed = " and ".join(map(short_name, alike[:3]))
         name = source if isinstance(source, (str, os.PathLike)) else "the data set"
@@ -150,6 +176,10 @@ def advice_on_references(recordings: Any) -> str:
     description = getattr(getattr(recordings, "info", None), "description", None) or ""
     columns = description.partition(_COLUMNS_OF_SOURCE)[2]
     return f"{advice}, or name the one with the transcripts: reference_column, of {columns}" if columns else advice
+
+
+def _selected(rows: _Rows, selection: Selection) -> Iterator[Row]:
+    return (selected(row, selection) for row in rows())
 
 
 def _examples(rows: _Rows, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:

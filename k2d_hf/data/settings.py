@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from k2d_hf.audio.selection import CHANNEL_HELP, MEAN, TRACK_HELP, selection_of
 from k2d_hf.files.settings import setting
 
 LONGEST_PAUSE = 600.0  # s
@@ -21,7 +22,12 @@ class DataSettings:
     config: str | None = setting(None, "Configuration of a Hub data set with several.")
     audio_column: str | None = setting(None, "Column of the audio, where it has none of the usual names.")
     reference_column: str | None = setting(None, "Column of the transcripts, where it has none of the usual names.")
+    track: int | None = setting(None, TRACK_HELP, least=0)
+    channel: int | str = setting(MEAN, CHANNEL_HELP, metavar="mean|louder|N")
     streaming: bool = setting(False, "Read as a stream, for millions of recordings; no list of them is held.")
+
+    def __post_init__(self) -> None:
+        selection_of(self.track, self.channel)  # which raises where it is none
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, read_audio
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, Reading, read_recording
+from k2d_hf.audio.selection import warnings_of
 from k2d_hf.data.chunking import Segment, join_texts
-from k2d_hf.data.recording_rows import span_fields, span_of
+from k2d_hf.data.recording_rows import part_fields, selection_in, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import nothing_to_measure, recording_names
 from k2d_hf.evaluation.settings import EvaluateSettings
@@ -95,7 +96,8 @@ def evaluate_model(
         model: checkpoint (path, Hub id, or several to try in order), a loaded Whisper with its `processor`, or a
             loaded `Transcriber` with its own options.
         recordings: data set with `recording` (path) and `reference` (text), as `load_recordings` gives it, and where it
-            has `start` and `duration` (s), of spans of these files.
+            has `start` and `duration` (s), of spans of these files, of the track and channel in `audio_track` and
+            `audio_channel`.
         processor: of a model that is given loaded.
         name: what to call the model; by default its checkpoint.
         language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
@@ -246,17 +248,23 @@ def looping_windows(segments: Sequence[Segment]) -> int:
 
 def _named(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Which recording a row is, in lists of them."""
-    return {"recording": name, **span_fields(*span_of(row))}
+    return {"recording": name, **part_fields(row)}
+
+
+def _reading_of(row: Mapping[str, Any]) -> Reading:
+    return read_recording(row["recording"], *span_of(row), within=True, selection=selection_in(row))
 
 
 def _audio_of(row: Mapping[str, Any]) -> np.ndarray:
-    return read_audio(row["recording"], *span_of(row), within=True)
+    return _reading_of(row).samples
 
 
 def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Recordings with a reference and audio that can be read, and those left out with the reason."""
     rows: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
+    several_tracks: list[str] = []
+    out_of_phase: list[str] = []
     listed = list(recordings)
     for row, called in zip(listed, recording_names([row.get("recording") or "" for row in listed]), strict=True):
         name, reference, language = row.get("recording"), row.get("reference"), None if given else language_of_row(row)
@@ -269,7 +277,10 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
             reason = UNKNOWN_LANGUAGE
         else:
             try:
-                known["seconds"] = len(_audio_of(row)) / SAMPLE_RATE
+                reading = _reading_of(row)
+                known["seconds"] = len(reading.samples) / SAMPLE_RATE
+                several_tracks += [called] * (reading.tracks > 1 and selection_in(row).track is None)
+                out_of_phase += [called] * reading.cancels
             except AudioError as error:
                 logger.warning("%s", error)
                 reason = error.reason
@@ -283,6 +294,8 @@ def _readable(recordings: Dataset, *, given: str | None) -> tuple[list[dict[str,
         counts = Counter(entry["reason"] for entry in skipped).most_common()
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts)
         logger.warning("skipped %d of %d recordings: %s", len(skipped), len(skipped) + len(rows), reasons)
+    for line in warnings_of(several_tracks, out_of_phase):
+        logger.warning("%s", line)
     return rows, skipped
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, audio_duration, read_audio, span_within
 from k2d_hf.data.chunking import join_texts
-from k2d_hf.data.recording_rows import span_fields, span_of
+from k2d_hf.data.recording_rows import part_fields, selection_in, span_of
 from k2d_hf.data.recordings import COLUMNS, advice_on_references, load_recordings
 from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import JOINED, keep_in_cache, name_of_kept
@@ -87,11 +87,14 @@ def join_utterances(utterances: Dataset, *, pause: float = 0.0) -> Dataset:
 
 
 def _joined(group: str, rows: Sequence[dict[str, Any]], pause: float) -> dict[str, Any]:
-    parts = [(row["recording"], *span_of(row)) for row in rows]
     languages = {language_of_row(row) or row["language"] for row in rows}
-    spans = [[index, *part[1:]] for index, part in enumerate(parts) if span_fields(*part[1:])]
-    identity = json.dumps([[content_key(path) for path, _, _ in parts], pause, *spans]).encode()
-    kept = keep_in_cache(lambda: _flac(parts, pause), JOINED, ".flac", identity=identity, name=group)
+    spans = [
+        [index, *span_of(row), *filter(None, [selection_in(row).key])]
+        for index, row in enumerate(rows)
+        if part_fields(row)
+    ]
+    identity = json.dumps([[content_key(row["recording"]) for row in rows], pause, *spans]).encode()
+    kept = keep_in_cache(lambda: _flac(rows, pause), JOINED, ".flac", identity=identity, name=group)
     return {
         "recording": str(kept),
         "reference": join_texts(row["reference"] for row in rows),
@@ -99,13 +102,13 @@ def _joined(group: str, rows: Sequence[dict[str, Any]], pause: float) -> dict[st
     }
 
 
-def _flac(spans: Sequence[tuple[str, float, float | None]], pause: float) -> bytes:
+def _flac(rows: Sequence[Mapping[str, Any]], pause: float) -> bytes:
     import soundfile
 
     silence = np.zeros(round(pause * SAMPLE_RATE), dtype=np.float32)
     parts: list[np.ndarray] = []
-    for path, start, duration in spans:
-        parts += [read_audio(path, start, duration, within=True), silence]
+    for row in rows:
+        parts += [read_audio(row["recording"], *span_of(row), within=True, selection=selection_in(row)), silence]
     file = io.BytesIO()
     soundfile.write(file, np.clip(np.concatenate(parts[:-1]), -1.0, 1.0), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return file.getvalue()
@@ -148,7 +151,7 @@ def nothing_to_measure(count: int, recordings: Any) -> K2DError:
 
 def _is_audio(row: Mapping[str, Any]) -> bool:
     try:
-        span_within(row["recording"], *span_of(row), audio_duration(row["recording"]))
+        span_within(row["recording"], *span_of(row), audio_duration(row["recording"], selection_in(row)))
     except AudioError:
         return False
     return True

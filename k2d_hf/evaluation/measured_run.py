@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from k2d_hf.data.recording_rows import span_of
+from k2d_hf.data.recording_rows import selection_in, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.ways import error_figures
 from k2d_hf.formatting import quote, short_name
@@ -94,10 +94,11 @@ def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:
     return f"the reference of {short_name(changed[0])} is another" if changed else None
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, float, float, str]:
-    """A recording by file name and span and, as two folders may hold one name, the beginning of its reference."""
+def _key(row: Mapping[str, Any]) -> tuple[str, float, float, str, str]:
+    """A recording by file name, part and, as two folders may hold one name, the beginning of its reference."""
     start, duration = span_of(row)
-    return _file_name(row), start, math.inf if duration is None else duration, row["reference"][:20]
+    end = math.inf if duration is None else duration
+    return _file_name(row), start, end, selection_in(row).key, row["reference"][:20]
 
 
 def _file_name(row: Mapping[str, Any]) -> str:

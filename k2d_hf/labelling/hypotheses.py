@@ -16,12 +16,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
+from k2d_hf.audio.reader import SAMPLE_RATE, Reading, read_recording
+from k2d_hf.audio.selection import USUAL, Selection, warnings_of
 from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
 from k2d_hf.data.chunking import DroppedSpan, Segment, chunk_rows, coverage, pack_segments, valid_segments
 from k2d_hf.data.data_set_rows import RowReader
 from k2d_hf.data.map_step import Batch, batch_of
-from k2d_hf.data.recording_rows import ColumnNames, span_fields, span_of
+from k2d_hf.data.recording_rows import SELECTION_COLUMNS, ColumnNames, selection_in, span_fields, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.keywords import takes
@@ -49,9 +50,13 @@ UNKNOWN_LANGUAGE = "unknown language"
 READ_AHEAD = 2  # recordings that are decoded while others are transcribed; of batches, one
 
 
-def chunk_features() -> Features:
-    """Columns and types of chunks, as the contract between the stages has them."""
-    return features_of_writer(LABELLING)
+def chunk_features(columns: Iterable[str] = ()) -> Features:
+    """Columns and types of chunks, as the contract between the stages has them.
+
+    Those of track and channel are among them where they are among the `columns` of the recordings.
+    """
+    features, selects = features_of_writer(LABELLING), bool(set(SELECTION_COLUMNS) & set(columns))
+    return type(features)({name: kind for name, kind in features.items() if selects or name not in SELECTION_COLUMNS})
 
 
 class TeacherHypotheses(Hypotheses):
@@ -110,7 +115,7 @@ class TeacherHypotheses(Hypotheses):
         rows = [row for item in items for row in chunks_of(item, values[item.key], self.settings, report)]
         _warn(report, len(items))
         self.report.add(report)
-        return given.replaced(rows, chunk_features())
+        return given.replaced(rows, chunk_features(given.columns))
 
 
 def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:
@@ -133,6 +138,8 @@ def _warn(report: LabellingReport, recordings: int) -> None:
     if report.left_out:
         named = "; ".join("{recording} {start:.2f} to {end:.2f} s, {reason}".format(**span) for span in report.left_out)
         logger.warning("left out %d segments of a batch: %s", len(report.left_out), named)
+    for line in warnings_of(report.several_tracks, report.out_of_phase):
+        logger.warning("%s", line)
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,7 @@ class Recording:
     repeated: bool  # whether it came before
     start: float = 0.0
     duration: float | None = None  # None is up to the end
+    selection: Selection = USUAL  # its track and channel
 
 
 def planned(
@@ -154,11 +162,11 @@ def planned(
     seen: set[bytes] = set()
     for row in recordings:
         name, language = row["recording"], None if given else language_of_row(row)
-        start, duration = span_of(row)
-        span = f" {start!r}+{duration!r}" if span_fields(start, duration) else ""
+        (start, duration), selection = span_of(row), selection_in(row)
+        span = (f" {start!r}+{duration!r}" if span_fields(start, duration) else "") + selection.key
         digest = hashlib.blake2b(f"{name}{span}".encode(errors="surrogatepass"), digest_size=16).digest()
         key = f"{file_key(name)}{span} {language or ''}".rstrip()
-        yield Recording(name, key, language, digest in seen, start, duration), None
+        yield Recording(name, key, language, digest in seen, start, duration, selection), None
         seen.add(digest)
 
 
@@ -169,18 +177,21 @@ def shard_schema(settings: LabelSettings) -> pyarrow.Schema:
     times = {"start": pyarrow.float64(), "end": pyarrow.float64()}
     segments = pyarrow.list_(pyarrow.struct({**times, "text": pyarrow.string()}))
     silences = {"silences": pyarrow.list_(pyarrow.list_(pyarrow.float64()))} if settings.silence else {}
-    return pyarrow.schema({"language": pyarrow.string(), "segments": segments, **silences})
+    read = {"tracks": pyarrow.int32(), "channel": pyarrow.int32(), "cancels": pyarrow.bool_()}
+    return pyarrow.schema({"language": pyarrow.string(), "segments": segments, **silences, **read})
 
 
-def _read(recording: Recording) -> np.ndarray | Failure:
+def _read(recording: Recording) -> Reading | Failure:
     try:
         checked_language(recording.language)
     except K2DError as error:
         return Failure(UNKNOWN_LANGUAGE, f"{recording.name}: {error}")
-    audio = read_audio(recording.name, recording.start, recording.duration, within=True)
-    if audio.any():
-        return audio
-    return Failure(NO_SPEECH, f"{recording.name}: silence from start to end", len(audio) / SAMPLE_RATE)
+    reading = read_recording(
+        recording.name, recording.start, recording.duration, within=True, selection=recording.selection
+    )
+    if reading.samples.any():
+        return reading
+    return Failure(NO_SPEECH, f"{recording.name}: silence from start to end", len(reading.samples) / SAMPLE_RATE)
 
 
 def _transcribe(
@@ -205,6 +216,10 @@ def chunks_of(
     if transcript["reason"] is not None:
         skip(report, recording, transcript["reason"], transcript["detail"], seconds)
         return []
+    if (transcript.get("tracks") or 1) > 1 and recording.selection.track is None:
+        report.several_tracks.append(recording.name)
+    if transcript.get("cancels"):
+        report.out_of_phase.append(recording.name)
     segments = _in_script([Segment(**segment) for segment in transcript["segments"]], transcript, settings)
     valid, left_out = valid_segments(segments, recording_duration=seconds, max_duration=max_duration)
     report.segment_seconds_in += sum(filter(math.isfinite, (segment.duration for segment in segments)))
@@ -222,11 +237,13 @@ def chunks_of(
     report.passed_over += _named(covered.passed_over, recording)
     rows = chunk_rows(recording.name, chunks, language=transcript["language"])
     if settings.silence:
-        seed = f"{name_of(recording.name)} {recording.start}"
+        seed = f"{name_of(recording.name)} {recording.start}{recording.selection.key}"
         windows = choose(transcript["silences"], len(rows), settings.silence, seed=seed)
         report.silences += len(windows)
         rows = with_silences(rows, windows)
-    return [{**row, "start": _later(row["start"], recording.start)} for row in rows]
+    channel = transcript.get("channel")  # of the louder one, its number
+    named = _named_selection(recording.selection.track, None if channel is None else str(channel))
+    return [{**row, "start": _later(row["start"], recording.start), **named} for row in rows]
 
 
 def _in_script(segments: list[Segment], transcript: dict[str, Any], settings: LabelSettings) -> list[Segment]:
@@ -242,6 +259,10 @@ def _later(time: float, start: float) -> float:
     return round(time + start, 7) if start else time
 
 
+def _named_selection(track: int | None, channel: str | None) -> dict[str, Any]:
+    return dict(zip(SELECTION_COLUMNS, (track, channel), strict=True))
+
+
 def _named(spans: Iterable[DroppedSpan], recording: Recording) -> Iterator[dict[str, Any]]:
     """Spans as the report lists them, with their times in the file."""
     for span in spans:
@@ -251,7 +272,10 @@ def _named(spans: Iterable[DroppedSpan], recording: Recording) -> Iterator[dict[
 
 def skip(report: LabellingReport, recording: Recording, reason: str, detail: str, seconds: float = 0.0) -> None:
     """Name a recording that gives no chunk; `seconds` of it were read."""
-    name, span = recording.name, span_fields(recording.start, recording.duration)
+    name, selection = recording.name, recording.selection
+    span: dict[str, Any] = span_fields(recording.start, recording.duration)
+    if selection != USUAL:
+        span |= _named_selection(selection.track, selection.channel)
     detail = detail if name in detail else f"{name}: {detail}"
     report.recordings += 1
     report.seconds_listed += seconds

@@ -30,6 +30,8 @@ class LabellingReport:
     skipped: list[dict[str, Any]] = field(default_factory=list)  # recording, (start, duration), reason, detail
     left_out: list[dict[str, Any]] = field(default_factory=list)  # recording, start, end (s), reason
     passed_over: list[dict[str, Any]] = field(default_factory=list)  # likewise, where the teacher wrote nothing
+    several_tracks: list[str] = field(default_factory=list)  # recordings of which none of their tracks was named
+    out_of_phase: list[str] = field(default_factory=list)  # recordings of whose channels the mean is next to nothing
 
     @property
     def seconds_passed_over(self) -> float:
@@ -48,6 +50,7 @@ class LabellingReport:
         """The counts without the lists, ready for JSON."""
         lists = ("skipped", "left_out", "passed_over")
         counts = {name: value for name, value in vars(self).items() if name not in lists}
+        counts |= {name: len(counts[name]) for name in ("several_tracks", "out_of_phase")}
         derived = ("seconds_passed_over", "seconds_without_text")
         return {**counts, **{name: getattr(self, name) for name in derived}, "least_listed": LEAST_LISTED}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.audio.selection import warnings_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
 from k2d_hf.files.keywords import takes
@@ -41,7 +42,8 @@ def label_recordings(
 
     Args:
         recordings: data set with a column `recording` (path or address), as `load_recordings` gives it, and where it
-            has `start` and `duration` (s), of spans of these files; a stream is read once, and never held.
+            has `start` and `duration` (s), of spans of these files, of the track and channel in `audio_track` and
+            `audio_channel`; a stream is read once, and never held.
         teacher: checkpoint (path, Hub id, or several to try in order), or a loaded `Transcriber` with its own options.
         language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
             there is none the teacher detects it.
@@ -52,7 +54,7 @@ def label_recordings(
 
     Returns:
         Data set of chunks with `recording`, `start`, `duration`, `segments`, `text`, `previous_text`, `next_start`,
-            `language`.
+            `language`; and, where the recordings name any, `audio_track` and `audio_channel`.
 
     Raises:
         K2DError: if the teacher cannot be loaded or fails on one recording after the other, every recording was
@@ -76,12 +78,14 @@ def label_recordings(
             on_progress=progress,
         ) as finished,
     ):  # fmt: skip
-        chunks = dataset_of(_chunk_batches(finished, step, report), chunk_features())
+        chunks = dataset_of(_chunk_batches(finished, step, report), chunk_features(columns))
     if not report.recordings:
         raise K2DError("there are no recordings to label")
     if report.skipped:
         counts = ", ".join(f"{count} {reason}" for reason, count in report.skip_counts().most_common())
         logger.warning("skipped %d of %d recordings: %s", len(report.skipped), report.recordings, counts)
+    for line in warnings_of(report.several_tracks, report.out_of_phase):
+        logger.warning("%s", line)
     if len(chunks) == 0:
         first = report.skipped[0]["detail"]
         raise K2DError(f"none of {report.recordings} recordings could be labelled; the first: {first}")

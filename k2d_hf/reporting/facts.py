@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from k2d_hf.audio.selection import USUAL, Selection
 from k2d_hf.data.recording_rows import span_fields
 from k2d_hf.terminal.console import minutes
 
@@ -69,6 +70,7 @@ class RecordingFact:
     transcripts: dict[str, str]  # by model
     errors: dict[str, ErrorCounts]  # likewise
     span: tuple[float, float | None] = (0.0, None)  # s, of the file at `path`: start and duration, by default all of it
+    selection: Selection = USUAL  # its track and channel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from k2d_hf.data.recording_rows import span_of
+from k2d_hf.audio.selection import Selection
+from k2d_hf.data.recording_rows import selection_in, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
@@ -114,24 +115,25 @@ def _recordings(path: Path) -> list[RecordingFact]:
     from k2d_hf.scoring.error_rates import count_errors
     from k2d_hf.scoring.text import mixed_tokens
 
-    rows: dict[tuple[str, float, float | None], dict[str, Any]] = {}
+    rows: dict[tuple[str, float, float | None, Selection], dict[str, Any]] = {}
     for line in read_lines(path):
         given = [line.get(key) for key in ("recording", "reference", "hypothesis", "model")]
         if not all(isinstance(value, str) for value in given):
             continue
         name, reference, hypothesis, model = map(str, given)
-        key = (name, *span_of(line))
+        key = (name, *span_of(line), selection_in(line))
         known = rows.get(key) or (rows.setdefault(key, {}) if len(rows) < COMPARED_RECORDINGS else None)
         if known is not None:
             known.setdefault("reference", reference)
             known.setdefault("transcripts", {})[model] = hypothesis
-    names = short_names([name for name, _, _ in rows])
+    names = short_names([name for name, *_ in rows])
     facts = []
-    for (name, start, duration), row in rows.items():
+    for (name, start, duration, selection), row in rows.items():
         tokens = mixed_tokens(row["reference"])
         errors = {model: count_errors(tokens, mixed_tokens(text)) for model, text in row["transcripts"].items()}
-        label = names[name] + span_label(start, duration)
-        facts.append(RecordingFact(label, name, row["reference"], row["transcripts"], errors, (start, duration)))
+        label = names[name] + span_label(start, duration) + selection.key.replace(" ", ", ", 1)
+        part = (start, duration), selection
+        facts.append(RecordingFact(label, name, row["reference"], row["transcripts"], errors, *part))
     return facts
 
 

@@ -139,9 +139,10 @@ def _recording(recording: RecordingFact, maker: ClipMaker) -> Clip:
 
     start, duration = recording.span
     try:
-        seconds = span_within(recording.path, start, duration, audio_duration(recording.path))
+        seconds = span_within(recording.path, start, duration, audio_duration(recording.path, recording.selection))
     except AudioError as error:
         return Clip(None, f"the audio is not available: {error.reason}")
     shown = min(seconds, LONGEST_CLIP)
     note = f"the first {length(shown)} of {length(seconds)}" if shown < seconds else None
-    return maker.clip(partial(read_audio, recording.path, start, shown), shown, note=note)
+    read = partial(read_audio, recording.path, start, shown, selection=recording.selection)
+    return maker.clip(read, shown, note=note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from k2d_hf.audio.selection import CHANNEL_HELP, MEAN, TRACK_HELP, Selection, selection_of
 from k2d_hf.files.settings import setting
 from k2d_hf.transcription.engines import ENGINES, SPREAD_ENGINES
 from k2d_hf.transcription.subtitles import MAX_COLUMNS, MAX_LINES, MAX_SECONDS
@@ -106,6 +107,8 @@ class TranscribeSettings(GivenSettings):
         "Formats, with commas where there are several: txt, srt, vtt, tsv, json; null is txt,srt on the command line "
         "and no files in Python.",
     )
+    track: int | None = setting(None, TRACK_HELP, least=0)
+    channel: int | str = setting(MEAN, CHANNEL_HELP, metavar="mean|louder|N")
     engine: str = setting("auto", "Engine; auto is faster-whisper where installed.", choices=ENGINES)
     beam_size: int = setting(5, "Number of beams; 1 is greedy.", least=1)
     condition_on_previous_text: bool = setting(False, "Prompt with the text before, on which small models drift.")
@@ -123,3 +126,11 @@ class TranscribeSettings(GivenSettings):
     line_columns: int = setting(MAX_COLUMNS, "Most columns of a line of subtitles; a Han character takes two.", least=2)
     lines: int = setting(MAX_LINES, "Most lines of a subtitle.", least=1)
     line_seconds: float = setting(MAX_SECONDS, "Longest time that a subtitle stays.", least=0.1, metavar="SECONDS")
+
+    @property
+    def selection(self) -> Selection:
+        """The track and channel of the recordings."""
+        return selection_of(self.track, self.channel)
+
+    def __post_init__(self) -> None:
+        _ = self.selection  # which raises where it is none

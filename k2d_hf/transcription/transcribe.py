@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.audio.reader import AudioError, audio_duration, read_audio
+from k2d_hf.audio.reader import AudioError, Reading, audio_duration, read_recording
+from k2d_hf.audio.selection import Selection, warnings_of
 from k2d_hf.data.audio_folders import audio_rows
 from k2d_hf.data.chunking import Segment
 from k2d_hf.errors import K2DError
@@ -55,6 +56,8 @@ class Transcriptions:
     transcripts: list[Transcription] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)  # recording, reason and detail of each
     passed_over: list[str] = field(default_factory=list)  # recordings whose files were there already
+    several_tracks: list[str] = field(default_factory=list)  # recordings of which none of their tracks was named
+    out_of_phase: list[str] = field(default_factory=list)  # recordings of whose channels the mean is next to nothing
     seconds: float = 0.0  # of audio that was transcribed
     work_seconds: float = 0.0  # from the loaded model to the last file
 
@@ -134,7 +137,7 @@ def prepare(
     """Everything that can be wrong before a model is loaded; arguments and errors are those of `transcribe`."""
     items = plan_files(recordings, output, settings.format)
     opened, given = _opened(model, language, settings)
-    todo, report = _pending(items, overwrite=overwrite)
+    todo, report = _pending(items, settings.selection, overwrite=overwrite)
     return Prepared(todo, report, opened, given, settings)
 
 
@@ -207,7 +210,9 @@ def _listed(sources: Iterable[Source]) -> Iterator[tuple[str, str]]:
             raise K2DError(f"{source}: no such file or folder; give audio files, or folders of them")
 
 
-def _pending(items: Sequence[Planned], *, overwrite: bool) -> tuple[list[Planned], Transcriptions]:
+def _pending(
+    items: Sequence[Planned], selection: Selection, *, overwrite: bool
+) -> tuple[list[Planned], Transcriptions]:
     """The recordings that lack a file, with their seconds and these files alone; the others are noted."""
     report, todo = Transcriptions(), []
     for item in items:
@@ -216,7 +221,7 @@ def _pending(items: Sequence[Planned], *, overwrite: bool) -> tuple[list[Planned
             report.passed_over.append(item.name)
             continue
         try:
-            seconds = audio_duration(item.name)
+            seconds = audio_duration(item.name, selection)
         except AudioError:  # which it will be again when it is read
             seconds = 0.0
         todo.append(replace(item, files=missing, seconds=seconds))
@@ -273,7 +278,9 @@ class Prepared:
         progress, settings, report = _Progress(advance), self.settings, self.report
         step = partial(_step, progress, self.language, word_times=settings.word_times)
         size = settings.batch_size if self.model.batches_recordings else 1
-        work = Work(_read, step, None, size, READ_AHEAD if size == 1 else 1, settings.time_limit)
+        work = Work(
+            partial(_read, settings.selection), step, None, size, READ_AHEAD if size == 1 else 1, settings.time_limit
+        )
         shards = [Shard(at // size, tuple(self.todo[at : at + size])) for at in range(0, len(self.todo), size)]
         self.model.load(calls_at_once=len(shards))
         began = time.perf_counter()
@@ -287,15 +294,19 @@ class Prepared:
                     elif (written := _written(_transcription(item, row), item, settings, report)) is not None:
                         done[item.name] = written
                     progress.reach(item, item.seconds)
+                    report.several_tracks += [item.name] * (row.get("tracks", 1) > 1 and settings.track is None)
+                    report.out_of_phase += [item.name] * row.get("cancels", False)
         report.work_seconds = time.perf_counter() - began
+        for line in warnings_of(report.several_tracks, report.out_of_phase):
+            logger.warning("%s", line)
         report.transcripts = [done[item.name] for item in self.todo if item.name in done]
         report.seconds = sum(one.seconds for one in report.transcripts)
         return report
 
 
-def _read(item: Planned) -> np.ndarray | Failure:
-    audio = read_audio(item.name)
-    return audio if audio.any() else Failure(NO_SPEECH, "silence from start to end", item.seconds)
+def _read(selection: Selection, item: Planned) -> Reading | Failure:
+    reading = read_recording(item.name, selection=selection)
+    return reading if reading.samples.any() else Failure(NO_SPEECH, "silence from start to end", item.seconds)
 
 
 def _step(

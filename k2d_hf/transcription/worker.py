@@ -11,14 +11,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.audio.reader import SAMPLE_RATE, AudioError
+from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, Reading
 from k2d_hf.files.background import prefetch, spread
 from k2d_hf.files.shards import NO_SPEECH, Failure, Shard, ShardFolder, Values
 from k2d_hf.transcription.timeout import TimedCalls, Transcribe
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from k2d_hf.transcription.engines import OnDemand
 
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 class Work:
     """What a worker does with the items of a shard."""
 
-    read: Callable[[Any], np.ndarray | Failure]  # of an item: audio, float32 [samples] at 16 kHz; may raise AudioError
+    read: Callable[[Any], Reading | Failure]  # of an item; may raise AudioError
     transcribe: Transcribe  # transcriber, items and audio to the results of the items
     order: Callable[[Any], Any] | None  # sorts the items of a shard into calls, for batches of like length
     items_per_call: int
@@ -49,7 +47,7 @@ class _Call:
 
     work: _Open
     items: list[Any]
-    audio: list[np.ndarray] = field(default_factory=list)
+    audio: list[Reading] = field(default_factory=list)
     failures: Values = field(default_factory=dict)
 
 
@@ -142,22 +140,22 @@ class Worker:
         usable = _Call(call.work, [])
         for item in call.items:
             try:
-                audio = self.work.read(item)
+                reading = self.work.read(item)
             except AudioError as error:
-                audio = Failure(error.reason, str(error))
-            if isinstance(audio, Failure):
-                usable.failures[item.key] = audio.row()
+                reading = Failure(error.reason, str(error))
+            if isinstance(reading, Failure):
+                usable.failures[item.key] = reading.row()
             else:
                 usable.items.append(item)
-                usable.audio.append(audio)
+                usable.audio.append(reading)
         return usable
 
 
 def _answer(calls: TimedCalls, transcribe: Transcribe, call: _Call) -> tuple[_Call, Values]:
     values = dict(call.failures)
     if call.items:
-        results = calls.call(transcribe, call.items, call.audio)
-        for item, samples, result in zip(call.items, call.audio, results, strict=True):
-            known = {"reason": None, "detail": None, "seconds": len(samples) / SAMPLE_RATE}
+        results = calls.call(transcribe, call.items, [reading.samples for reading in call.audio])
+        for item, reading, result in zip(call.items, call.audio, results, strict=True):
+            known = {"reason": None, "detail": None, "seconds": len(reading.samples) / SAMPLE_RATE, **reading.facts}
             values[item.key] = result.row() if isinstance(result, Failure) else {**known, **result}
     return call, values

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.data.utterances import as_chunks
+from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
 from k2d_hf.files.keywords import takes
@@ -63,7 +63,7 @@ def validate_labels(
     chunks = as_chunks(chunks)
     check_chunks(chunks.column_names or [])
     step = AuxiliaryHypotheses(auxiliary, language=language, settings=settings)
-    known: Any = chunks.features if chunks.features is not None else chunk_features()
+    known: Any = chunks.features if chunks.features is not None else chunk_features(names_of(chunks))
     features = type(known)({**known, **validation_features()})
 
     def shards() -> Iterator[Shard]:

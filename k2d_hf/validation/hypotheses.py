@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.audio.reader import Reading
 from k2d_hf.data.chunk_audio import chunk_key, read_chunk
 from k2d_hf.data.chunk_schema import SOUND, VALIDATION, VERDICT, columns_for, features_of_writer
 from k2d_hf.data.map_step import batch_of
@@ -150,8 +151,8 @@ def shard_schema() -> pyarrow.Schema:
     return pyarrow.schema({"text": pyarrow.string()})
 
 
-def _read(span: Span) -> np.ndarray:
-    return read_chunk(span.sound)
+def _read(span: Span) -> Reading:
+    return Reading(read_chunk(span.sound))
 
 
 def _transcribe(model: Transcriber, spans: Sequence[Span], audio: Sequence[np.ndarray]) -> list[dict[str, Any]]:

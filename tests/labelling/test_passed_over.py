@@ -15,7 +15,8 @@ from datasets import Audio, Dataset, load_from_disk
 from far_files import put
 from scripted_transcriber import ScriptedTranscriber
 
-from k2d_hf.audio.reader import ADVICE, AUDIO_EXTENSIONS, AudioError, read_audio
+from k2d_hf.audio.media import AUDIO_EXTENSIONS
+from k2d_hf.audio.reader import ADVICE, AudioError, read_audio
 from k2d_hf.cli import main
 from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
@@ -93,7 +94,7 @@ def test_a_file_whose_name_says_otherwise_and_that_can_be_read_is_a_recording(tm
     assert chunks["text"][:] == ["三", "七"]
 
 
-@pytest.mark.parametrize("name", ["a.ape", "b.sph", "c.RM", "d.zip"])
+@pytest.mark.parametrize("name", ["a.ape", "b.dts", "c.RM", "d.zip"])
 def test_the_reason_is_one_of_the_list_wherever_the_file_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"not sound at all")
     with pytest.raises(AudioError) as caught:

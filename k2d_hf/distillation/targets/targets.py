@@ -106,7 +106,7 @@ def write_soft_targets(
 
     plain = without_targets(as_chunks(chunks))
     check_windows(names_of(plain), writer.collator, what="chunks")
-    known: Any = plain.features or {**chunk_features(), **validation_features()}
+    known: Any = plain.features or {**chunk_features(names_of(plain)), **validation_features()}
     features = Features({**{name: known[name] for name in names_of(plain)}, **writer.features()})
     depends = writer.depends()
     shards_dir = place(depends)

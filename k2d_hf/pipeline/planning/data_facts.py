@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.audio.reader import AUDIO_EXTENSIONS, AudioError, audio_duration, span_within
+from k2d_hf.audio.media import AUDIO_EXTENSIONS
+from k2d_hf.audio.reader import AudioError, audio_duration, span_within
 from k2d_hf.data.audio_folders import has_audio
 from k2d_hf.data.manifests import CSV_MANIFESTS, JSON_MANIFESTS
-from k2d_hf.data.recording_rows import span_fields, span_of
+from k2d_hf.data.recording_rows import selection_in, span_fields, span_of
 from k2d_hf.data.recordings import load_recordings
 from k2d_hf.data.references import references_of
 from k2d_hf.data.settings import DataSettings
@@ -62,14 +63,19 @@ def inspect_data(data: DataSettings) -> DataFacts:
 
 def _listed(data: DataSettings, *, group_by: str | None = None) -> Dataset:
     return load_recordings(
-        data.source, audio_column=data.audio_column, reference_column=data.reference_column, group_by=group_by
+        data.source,
+        audio_column=data.audio_column,
+        reference_column=data.reference_column,
+        group_by=group_by,
+        track=data.track,
+        channel=data.channel,
     )
 
 
 def _seconds_of(row: Mapping[str, Any]) -> float:
     """Seconds of a recording, or of the span of it that the row is; AudioError if there is no such thing."""
     start, duration = span_of(row)
-    seconds = audio_duration(row["recording"])
+    seconds = audio_duration(row["recording"], selection_in(row))
     return seconds if not span_fields(start, duration) else span_within(row["recording"], start, duration, seconds)
 
 

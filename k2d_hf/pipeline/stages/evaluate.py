@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.data.recording_rows import span_fields, span_of
+from k2d_hf.data.recording_rows import part_fields
 from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import check_measurable, load_long_form, recording_names
@@ -248,13 +248,12 @@ class _Measurement:
         """A model on the recordings, or spans of them, that these transcripts are of; no progress is shown."""
         from k2d_hf.evaluation.evaluate import evaluate_model
 
-        identity = ("recording", "start", "duration")
-        only = [{name: transcript[name] for name in identity if name in transcript} for transcript in transcripts]
+        only = [{"recording": transcript["recording"], **part_fields(transcript)} for transcript in transcripts]
         file = self._file(checkpoint, settings, only)
         if (kept := self._kept(file)) is not None:
             return kept
         rows = zip(recording_names(self.recordings["recording"]), self.recordings, strict=True)
-        named = [{"recording": name, **span_fields(*span_of(row))} for name, row in rows]
+        named = [{"recording": name, **part_fields(row)} for name, row in rows]
         evaluated = evaluate_model(
             str(checkpoint.path),
             self.recordings.select([at for at, row in enumerate(named) if row in only]),
