@@ -1,5 +1,6 @@
 """Files of telephones, meetings and films, made with PyAV."""
 
+import struct
 import tempfile
 from pathlib import Path
 
@@ -148,3 +149,29 @@ def shortened(samples, rate=16000):
         f"sample_coding -s26 pcm,embedded-shorten-v2.00\nsample_count -i {len(samples)}\nend_head\n"
     )
     return fields.encode().ljust(1024, b"\0") + b"ajkg\2" + int(stream, 2).to_bytes(len(stream) // 8, "big")
+
+
+def ogg_checksum(page):
+    """The checksum of a page of Ogg in which its own four bytes are 0 (RFC 3533)."""
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value & 0x80000000 else 0)) & 0xFFFFFFFF
+    return value
+
+
+def moved_pages(content, by):
+    """An Ogg stream whose pages with sound end `by` samples later, or earlier, but none before 0; their bits are right."""
+    pages, at = [], 0
+    while at < len(content):
+        count = content[at + 26]
+        size = 27 + count + sum(content[at + 27 : at + 27 + count])
+        page = bytearray(content[at : at + size])
+        position = struct.unpack("<q", page[6:14])[0]
+        page[6:14] = struct.pack("<q", max(0, position + by) if position > 0 else position)
+        page[22:26] = bytes(4)
+        page[22:26] = struct.pack("<I", ogg_checksum(page))
+        pages.append(bytes(page))
+        at += size
+    return b"".join(pages)

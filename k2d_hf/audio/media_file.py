@@ -97,8 +97,8 @@ class MediaFile:
 
     format = "MEDIA"
 
-    def __init__(self, file: BinaryIO, track: int | None = None) -> None:
-        self._source, self._kind, self._track = file, media_format(file), track
+    def __init__(self, file: BinaryIO, track: int | None = None, *, kind: str = "") -> None:
+        self._source, self._kind, self._track = file, kind or media_format(file), track
         self._container: Any = None
         try:
             self._open()

@@ -23,6 +23,7 @@ from k2d_hf.audio.media_file import UNKNOWN_LENGTH, DecodingError, MediaError, M
 from k2d_hf.audio.mp3 import with_frame_count
 from k2d_hf.audio.selection import CANCELLED_ADVICE, LOUDER, USUAL, Energy, Mixer, Selection
 from k2d_hf.audio.sound_file import Sound, check_readable, kept_position, size_of
+from k2d_hf.audio.vorbis import samples_before_zero
 from k2d_hf.errors import K2DError
 from k2d_hf.files.background import check_cancelled
 from k2d_hf.files.storage import is_address, open_to_read
@@ -249,15 +250,17 @@ def _sound(file: BinaryIO, path: str | os.PathLike[str], selection: Selection) -
     try:
         try:
             sound = Sound(file)
-            patched = None
+            patched, early = None, 0
             with kept_position(file):
                 if sound.format in MP3_FORMATS:
                     patched = with_frame_count(file)
+                elif sound.format == "OGG":
+                    early = samples_before_zero(file)
                 elif sound.frames == 0:
                     patched = with_open_size(file)
-            if patched:
+            if patched or early:
                 sound.close()
-                sound = Sound(patched)
+                sound = Sound(patched) if patched else _media(file, path, selection.track, kind="ogg")
         except soundfile.SoundFileError as error:
             sound = _media(file, path, selection.track, error)
         if sound.frames <= 0:
@@ -278,13 +281,13 @@ def _sound(file: BinaryIO, path: str | os.PathLike[str], selection: Selection) -
 
 
 def _media(
-    file: BinaryIO, path: str | os.PathLike[str], track: int | None, error: soundfile.SoundFileError
+    file: BinaryIO, path: str | os.PathLike[str], track: int | None, error: Exception | None = None, *, kind: str = ""
 ) -> MediaFile:
-    """The decoder of a file that libsndfile cannot open."""
+    """The decoder of a file that libsndfile cannot open, or, where its `kind` is given, not read to the sample."""
     reason, detail = "not audio", ""
-    if media_format(file):
+    if kind or media_format(file):
         try:
-            return MediaFile(file, track)
+            return MediaFile(file, track, kind=kind)
         except MediaError as failure:
             reason, detail = failure.reason, failure.detail
     cut, kind = missing_end(file, opened=False), unsupported_kind(path)

@@ -82,7 +82,12 @@ BAD = [
     ("head.sph", PLAIN[:300], "truncated", ""),
     ("packed_half.sph", PACKED[: len(PACKED) // 2], "truncated", "decoding stops after"),
     ("packed_head.sph", PACKED[:1030], "truncated", ""),
-    ("unknown.sph", PACKED.replace(b"embedded-shorten-v2.00", b"embedded-wavpack-v1.00"), "not supported", "its codec is not known"),
+    (
+        "unknown.sph",
+        PACKED.replace(b"embedded-shorten-v2.00", b"embedded-wavpack-v1.00"),
+        "not supported",
+        "its codec is not known",
+    ),
     ("text.sph", b"NIST_1A\n   1024\n" + b"no header at all\n" * 99, "not audio", ""),
 ]
 
