@@ -1,6 +1,7 @@
 """The length in the headers of audio containers: whether a file's end is missing, or was never known.
 
-Part of the audio reader (K2D, stage 1): libsndfile takes a truncated file for a complete one.
+Part of the audio reader (K2D, stage 1): libsndfile takes a truncated file for a complete one, and so does PyAV one half
+of the kinds that libsndfile reads, Matroska and AVI.
 """
 
 from __future__ import annotations

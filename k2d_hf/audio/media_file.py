@@ -122,9 +122,10 @@ class MediaFile:
             except av.FFmpegError as error:
                 raise MediaError("not audio", error.strerror or error_message(error)) from error
             self._stream = self._chosen()
-            for stream in self._container.streams:
+            discard = getattr(av.stream, "Discard", None)  # since PyAV 18: what is not wanted is not even read
+            for stream in self._container.streams if discard else ():
                 if stream.index != self._stream.index:
-                    stream.discard = av.stream.Discard.all
+                    stream.discard = discard.all
         codec = self._stream.codec_context
         if codec is None:
             raise MediaError("not supported", "its codec is not known")
@@ -219,7 +220,7 @@ class MediaFile:
 
     def _frames(self) -> Iterator[AudioFrame]:
         """The decoded frames from the current packet on; what cannot be decoded before the first one is left out."""
-        damage, decoded = None, False
+        damage, decoded, packet = None, False, None
         self._is_encrypted = False
         packets = self._container.demux(self._stream)
         while True:
@@ -237,6 +238,8 @@ class MediaFile:
                     if decoded or packet is None:
                         raise DecodingError(error.strerror or error_message(error)) from error
                     damage, frames = error, []
+                except IndexError:  # of PyAV at the end of a file in which a track began that was not there at first
+                    break
                 if self._is_encrypted:
                     raise MediaError("encrypted")
             for frame in frames:

@@ -1,6 +1,8 @@
 """MP3 streams without a frame count, as recorders and pipes leave them, given one so that they are read to their end.
 
 Without it libsndfile guesses the length from the first frame's bit rate: of 30 s at a variable rate it read 5.8 s.
+PyAV does not replace this: it guesses such a length too, and after a search its samples lie 1105 beside those of the
+whole file, which is what an encoder puts before the sound.
 """
 
 from __future__ import annotations

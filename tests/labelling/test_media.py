@@ -191,6 +191,51 @@ def claiming_hours():
     return bytes(content)
 
 
+HOURS = 10 * 3600
+# Boxes of MPEG-4 with a length, and where it and its ticks a second are, behind the box's name.
+LENGTHS = {b"mvhd": (20, 16), b"tkhd": (24, None), b"mdhd": (20, 16)}
+
+
+def lying(kind, *boxes):
+    """A second of sound, whose header has ten hours in these boxes."""
+    content = bytearray(media(kind, seconds=1.0))
+    for box in boxes:
+        at = content.index(box)
+        length, ticks = LENGTHS[box]
+        rate = 1000 if ticks is None else struct.unpack(">I", content[at + ticks : at + ticks + 4])[0]
+        content[at + length : at + length + 4] = struct.pack(">I", HOURS * rate)
+    return bytes(content)
+
+
+def slow(kind):
+    """A second of sound, of which each sample lasts for hours by the table of times."""
+    content = bytearray(media(kind, seconds=1.0))
+    at = content.index(b"stts") + 16
+    content[at : at + 4] = struct.pack(">I", HOURS * 1024)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["a.m4a", "a.mov", "pcm.mov"])
+@pytest.mark.parametrize("boxes", [[b"mvhd"], [b"tkhd"], [b"mdhd"], [*LENGTHS]])
+def test_a_header_that_promises_hours_beside_a_table_of_a_second_hides_and_adds_nothing(kind, boxes):
+    content, true = lying(kind, *boxes), media(kind, seconds=1.0)
+    assert np.array_equal(decode_audio(content, kind), decode_audio(true, kind))
+    assert decoded_duration(content, kind) == decoded_duration(true, kind) == pytest.approx(1.0, abs=0.001)
+
+
+FRAGMENTS = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
+
+
+def test_a_film_in_fragments_as_cameras_and_meetings_write_it(tmp_path):
+    content = media("a.mp4", options=FRAGMENTS)
+    assert content.count(b"moof") > 10
+    whole = decode_audio(content, "a.mp4")
+    assert len(whole) / SAMPLE_RATE == pytest.approx(8.0, abs=0.03)
+    assert abs(lag(whole, sweep(SAMPLE_RATE, 8.0))) <= round(1024 * SAMPLE_RATE / 48000)  # what the coder put before it
+    (tmp_path / "a.mp4").write_bytes(content)
+    assert_cuts(whole, lambda *span: read_audio(tmp_path / "a.mp4", *span), [(0, 1), (3.3, 1.2), (7.0, None)])
+
+
 PHONE = media("a.m4a")
 STREAMED = media("a.m4a", options={"movflags": "faststart"})
 ENCRYPTION = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "00" * 16, "encryption_kid": "11" * 16}
@@ -201,6 +246,8 @@ BAD = [
     ("shop.mp4", media("a.mp4", options=ENCRYPTION), "encrypted", ""),
     ("shop.m4p", PHONE.replace(b"mp4a", b"drms", 1), "encrypted", ""),
     ("hours.mkv", claiming_hours(), "truncated", "1.0 s of 36001.0 s"),
+    ("hours.m4a", slow("a.m4a"), "no samples", "there is none in its track of sound"),
+    ("fragments.mp4", media("a.mp4", options=FRAGMENTS)[:-2000], "truncated", LOST),
     ("half.m4a", PHONE[: len(PHONE) // 2], "truncated", LOST),
     ("no_index.m4a", PHONE[: PHONE.index(b"moov") - 4], "truncated", "moov"),
     ("half.mp4", STREAMED[: len(STREAMED) // 2], "truncated", LOST),
