@@ -122,10 +122,10 @@ class MediaFile:
             except av.FFmpegError as error:
                 raise MediaError("not audio", error.strerror or error_message(error)) from error
             self._stream = self._chosen()
-            discard = getattr(av.stream, "Discard", None)  # since PyAV 18: what is not wanted is not even read
-            for stream in self._container.streams if discard else ():
-                if stream.index != self._stream.index:
-                    stream.discard = discard.all
+            if hasattr(av.stream, "Discard"):  # since PyAV 18: what is not wanted is not even read
+                for stream in self._container.streams:
+                    if stream.index != self._stream.index:
+                        stream.discard = av.stream.Discard.all
         codec = self._stream.codec_context
         if codec is None:
             raise MediaError("not supported", "its codec is not known")

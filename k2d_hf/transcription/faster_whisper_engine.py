@@ -27,6 +27,7 @@ from k2d_hf.transcription.prompts import sharing_room
 from k2d_hf.transcription.speech import Times, clips_of
 from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, Word, resolve_device
 
+_LOADING = threading.Lock()
 THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
 
 
@@ -48,14 +49,14 @@ class FasterWhisperTranscriber:
         import ctranslate2
         from faster_whisper import WhisperModel
 
-        device = resolve_device(options.device)
+        # torch takes seconds to load, and is not needed to know that there is no GPU.
+        no_gpu = options.device == "auto" and not ctranslate2.get_cuda_device_count()
+        device = "cpu" if no_gpu else resolve_device(options.device)
         self.options = options
         self.parameters = count_parameters(Path(checkpoint))
         self.fingerprint = checkpoint_fingerprint(checkpoint)
-        self.processor = load_processor(checkpoint)
-        self.encoder = LabelEncoder(self.processor.tokenizer, task=options.task)
-        if options.language:
-            self.encoder.start_ids(options.language)
+        self._checkpoint = checkpoint
+        self._known_processor: Any = None
         ctranslate2.set_random_seed(0)  # of threads that come after this
         converted = FORMAT.cached(checkpoint)
         self.calls_at_once, threads = share_cores(available_cores(), calls_at_once if device == "cpu" else 1)
@@ -72,6 +73,9 @@ class FasterWhisperTranscriber:
                 f"device {device!r} with dtype {options.dtype!r} in engine faster-whisper: {error}; "
                 "auto is safe for both"
             ) from error
+        self.encoder = LabelEncoder(_Names(self.model.hf_tokenizer), task=options.task)
+        if options.language:
+            self.encoder.start_ids(options.language)
         self.runtime = Runtime(device, self.model.model.compute_type, threads if device == "cpu" else None)
         sampler = partial(_loaded, ctranslate2.models.Whisper, str(converted), intra_threads=threads, **where)
         self.model.model = _Reproducible(self.model.model, sampler)
@@ -115,7 +119,8 @@ class FasterWhisperTranscriber:
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[str]:
         """One pass over all chunks given, without timestamps or context."""
-        features = self.processor.feature_extractor(
+        processor = self._processor()
+        features = processor.feature_extractor(
             list(audio), sampling_rate=SAMPLE_RATE, padding="max_length", return_tensors="np"
         ).input_features
         whisper: Any = self.model.model
@@ -135,7 +140,22 @@ class FasterWhisperTranscriber:
             no_repeat_ngram_size=self.options.no_repeat_ngram_size,
         )
         ids = [result.sequences_ids[0] for result in results]
-        return [text.strip() for text in self.processor.batch_decode(ids, skip_special_tokens=True)]
+        return [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)]
+
+    def _processor(self) -> Any:
+        """That of transformers, which takes seconds to load and is of chunks alone."""
+        with _LOADING:  # by whichever thread comes first
+            if self._known_processor is None:
+                self._known_processor = load_processor(self._checkpoint)
+            return self._known_processor
+
+
+class _Names:
+    """What `LabelEncoder` asks of a tokenizer for the tokens before a text, by the one that faster-whisper has read."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.convert_tokens_to_ids = tokenizer.token_to_id
+        self.convert_ids_to_tokens = tokenizer.id_to_token
 
 
 def share_cores(cores: int, calls: int) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,8 @@ def test_beside_the_recording_in_every_format_of_a_run(workplace, folder, capsys
         ("one.flac --model teacher --language klingon", "language 'klingon' is unknown"),
         ("one.flac --model teacher --output one.wav", "one.wav: not a folder; choose another output folder"),
         ("one.flac --model teacher --word-times --engine transformers", "word_times: the engine transformers has none"),
+        ("one.flac --model teacher --channel left", "channel 'left': give mean, louder, or a number from 0 on"),
+        ("one.flac --model teacher --track=-1", "transcribe: track: -1 is too small; at least 0"),
         ("one.flac --model teacher --line-columns 1", "transcribe: line_columns: 1 is too small; at least 2"),
         ("one.flac --model teacher --engine ray", "transcribe: engine: 'ray' is none of auto, transformers"),
     ],
@@ -183,6 +187,42 @@ def test_an_interrupted_folder_keeps_what_is_done_and_goes_on(tmp_path):
     done = transcribe(tmp_path, model, format="txt", on_progress=lambda count: None)
     assert (done.passed_over, model.calls) == ([str(tmp_path / "a.wav")], [[3.0]])
     assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "Two.\n"
+
+
+def test_a_channel_or_track_is_named_and_what_cancels_is_said(tmp_path, caplog):
+    left = np.random.default_rng(0).normal(0, 0.05, 3 * 16000)
+    for name, right in (("exact", -1.0), ("near", -0.9), ("fine", 0.5)):
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([left, right * left], axis=1), 16000)
+    model = ScriptedTranscriber({3.0: [(0.0, 3.0, " Hello.")]})
+    quiet = {"on_progress": lambda count: None}
+    done = transcribe(tmp_path, model, **quiet)
+    assert [one.recording for one in done.transcripts] == [str(tmp_path / "fine.wav"), str(tmp_path / "near.wav")]
+    assert [one["reason"] for one in done.failed] == ["channels cancel"]
+    assert done.out_of_phase == [str(tmp_path / "near.wav")]
+    assert caplog.text.count("1 recording with channels out of phase") == 1
+    assert (
+        "exact.wav: channels cancel (they are out of phase: their mean is silence); set channel to louder"
+        in caplog.text
+    )
+    caplog.clear()
+    for channel in ("louder", 0):
+        done = transcribe(tmp_path, model, channel=channel, **quiet)
+        assert (len(done.transcripts), done.failed, done.out_of_phase) == (3, [], [])
+    assert caplog.text == ""
+    done = transcribe(tmp_path / "fine.wav", model, track=1, **quiet)
+    assert "fine.wav: no such track (1, of 1, counted from 0); give the number" in done.failed[0]["detail"]
+
+
+def test_the_fast_engine_loads_neither_torch_nor_transformers_models(tmp_path):
+    pytest.importorskip("faster_whisper")
+    soundfile.write(tmp_path / "dev.wav", read_audio(LECTURE, 0.0, 3.0), 16000)
+    code = (
+        "import sys; from k2d_hf import transcribe; "
+        f"transcribe({str(tmp_path / 'dev.wav')!r}, {WHISPER_BASE!r}, language='en', beam_size=1, engine='faster-whisper', "
+        "temperature_fallback=False, device='cpu'); "
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_loaded_model_without_word_times_is_refused(tmp_path):
