@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` would be the most
 
 if TYPE_CHECKING:
     from k2d_hf.data.chunking import Segment, pack_segments
+    from k2d_hf.data.labelled import load_labelled
     from k2d_hf.data.recordings import load_recordings
     from k2d_hf.distillation.arguments import K2DTrainingArguments
     from k2d_hf.distillation.batches.collator import K2DDataCollator
@@ -54,6 +55,7 @@ _MODULES = {
     "is_looping": "validation.distance",
     "label_distance": "validation.distance",
     "label_recordings": "labelling.teacher",
+    "load_labelled": "data.labelled",
     "load_recipe": "pipeline.recipe",
     "load_recordings": "data.recordings",
     "mixed_tokens": "scoring.text",
@@ -87,6 +89,7 @@ __all__ = [
     "is_looping",
     "label_distance",
     "label_recordings",
+    "load_labelled",
     "load_recipe",
     "load_recordings",
     "mixed_tokens",

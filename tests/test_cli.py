@@ -296,7 +296,7 @@ def test_every_stage_of_training_takes_a_run(a_run, workplace, tmp_path, capsys)
     [
         ("calibrate empty", "empty: a run without validated; `k2d run` makes it, or give another folder"),
         ("validate empty --auxiliary teacher --output out", "empty: a run without chunks; "),
-        ("distil empty --student teacher --output out", "empty: a run without targets or validated; "),
+        ("distil empty --student teacher --output out", "empty: a run without targets or mixed or validated; "),
         ("push empty --repo-id me/x", "empty: a run without student; "),
         ("evaluate empty --data dev.jsonl", "empty: a run without student; "),
         ("report recordings", "recordings: no recipe.yaml in it; give the folder of a run"),

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Features
 
-LABELLING, VALIDATION = "labelling", "validation"  # writers of columns
+LABELLING, VALIDATION, MIXING = "labelling", "validation", "mixing"  # writers of columns
 # Uses of a column: the chunk's audio, its label, the prompt before it, the draw of its form, the verdict on it
 SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdict"
+SOURCE = "source"  # the column that names where a chunk with a given text is from
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ COLUMNS = (
     Column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
     Column("keep", "bool", VALIDATION, "whether the chunk was kept", (VERDICT,)),
     Column("drop_reason", "string", VALIDATION, "why it was not", (VERDICT,)),
+    Column(SOURCE, "string", MIXING, "the source that the text was given by; null for pseudo-labels", (VERDICT,)),
 )  # fmt: skip
 
 
@@ -60,6 +62,17 @@ def columns_for(*uses: str, among: Iterable[str]) -> list[str]:
     """Names of the columns that are read for one of these uses, those that are there, in their order there."""
     wanted = {column.name for column in COLUMNS if set(column.uses) & set(uses)}
     return [name for name in among if name in wanted]
+
+
+def is_kept(chunk: Mapping[str, Any]) -> bool:
+    """Whether a chunk is trained on, by its `keep`.
+
+    Null is one that nobody judged. That is what `datasets` fills in where utterances, or chunks that name their source,
+    are put beside validated ones; they are kept, as their text was given.
+    """
+    verdict = chunk.get("keep", True)
+    given = chunk.get(SOURCE) is not None or (chunk.get("start") is None and chunk.get("segments") is None)
+    return given if verdict is None else bool(verdict)
 
 
 def rows_of(batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -182,7 +182,7 @@ def _uncovered(spans: Iterable[tuple[float, float]], start: float, end: float) -
     return [*free, (start, end)] if start < end else free
 
 
-def _is_unspaced(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
     """Whether the character belongs to a script or punctuation that is written without spaces; Korean is not."""
     return unicodedata.east_asian_width(character) in "WF" and "HANGUL" not in unicodedata.name(character, "")
 
@@ -191,7 +191,7 @@ def join_texts(texts: Iterable[str]) -> str:
     """Texts of consecutive segments as one line: a space between them unless a neighbour is written without."""
     joined = ""
     for text in (text.strip() for text in texts):
-        if joined and text and not _is_unspaced(joined[-1]) and not _is_unspaced(text[0]):
+        if joined and text and not is_unspaced(joined[-1]) and not is_unspaced(text[0]):
             joined += " "
         joined += text
     return joined

@@ -100,7 +100,7 @@ class RowReader:
             for one, label in self._labels.items()
         }
         recording = _unpacked(row.get(self.columns.audio), self._base, where, self._kind)
-        return row_of(recording or f"{where} (no audio given)", {**row, **texts}, where, self.columns)
+        return row_of(recording or f"{where} (no audio given)", {**row, **texts}, where, self.columns, self._base)
 
 
 def _rows(data: Dataset | IterableDataset, name: str) -> Iterator[dict[str, Any]]:

@@ -46,7 +46,7 @@ def manifest_rows(path: str, wanted: ColumnNames, *, streaming: bool = False) ->
                 f"{where}: the first with `{OFFSET_COLUMN}`; put one among the first {LINES_FOR_COLUMNS} lines, or do "
                 "without streaming"
             )
-        yield row_of(absolute(value, folder) if value else f"{where} (no path given)", line, where, columns)
+        yield row_of(absolute(value, folder) if value else f"{where} (no path given)", line, where, columns, folder)
 
 
 def _folder_of_audio(path: str, head: list[Line], column: str) -> str:

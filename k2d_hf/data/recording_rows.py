@@ -27,6 +27,7 @@ MORE_LANGUAGE_COLUMNS = ("locale", "lang")  # of Common Voice, of NeMo
 OFFSET_COLUMN, DURATION_COLUMN = "offset", "duration"  # s, of a manifest of NeMo; a duration alone is the file's
 SPAN_COLUMNS = ("start", "duration")  # s, of recordings as they are loaded, and of chunks
 SELECTION_COLUMNS = ("audio_track", "audio_channel")  # likewise; a column `channel` often has the name of one
+SUBTITLES_COLUMN, SUBTITLE_ENDINGS = "subtitles", (".srt", ".vtt")  # of a path to a track
 _LIKE_A_REFERENCE = ("text", "transcri", "sentence", "reference", "utterance", "caption", "spoken", "script", "文")
 
 
@@ -36,6 +37,7 @@ class ColumnNames(NamedTuple):
     audio: str | None = None
     reference: str | None = None
     group: str | None = None  # what a recording belongs to
+    texts: bool = False  # whether rows keep their segments and the path of their subtitles
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class Columns:
     reference: str | None  # where the user names it
     group: str | None
     start: str | None  # s, where the rows may be spans of files
+    texts: bool = False  # whether rows keep their segments and the path of their subtitles
 
     @property
     def used(self) -> set[str]:
         """All that a row can be made from."""
         usual = {*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS, LANGUAGE_COLUMN, *MORE_LANGUAGE_COLUMNS, "segments"}
+        usual |= {SUBTITLES_COLUMN} if self.texts else set()
         chosen = {self.audio, self.reference, self.group, self.start, DURATION_COLUMN, *SELECTION_COLUMNS}
         return {name for name in usual | chosen if name in self.present}
 
@@ -69,6 +73,8 @@ class Row(NamedTuple):
     columns: tuple[str, ...] = ()  # of its source
     audio_track: int | None = None  # as in `Selection`; None is the usual one of both
     audio_channel: str | None = None
+    segments: list[Any] | None = None  # its transcript with times, where texts are wanted
+    subtitles: str | None = None  # path or address of its track, likewise
 
 
 def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Columns:
@@ -81,11 +87,13 @@ def columns_of(present: Iterable[str], name: str, wanted: ColumnNames) -> Column
     start = OFFSET_COLUMN if OFFSET_COLUMN in present and audio != OFFSET_COLUMN else None
     if start is None and audio == "recording" and set(SPAN_COLUMNS) <= set(present):
         start = SPAN_COLUMNS[0]
-    return Columns(present, audio, wanted.reference, wanted.group, start)
+    return Columns(present, audio, wanted.reference, wanted.group, start, wanted.texts)
 
 
-def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Columns) -> Row:
+def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Columns, base: str = "") -> Row:
     """The row of a recording, with transcript, language, span and group from the columns that the source has.
+
+    Paths of subtitles are from the folder or address `base`.
 
     K2DError if one of them is no text, the span no number, or the row has nothing in the column `group`.
     """
@@ -106,7 +114,8 @@ def row_of(recording: str, values: Mapping[str, Any], where: str, columns: Colum
     except K2DError as error:
         raise K2DError(f"{where}: {error}") from None
     channel = None if values.get(SELECTION_COLUMNS[1]) is None else selection.channel
-    return row._replace(audio_track=selection.track, audio_channel=channel)
+    row = row._replace(audio_track=selection.track, audio_channel=channel)
+    return _with_texts(row, values, columns, base) if columns.texts else row
 
 
 def selected(row: Row, selection: Selection) -> Row:
@@ -114,6 +123,22 @@ def selected(row: Row, selection: Selection) -> Row:
     track = selection.track if row.audio_track is None else row.audio_track
     named = None if selection.channel == MEAN else selection.channel
     return row._replace(audio_track=track, audio_channel=row.audio_channel or named)
+
+
+def _with_texts(row: Row, values: Mapping[str, Any], columns: Columns, base: str) -> Row:
+    """The row with its segments, or with the path of its subtitles, which may stand where transcripts do."""
+    named = None if columns.reference is None else values.get(columns.reference)
+    segments = named if isinstance(named, list) else None if columns.reference else values.get("segments")
+    if segments:
+        return row._replace(segments=segments)
+    track = None if columns.reference else values.get(SUBTITLES_COLUMN)
+    if track is None and (row.reference or "").lower().endswith(SUBTITLE_ENDINGS):
+        track = row.reference
+    if not track:
+        return row
+    if not isinstance(track, str):
+        raise K2DError(f"{row.where}: column `{SUBTITLES_COLUMN}` is {quote(track)}; give the path of a .srt or .vtt")
+    return row._replace(reference=None, subtitles=absolute(track, base))
 
 
 def file_row(recording: str, where: str, group_by: str | None, values: Mapping[str, Any] | None = None) -> Row:

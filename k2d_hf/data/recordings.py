@@ -131,24 +131,12 @@ def load_recordings(
     Raises:
         K2DError: a source that is none of these, holds no recordings, has no such column, or a broken manifest.
     """
-    from datasets import Dataset, DatasetDict, DatasetInfo, Features, IterableDataset, IterableDatasetDict, Value
+    from datasets import Dataset, DatasetInfo, Features, IterableDataset, IterableDatasetDict, Value
 
     selection = selection_of(track, channel)
-    wanted = ColumnNames(audio_column, reference_column, group_by)
     streaming = streaming or isinstance(source, (IterableDataset, IterableDatasetDict))
-    if isinstance(source, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict)):
-        rows: _Rows = partial(data_set_rows, source, "the data set", os.getcwd(), wanted, split)
-    elif isinstance(source, (str, os.PathLike)) and str(source).strip():
-        try:
-            rows = _rows_at(os.fspath(source), wanted, split, config, streaming)
-        except OSError as error:
-            raise K2DError(
-                f"recordings {source}: cannot be read ({os_error_reason(error)}); check the path and its access"
-            ) from error
-    else:
-        raise K2DError(f"recordings {source!r}: not a source of recordings; give {KINDS}")
-    if selection != USUAL:
-        rows = partial(_selected, rows, selection)
+    wanted = ColumnNames(audio_column, reference_column, group_by)
+    rows = open_rows(source, wanted, split=split, config=config, streaming=streaming, selection=selection)
     table = [] if streaming else list(unique(rows()))
     first = next(rows()) if streaming else table[0]  # an unusable source, such as one without rows, is an error at once
     parts = () if first.start is None else SPAN_COLUMNS
@@ -168,6 +156,36 @@ def load_recordings(
     about = _COLUMNS_OF_SOURCE + ", ".join(map(short_name, first.columns)) if first.columns else ""
     values = {column: [getattr(row, column) for row in table] for column in columns}
     return Dataset.from_dict(values, info=DatasetInfo(description=about, features=features))
+
+
+def open_rows(
+    source: Source,
+    wanted: ColumnNames,
+    *,
+    split: str | None = None,
+    config: str | None = None,
+    streaming: bool = False,
+    selection: Selection = USUAL,
+) -> _Rows:
+    """A function that gives the rows of a source, as often as it is called; arguments and errors of `load_recordings`.
+
+    `wanted` are the columns that the user names, and whether segments and subtitles are kept; `selection` is for rows
+    that name no track or channel of their own.
+    """
+    from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+    if isinstance(source, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict)):
+        rows: _Rows = partial(data_set_rows, source, "the data set", os.getcwd(), wanted, split)
+    elif not isinstance(source, (str, os.PathLike)) or not str(source).strip():
+        raise K2DError(f"recordings {source!r}: not a source of recordings; give {KINDS}")
+    else:
+        try:
+            rows = _rows_at(os.fspath(source), wanted, split, config, streaming)
+        except OSError as error:
+            raise K2DError(
+                f"recordings {source}: cannot be read ({os_error_reason(error)}); check the path and its access"
+            ) from error
+    return rows if selection == USUAL else partial(_selected, rows, selection)
 
 
 def advice_on_references(recordings: Any) -> str:

@@ -8,19 +8,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from k2d_hf.data.audio_folders import audio_rows
 from k2d_hf.data.chunking import Segment, join_texts
 from k2d_hf.data.manifests import json_lines
 from k2d_hf.data.recording_rows import (
     MORE_REFERENCE_COLUMNS,
     REFERENCE_COLUMNS,
+    SUBTITLES_COLUMN,
     ColumnNames,
     absolute,
     columns_of,
     span_in,
 )
+from k2d_hf.data.subtitle_files import read_subtitles, track_beside
 from k2d_hf.errors import K2DError
 from k2d_hf.files.paths import folder_of
-from k2d_hf.files.storage import is_address
+from k2d_hf.files.storage import is_address, is_folder
 from k2d_hf.formatting import quote, short_name
 from k2d_hf.scoring.error_rates import error_rate
 from k2d_hf.scoring.text import mixed_tokens
@@ -29,7 +32,9 @@ from k2d_hf.scoring.text import mixed_tokens
 def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
     """The spoken segments of recordings, by path, from a JSONL manifest with `audio` and `segments`.
 
-    A segment is an object with `start` and `end` in seconds and `text`; relative paths are from the manifest's folder.
+    A folder of recordings with subtitles (.srt, .vtt) beside them will do, and in a line of a manifest `subtitles`, the
+    path of a track, in the place of segments. A segment is an object with `start` and `end` in seconds and `text`;
+    relative paths are from the manifest's folder.
     A line with an `offset` in seconds is of a span of its file: there `segments` begin with the span, and without any
     the transcript of the line is one. Lines of spans of one file are put together, in order of time.
 
@@ -39,6 +44,8 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
     """
     path = os.fspath(path)
     path = path if is_address(path) else os.path.abspath(os.path.expanduser(path))
+    if is_folder(path):
+        return _beside_recordings(path)
     lines = list(json_lines(path))
     if not lines:
         raise K2DError(f"references {path}: it has no rows; give one a recording, with `audio` and `segments`")
@@ -51,7 +58,7 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
             raise K2DError(f"{where}: no path in column `{columns.audio}`; give that of the recording")
         recording = absolute(line[columns.audio], folder_of(path))
         start, duration = (0.0, None) if columns.start is None else span_in(line, where, columns.start)
-        segments = _segments(line, where, start, duration)
+        segments = _segments(line, where, start, duration, folder_of(path))
         known = references.get(recording)
         if (start, duration) == (0.0, None):
             complete.add(recording)
@@ -63,23 +70,36 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[Segment]]:
     return references
 
 
-def _segments(line: Mapping[str, Any], where: str, start: float, duration: float | None) -> list[Segment]:
+def _beside_recordings(folder: str) -> dict[str, list[Segment]]:
+    """The cues of the tracks beside the recordings of a folder; K2DError if there is none, or one cannot be read."""
+    tracks = {row.recording: track_beside(row.recording, None) for row in audio_rows(folder)}
+    found = {recording: read_subtitles(track) for recording, track in tracks.items() if track is not None}
+    if not found:
+        raise K2DError(f"references {folder}: no subtitles (.srt, .vtt) beside its {len(tracks)} recordings")
+    return found
+
+
+def _segments(line: Mapping[str, Any], where: str, start: float, duration: float | None, folder: str) -> list[Segment]:
     """The segments of a line, in seconds from the start of the file that its span is of."""
+    if isinstance(track := line.get(SUBTITLES_COLUMN), str):
+        end = math.inf if duration is None else start + duration
+        return [cue for cue in read_subtitles(absolute(track, folder)) if start <= cue.start < end]
     segments = line.get("segments")
     if segments is not None:
         if not isinstance(segments, list):
             raise K2DError(f"{where}: `segments` is {quote(segments)}; give a list of objects with start, end and text")
-        return [Segment(start + s.start, start + s.end, s.text) for s in (_segment(one, where) for one in segments)]
+        return [Segment(start + s.start, start + s.end, s.text) for s in (segment_in(one, where) for one in segments)]
     column = next((name for name in (*REFERENCE_COLUMNS, *MORE_REFERENCE_COLUMNS) if line.get(name)), None)
     if (start, duration) == (0.0, None):
         has = f"`{column}` is the transcript of the whole recording" if column else "no `segments`"
         raise K2DError(f"{where}: {has}; to know what a chunk holds, give `segments` with start, end and text each")
     if column is None or not isinstance(line[column], str) or duration is None:
         raise K2DError(f"{where}: a span from {start:g} s on; give its `duration` and `text`, or its `segments`")
-    return [_segment({"start": start, "end": start + duration, "text": line[column]}, where)]
+    return [segment_in({"start": start, "end": start + duration, "text": line[column]}, where)]
 
 
-def _segment(value: Any, where: str) -> Segment:
+def segment_in(value: Any, where: str) -> Segment:
+    """A segment as a manifest has it; K2DError if it has no times in order, or no text."""
     fields = value if isinstance(value, Mapping) else {}
     times = [fields.get(name) for name in ("start", "end")]
     valid = all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times)

@@ -8,6 +8,7 @@ from k2d_hf.audio.selection import CHANNEL_HELP, MEAN, TRACK_HELP, selection_of
 from k2d_hf.files.settings import setting
 
 LONGEST_PAUSE = 600.0  # s
+GIVEN = "given"  # the name of the one source that has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,27 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         selection_of(self.track, self.channel)  # which raises where it is none
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledDataSettings(DataSettings):
+    """Speech whose text is known, learned from beside the pseudo-labels: the arguments of `load_labelled`."""
+
+    reference_column: str | None = setting(
+        None,
+        "Column of the transcripts, of segments with times, or of paths of subtitles (.srt, .vtt), where it has none "
+        "of the usual names.",
+    )
+    streaming: bool = setting(False, "Always false: the chunks of an epoch are drawn from all of them.")
+    language: str | None = setting(
+        None, "Language of this source, in the place of that of its rows or the recipe's.", metavar="CODE"
+    )
+    share: float | None = setting(
+        None,
+        "Share of an epoch's chunks; null is all chunks of the source, once an epoch.",
+        least=0,
+        most=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

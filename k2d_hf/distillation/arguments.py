@@ -12,7 +12,7 @@ from typing import Any
 from transformers import Seq2SeqTrainingArguments
 
 from k2d_hf.distillation.measures import GREATER_IS_BETTER, known_metric
-from k2d_hf.distillation.settings import DECLARED, DistillationSettings
+from k2d_hf.distillation.settings import DECLARED, DistillationSettings, check_shares
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import documented
 from k2d_hf.models.languages import checked_language
@@ -81,6 +81,7 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
 
 def _check_ours(args: K2DTrainingArguments) -> None:
     """Check each setting of ours against what is declared with it."""
+    check_shares(args.shares)
     for name, about in DECLARED.items():
         value, least, most = getattr(args, name), about["least"], about["most"]
         if about["choices"] and value not in about["choices"]:

@@ -77,6 +77,8 @@ def open_metrics(args: K2DTrainingArguments, compute_metrics: Any, processor: Wh
 def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None:
     """Raise K2DError for an order of chunks that needs lengths which nobody gives."""
     strategy = args.train_sampling_strategy
+    if args.shares and strategy != "random":
+        raise K2DError(f"train_sampling_strategy {strategy!r}: shares draw an order of their own; take 'random'")
     if strategy not in ("group_by_length", "batch_rebalance") or not hasattr(rows, "column_names"):
         return
     if args.length_column_name in (rows.column_names or ()):

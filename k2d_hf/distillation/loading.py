@@ -14,6 +14,7 @@ from torch import Tensor
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.distillation.arguments import K2DTrainingArguments
 from k2d_hf.distillation.batches.collator import EpochToData, K2DDataCollator, default_collator
+from k2d_hf.distillation.batches.mixing import MixedSampler, Mixture, described_source, mixture_of
 from k2d_hf.distillation.batches.rows import (
     check_prepared,
     check_target_labels,
@@ -42,6 +43,7 @@ class LoadingTrainer(SavingTrainer):
     stored_embedding: Tensor | None  # with which the teacher's stored hidden states become logits
     encoder_is_frozen: bool
     shares_encoder: bool  # of student and teacher
+    mixture: Mixture | None = None  # of the sources that the chunks name; None where they name none
     _language: str | None  # of the student
     rounds_states = False  # whether the frozen encoder gives in each step what would be cached, if there were room
 
@@ -55,8 +57,17 @@ class LoadingTrainer(SavingTrainer):
         collator = self._opened_collator(collator, student)
         check_sampling(self.args, rows, collator)
         rows = self._rows_for_loss(rows, collator, what="training")
+        self.mixture = None if is_stream(rows) else mixture_of(rows, self.args.shares)
+        if self.mixture is not None:
+            logger.info("training: %s", "; ".join(map(described_source, self.mixture.facts())))
         self._language = self.args.language or language_of(rows)
         return rows, self._rows_for_loss(evaluation, collator, what="evaluation"), collator
+
+    @property
+    def chunks_in_epoch(self) -> int:
+        """Chunks that an epoch of training has, as their sources are mixed."""
+        rows: Any = self.train_dataset
+        return len(rows) if self.mixture is None else len(self.mixture)
 
     def _opened_collator(self, collator: Any, student: Any) -> Any:
         """The collator, by default that of the settings; it keeps clean audio where a model in memory takes it."""
@@ -113,7 +124,7 @@ class LoadingTrainer(SavingTrainer):
         elif not isinstance(collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
             reason = "that takes a data set of chunks and the K2DDataCollator"
         else:
-            reason = None if epochs_of(self.args, len(rows)) > 1 else "no chunk is seen twice"
+            reason = None if epochs_of(self.args, self.chunks_in_epoch) > 1 else "no chunk is seen twice"
         if reason is not None:
             logger.info("encoder states are not kept: %s", reason)
             return
@@ -140,10 +151,11 @@ class LoadingTrainer(SavingTrainer):
         lengths_given = self.args.length_column_name in (getattr(rows, "column_names", None) or ())
         grouped = strategy == "random" and self.args.group_by_label_length
         grouped |= strategy == "group_by_length" and not lengths_given
+        mixture, seed = (self.mixture if self.args.shares else None), self.args.draw_seed
         if not grouped or not isinstance(self.data_collator, K2DDataCollator) or not hasattr(rows, "select_columns"):
-            return super()._get_train_sampler(train_dataset)
+            return super()._get_train_sampler(train_dataset) if mixture is None else MixedSampler(mixture, seed=seed)
         batch_size = self.get_total_train_batch_size(self.args)
-        return LengthGroupedSampler(rows, self.data_collator, batch_size=batch_size, seed=self.args.draw_seed)
+        return LengthGroupedSampler(rows, self.data_collator, batch_size=batch_size, seed=seed, mixture=mixture)
 
     def get_train_dataloader(self) -> Any:
         """As the Trainer's; of a stream, what an interrupted run has seen is passed over without reading its audio."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from k2d_hf.distillation.loss.divergences import DIVERGENCES, FORWARD
+from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import documented, setting
 
 
@@ -157,6 +158,13 @@ class DistillationSettings:
         least=1,
         training_alone=True,
     )
+    shares: dict[str, float] | None = _setting(
+        None,
+        "Share of an epoch's chunks by source, as the column source names it: {corpus: 0.2}. A source without one, and "
+        "the pseudo-labels, have all their chunks in it once.",
+        training_alone=True,
+        metavar="{NAME: SHARE}",
+    )
     chunk_weighting: str = _setting(
         "hard",
         "Weight of a chunk in the loss: hard is 1, soft is 1 - distance, at least 0.",
@@ -176,6 +184,19 @@ TRAINING_ALONE = tuple(name for name, about in DECLARED.items() if about["traini
 def keeps_teacher(settings: Mapping[str, Any]) -> str | None:
     """The setting, of those given, that needs the teacher in memory whatever is stored of its output; None without."""
     return next((name for name, about in DECLARED.items() if about["keeps_teacher"] and settings.get(name)), None)
+
+
+def check_shares(shares: Any) -> None:
+    """Raise K2DError for shares of an epoch that are none, or leave nothing to the other sources."""
+    if shares is None:
+        return
+    if not isinstance(shares, Mapping):
+        raise K2DError(f"shares {shares!r}: must be a mapping, such as corpus: 0.2")
+    for name, share in shares.items():
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+            raise K2DError(f"shares: {name} {share!r}: must be above 0, and below 1")
+    if math.fsum(shares.values()) >= 1 - 1e-9:
+        raise K2DError(f"shares {shares}: together must be below 1; the rest is of the other sources")
 
 
 def deciding_training(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,8 @@ hints_of = typing.get_type_hints
 """Types of the settings of a dataclass, by name."""
 
 LONGEST_METAVAR = 24  # characters; longer choices are listed in the help's text
+_SECTION_NAME = re.compile(r"\w[\w.-]{0,39}")
+_MISTAKABLE = 0.8  # likeness of a name to a setting's above which it is taken for a slip
 LISTED = 12  # known names that an error lists; more would bury what is wrong
 
 
@@ -40,6 +43,7 @@ def setting(
     most: float | None = None,
     metavar: str | None = None,
     short_for: str | None = None,
+    by_name: bool = False,
     no_effect: str | None = None,
     after_model: bool = False,
     private: bool = False,
@@ -54,12 +58,14 @@ def setting(
         most: the largest number.
         metavar: of the value in `--help`, where its type gives none.
         short_for: of a section: the setting that is meant where text stands for the whole section.
+        by_name: of a section: there may be several, as a mapping from names to sections.
         no_effect: why the result is the same for any value; None, the default, where it may differ.
         after_model: it decides what becomes of a model's output, which is kept: no model runs again for it.
         private: text of the user's own, which no card shows.
     """
     metadata = {"help": help, "choices": choices, "least": least, "most": most, "metavar": metavar}
-    metadata |= {"short_for": short_for, "no_effect": no_effect, "after_model": after_model, "private": private}
+    metadata |= {"short_for": short_for, "by_name": by_name, "no_effect": no_effect, "after_model": after_model}
+    metadata |= {"private": private}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     if dataclasses.is_dataclass(default):
@@ -98,10 +104,45 @@ def _read_field(field: dataclasses.Field, hint: Any, value: Any, *, where: str, 
         return read
     if value is None and type(None) in _options(hint):
         return None
+    if field.metadata["by_name"] and isinstance(value, Mapping) and _names_sections(value, nested):
+        check_section_names(value, nested, where=where, key=key)
+        return {
+            str(name): _read_section(field, nested, section, where=where, key=f"{key}.{name}")
+            for name, section in value.items()
+        }
+    return _read_section(field, nested, value, where=where, key=key)
+
+
+def _read_section(field: dataclasses.Field, nested: Any, value: Any, *, where: str, key: str) -> Any:
     short_for = field.metadata["short_for"]
     if short_for is not None and not isinstance(value, Mapping):
         value = {short_for: read_value(value, hints_of(nested)[short_for], where=where, key=key)}
     return read_settings(nested, value, where=where, section=key)
+
+
+def _names_sections(values: Mapping[Any, Any], cls: Any) -> bool:
+    """Whether the keys of a mapping are names of sections, and not those of the settings of a single one."""
+    known = [field.name for field in dataclasses.fields(cls)]
+    return bool(values) and not any(name in known for name in values)
+
+
+def check_section_names(names: Iterable[Any], cls: Any, *, where: str, key: str) -> None:
+    """Raise K2DError for a name of a section `cls` that cannot be a file's, that another is, or that looks like a slip.
+
+    A setting that is spelt wrong would else be taken for a name.
+    """
+    known, names = [field.name for field in dataclasses.fields(cls)], list(names)
+    for name in names:
+        if not _SECTION_NAME.fullmatch(str(name)):
+            characters = "letters, digits, dots, dashes and underscores, at most 40"
+            raise K2DError(f"{where}: {key}: {quote(name)} cannot be the name of a set, and of its files: {characters}")
+        if near := did_you_mean(name, known, cutoff=_MISTAKABLE):
+            raise K2DError(f"{where}: {key}: {name}: no such setting, and too near to one for the name of a set{near}")
+    folded: dict[str, Any] = {}
+    for name in names:
+        other = folded.setdefault(str(name).casefold(), name)
+        if other is not name:
+            raise K2DError(f"{where}: {key}: {other} and {name} are one name to some file systems; rename one")
 
 
 def section_of(hint: Any) -> Any:
@@ -120,8 +161,14 @@ def deciding(settings: Any, *, models: bool = False) -> dict[str, Any]:
     for field in dataclasses.fields(settings):
         if not any(field.metadata.get(name) for name in left_out):
             value = getattr(settings, field.name)
-            decides[field.name] = deciding(value, models=models) if dataclasses.is_dataclass(value) else value
+            decides[field.name] = _deciding(value, models)
     return decides
+
+
+def _deciding(value: Any, models: bool) -> Any:
+    if isinstance(value, dict):
+        return {name: _deciding(inner, models) for name, inner in value.items()}
+    return deciding(value, models=models) if dataclasses.is_dataclass(value) else value
 
 
 def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, section: str = "") -> None:
@@ -134,9 +181,9 @@ def check_names(names: Iterable[Any], known: Iterable[str], *, where: str, secti
             raise K2DError(f"{where}: {key}: no such setting{did_you_mean(name, known) or hint}")
 
 
-def did_you_mean(value: Any, known: Iterable[Any]) -> str:
+def did_you_mean(value: Any, known: Iterable[Any], *, cutoff: float = 0.6) -> str:
     """The end of an error that names the nearest of what is known; nothing where none is near."""
-    near = difflib.get_close_matches(str(value), map(str, known), n=1)
+    near = difflib.get_close_matches(str(value), map(str, known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""
 
 

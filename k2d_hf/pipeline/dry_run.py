@@ -15,7 +15,7 @@ from k2d_hf.distillation.rehearsal import on_any_machine
 from k2d_hf.errors import K2DError
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.inspect import ModelInfo, inspect_model
-from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, inspect_data
+from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, count_given, inspect_data
 from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
 from k2d_hf.pipeline.planning.throughput import CHUNK_SPEECH, GPU, cores
 from k2d_hf.pipeline.preflight import (
@@ -59,6 +59,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     with prefixed("student.init: "):
         origin = teacher if sources is None else inspect_model(sources)
     recordings = inspect_data(recipe.recordings)
+    given = count_given(recipe)
     evaluation = None if recipe.evaluation is None else inspect_data(recipe.evaluation)
     models = [model.checkpoint for model in (teacher, auxiliary, origin) if model.checkpoint is not None]
     here = len(models) == 3  # and not known by their names alone
@@ -78,7 +79,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     existing = next(folder for folder in (directory, *directory.resolve().parents) if folder.exists())
     plan = Plan(
         recipe, training_arguments(on_any_machine(recipe.distil), unused, resume=unused, language=None),
-        recordings, evaluation, teacher, auxiliary, origin, student, chunks, kept, "validate" in finished,
+        recordings, evaluation, teacher, auxiliary, origin, student, chunks, kept, "validate" in finished, given,
         free=float(shutil.disk_usage(existing).free),
         covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),

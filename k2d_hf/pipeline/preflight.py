@@ -105,6 +105,7 @@ def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, ori
 def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> None:
     """Raise K2DError if a vocabulary of the two models does not have a language that the recipe names."""
     languages = {"language": recipe.language, "distil.language": recipe.distil.get("language")}
+    languages |= {f"mix.{name}.language": data.language for name, data in recipe.sources.items()}
     for key, language in languages.items():
         for model in dict.fromkeys((teacher, auxiliary)) if language is not None else ():
             with prefixed(f"{key}: {model.name}: "):  # `yue`, for one, came with large-v3 alone

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from k2d_hf.data.labelled import LabelledReport, load_source
 from k2d_hf.data.recordings import advice_on_references, load_recordings
 from k2d_hf.data.references import references_of
+from k2d_hf.data.settings import LabelledDataSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.long_form import check_measurable, load_long_form
 from k2d_hf.files.folders import check_writable
@@ -19,6 +22,9 @@ from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.pipeline.stages.student import init_sources
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels", "adapter": "an adapter"}
 
@@ -64,6 +70,7 @@ def recipe_lacks(recipe: Recipe) -> list[str]:
 def find_data(run: RunState) -> None:
     """Read what recordings there are; K2DError if none of the evaluation's has a reference, or can be read."""
     run.recordings, run.evaluation = load_recordings(**vars(run.recipe.recordings)), None
+    run.labelled = {name: _source(name, source) for name, source in run.recipe.sources.items()}
     data = run.recipe.evaluation
     if data is None:
         return
@@ -74,6 +81,11 @@ def find_data(run: RunState) -> None:
             raise K2DError(f"none of {len(recordings)} recordings in {data.source} has a reference; {advice}")
         check_measurable(recordings)
     run.evaluation = recordings
+
+
+def _source(name: str, settings: LabelledDataSettings) -> tuple[Dataset, LabelledReport]:
+    with prefixed(f"mix.{name}: "):
+        return load_source(name, settings)
 
 
 def _auxiliary(run: RunState) -> Checkpoint:

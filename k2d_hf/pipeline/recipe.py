@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from k2d_hf.data.settings import DataSettings, EvaluationDataSettings
+from k2d_hf.data.settings import GIVEN, DataSettings, EvaluationDataSettings, LabelledDataSettings
+from k2d_hf.distillation.settings import check_shares
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.settings import EvaluateSettings
@@ -29,7 +30,17 @@ from k2d_hf.transcription.decoding import NOT_EVALUATED
 from k2d_hf.transcription.transcribers import DecodingOptions
 from k2d_hf.validation.settings import ValidateSettings
 
-METHOD = ("label", "validate", "student", "targets", "distil", "evaluate", "card", "push")  # its stages, in order
+METHOD = (
+    "label",
+    "validate",
+    "mix",
+    "student",
+    "targets",
+    "distil",
+    "evaluate",
+    "card",
+    "push",
+)  # its stages, in order
 
 TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding each chunk from scratch
 
@@ -87,7 +98,8 @@ class Recipe:
     )
     references: str | None = setting(
         None,
-        "JSONL manifest with the text of the recordings by segment, for the report; never trained on.",
+        "JSONL manifest with the text of the recordings by segment, or a folder of them with subtitles, for the "
+        "report; never trained on.",
         metavar="FILE",
         no_effect="for the report alone, which is made again",
     )
@@ -97,6 +109,12 @@ class Recipe:
     output: str | None = setting(None, "Folder of the results; null is runs/NAME.", metavar="DIR", no_effect="a place")
     label: LabelSettings = setting(LabelSettings)
     validate: ValidateSettings = setting(ValidateSettings)
+    mix: LabelledDataSettings | dict[str, LabelledDataSettings] | None = setting(
+        None,
+        "Speech whose text is known, learned from beside the pseudo-labels: one source, or several by name.",
+        short_for="source",
+        by_name=True,
+    )
     student: StudentSettings = setting(StudentSettings)
     targets: RecipeTargetsSettings = setting(RecipeTargetsSettings)
     distil: dict[str, Any] = setting({}, "Fields of K2DTrainingArguments, and peft: {...} for adapters.")
@@ -113,6 +131,24 @@ class Recipe:
         "Settings of the rounds before the last, by section, in the place of the recipe's; by default, the teacher "
         "keeps its layers and adapters (LoRA) learn, as in recipes/adapt.",
     )
+
+    @property
+    def sources(self) -> dict[str, LabelledDataSettings]:
+        """The sources that are mixed in by name, `GIVEN` of one that has none; empty where there is none."""
+        if self.mix is None:
+            return {}
+        return self.mix if isinstance(self.mix, dict) else {GIVEN: self.mix}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The settings of distillation, with the shares of the sources."""
+        shares = {name: data.share for name, data in self.sources.items() if data.share is not None}
+        return {**self.distil, "shares": shares} if shares else self.distil
+
+    @property
+    def labels(self) -> str:
+        """The folder of a run with the chunks to learn from."""
+        return "mixed" if self.sources else "validated"
 
     @property
     def decoding(self) -> DecodingOptions:
@@ -153,6 +189,14 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     for name in ("ctranslate2", "revision"):
         if getattr(recipe.hub, name) and not recipe.hub.repo_id:
             raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
+    mix = {
+        name: _source_of(data, path, f"mix.{name}" if isinstance(recipe.mix, dict) else "mix", elsewhere=elsewhere)
+        for name, data in recipe.sources.items()
+    }
+    with prefixed(f"{path}: mix: "):
+        check_shares(recipe.training.get("shares"))
+    if recipe.distil.get("shares"):
+        raise K2DError(f"{path}: distil.shares: in a recipe each source has its own (mix.NAME.share); leave it out")
     references, init = recipe.references, recipe.student.init
     if references is not None:
         references = _found(references, path, "references", may_lack=elsewhere)
@@ -160,6 +204,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         recipe,
         language=_language_of(recipe.language, where=f"{path}: language"),
         recordings=_data_of(recipe.recordings, path, "recordings", elsewhere=elsewhere),
+        mix=mix if isinstance(recipe.mix, dict) else mix.get(GIVEN),
         evaluation=recipe.evaluation and _data_of(recipe.evaluation, path, "evaluation", elsewhere=elsewhere),
         references=references,
         teacher=_models_of(recipe.teacher, path),
@@ -205,6 +250,14 @@ def _data_of(data: Data, recipe: Path, key: str, *, elsewhere: bool) -> Data:
     source = data.source
     may_be_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).suffix
     return dataclasses.replace(data, source=_found(source, recipe, key, may_lack=elsewhere or may_be_hub_id))
+
+
+def _source_of(data: LabelledDataSettings, path: Path, key: str, *, elsewhere: bool) -> LabelledDataSettings:
+    """A source of texts, looked up, with its language as a code."""
+    if data.streaming:
+        raise K2DError(f"{path}: {key}.streaming: the chunks of an epoch are drawn from all of them; leave it out")
+    language = _language_of(data.language, where=f"{path}: {key}.language")
+    return dataclasses.replace(_data_of(data, path, key, elsewhere=elsewhere), language=language)
 
 
 def _models_of(models: Any, recipe: Path, *, word: str | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import traceback
 from collections.abc import Sequence
@@ -103,8 +104,11 @@ def _forget(run: RunState, from_stage: str | None) -> None:
     for stage in stages():
         if stage.name not in run.planned and stage.of_stage_alone and run.record.run_of(stage.name) is not None:
             run.record.forget([stage.name])
-            for name in stage.of_stage_alone:
-                (run.folder / name).unlink(missing_ok=True)
+            for path in (run.folder / name for name in stage.of_stage_alone):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _run_stage(stage: Stage, run: RunState, progress: ProgressLine) -> None:

@@ -24,6 +24,8 @@ from k2d_hf.version import __version__
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from k2d_hf.data.labelled import LabelledReport
+
 
 @dataclass(frozen=True)
 class Job:
@@ -49,6 +51,7 @@ class RunState:
     origin: Checkpoint  # what the student is made of: the teacher, or the model of `student.init`
     recordings: Dataset  # to learn from
     evaluation: Dataset | None  # to measure on
+    labelled: dict[str, tuple[Dataset, LabelledReport]]  # chunks whose text is known, by source
 
     def __init__(self, recipe: Recipe, planned: list[str], console: Console) -> None:
         self.recipe = recipe

@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from k2d_hf.audio.reader import ADVICE
+from k2d_hf.data.chunk_schema import SOURCE
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
 from k2d_hf.validation.judges import is_judged
@@ -33,15 +34,18 @@ def data_facts(rows: Any) -> DataFacts | None:
 
     if not isinstance(rows, Dataset) or "duration" not in rows.column_names:
         return None
-    columns = ("duration", "keep", "drop_reason", "language", *MEASURES)
+    columns = ("duration", "keep", "drop_reason", "language", SOURCE, *MEASURES)
     present = rows.select_columns([name for name in columns if name in rows.column_names]).with_format(None)
-    kept_count = 0
+    chunks = kept_count = 0
     seconds = kept_seconds = 0.0
     dropped: Counter[str] = Counter()
     languages: set[str | None] = set()
     sums = dict.fromkeys(MEASURES, 0.0)
     counts: Counter[str] = Counter()
-    for batch in present.iter(batch_size=ROWS_AT_ONCE):
+    given: dict[str, float] = {}
+    for rows_read in present.iter(batch_size=ROWS_AT_ONCE):
+        batch = _labelled_by_teacher(rows_read, given, languages)
+        chunks += len(batch["duration"])
         kept = [bool(keep) for keep in batch.get("keep", [True] * len(batch["duration"]))]
         kept_count += sum(kept)
         seconds += math.fsum(batch["duration"])
@@ -57,14 +61,31 @@ def data_facts(rows: Any) -> DataFacts | None:
             counts[name] += len(values)
     validated = "keep" in present.column_names
     return DataFacts(
-        chunks=len(rows),
+        chunks=chunks,
         seconds=seconds,
         kept=kept_count if validated else None,
         kept_seconds=kept_seconds if validated else None,
         dropped=dict(dropped.most_common()),
         languages=hub_languages(languages),
         means={name: sums[name] / counts[name] for name in MEASURES if counts[name]},
+        given=dict(sorted(given.items())),
     )
+
+
+def _labelled_by_teacher(
+    rows: dict[str, list[Any]], given: dict[str, float], languages: set[str | None]
+) -> dict[str, Any]:
+    """Those of some rows that the teacher labelled; seconds of the others are added to `given`, by source.
+
+    Neither are utterances without a length that name none.
+    """
+    sources = rows.get(SOURCE, [None] * len(rows["duration"]))
+    for at, source in enumerate(sources):
+        if source is not None:
+            given[source] = given.get(source, 0.0) + (rows["duration"][at] or 0.0)
+            languages |= {rows["language"][at]} if "language" in rows else set()
+    own = [at for at, source in enumerate(sources) if source is None and rows["duration"][at] is not None]
+    return rows if len(own) == len(sources) else {name: [of[at] for at in own] for name, of in rows.items()}
 
 
 def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:

@@ -61,7 +61,10 @@ def render_card(data: K2DModelCardData) -> ModelCard:
     checked = "a second decoding" if data.auxiliary_is_teacher else "a second model"
     evaluated = data.training.evaluated.items() if data.training else ()
     measured = [(name or "evaluation chunks", figures) for name, figures in evaluated]
-    learned_from = facts and minutes(facts.seconds if facts.kept_seconds is None else facts.kept_seconds)
+    learned_from = None
+    if facts is not None:
+        own = facts.seconds if facts.kept_seconds is None else facts.kept_seconds
+        learned_from = minutes(own + math.fsum(facts.given.values()))
     text = environment.get_template("model_card_template.md").render(
         metadata=Markdown(data.to_yaml()),
         title=one_line(data.model_name),
@@ -75,6 +78,7 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         validation_log=_measures_table("set", measured) if measured else None,
         checked=checked if facts and facts.kept is not None else None,
         learned_from=learned_from,
+        given=", ".join(facts.given) if facts else "",
     )
     return ModelCard(text)
 
@@ -137,7 +141,7 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
     shown = [f"{name.upper()} {means[name]:.1%}" for name in ("mer", "per") if name in means]
     shown += [f"distance {means['distance']:.2f}"] if "distance" in means else []
     read = f" of {minutes(facts.read_seconds)} of recordings" if facts.read_seconds else ""
-    used = data.training.chunks if data.training else None
+    used = _pseudo_labelled(data.training) if data.training else None
     too_long = (facts.chunks if facts.kept is None else facts.kept) - used if used is not None else 0
     dropped = {**facts.dropped, **({"label too long for the decoder": too_long} if too_long > 0 else {})}
     return {
@@ -146,7 +150,25 @@ def _data_facts(data: K2DModelCardData) -> dict[str, str | None]:
         "speech kept": kept,
         "dropped": ", ".join(f"{count} {reason}" for reason, count in dropped.items()),
         "teacher and auxiliary apart, on what was kept": f"mean {', '.join(shown)}" if shown else None,
+        "text that was given": "; ".join(_given(name, seconds, data.training) for name, seconds in facts.given.items()),
     }
+
+
+def _pseudo_labelled(training: TrainingFacts) -> int | None:
+    """The chunks with pseudo-labels that were trained on."""
+    if not training.sources:
+        return training.chunks
+    return sum(source["chunks"] for source in training.sources if source["name"] is None)
+
+
+def _given(name: str, seconds: float, training: TrainingFacts | None) -> str:
+    """A source whose text was given: its length, its chunks, and its weight in training."""
+    source = next((one for one in (training.sources if training else ()) if one["name"] == name), None)
+    parts = [minutes(seconds)] if seconds else []
+    if source is not None:
+        parts.append(counted(source["chunks"], "chunk"))
+        parts += [f"{source['share']:.0%} of each epoch"] if source["share"] is not None else []
+    return f"{name} ({', '.join(parts)})" if parts else name
 
 
 def _training_facts(training: TrainingFacts) -> dict[str, str | None]:

@@ -35,6 +35,7 @@ class DataFacts:
     languages: list[str] = field(default_factory=list)  # codes, of what was kept
     means: dict[str, float] = field(default_factory=dict)  # over what was kept: `mer`, `per`, `distance` where measured
     read_seconds: float | None = None  # the length of the recordings that they come from
+    given: dict[str, float] = field(default_factory=dict)  # besides them: seconds with a given text, by source
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class TrainingFacts:
     adapters: str | None  # kind and rank of those that were trained in place of the weights
     evaluated: dict[str, dict[str, float]]  # figures against the labels, by set; the name of a single one is empty
     versions: dict[str, str]  # of the libraries
+    sources: list[dict[str, Any]] = field(default_factory=list)  # of chunks, where some have a given text
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,18 @@ def validation_facts(table: ChunkTable) -> tuple[str, str]:
     return all_chunks(table), kept_chunks(table) + (f"; dropped: {reasons}" if reasons else "")
 
 
+def mixing_facts(directory: Path) -> str:
+    """What each source of texts added."""
+    parts = []
+    for name, one in read_json(directory / "mixing.json", {}).items():
+        if isinstance(one, dict) and isinstance(one.get("chunks"), int):
+            share = one.get("share")
+            weight = f", {share:.0%} of an epoch" if isinstance(share, float) else ""
+            seconds = length(float(one.get("seconds") or 0.0))
+            parts.append(f"{counted(one['chunks'], 'chunk')} of {name}, {seconds}{weight}")
+    return "; ".join(parts)
+
+
 def student_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
     """Parameters of teacher and student."""
     sizes = [evaluation.get(name, {}).get("parameters") for name in ("teacher", "student")]

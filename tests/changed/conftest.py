@@ -120,6 +120,7 @@ def make_workplace(folder, processor):
     lines = {"one.jsonl": rows, "two.jsonl": rows[1:]}
     spoken = " ".join(WRITTEN)
     lines["dev.jsonl"] = [{"audio": "dev.wav", "reference": spoken, "spoken": "別的 words", "session": "s"}]
+    lines["corpus.jsonl"] = [{"audio": "dev.wav", "text": "語料 of a corpus"}]
     for name, content in lines.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
     (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")

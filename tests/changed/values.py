@@ -67,6 +67,7 @@ def another_value(field):
 OURS = {one.name: one for one in dataclasses.fields(DistillationSettings)}
 CHOSEN = {
     "kl_weight": sets("distil.kl_weight=0"),
+    "shares": unrun(REFUSED),
     "auxiliary_weight": sets("distil.auxiliary_weight=0.5"),
     "encoder_weight": sets("distil.encoder_weight=0.5", "distil.freeze_encoder=false", "student.encoder_layers=[0]"),
     "timestamp_probability": sets("distil.timestamp_probability=1"),
@@ -270,6 +271,14 @@ CHANGES = {
     "validate.batch_size": sets("validate.batch_size=1"),
     "validate.device": sets("validate.device=cpu"),
     "validate.dtype": sets("validate.dtype=bfloat16"),
+    "mix.source": sets("mix=corpus.jsonl"),
+    "mix.split": unrun(ROWS),
+    "mix.config": unrun(ROWS),
+    "mix.audio_column": unrun(ROWS),
+    "mix.reference_column": unrun(ROWS),
+    "mix.streaming": unrun(REFUSED),
+    "mix.language": sets("mix={{source: corpus.jsonl, language: en}}"),
+    "mix.share": sets("mix={{source: corpus.jsonl, share: 0.5}}"),
     "student.decoder_layers": sets("student.decoder_layers=[0, 1]"),
     "student.init": sets("student.init=auxiliary"),
     "student.encoder_layers": sets("student.encoder_layers=[0]"),

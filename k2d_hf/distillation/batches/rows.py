@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound
-from k2d_hf.data.chunk_schema import DRAW, LABEL, SOUND, VERDICT, columns_for, rows_of
+from k2d_hf.data.chunk_schema import DRAW, LABEL, SOUND, VERDICT, columns_for, is_kept, rows_of
 from k2d_hf.data.utterances import as_chunks, unusable
 from k2d_hf.distillation.batches.collator import K2DDataCollator, possible_draws
 from k2d_hf.distillation.batches.target_columns import stored_targets
@@ -50,6 +50,7 @@ def training_rows(rows: Any, collator: K2DDataCollator, *, what: str) -> Any:
     found: list[str | None] = []
     names: dict[str, list[str]] = {}
     for batch in _batches(rows, columns_to_inspect(rows.column_names, collator)):
+        _add_sound(batch, rows, first=len(found))
         reasons = reasons_to_leave_out(batch, collator)
         for chunk, reason in zip(batch, reasons, strict=True):
             some = names.setdefault(reason or "", [])
@@ -120,7 +121,7 @@ def reasons_to_leave_out(chunks: Sequence[Mapping[str, Any]], collator: K2DDataC
                 f"full_windows: {chunk_name(chunk)} carries its own sound, which ends with it: give the chunks with "
                 "the paths of their recordings, or set it to false"
             )
-        reasons.append(unusable(chunk) if chunk.get("keep", True) else DROPPED)
+        reasons.append(unusable(chunk) if is_kept(chunk) else DROPPED)
     left = [index for index, reason in enumerate(reasons) if reason is None]
     fits = labels_fit([chunks[index] for index in left], collator)
     for index in (index for index, fit in zip(left, fits, strict=True) if not fit):
@@ -138,6 +139,20 @@ def columns_to_inspect(columns: Sequence[str], collator: K2DDataCollator) -> lis
     names = columns_for(LABEL, VERDICT, DRAW, SOUND, among=columns)
     needs_audio = collator.full_windows or not {"start", "duration"} <= set(columns)
     return [name for name in names if name != "audio" or needs_audio]
+
+
+def needs_sound(chunk: Mapping[str, Any], columns: Sequence[str]) -> bool:
+    """Whether a row has no length of its own, as an utterance among chunks, and its audio was left out."""
+    return chunk.get("duration") is None and "audio" in columns and "audio" not in chunk
+
+
+def _add_sound(batch: list[dict[str, Any]], rows: Any, *, first: int) -> None:
+    """Give those of a batch their audio that need it; `first` is the index of its first row."""
+    wanted = [at for at, chunk in enumerate(batch) if needs_sound(chunk, rows.column_names)]
+    if wanted:
+        sounds = rows.select_columns(["audio"]).with_format(None)[[first + at for at in wanted]]["audio"]
+        for at, sound in zip(wanted, sounds, strict=True):
+            batch[at]["audio"] = sound
 
 
 def check_windows(columns: Sequence[str], collator: K2DDataCollator, *, what: str) -> None:

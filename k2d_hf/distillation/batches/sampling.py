@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from k2d_hf.distillation.batches.collator import K2DDataCollator
+    from k2d_hf.distillation.batches.mixing import Mixture
 
 POOL = 50  # batches that are sorted together; fewer where the data set is small, as order would replace chance
 READ_ROWS = 4096
@@ -25,12 +26,21 @@ TOKENS_PER_WIDE_CHARACTER = 1.2  # likewise, in Chinese
 class LengthGroupedSampler(Sampler[int]):
     """Indices in an order drawn anew each epoch, neighbours of like length in the form that the collator draws for it.
 
-    `batch_size` is in chunks of one step, of all processes and accumulated batches; `seed` is that of the order.
+    `batch_size` is in chunks of one step, of all processes and accumulated batches; `seed` is that of the order. With a
+    `mixture` an epoch has the chunks that this draws, its sources evenly among those that are sorted together.
     """
 
-    def __init__(self, rows: Dataset, collator: K2DDataCollator, *, batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        rows: Dataset,
+        collator: K2DDataCollator,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        mixture: Mixture | None = None,
+    ) -> None:
         self.rows = rows.select_columns(columns_for(DRAW, among=rows.column_names))
-        self.collator = collator
+        self.collator, self.mixture = collator, mixture
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.plain, self.timestamps, self.prompt = label_parts(rows)
 
@@ -39,11 +49,12 @@ class LengthGroupedSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.plain)
+        return len(self.plain) if self.mixture is None else len(self.mixture)
 
     def __iter__(self) -> Iterator[int]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        return iter(grouped_order(self.lengths(), batch_size=self.batch_size, generator=generator))
+        mixed = None if self.mixture is None else self.mixture.order(self.epoch, seed=self.seed)
+        return iter(grouped_order(self.lengths(), batch_size=self.batch_size, generator=generator, order=mixed))
 
     def lengths(self) -> np.ndarray:
         """About how many positions each chunk takes in this epoch, [rows] int32."""
@@ -55,11 +66,16 @@ class LengthGroupedSampler(Sampler[int]):
         return self.plain + timestamps * self.timestamps + prompt * self.prompt
 
 
-def grouped_order(lengths: np.ndarray, *, batch_size: int, generator: np.random.Generator) -> list[int]:
-    """All indices, in batches of like length that follow each other at random; what fills no batch comes last."""
-    count = len(lengths)
+def grouped_order(
+    lengths: np.ndarray, *, batch_size: int, generator: np.random.Generator, order: np.ndarray | None = None
+) -> list[int]:
+    """Indices in batches of like length that follow each other at random; what fills no batch comes last.
+
+    They are all indices, in an order drawn here, or those of an `order`, of which neighbours are sorted together.
+    """
+    order = generator.permutation(len(lengths)) if order is None else order.copy()
+    count = len(order)
     pool = batch_size * max(1, min(POOL, count // (4 * batch_size)))
-    order = generator.permutation(count)
     for start in range(0, count, pool):
         some = order[start : start + pool]
         order[start : start + pool] = some[np.argsort(lengths[some], kind="stable")]

@@ -28,6 +28,7 @@ from k2d_hf.distillation.batches.rows import (
     check_windows,
     columns_to_inspect,
     label_exceeds,
+    needs_sound,
     reasons_to_leave_out,
 )
 from k2d_hf.distillation.batches.target_columns import (
@@ -125,7 +126,10 @@ class ChunkStream(IterableDataset[Any]):
 
     def _verdict(self, row: Any) -> int | None:
         """Why a row is not trained on; of the first of a pass whose sound or text is at fault, a warning names it."""
-        chunk = row.select(columns_to_inspect(row.column_names, self.collator)).to_pylist()[0]
+        columns = columns_to_inspect(row.column_names, self.collator)
+        chunk = row.select(columns).to_pylist()[0]
+        if needs_sound(chunk, row.column_names):
+            chunk = row.select([*columns, "audio"]).to_pylist()[0]
         (reason,) = reasons_to_leave_out([chunk], self.collator)
         if reason is None:
             return None
@@ -200,6 +204,11 @@ def open_stream(
     training = what == "training"
     if training and args.max_steps <= 0:
         raise K2DError("a stream has no length: set max_steps, the number of steps to train")
+    if training and args.shares:
+        raise K2DError(
+            "shares: a stream keeps the order that it has; mix its sources before, by datasets.interleave_datasets "
+            "with probabilities"
+        )
     if not isinstance(collator, K2DDataCollator):
         raise K2DError(f"a stream of chunks takes the K2DDataCollator, not {type(collator).__name__}")
     if training and args.group_by_label_length:

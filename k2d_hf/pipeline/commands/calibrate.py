@@ -21,7 +21,9 @@ class Calibrate(Command):
     def add_arguments(self, parser: CommandParser) -> None:
         """Chunks, references and metric."""
         parser.add_argument("validated", metavar="VALIDATED", help="output of k2d validate, or a run")
-        references = "JSONL manifest with audio and segments (start, end, text), for the recall of bad labels"
+        references = (
+            "JSONL manifest with audio and segments (start, end, text), or a folder with subtitles, for the recall"
+        )
         parser.add_argument("--references", type=place, metavar="FILE", help=references)
         metric = "distance whose threshold is recommended; all are compared (default: composite)"
         shown = "|".join(THRESHOLD_METRICS)

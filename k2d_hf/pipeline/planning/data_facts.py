@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from k2d_hf.audio.media import AUDIO_EXTENSIONS
 from k2d_hf.audio.reader import AudioError, audio_duration, span_within
 from k2d_hf.data.audio_folders import has_audio
+from k2d_hf.data.labelled import load_source
 from k2d_hf.data.manifests import CSV_MANIFESTS, JSON_MANIFESTS
 from k2d_hf.data.recording_rows import selection_in, span_fields, span_of
 from k2d_hf.data.recordings import load_recordings
@@ -93,6 +94,16 @@ def check_references(recipe: Recipe) -> None:
     here = recipe.references is not None and os.path.exists(recipe.references) and os.path.exists(source)
     if here and _is_listed(source):
         references_of(str(recipe.references), _listed(recipe.recordings)["recording"])
+
+
+def count_given(recipe: Recipe) -> dict[str, int]:
+    """Chunks whose text is known, by source, of those sources that are here and can be listed; K2DError for no text."""
+    counts: dict[str, int] = {}
+    for name, data in recipe.sources.items():
+        if os.path.exists(data.source) and _is_listed(data.source):
+            with prefixed(f"mix.{name}: "):
+                counts[name] = len(load_source(name, data)[0])
+    return counts
 
 
 def _is_listed(source: str) -> bool:

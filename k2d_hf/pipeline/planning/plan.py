@@ -6,7 +6,8 @@ Pure: what is known of models and data comes in, the stages say how long they ta
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from k2d_hf.distillation.settings import keeps_teacher
@@ -46,6 +47,7 @@ class Plan:
     chunks: int | None
     kept: int | None
     counted: bool  # and not estimated, as to chunks and kept
+    given: Mapping[str, int] = field(default_factory=dict)  # chunks whose text is known, by source, those that are here
     free: float = 0.0
     covered: tuple[float, float] | None = None  # seconds of recordings in chunks, and in all
     machines: tuple[Throughput, ...] = ()
@@ -63,20 +65,34 @@ class Plan:
         return self.arguments.per_device_train_batch_size * self.arguments.gradient_accumulation_steps
 
     @property
+    def learned(self) -> int | None:
+        """Chunks to learn from, those whose text is known among them."""
+        return None if self.kept is None else self.kept + sum(self.given.values())
+
+    @property
+    def in_epoch(self) -> int | None:
+        """Chunks in an epoch, as their sources are mixed."""
+        if self.kept is None:
+            return None
+        shares = {name: data.share for name, data in self.recipe.sources.items() if data.share and name in self.given}
+        whole = self.kept + sum(count for name, count in self.given.items() if name not in shares)
+        return round(whole / (1 - math.fsum(shares.values())))
+
+    @property
     def steps(self) -> int | None:
         """Of training."""
         if self.arguments.max_steps > 0:
             return self.arguments.max_steps
-        if self.kept is None:
+        if self.in_epoch is None:
             return None
-        return math.ceil(self.arguments.num_train_epochs * math.ceil(self.kept / self.batch))
+        return math.ceil(self.arguments.num_train_epochs * math.ceil(self.in_epoch / self.batch))
 
     @property
     def epochs(self) -> float | None:
         """Of training."""
         if self.arguments.max_steps <= 0:
             return self.arguments.num_train_epochs
-        return None if self.kept is None else self.arguments.max_steps * self.batch / self.kept
+        return None if self.in_epoch is None else self.arguments.max_steps * self.batch / self.in_epoch
 
     @property
     def trained(self) -> int | None:
@@ -112,9 +128,9 @@ class Plan:
         """Bytes of the encoder states that are kept; 0 where none are."""
         arguments, student = self.arguments, self.student
         wanted = arguments.keep_encoder_states and self.shares_encoder and not arguments.auxiliary_weight
-        if not wanted or self.kept is None or student is None or (self.epochs or 0) <= 1:
+        if not wanted or self.learned is None or student is None or (self.epochs or 0) <= 1:
             return 0.0
-        needed = float(self.kept * student.frames * student.d_model * FLOAT16)
+        needed = float(self.learned * student.frames * student.d_model * FLOAT16)
         return needed if needed <= SHARE_OF_DISK * self.free else 0.0
 
     @property
@@ -133,8 +149,8 @@ class Plan:
             disk["training checkpoints"] = float(one * ((self.arguments.save_total_limit or 2) + 1))
         if self.encoder_states:
             disk["encoder states"] = self.encoder_states
-        if self.has_targets and self.kept is not None:
+        if self.has_targets and self.learned is not None:
             settings = self.recipe.targets
             position = self.student.d_model * FLOAT16 if settings.kind == "hidden" else settings.k * (FLOAT32 + FLOAT16)
-            disk["soft targets"] = float(self.kept * self.forms_of_label * LABEL_TOKENS * position)
+            disk["soft targets"] = float(self.learned * self.forms_of_label * LABEL_TOKENS * position)
         return disk

@@ -22,6 +22,7 @@ def render_plan(plan: Plan, screen: Screen = ENDLESS) -> str:
         ("auxiliary", "the teacher itself" if plan.auxiliary is plan.teacher else _model(plan.auxiliary)),
         ("student", _student(plan)),
         ("chunks", _chunks(plan)),
+        *([("texts", _texts(plan))] if plan.recipe.sources else []),
         ("training", _training(plan)),
         ("disk", _disk(plan)),
     ]
@@ -63,6 +64,14 @@ def _chunks(plan: Plan) -> str:
     metric = plan.recipe.validate.metric
     share = f"{100 * PAPER_KEPT[metric]:.0f}%, the paper's with {metric}"
     return f"some {plan.chunks:,}, of which {plan.kept:,} kept if it is {share}"
+
+
+def _texts(plan: Plan) -> str:
+    parts = []
+    for name, data in plan.recipe.sources.items():
+        chunks = f"{plan.given[name]:,} chunks of {name}" if name in plan.given else f"{name} ({data.source}, not here)"
+        parts.append(chunks + (f", {data.share:.0%} of an epoch" if data.share else ""))
+    return "; ".join(parts)
 
 
 def _training(plan: Plan) -> str:

@@ -51,7 +51,7 @@ def write_card(
 ) -> Path:
     """Write `student/README.md` of a run, with what is `given`: fields of `K2DModelCardData`, such as `license="mit"`.
 
-    The run's `directory` has `validated`, `student` and, where there was evaluation data, `evaluation.json`.
+    The run's `directory` has `validated` or `mixed`, `student` and, where there was evaluation data, `evaluation.json`.
     """
     from k2d_hf.publishing.card_rendering import render_card
 
@@ -78,7 +78,7 @@ def gather_facts(
     licence: dict[str, Any] = dict(read_licence(teacher.path))
     figures = _read(directory / "evaluation.json", {}) if recipe.evaluation is not None else {}
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
-    chunks, read = data_facts(load_chunks(directory / "validated")), _read(directory / "labelling.json", {})
+    chunks, read = data_facts(load_chunks(directory / recipe.labels)), _read(directory / "labelling.json", {})
     evaluated, data = EvaluatedSet(figures), recipe.evaluation
     if data is not None and hub_id(data.source) is not None:  # the path of one that is not of the Hub stays out
         evaluated = replace(evaluated, dataset=data.source, config=data.config, split=data.split)

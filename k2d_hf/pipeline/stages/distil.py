@@ -57,19 +57,20 @@ class Distil(Stage, command.Command):
 
     def depends(self, run: RunState) -> list[Any]:
         """Settings, the student before, the chunks and their targets, the auxiliary where the loss has it."""
-        settings = [deciding_training(run.recipe.distil), run.recipe.language]
+        settings = [deciding_training(run.recipe.training), run.recipe.language]
+        labels = ["validate", *(["mix"] if run.recipe.sources else [])]
         models = [auxiliary_in_loss(run), weights_of(run.folder / "student-before")]
-        return [*settings, models, run.ran("student", "validate", "targets")]
+        return [*settings, models, run.ran("student", *labels, "targets")]
 
     def run(self, run: RunState, job: Job) -> str:
         """Write the trained student."""
         stored = reason_to_skip_targets(run) is None and not keeps_teacher(run.recipe.distil)
         return distil(
-            run.folder / ("targets" if stored else "validated"),
+            run.folder / ("targets" if stored else run.recipe.labels),
             run.folder / "student-before",
             None if stored else run.teacher,
             None if stored else run.auxiliary,
-            run.recipe.distil,
+            run.recipe.training,
             replace(job, output=run.folder / "student"),
             embedding_of=run.teacher if stored and run.recipe.student.init is not None else None,
         )
@@ -93,7 +94,7 @@ class Distil(Stage, command.Command):
         )
         if arguments.auxiliary_weight and not stored and auxiliary is not None:
             chunk += encoder_operations(auxiliary) + decoder_operations(auxiliary)
-        once = (plan.kept or 0) * encoder_operations(student) if states and not stored else 0.0
+        once = (plan.learned or 0) * encoder_operations(student) if states and not stored else 0.0
         return (plan.steps * plan.batch * chunk + once) / machine.operations
 
     def noted_seconds(self, folder: Path) -> float | None:
@@ -130,7 +131,7 @@ class Distil(Stage, command.Command):
         if process_count() == 1:  # of several, all find the same, and the first step is near
             command.check_machine(training_lacks(settings, where))
         command.check_output(arguments.output, resumes=True)
-        validated = training_chunks(arguments, *(["validated"] if arguments.teacher else ["targets", "validated"]))
+        validated = training_chunks(arguments, *([] if arguments.teacher else ["targets"]), "mixed", "validated")
         untrained = command.model_of(arguments.student, "student-before")
         check_adapters(settings, inspect_model(str(untrained.path)).shape, where)
         teacher = command.model_of(arguments.teacher) if arguments.teacher else None
@@ -160,6 +161,7 @@ def distil(
     """
     from transformers import PrinterCallback
 
+    from k2d_hf.distillation.batches.mixing import described_source
     from k2d_hf.distillation.checkpoints import room_for
     from k2d_hf.distillation.measures import TrainingProgress
     from k2d_hf.distillation.models import output_embedding
@@ -209,4 +211,5 @@ def distil(
     trainer.accelerator.end_training()  # else threads of a group of processes now and then abort the program's end
     shared = "encoder shared with the teacher" if trainer.shares_encoder else "encoder of its own"
     shared = "soft targets, no teacher in memory" if trainer.stored else shared
-    return f"{training.summary()}  {shared}"
+    mixed = [] if trainer.mixture is None else map(described_source, trainer.mixture.facts())
+    return "  ".join([training.summary(), shared, *(["; ".join(mixed)] if trainer.mixture is not None else [])])

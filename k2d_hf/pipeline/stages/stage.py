@@ -27,7 +27,7 @@ class Stage(ABC):
     output: ClassVar[str]  # what it writes, in the folder of a run; without it the stage is not done
     grows_with_speech: ClassVar[bool] = False  # its time; a plan without recordings supposes an amount of speech
     runs_model: ClassVar[bool] = False  # its settings say where, with `device` and `dtype`
-    of_stage_alone: ClassVar[tuple[str, ...]] = ()  # files that go once the recipe has the stage no more
+    of_stage_alone: ClassVar[tuple[str, ...]] = ()  # files and folders that go once the recipe has the stage no more
 
     def reason_absent(self, recipe: Recipe) -> str | None:
         """What a recipe would need for this stage to be run; None where it has it."""

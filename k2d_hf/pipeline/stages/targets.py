@@ -49,8 +49,9 @@ class Targets(Stage, command.Command):
         """Settings, chunks, the models; of the student what it has of the teacher."""
         recipe = run.recipe
         wanted = [deciding(recipe.targets), deciding_targets(recipe.distil), reason_to_skip_targets(run) is None]
+        labels = run.ran("validate", *(["mix"] if recipe.sources else []))
         models = [weights_of(run.teacher.path), recipe.student.encoder_layers, auxiliary_in_loss(run)]
-        return [wanted, recipe.language, models, run.ran("validate")]
+        return [wanted, recipe.language, models, labels]
 
     def run(self, run: RunState, job: Job) -> str:
         """Write the chunks with soft targets, or an empty folder where there are to be none."""
@@ -59,15 +60,15 @@ class Targets(Stage, command.Command):
             job.output.mkdir()
             return f"none: {reason}"
         models = run.folder / "student-before", run.teacher, run.auxiliary
-        return targets(run.folder / "validated", *models, run.recipe.targets, run.recipe.distil, job)
+        return targets(run.folder / run.recipe.labels, *models, run.recipe.targets, run.recipe.distil, job)
 
     def seconds(self, plan: Plan, machine: Throughput) -> float | None:
         """Of one forward pass of the teacher over each chunk, in each form of its label."""
         teacher = plan.teacher.shape
-        if teacher is None or plan.student is None or plan.kept is None or not plan.has_targets:
+        if teacher is None or plan.student is None or plan.learned is None or not plan.has_targets:
             return None
         once = encoder_operations(teacher) + plan.forms_of_label * decoder_operations(teacher)
-        return plan.kept * once / machine.operations
+        return plan.learned * once / machine.operations
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """The chunks that were kept."""
@@ -92,7 +93,7 @@ class Targets(Stage, command.Command):
         if "encoder_states_dir" not in training:
             training["keep_encoder_states"] = False  # what this command has to resume is gone when it is done
         command.check_output(arguments.output, resumes=True)
-        validated = training_chunks(arguments, "validated")
+        validated = training_chunks(arguments, "mixed", "validated")
         teacher, untrained = command.model_of(arguments.teacher), command.model_of(arguments.student, "student-before")
         auxiliary = command.model_of(arguments.auxiliary) if arguments.auxiliary else None
         models = untrained.path, teacher, auxiliary
@@ -115,7 +116,7 @@ def reason_to_skip_targets(run: RunState) -> str | None:
         return "the loss has no KL"
     if setting := keeps_teacher(run.recipe.distil):
         return f"{setting} keeps the teacher in memory"
-    kept, _ = kept_of(load_chunks(run.folder / "validated"))
+    kept, _ = kept_of(load_chunks(run.folder / run.recipe.labels))
     return None if epochs_of(arguments, kept) > 1 else "no chunk is seen twice"
 
 
