@@ -83,6 +83,7 @@ def test_a_recipe_can_be_made_in_python():
         (MINIMAL + "hub: {repo: me/x}\n", "{path}: hub.repo: no such setting; did you mean repo_id?"),
         (MINIMAL + "hub: {private: maybe}\n", "{path}: hub.private: 'maybe' is not true or false"),
         (MINIMAL + "hub: {ctranslate2: true}\n", "{path}: hub.ctranslate2: there is no repository to push to; set hub.repo_id too"),
+        (MINIMAL + "hub: {ggml: true}\n", "{path}: hub.ggml: there is no repository to push to; set hub.repo_id too"),
         (MINIMAL + "hub: {revision: v2}\n", "{path}: hub.revision: there is no repository to push to; set hub.repo_id too"),
         (MINIMAL + "hub: {data_repo_id: me/x}\n", "{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too"),
         (MINIMAL + "label: [1, 2]\n", "{path}: label must be a mapping of settings, not [1, 2]"),

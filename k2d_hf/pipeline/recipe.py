@@ -186,7 +186,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
     if recipe.evaluation is not None and recipe.evaluation.streaming:
         raise K2DError(f"{path}: evaluation.streaming: evaluation holds its recordings; leave it out")
-    for name in ("ctranslate2", "revision"):
+    for name in ("ctranslate2", "ggml", "revision"):
         if getattr(recipe.hub, name) and not recipe.hub.repo_id:
             raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
     mix = {

@@ -26,6 +26,7 @@ from k2d_hf.publishing.card_use import (
     opened_with,
     pipeline_arguments,
     ways_of,
+    whisper_cpp_section,
 )
 from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, TrainingFacts
 from k2d_hf.terminal.console import minutes
@@ -86,17 +87,21 @@ def render_card(data: K2DModelCardData) -> ModelCard:
 def _use(data: K2DModelCardData) -> dict[str, Any]:
     """The values of the section `Use`."""
     base_model, ways, evaluated = hub_id(data.base_model), ways_of(data.evaluations), bool(data.evaluations)
-    place = Place(hub_id(data.model_id), data.revision, data.ctranslate2)
+    place = Place(hub_id(data.model_id), data.revision, data.ctranslate2, data.ggml)
     language = data.languages[0] if len(data.languages) == 1 else None
     faster_whisper = None
     if (data.ctranslate2 or FASTER_WHISPER in ways) and not data.adapters_alone:
         measured = ways.get(FASTER_WHISPER)
         faster_whisper = faster_whisper_section(place, data.decoding, language, measured, evaluated=evaluated)
+    whisper_cpp = None
+    if data.ggml and not data.adapters_alone:
+        whisper_cpp = whisper_cpp_section(place, data.decoding, language, evaluated=evaluated)
     return {
         "adapters_alone": data.adapters_alone,
         "assists": base_model and data.training and data.training.shares_encoder and not data.adapters_alone,
         "base_model": Markdown(base_model) if base_model else None,
         "faster_whisper": faster_whisper and Markdown(faster_whisper),
+        "whisper_cpp": whisper_cpp and Markdown(whisper_cpp),
         "language": language,
         "model_id": place.repo_id,
         "opened_with": Markdown(opened_with()),

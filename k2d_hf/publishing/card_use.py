@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 import re
 from ast import literal_eval
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.formatting import counted
 from k2d_hf.terminal.console import minutes
-from k2d_hf.transcription.decoding import arguments_of_faster_whisper, arguments_of_pipeline, carried_decoding
+from k2d_hf.transcription.decoding import (
+    arguments_of_faster_whisper,
+    arguments_of_pipeline,
+    arguments_of_whisper_cpp,
+    carried_decoding,
+)
 
 if TYPE_CHECKING:
     from k2d_hf.transcription.transcribers import DecodingOptions
@@ -36,6 +41,8 @@ _SECTION = re.compile(r"(?<=\n## Use\n).*?(?=\n## |\Z)", re.DOTALL)
 _MODEL = re.compile(r'\bpipeline\(\s*"automatic-speech-recognition",\s*model=("[^"\n]*")')
 _REVISION = r'(, revision="[^"\n]*")?'
 _FOLDER = re.compile(r"(?<=from faster_whisper import WhisperModel\n).*?^folder = [^\n]*\n", re.DOTALL | re.MULTILINE)
+_FILE = re.compile(r"(?<=from pywhispercpp.model import Model\n).*?^file = [^\n]*\n", re.DOTALL | re.MULTILINE)
+GGML_FILE = "ggml/ggml-model.bin"
 _TEMPERATURE = re.compile(r'"temperature": ([\d., ()]+),\n')
 
 
@@ -46,6 +53,7 @@ class Place:
     repo_id: str | None = None  # `user/name` on the Hub; None is the card's own folder
     revision: str | None = None  # the branch there; None is the main one
     ctranslate2: bool = False  # whether the folder for faster-whisper lies there too
+    ggml: bool = False  # likewise that for whisper.cpp
 
     @property
     def source(self) -> str:
@@ -65,6 +73,18 @@ class Place:
             return '\nfolder = "ctranslate2"  # in this folder\n'
         download = f'snapshot_download({self.source}, allow_patterns="ctranslate2/*")'
         return f'from huggingface_hub import snapshot_download\n\nfolder = {download} + "/ctranslate2"\n'
+
+    @property
+    def file(self) -> str:
+        """Code for the file of whisper.cpp."""
+        if not self.ggml:
+            made = f"k2d export {self.repo_id or '.'} --to ggml --output student-ggml"
+            return f'\nfile = "student-ggml/ggml-model.bin"  # as `{made}` writes it\n'
+        if self.repo_id is None:
+            return f'\nfile = "{GGML_FILE}"  # in this folder\n'
+        branch = f", revision={json.dumps(self.revision)}" if self.revision else ""
+        download = f'hf_hub_download({json.dumps(self.repo_id)}, "{GGML_FILE}"{branch})'
+        return f"from huggingface_hub import hf_hub_download\n\nfile = {download}\n"
 
 
 def pipeline_arguments(options: DecodingOptions) -> list[tuple[str, str]]:
@@ -95,6 +115,23 @@ def faster_whisper_section(
     code += f"segments, info = model.transcribe({call})\n"
     line = f"\n\n{measured_line(measured)}" if measured or evaluated else ""
     return f"### faster-whisper\n\n```python\n{code}```{line}"
+
+
+def whisper_cpp_section(
+    place: Place, options: DecodingOptions, language: str | None, measured: None = None, *, evaluated: bool
+) -> str:
+    """The section of whisper.cpp, likewise; its file has no place for language and options.
+
+    No stage runs it, so there are no figures.
+    """
+    given = [f"{name}={_literal(value)}" for name, value in arguments_of_whisper_cpp(options, language).items()]
+    search = f', params_sampling_strategy=1, beam_search={{"beam_size": {options.beam_size}, "patience": -1.0}}'
+    model = f"Model(file{search if options.beam_size > 1 else ''})"
+    code = f"from pywhispercpp.model import Model\n{place.file}model = {model}\n"
+    call = ", ".join(['"lecture.wav"', *given])
+    code += f"segments = model.transcribe({call})  # 16 kHz; it takes other audio through ffmpeg\n"
+    line = f"\n\n{NOT_MEASURED}" if measured is None and evaluated else ""
+    return f"### whisper.cpp\n\n```python\n{code}```{line}"
 
 
 def measured_line(figures: Mapping[str, Any] | None) -> str:
@@ -136,7 +173,11 @@ def turned_to(text: str, place: Place, config: Mapping[str, Any]) -> str:
     if _FOLDER.search(use):
         use = _FOLDER.sub(lambda _: place.folder, use)
     elif place.ctranslate2:
-        use = f"{use.rstrip()}\n\n{_unmeasured(place, config, use)}\n"
+        use = f"{use.rstrip()}\n\n{_unmeasured(faster_whisper_section, place, config, use)}\n"
+    if _FILE.search(use):
+        use = _FILE.sub(lambda _: place.file, use)
+    elif place.ggml:
+        use = f"{use.rstrip()}\n\n{_unmeasured(whisper_cpp_section, place, config, use)}\n"
     return text[: section.start()] + use + text[section.end() :]
 
 
@@ -145,13 +186,13 @@ def is_ours(text: str) -> bool:
     return _SECTION.search(text) is not None
 
 
-def _unmeasured(place: Place, config: Mapping[str, Any], use: str) -> str:
+def _unmeasured(section: Callable[..., str], place: Place, config: Mapping[str, Any], use: str) -> str:
     options = carried_decoding(config)
     if given := _TEMPERATURE.search(use):
         ladder = literal_eval(given[1])
         options = replace(options, temperatures=ladder if isinstance(ladder, tuple) else (ladder,))
     language = re.fullmatch(r"(<\|)?([a-z]{2,3})(\|>)?", str(config.get("language")))
-    return faster_whisper_section(place, options, language and language[2], None, evaluated=AS_EVALUATED in use)
+    return section(place, options, language and language[2], None, evaluated=AS_EVALUATED in use)
 
 
 def opened_with() -> str:

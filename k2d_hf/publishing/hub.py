@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.models.exports.ctranslate2_format import FORMAT as CTRANSLATE2_FORMAT
+from k2d_hf.models.exporting import export_formats
 from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
 from k2d_hf.publishing.card_use import Place, is_ours, turned_to
 from k2d_hf.publishing.commits import Destination, PushResult, check_for_token, push_files, will_hold
 from k2d_hf.publishing.retry import hub_requests, status_of, with_retries
-from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, completed, is_stale, student_files
+from k2d_hf.publishing.student_files import CARD, CTRANSLATE2, GGML, completed, is_stale, student_files
 from k2d_hf.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def push_student(
     private: bool = True,
     revision: str | None = None,
     ctranslate2: bool = False,
+    ggml: bool = False,
     message: str | None = None,
     token: str | None = None,
 ) -> PushResult:
@@ -41,7 +42,7 @@ def push_student(
 
     Where the Hub has it all already there is no commit. Files of an earlier student that this one does not have are
     deleted from the repository; files that are not a student's are left alone. The card goes up with the repository's
-    name in its code, and with faster-whisper's where its folder is there; the one in `folder` stays as it is.
+    name in its code, and with the use of another engine where its folder is there; the one in `folder` stays as it is.
 
     Args:
         folder: a complete checkpoint, as `k2d distil` and `k2d run` write it.
@@ -50,6 +51,7 @@ def push_student(
             private becomes public where this is False, once the student is there.
         revision: the branch, made where there is none; None is the main one.
         ctranslate2: whether a folder `ctranslate2` with the same student for faster-whisper goes with it.
+        ggml: likewise a folder `ggml` for whisper.cpp, in f16.
         message: first line of the commit.
         token: an access token; that of `hf auth login` or `HF_TOKEN` if None.
 
@@ -58,17 +60,19 @@ def push_student(
             does not answer in several tries or somebody else changes the same files at the same time.
     """
     files = student_files(Path(folder))
-    if ctranslate2:
-        CTRANSLATE2_FORMAT.check_installed()
+    formats = export_formats()
+    exports = {name: formats[name] for name, wanted in (("ctranslate2", ctranslate2), ("ggml", ggml)) if wanted}
+    for one in exports.values():
+        one.check_installed()
     destination = open_destination(repo_id, kind="model", private=private, revision=revision, token=token)
     if CARD not in files:
         logger.warning("%s has no %s, so the repository gets no card; k2d run writes one", folder, CARD)
     message = message or f"Student, by k2d_hf {__version__}"
     with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
         files = completed(Path(folder), files, Path(temporary))
-        if ctranslate2:
-            exported = CTRANSLATE2_FORMAT.export(folder, Path(temporary) / "ctranslate2")
-            files |= {f"{CTRANSLATE2}{file.name}": file for file in sorted(exported.iterdir())}
+        for name, one in exports.items():
+            exported = one.export(folder, Path(temporary) / name)
+            files |= {f"{name}/{file.name}": file for file in sorted(exported.iterdir())}
         files |= _card(destination, files, Path(temporary))
         return push_files(destination, files, message=message, stale=is_stale)
 
@@ -80,7 +84,8 @@ def _card(destination: Destination, files: Mapping[str, Path], scratch: Path) ->
         return {}
     check_for_token({CARD: files[CARD]}, destination.token)
     config = json.loads(files["generation_config.json"].read_text(encoding="utf-8"))
-    place = Place(destination.repo_id, destination.revision, will_hold(destination, files, CTRANSLATE2, stale=is_stale))
+    held = {name: will_hold(destination, files, name, stale=is_stale) for name in (CTRANSLATE2, GGML)}
+    place = Place(destination.repo_id, destination.revision, held[CTRANSLATE2], held[GGML])
     (scratch / CARD).write_text(turned_to(text, place, config), encoding="utf-8")
     return {CARD: scratch / CARD}
 

@@ -92,6 +92,7 @@ class K2DModelCardData(ModelCardData):
     datasets: list[str] = field(default_factory=list)  # ids on the Hub
     revision: str | None = None  # branch of the student's repository; None is the main one
     ctranslate2: bool = False  # whether an export for faster-whisper lies beside the student
+    ggml: bool = False  # likewise one for whisper.cpp
     decoding: DecodingOptions = NOT_EVALUATED  # how it decodes by default
     # the recipe and labelling
     teacher: str | None = None

@@ -18,8 +18,14 @@ class HubSettings:
         None, "Repository of the kept chunks as a data set, USER/NAME; null is none.", metavar="USER/NAME"
     )
     ctranslate2: bool = setting(False, "Folder with the student for faster-whisper.")
+    ggml: bool = setting(False, "Folder with the student for whisper.cpp, in f16.")
 
     @property
     def adds_ctranslate2(self) -> bool:
         """Whether there will be such a folder: there is none without a repository."""
         return self.ctranslate2 and self.repo_id is not None
+
+    @property
+    def adds_ggml(self) -> bool:
+        """Likewise for whisper.cpp."""
+        return self.ggml and self.repo_id is not None

@@ -12,7 +12,7 @@ from k2d_hf.models.checkpoint import WEIGHTS_INDEX, checkpoint_gap, weight_files
 from k2d_hf.models.processors import NESTED
 from k2d_hf.models.student_folder import PROCESSOR, SETTINGS, complete_student, is_complete
 
-CTRANSLATE2 = "ctranslate2/"  # the folder of the repository that holds that format
+CTRANSLATE2, GGML = "ctranslate2/", "ggml/"  # the folders of the repository that hold these formats
 CARD = "README.md"
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
@@ -62,9 +62,10 @@ def completed(folder: Path, files: dict[str, Path], scratch: Path) -> dict[str, 
 def is_stale(path: str, changed: Iterable[str]) -> bool:
     """Whether a file of the repository that this student does not have is an earlier student's, and is deleted.
 
-    Old shards beside new weights would be loaded in their place, and an export to CTranslate2 is of the weights that it
-    was made from. Other files of the repository stay.
+    Old shards beside new weights would be loaded in their place, and an export to another format is of the weights that
+    it was made from. Other files of the repository stay.
     """
-    if path.startswith(CTRANSLATE2):
-        return any(_WEIGHTS.fullmatch(name) or name.startswith(CTRANSLATE2) for name in changed)
+    for folder in (CTRANSLATE2, GGML):
+        if path.startswith(folder):
+            return any(_WEIGHTS.fullmatch(name) or name.startswith(folder) for name in changed)
     return path in (*SETTINGS, *PROCESSOR, NESTED) or _WEIGHTS.fullmatch(path) is not None

@@ -74,6 +74,17 @@ def arguments_of_faster_whisper(options: DecodingOptions, language: str | None) 
     return {**({"language": language} if language else {}), **changed}
 
 
+def arguments_of_whisper_cpp(options: DecodingOptions, language: str | None) -> dict[str, Any]:
+    """Arguments of pywhispercpp's `transcribe` to decode so, but for the beams, which its model takes.
+
+    Its thresholds are those of openai/whisper by default, of which it measures one otherwise (entropy).
+    """
+    arguments: dict[str, Any] = {"language": language} if language else {}
+    arguments |= {"translate": True} if options.task == "translate" else {}
+    arguments["no_context"] = not options.condition_on_previous_text
+    return arguments | ({"temperature_inc": 0.0} if len(options.temperatures) == 1 else {})
+
+
 def carry_decoding(folder: str | Path, options: DecodingOptions, *, replace: bool = True) -> bool:
     """Write the decoding options that transformers reads there into the `generation_config.json` of a student's folder.
 

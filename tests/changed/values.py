@@ -305,6 +305,7 @@ CHANGES = {
     "hub.revision": unrun(HUB, "hub.repo_id=me/student", "hub.revision=other"),
     "hub.data_repo_id": unrun(HUB, "hub.repo_id=me/student", "hub.data_repo_id=me/chunks"),
     "hub.ctranslate2": unrun(HUB, "hub.repo_id=me/student", "hub.ctranslate2=true"),
+    "hub.ggml": unrun(HUB, "hub.repo_id=me/student", "hub.ggml=true"),
     "report.enabled": unrun("the page is no result", "report.enabled=true"),
     "report.student": unrun("the page is no result", "report.student=false"),
     "report.megabytes": unrun("the page is no result", "report.megabytes=1"),

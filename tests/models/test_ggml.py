@@ -187,7 +187,10 @@ def other_processor(processor):
     return write
 
 
-@pytest.mark.parametrize(("vocab_size", "mel_bins", "plain"), [(51864, 80, 50256), (51866, 128, 50257)])
+@pytest.mark.parametrize(
+    ("vocab_size", "mel_bins", "plain"),
+    [(51864, 80, 50256), (51865, 128, 50257), (51866, 80, 50257), (51866, 128, 50257)],
+)
 def test_the_other_vocabularies_and_128_mel_bins(other_processor, tmp_path, vocab_size, mel_bins, plain):
     model = make_tiny_whisper(vocab_size=vocab_size, mel_bins=mel_bins)
     model.save_pretrained(tmp_path / "model")

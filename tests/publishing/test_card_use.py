@@ -128,6 +128,33 @@ def test_faster_whisper_comes_with_its_folder_and_claims_nothing():
     assert "beam_size=1, temperature=[0.0], condition_on_previous_text=False)" in code(once)[2]
 
 
+def test_whisper_cpp_comes_with_its_folder_and_claims_nothing():
+    place = replace(BRANCH, ggml=True)
+    turned = turned_to(card({"pipeline": way()}), place, CONFIG)
+    assert headings(turned)[:4] == ["## Use", "### As its teacher's assistant", "### faster-whisper", "### whisper.cpp"]
+    block = code(turned)[3]
+    compile(block, "card", "exec")
+    assert 'file = hf_hub_download("me/lectures", "ggml/ggml-model.bin", revision="v1/try")' in block
+    assert 'Model(file, params_sampling_strategy=1, beam_search={"beam_size": 3, "patience": -1.0})' in block
+    assert 'transcribe("lecture.wav", language="zh", no_context=True)' in block
+    assert "Not measured like this." in use(turned).partition("### whisper.cpp")[2]
+    assert turned_to(turned, place, CONFIG) == turned
+    once = turned_to(card({"pipeline": way()}, decoding=ONCE), place, CONFIG | {"num_beams": 1})
+    assert "Model(file)\n" in code(once)[3]
+    assert 'language="zh", no_context=True, temperature_inc=0.0)' in code(once)[3]
+
+
+@pytest.mark.parametrize("place", [HUB, replace(BRANCH, ggml=True)], ids=["gone", "there"])
+def test_a_card_with_whisper_cpp_is_turned_to_its_place(place):
+    own = card({"pipeline": way()}, ggml=True)
+    assert 'file = "ggml/ggml-model.bin"  # in this folder' in own
+    shown = code(turned_to(own, place, CONFIG))[2]
+    made = '"student-ggml/ggml-model.bin"  # as `k2d export me/lectures --to ggml --output student-ggml` writes it'
+    there = 'hf_hub_download("me/lectures", "ggml/ggml-model.bin", revision="v1/try")'
+    assert f"file = {there if place.ggml else made}\n" in shown
+    assert "whisper.cpp" not in card({"pipeline": way()}, ggml=True, adapters_alone=True)
+
+
 def test_what_people_wrote_into_a_card_stays():
     text = (
         card()

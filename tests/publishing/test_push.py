@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 
 import pytest
 from fresh_process import PythonProcess, start_python
@@ -331,6 +332,34 @@ def test_the_card_shows_faster_whisper_for_as_long_as_its_folder_is_there(hub, p
     held = hub.repository("me/both").contents()
     assert not any(path.startswith("ctranslate2/") for path in held)
     assert held["README.md"].decode() == render_card(facts(model_id="me/both")).content
+
+
+def test_the_student_for_whisper_cpp_goes_up_with_its_section_of_the_card(hub, push, carded, tmp_path):
+    done = push(carded, "me/cpp", ggml=True, ctranslate2=True, revision="v2")
+    assert done.error is None
+    held = hub.repository("me/cpp").contents("v2")
+    assert {"ggml/ggml-model.bin", "ctranslate2/model.bin"} <= set(done.result["uploaded"])
+    assert held["ggml/ggml-model.bin"][:4] == struct.pack("<i", 0x67676D6C)
+    card = held["README.md"].decode()
+    assert card.index("### faster-whisper") < card.index("### whisper.cpp") < card.index("## How it was made")
+    assert 'file = hf_hub_download("me/cpp", "ggml/ggml-model.bin", revision="v2")' in card
+    assert push(carded, "me/cpp", revision="v2").result["uploaded"] == []  # the folder stays, and so does its section
+    other = shutil.copytree(carded, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    weights["model.decoder.layer_norm.bias"] += 1
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    again = push(other, "me/cpp", revision="v2", ggml=True).result
+    assert again["deleted"] == [path for path in sorted(held) if path.startswith("ctranslate2/")]
+    now = hub.repository("me/cpp").contents("v2")
+    assert now["ggml/ggml-model.bin"] != held["ggml/ggml-model.bin"]
+
+
+def test_a_student_that_whisper_cpp_cannot_hold_is_one_line_and_nothing_goes_up(hub, push, student):
+    config = json.loads((student / "config.json").read_text(encoding="utf-8"))
+    (student / "config.json").write_text(json.dumps(config | {"scale_embedding": True}), encoding="utf-8")
+    error = push(student, "me/odd", ggml=True).error
+    assert error.endswith("scale_embedding is True; whisper.cpp reads models with False only")
+    assert not any(request.kind == "commit" for request in hub.asked)
 
 
 def test_a_token_in_a_card_of_ours_is_found_where_the_user_has_it(push, carded, tmp_path):

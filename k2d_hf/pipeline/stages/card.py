@@ -89,6 +89,7 @@ def gather_facts(
         **licence,
         revision=recipe.hub.revision,
         ctranslate2=recipe.hub.adds_ctranslate2,
+        ggml=recipe.hub.adds_ggml,
         decoding=recipe.decoding,
         # the recipe and labelling
         teacher=public_name(teacher),

@@ -85,6 +85,8 @@ class Push(Stage, command.Command):
         parser.add_argument("--data-repo-id", metavar="USER/NAME", help=data)
         folder = "one more folder, the student for faster-whisper"
         parser.add_argument("--ctranslate2", action="store_true", help=folder)
+        folder = "one more folder, the student for whisper.cpp"
+        parser.add_argument("--ggml", action="store_true", help=folder)
         parser.add_argument("--message", metavar="TEXT", help="first line of the commit")
         parser.epilog = (
             "Uploads weights, settings, processor and card, nothing else of the folder; nothing that is there already. "
@@ -95,8 +97,9 @@ class Push(Stage, command.Command):
         """`k2d push`."""
         if arguments.student is None and arguments.data is None:
             raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
-        if arguments.student is None and arguments.ctranslate2:
-            raise K2DError("push: --ctranslate2 goes with a student; give its folder, or leave the option out")
+        for name in ("ctranslate2", "ggml"):
+            if arguments.student is None and getattr(arguments, name):
+                raise K2DError(f"push: --{name} goes with a student; give its folder, or leave the option out")
         if arguments.data is None and arguments.data_repo_id is not None:
             raise K2DError("push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out")
         data_repo_id = arguments.data_repo_id or arguments.repo_id
@@ -105,7 +108,7 @@ class Push(Stage, command.Command):
         folder = None if arguments.student is None else command.part_of_run(arguments.student, "student")
         chunks = None if arguments.data is None else command.part_of_run(arguments.data, "validated")
         check_revision(hub.revision)
-        if chunks is not None or hub.ctranslate2:
+        if chunks is not None or hub.ctranslate2 or hub.ggml:
             command.quiet_libraries()
         if chunks is not None:
             check_repo_id(data_repo_id)
@@ -133,7 +136,7 @@ def push(
     where: dict[str, Any] = {"private": hub.private, "revision": hub.revision, "message": message}
     results = []
     if student is not None and hub.repo_id is not None:
-        results.append(push_student(student, hub.repo_id, ctranslate2=hub.ctranslate2, **where))
+        results.append(push_student(student, hub.repo_id, ctranslate2=hub.ctranslate2, ggml=hub.ggml, **where))
     if chunks is not None and hub.data_repo_id is not None:
         where |= {"on_start": partial(job.progress.start, unit="chunks"), "on_progress": job.progress.advance}
         results.append(push_data(chunks, hub.data_repo_id, facts=facts, **where))
