@@ -386,7 +386,7 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
         (["student.decoder_layers=[0, 9]"], r"^student\.decoder_layers: .*9"),
         (["references=spoken.jsonl"], r"^/.*/own/spoken\.jsonl, line 1: no `segments`; .* with start, end and text each$"),
         (["references=dev.jsonl"], r"^/.*/own/dev\.jsonl, line 1: `reference` is the transcript of the whole recording"),
-        (["references=recordings"], r"^manifest /.*/own/recordings: it cannot be read \(Is a directory\)"),
+        (["references=recordings"], r"^references /.*/own/recordings: no subtitles .* beside its 3 recordings"),
         (["references=other.jsonl"], r"^references /.*/other\.jsonl: none of its 1 recordings, such as .*dev\.flac, is among the 3 here"),
         (["student.encoder_layers=0"], r"^student\.encoder_layers: 0 layers: the teacher has 2, so choose 1 to 2"),
         (["evaluation=recordings/two.flac"], r"^evaluation: none of 1 recordings in .*two\.flac has a reference; give a manifest"),

@@ -199,6 +199,23 @@ def check_shares(shares: Any) -> None:
         raise K2DError(f"shares {shares}: together must be below 1; the rest is of the other sources")
 
 
+def chunks_in_epoch(counts: Mapping[Any, int], shares: Mapping[str, float] | None) -> dict[Any, int]:
+    """How many chunks of each source an epoch has: of one without a share all, else its share to the nearest chunk.
+
+    They are by name; that of the pseudo-labels is None.
+
+    >>> chunks_in_epoch({None: 80, "corpus": 500}, {"corpus": 0.2})
+    {None: 80, 'corpus': 20}
+    """
+    shares = {name: share for name, share in (shares or {}).items() if counts.get(name)}
+    whole = sum(count for name, count in counts.items() if name not in shares)
+    total = whole / (1 - math.fsum(shares.values()))
+    return {
+        name: max(1, round(shares[name] * total)) if name is not None and name in shares else count
+        for name, count in counts.items()
+    }
+
+
 def deciding_training(given: Mapping[str, Any]) -> dict[str, Any]:
     """Of the settings of distillation that a recipe gives, those that decide what the student becomes."""
     without = {name for name, about in DECLARED.items() if about["no_effect"]} | TRAINER_WITHOUT_EFFECT.keys()

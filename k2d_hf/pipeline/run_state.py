@@ -51,10 +51,10 @@ class RunState:
     origin: Checkpoint  # what the student is made of: the teacher, or the model of `student.init`
     recordings: Dataset  # to learn from
     evaluation: Dataset | None  # to measure on
-    labelled: dict[str, tuple[Dataset, LabelledReport]]  # chunks whose text is known, by source
 
     def __init__(self, recipe: Recipe, planned: list[str], console: Console) -> None:
         self.recipe = recipe
+        self.labelled: dict[str, tuple[Dataset, LabelledReport]] = {}  # chunks whose text is known, by source
         self.planned = planned
         self.console = console
         self.folder = recipe.directory

@@ -68,7 +68,7 @@ def sources(**counts):
 )  # fmt: skip
 def test_every_epoch_has_the_share_and_so_has_every_batch(own, other, share, seed, batch):
     mixture = Mixture(sources(own=own, other=other), {"other": share})
-    wanted = max(1, round(share * own / (1 - share)))
+    wanted = max(1, round(share * (own / (1 - share))))
     came = np.zeros(other, dtype=int)
     for epoch in range(3):
         order = mixture.order(epoch, seed=seed)

@@ -9,7 +9,6 @@ are those of chance, and its order is the same in every epoch; it is the way for
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from k2d_hf.data.chunk_schema import SOURCE
+from k2d_hf.distillation.settings import chunks_in_epoch
 from k2d_hf.errors import K2DError
 from k2d_hf.formatting import counted, quote, short_name
 
@@ -61,17 +61,11 @@ class Mixture:
             )
         every = [name for name in (None, *names) if (sources == name).any()]
         rows = {name: np.flatnonzero(sources == name) for name in every}
-        passed = sum(len(of_one) for name, of_one in rows.items() if name not in shares)
-        if not passed:
+        if all(name in shares for name in rows):
             raise K2DError("shares: every source has one, so nothing says how long an epoch is; leave out one of them")
-        total = passed / (1 - math.fsum(shares.values()))
+        counts = chunks_in_epoch({name: len(of_one) for name, of_one in rows.items()}, shares)
         self.sources = [
-            Source(
-                name,
-                of_one,
-                shares.get(str(name)),
-                max(1, round(shares[str(name)] * total)) if name in shares else len(of_one),
-            )
+            Source(name, of_one, shares.get(name) if name is not None else None, counts[name])
             for name, of_one in rows.items()
         ]
 

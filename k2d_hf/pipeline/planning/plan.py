@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from k2d_hf.distillation.settings import keeps_teacher
+from k2d_hf.distillation.settings import chunks_in_epoch, keeps_teacher
 from k2d_hf.models.inspect import ModelInfo
 from k2d_hf.models.shapes import WhisperShape
 from k2d_hf.pipeline.planning.data_facts import DataFacts
@@ -74,9 +74,8 @@ class Plan:
         """Chunks in an epoch, as their sources are mixed."""
         if self.kept is None:
             return None
-        shares = {name: data.share for name, data in self.recipe.sources.items() if data.share and name in self.given}
-        whole = self.kept + sum(count for name, count in self.given.items() if name not in shares)
-        return round(whole / (1 - math.fsum(shares.values())))
+        counts: dict[Any, int] = {None: self.kept, **self.given}
+        return sum(chunks_in_epoch(counts, self.recipe.training.get("shares")).values())
 
     @property
     def steps(self) -> int | None:

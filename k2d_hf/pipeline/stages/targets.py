@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.data.chunk_files import kept_of, load_chunks
-from k2d_hf.distillation.settings import TRAINING_ALONE, DistillationSettings, deciding_targets, keeps_teacher
+from k2d_hf.distillation.settings import (
+    TRAINING_ALONE,
+    DistillationSettings,
+    chunks_in_epoch,
+    deciding_targets,
+    keeps_teacher,
+)
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.files.resuming import key_of, unfinished
 from k2d_hf.files.settings import add_options, deciding, given_options
@@ -116,8 +122,10 @@ def reason_to_skip_targets(run: RunState) -> str | None:
         return "the loss has no KL"
     if setting := keeps_teacher(run.recipe.distil):
         return f"{setting} keeps the teacher in memory"
-    kept, _ = kept_of(load_chunks(run.folder / run.recipe.labels))
-    return None if epochs_of(arguments, kept) > 1 else "no chunk is seen twice"
+    kept, _ = kept_of(load_chunks(run.folder / "validated"))
+    counts: dict[Any, int] = {None: kept, **{name: len(chunks) for name, (chunks, _) in run.labelled.items()}}
+    in_epoch = sum(chunks_in_epoch(counts, run.recipe.training.get("shares")).values())
+    return None if epochs_of(arguments, in_epoch) > 1 else "no chunk is seen twice"
 
 
 def targets(
