@@ -9,6 +9,7 @@ import soundfile
 from datasets import Audio, Dataset
 
 from k2d_hf import K2DError, load_labelled
+from k2d_hf.data.chunk_audio import read_chunk
 from k2d_hf.data.chunking import Segment
 from k2d_hf.data.labelled import LabelledReport
 from k2d_hf.data.references import read_references
@@ -222,3 +223,17 @@ def test_they_are_references_too(tmp_path, caplog):
     (tmp_path / "talk.srt").unlink()
     with pytest.raises(K2DError, match="no subtitles .* beside its 1 recordings"):
         read_references(tmp_path)
+
+
+def test_a_channel_that_is_named_goes_with_the_chunks(tmp_path):
+    left, right = np.random.default_rng(0).normal(0, 0.05, (2, 2 * 16000)).astype(np.float32)
+    soundfile.write(tmp_path / "talk.flac", np.stack([left, right], axis=1), 16000)
+    (tmp_path / "talk.srt").write_text("1\n00:00:00,000 --> 00:00:02,000\n他說 hello\n", encoding="utf-8")
+
+    usual = load_labelled(tmp_path)
+    second = load_labelled(tmp_path, channel=1)
+
+    assert "audio_channel" not in usual.column_names
+    assert second["audio_channel"] == ["1"]
+    assert np.abs(read_chunk(second[0]) - right).max() < 1e-3
+    assert np.abs(read_chunk(usual[0]) - (left + right) / 2).max() < 1e-3

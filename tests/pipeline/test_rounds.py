@@ -61,7 +61,10 @@ def test_adapt_goes_into_the_sections_of_the_recipe(workplace, tmp_path):
     ("sets", "message"),
     [
         ("adapt.distill={seed: 1}", "adapt: distill: no such setting; did you mean distil?"),
-        ("adapt={teacher: x}", "adapt: teacher: no such setting; known are label, validate, student, targets, distil"),
+        (
+            "adapt={teacher: x}",
+            "adapt: teacher: no such setting; known are label, validate, mix, student, targets, distil",
+        ),
         ("adapt={rounds: 2}", "adapt: rounds: no such setting"),
         ("adapt={distil: 3}", "adapt: distil: 3 is not a mapping"),
         ("adapt.distil={learning_rat: 1}", "adapt: distil.learning_rat: no such setting; did you mean learning_rate?"),
