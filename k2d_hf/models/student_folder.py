@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from k2d_hf.files.json_files import read_json
 from k2d_hf.formatting import error_message
 from k2d_hf.models.generation import MOVED_FIELDS, complete_generation_config, generation_gaps
 from k2d_hf.models.processors import FEATURES, NESTED, TOKENIZER
+from k2d_hf.scoring.normalisers import english_spellings
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
@@ -67,7 +67,7 @@ def write_processor(processor: Any, folder: str | Path) -> None:
     end = tokenizer.eos_token
     _update(folder / "vocab.json", indent=None, **({end: ids[end]} if end in ids else {}))
     _write(folder / "added_tokens.json", {name: index for name, index in ids.items() if name != end})
-    _write(folder / "normalizer.json", getattr(tokenizer, "english_spelling_normalizer", None) or _spellings())
+    _write(folder / "normalizer.json", getattr(tokenizer, "english_spelling_normalizer", None) or english_spellings())
     config = _tokenizer_config(folder / "tokenizer_config.json", added)
     _write(folder / "tokenizer_config.json", config)
     special = {name: config[name] for name in ("additional_special_tokens", *_NAMED) if name in config}
@@ -152,12 +152,6 @@ def _generation_config(folder: Path) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _spellings() -> dict[str, str]:
-    """British spellings and their American ones, with which Whisper's English normaliser works."""
-    table = resources.files("k2d_hf.models") / "data" / "english_spellings.json"
-    return json.loads(table.read_text(encoding="utf-8"))
-
-
 def _update(path: Path, *, indent: int | None = 2, **values: Any) -> None:
     _write(path, {**_read(path), **values}, indent=indent)
 
