@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from k2d_hf.distillation.targets.soft_targets import SoftTargets
     from k2d_hf.distillation.trainer import K2DTrainer
     from k2d_hf.errors import K2DError
-    from k2d_hf.evaluation.evaluate import evaluate_model
+    from k2d_hf.evaluation.evaluate import evaluate_model, evaluate_sets
+    from k2d_hf.evaluation.sets import EvaluationSet
     from k2d_hf.labelling.hypotheses import TeacherHypotheses
     from k2d_hf.labelling.teacher import label_recordings
     from k2d_hf.models.conversion import import_ctranslate2
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AuxiliaryHypotheses": "validation.hypotheses",
     "ErrorCounts": "scoring.error_rates",
+    "EvaluationSet": "evaluation.sets",
     "K2DDataCollator": "distillation.batches.collator",
     "K2DError": "errors",
     "K2DTrainer": "distillation.trainer",
@@ -49,6 +51,7 @@ _MODULES = {
     "count_errors": "scoring.error_rates",
     "create_student": "models.student",
     "evaluate_model": "evaluation.evaluate",
+    "evaluate_sets": "evaluation.evaluate",
     "export_ctranslate2": "models.exports.ctranslate2_format",
     "export_ggml": "models.exports.ggml_format",
     "import_ctranslate2": "models.conversion",
@@ -70,6 +73,7 @@ _MODULES = {
 __all__ = [
     "AuxiliaryHypotheses",
     "ErrorCounts",
+    "EvaluationSet",
     "K2DDataCollator",
     "K2DError",
     "K2DTrainer",
@@ -83,6 +87,7 @@ __all__ = [
     "count_errors",
     "create_student",
     "evaluate_model",
+    "evaluate_sets",
     "export_ctranslate2",
     "export_ggml",
     "import_ctranslate2",

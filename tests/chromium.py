@@ -98,12 +98,18 @@ class Chromium:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def screenshot(self, path: Path, *, top: float = 0, height: float | None = None):
-        """A picture of the page from `top`, or of what the window shows."""
-        clip = {}
+        """A picture of the page from `top`, or of what the window shows.
+
+        What fits into the window is scrolled there: for a picture of more the browser widens the page by what overflows
+        within it, and boxes that were scrolled to their end no longer are.
+        """
+        clip, beyond = {}, False
         if height is not None:
-            width = self.evaluate("document.documentElement.clientWidth")
+            width, most = self.evaluate("[document.documentElement.clientWidth, innerHeight]")
             clip = {"clip": {"x": 0, "y": top, "width": width, "height": height, "scale": 1}}
-        data = self.ask("Page.captureScreenshot", captureBeyondViewport=True, **clip)["data"]
+            beyond = height > most
+            self.evaluate(f"scrollTo(0, {top})")
+        data = self.ask("Page.captureScreenshot", captureBeyondViewport=beyond, **clip)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def complaints(self) -> list[str]:

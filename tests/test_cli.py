@@ -151,7 +151,7 @@ def test_one_line_of_result_and_warnings_apart(workplace, tmp_path, capsys):
         ("student teacher --output out --decoder-layers 0", 1, "k2d: decoder_layers: "),
         ("distil chunks --student teacher --teacher teacher --output out --set max_step=3", 1, "k2d: distil: max_step: no such setting; did you mean max_steps?"),
         ("distil chunks --student teacher --teacher teacher --output out --kl-weight=-1", 1, "k2d: distil: settings: kl_weight -1"),
-        ("evaluate teacher --data recordings/one.flac", 1, "k2d: none of 1 recordings can be evaluated"),
+        ("evaluate teacher --data recordings/one.flac", 1, "k2d: none of 1 recordings in recordings/one.flac has a reference"),
         ("push", 2, "k2d: the following arguments are required: --repo-id; `k2d push --help` has more"),
         ("push --repo-id me/x", 1, "k2d: push: nothing to push; give the folder of a student, or --data CHUNKS"),
         ("push nowhere --repo-id me/x", 1, "k2d: nowhere: no such folder; give the folder of a student, as k2d distil or k2d run writes it"),

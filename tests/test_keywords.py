@@ -11,6 +11,7 @@ from k2d_hf import (
     TeacherHypotheses,
     create_student,
     evaluate_model,
+    evaluate_sets,
     label_recordings,
     load_recordings,
     validate_labels,
@@ -43,7 +44,8 @@ LABELS = {"language", "task", "timestamp_probability", "previous_text_probabilit
         (create_student, StudentSettings, {"language", "task", "tokenizer"}, ("init",)),
         (add_soft_targets, TargetsSettings, {"auxiliary", "temperature", "encoder_states_dir", "shards_dir", "on_progress"}, ()),
         (SoftTargets, TargetsSettings, {"auxiliary", *LABELS}, SHARD_BY_SHARD),
-        (evaluate_model, EvaluateSettings, {"processor", "name", "language", "on_progress"}, ()),
+        (evaluate_model, EvaluateSettings, {"processor", "name", "language", "normaliser", "on_progress"}, ()),
+        (evaluate_sets, EvaluateSettings, {"processor", "name", "language", "on_progress"}, ()),
     ],
 )  # fmt: skip
 def test_the_keywords_of_a_function_are_the_settings_of_its_stage(function, settings, others, without):

@@ -19,6 +19,7 @@ from student_layout import check_layout
 from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import load_recipe, run_recipe
+from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.pipeline.planning.plan_text import render_plan
@@ -96,6 +97,40 @@ def test_a_new_student_does_not_have_its_teacher_scored_again_and_is_timed_with_
     assert evaluation_of(again)["student"]["measurement"]["id"] == measurement  # these two were timed together already
     run(workplace, again, "distil.seed=5", from_stage="evaluate")
     assert evaluation_of(again)["teacher"]["rtf"] != after["teacher"]["rtf"]
+
+
+def test_a_run_goes_on_with_more_test_sets_and_is_compared_with_one_of_a_single_set(workplace, again, first, capsys):
+    """What was measured before is not again, whatever the set is called now; old runs stay open."""
+    before = evaluation_of(again)
+    sets = "evaluation={dev: %s, en: {source: %s, language: en, normaliser: whisper-english}}"
+    ran, shown = run(workplace, again, sets % ("dev.jsonl", "dev.jsonl"))
+    assert ran == ["evaluate", "card"]
+    after = evaluation_of(again)["sets"]
+    timed = {model: (one["mer"], one["rtf_runs"]) for model, one in before.items()}
+    assert {model: (one["mer"], one["rtf_runs"]) for model, one in after["dev"].items()} == timed
+    assert [one["wer"] is not None for one in after["en"].values()] == [True] * 3
+    assert "3 models, 2 sets, 2 recordings  dev MER 0.0%" in shown
+    assert shown.index("\ndev: 1 recording") < shown.index("\nen: 1 recording") < shown.index("WER %")
+    card = (again / "student" / "README.md").read_text(encoding="utf-8")
+    assert "\n### dev\n" in card
+    assert "\n### en\n" in card
+    _, shown = run(workplace, again, sets % ("dev.jsonl", "dev.jsonl"))
+    assert "up to date: 3 models, 2 sets" in shown
+    capsys.readouterr()
+    assert main(["compare", str(first[0]), str(again)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("dev\n")
+    assert f"not in all runs, and left out: en ({again})" in shown
+    assert main(["compare", str(again), "--output", str(again / "table.json")]) == 0
+    compared = json.loads((again / "table.json").read_text(encoding="utf-8"))
+    assert list(compared["sets"]) == ["dev", "en"]
+    assert [row["wer"] is not None for one in compared["sets"].values() for row in one["rows"]] == [False] * 2 + [
+        True
+    ] * 2
+    ran, _ = run(workplace, again, "evaluation={en: {source: dev.jsonl, language: en}}")
+    assert ran == ["evaluate", "card"]
+    assert list(evaluation_of(again)["sets"]) == ["en"]
+    assert evaluation_of(again)["sets"]["en"]["student"]["rtf_runs"] == after["en"]["student"]["rtf_runs"]
 
 
 def config_of(student):
@@ -390,6 +425,8 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
         (["references=other.jsonl"], r"^references /.*/other\.jsonl: none of its 1 recordings, such as .*dev\.flac, is among the 3 here"),
         (["student.encoder_layers=0"], r"^student\.encoder_layers: 0 layers: the teacher has 2, so choose 1 to 2"),
         (["evaluation=recordings/two.flac"], r"^evaluation: none of 1 recordings in .*two\.flac has a reference; give a manifest"),
+        (["evaluation={a: dev.jsonl, b: recordings/two.flac}"], r"^evaluation\.b: none of 1 recordings in .*two\.flac has a reference; give a manifest"),
+        (["evaluation={a: dev.jsonl, b: {source: dev.jsonl, language: yue}}"], r"^evaluation\.b\.language: .*teacher: .*yue"),
         (["teacher=no/where"], r"^teacher: model no/where: not a folder here, not in the cache, and the Hub is not asked .*; give the path of a local checkpoint folder$"),
         (["auxiliary=no/where"], r"^auxiliary: model no/where: not a folder here"),
         (["auxiliary=wide", "distil.auxiliary_weight=0.5"], r"^auxiliary has 51866 tokens, student 51865"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from k2d_hf.audio.selection import CHANNEL_HELP, MEAN, TRACK_HELP, selection_of
 from k2d_hf.files.settings import setting
+from k2d_hf.scoring.normalisers import MIXED, NORMALISERS
 
 LONGEST_PAUSE = 600.0  # s
 GIVEN = "given"  # the name of the one source that has none
@@ -54,7 +56,7 @@ class LabelledDataSettings(DataSettings):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationDataSettings(DataSettings):
-    """The same of evaluation, where data sets hold utterances, and long recordings are made of them."""
+    """A test set: the same, how utterances become long recordings, and how the set is scored."""
 
     streaming: bool = setting(False, "Always false: evaluation holds its recordings.")
     join_by: str | None = setting(
@@ -65,3 +67,23 @@ class EvaluationDataSettings(DataSettings):
     join_pause: float = setting(
         0.0, "Silence between joined utterances.", least=0, most=LONGEST_PAUSE, metavar="SECONDS"
     )
+    language: str | None = setting(
+        None, "Language of the set, given to all models, as a code or a name; null is that of all.", metavar="CODE"
+    )
+    normaliser: str = setting(
+        MIXED,
+        "What rates are counted over: mixed tokens alone, or for English the words that Whisper's own leaves, too.",
+        choices=NORMALISERS,
+    )
+    benchmark_task: str | None = setting(
+        None,
+        "Task (task_id of its eval.yaml) of a set that is a benchmark of the Hub; the student's rate is then published "
+        "in .eval_results/.",
+        metavar="TASK",
+    )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The arguments of `k2d_hf.evaluation.long_form.load_long_form`."""
+        of_others = ("streaming", "language", "normaliser", "benchmark_task")
+        return {name: value for name, value in vars(self).items() if name not in of_others}

@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 from k2d_hf.distillation.models import base_whisper
 from k2d_hf.distillation.settings import TRAINER_NOT_ON_CARD, DistillationSettings
 from k2d_hf.publishing.card_facts import LOSS, data_facts, library_versions, settings_for_card
-from k2d_hf.publishing.card_names import hub_id, names_of, read_licence
+from k2d_hf.publishing.card_names import hub_id, names_of, teacher_licence
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.model_card_data import TAGS, DataFacts, K2DModelCardData, TrainingFacts
 from k2d_hf.transcription.decoding import carried_decoding
@@ -90,9 +90,9 @@ class ModelCardCallback(TrainerCallback):
     ) -> None:
         """Write `README.md` to the output folder, on the first process; what is given holds for later cards, too.
 
-        The arguments are those of the Trainer. By default the language is that of the chunks, the licence that of the
-        card beside the teacher, the title the name of the repository. A student has one task, and evaluation sets the
-        names in `eval_dataset`, so `tasks`, `dataset` and `dataset_args` are not used.
+        The arguments are those of the Trainer. By default the languages are those of the chunks, the licence is that of
+        the card beside the teacher, or OpenAI's, and the title the name of the repository. A student has one task, and
+        evaluation sets the names in `eval_dataset`, so `tasks`, `dataset` and `dataset_args` are not used.
         """
         lists = {"language": language, "tags": tags, "datasets": dataset_tags}
         given: dict[str, Any] = {name: [one] if isinstance(one, str) else one for name, one in lists.items()}
@@ -112,9 +112,8 @@ class ModelCardCallback(TrainerCallback):
             data = replace(data, languages=[getattr(student.generation_config, "language", None) or ""])
         model_id = hub_id(getattr(trainer, "hub_model_id", None) or trainer.args.hub_model_id)
         source = teacher.config.name_or_path if teacher is not None else None
-        licence = (
-            read_licence(source) if source and "license" not in self.given else {}
-        )  # which has a name and a link, too
+        own = "license" in self.given  # a licence may have a name and a link, too
+        licence = teacher_licence(source, self.base_model) if source and not own else {}
         known = {
             "model_name": model_id.split("/")[1] if model_id else "Whisper student",
             "model_id": model_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -16,6 +16,7 @@ from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_compl
 from k2d_hf.evaluation.timing import MEASUREMENT, speed_up, timed_together
 from k2d_hf.formatting import counted, short_name
 from k2d_hf.scoring.error_rates import count_errors
+from k2d_hf.scoring.normalisers import MIXED, english_word_errors
 from k2d_hf.scoring.text import mixed_tokens
 
 SAMPLES = 10_000
@@ -39,6 +40,8 @@ class ComparedRow:
     mers: list[float]  # of each run, in the order of `runs`
     mer_interval: tuple[float, float] | None  # over recordings; None of a single one
     mer_spread: float | None  # standard deviation over the runs; None of a single one
+    wer: float | None  # of the words that the set's normaliser leaves; None where that of a run leaves none
+    wer_interval: tuple[float, float] | None  # over recordings; None of a single one
     zh_cer: float | None
     en_wer: float | None
     substitutions: float
@@ -63,6 +66,8 @@ class Comparison:
     reference_length: int
     notes: list[str]
     against: str | None = None  # name of the row that all are measured against, beside the teacher
+    language: str | None = None  # that models were given
+    normaliser: str = MIXED  # of the set
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class _System:
     model: str
     runs: Sequence[MeasuredRun]
     rates: np.ndarray | None
+    word_rates: np.ndarray | None  # likewise the WER, where the set's normaliser leaves words
 
     @property
     def figures(self) -> list[Mapping[str, Any]]:
@@ -112,8 +118,11 @@ def compare_runs(
     lengths = [len(mixed_tokens(row["reference"])) for row in ordered(runs[0], "teacher")]
     errors = np.array([np.mean([_errors(run, model) for run in group], axis=0) for group, model in groups])
     drawn = resampled_rates(errors, lengths) if len(lengths) > 1 else None
+    normalisers = {run.figures[model].get("normaliser", MIXED) for run in runs for model in ("teacher", "student")}
+    normaliser = normalisers.pop() if len(normalisers) == 1 else MIXED
+    words = None if normaliser == MIXED else _word_rates(groups)
     systems = [
-        _System(name, model, group, None if drawn is None else drawn[:, index])
+        _System(name, model, group, *(None if rates is None else rates[:, index] for rates in (drawn, words)))
         for index, (name, (group, model)) in enumerate(zip(names, groups, strict=True))
     ]
     of_teacher = {id(run): system for system in systems[: len(teachers)] for run in system.runs}
@@ -122,7 +131,11 @@ def compare_runs(
         _row(one, None if one.model == "teacher" else of_teacher[id(one.runs[0])], None if one is base else base)
         for one in systems
     ]
-    return Comparison(rows, len(lengths), sum(lengths), _notes(rows, runs, len(lengths), patterns), against)
+    if normaliser == MIXED:
+        rows = [replace(row, wer=None) for row in rows]
+    language = runs[0].figures["student"].get("language")
+    notes = _notes(rows, runs, len(lengths), patterns)
+    return Comparison(rows, len(lengths), sum(lengths), notes, against, language, normaliser)
 
 
 def resampled_rates(
@@ -164,16 +177,15 @@ def _grouped(runs: Sequence[MeasuredRun], key: Callable[[MeasuredRun], str]) -> 
 
 
 def _recipe_key(run: MeasuredRun) -> str:
-    """The recipe but for its name, its folder, its seeds, and what only shows the result or publishes it."""
+    """The recipe but for its name, its folder, its seeds, and what only measures the result, shows or publishes it."""
     if not run.recipe:
         return run.folder
-    passed_over = ("name", "output", "hub", "references", "report")
+    passed_over = ("name", "output", "evaluation", "hub", "references", "report")
     settings = {name: value for name, value in run.recipe.items() if name not in passed_over}
     distil = settings.get("distil") or {}
     settings["distil"] = {name: value for name, value in distil.items() if name not in SEEDS}
-    for name in ("recordings", "evaluation"):  # which runs from another place have under another path
-        data = settings.get(name) or {}
-        settings[name] = {**data, "source": os.path.basename(str(data.get("source", "")))}
+    data = settings.get("recordings") or {}  # which runs from another place have under another path
+    settings["recordings"] = {**data, "source": os.path.basename(str(data.get("source", "")))}
     return repr(sorted(settings.items()))
 
 
@@ -192,6 +204,19 @@ def _errors(run: MeasuredRun, model: str) -> list[int]:
     """Errors of a model by recording."""
     pairs = [(mixed_tokens(row["reference"]), mixed_tokens(row["hypothesis"])) for row in ordered(run, model)]
     return [count_errors(*pair).errors for pair in pairs]
+
+
+def _word_rates(groups: Sequence[tuple[Sequence[MeasuredRun], str]]) -> np.ndarray | None:
+    """As `resampled_rates`, over the words that Whisper's English normaliser leaves; None of a single recording."""
+    counts = [
+        [[english_word_errors([(row["reference"], row["hypothesis"])]) for row in ordered(run, model)] for run in group]
+        for group, model in groups
+    ]
+    lengths = np.array([one.reference_length for one in counts[0][0]])
+    if (lengths > 0).sum() < 2:
+        return None
+    errors = np.array([np.mean([[one.errors for one in run] for run in group], axis=0) for group in counts])
+    return resampled_rates(errors[:, lengths > 0], lengths[lengths > 0].tolist())
 
 
 def _row(system: _System, teacher: _System | None, base: _System | None) -> ComparedRow:
@@ -213,6 +238,8 @@ def _row(system: _System, teacher: _System | None, base: _System | None) -> Comp
         mers=mers,
         mer_interval=None if system.rates is None else interval(system.rates),
         mer_spread=stdev(mers) if len(mers) > 1 else None,
+        wer=_mean([one.get("wer") for one in figures]),
+        wer_interval=None if system.word_rates is None else interval(system.word_rates),
         looping_outputs=None if None in loops else fmean(loops),
         rtf=fmean(factors),
         speed_runs=len(factors),

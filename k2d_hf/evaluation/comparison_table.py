@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.compared_sets import compared_averages
 from k2d_hf.evaluation.comparison import ComparedRow, Comparison
-from k2d_hf.evaluation.table import percent
+from k2d_hf.evaluation.sets import UNNAMED
+from k2d_hf.evaluation.table import (
+    COLUMNS,
+    WORDS,
+    average_rows,
+    average_title,
+    factor,
+    percent,
+    rate_bars,
+    render_averages,
+    within,
+)
+from k2d_hf.scoring.normalisers import MIXED
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned
 
-HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "speed-up", "MER, relative")
+HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "RTFx", "speed-up", "MER, relative")
 
 
 def comparison_cells(row: ComparedRow) -> list[str]:
     """Cells of one row, in the order of `HEAD`."""
     mer = percent(row.mer)
     mer += f" ± {percent(row.mer_spread)}" if row.mer_spread else ""
-    mer += "" if row.mer_interval is None else " [{}, {}]".format(*map(percent, row.mer_interval))
+    mer += _ends(row.mer_interval)
     speed_up = 1.0 if row.model == "teacher" else row.speed_up
     return [
         row.name,
@@ -30,6 +45,7 @@ def comparison_cells(row: ComparedRow) -> list[str]:
         "/".join(f"{count:.0f}" for count in (row.substitutions, row.deletions, row.insertions)),
         "-" if row.looping_outputs is None else f"{row.looping_outputs:.3g}",
         f"{row.rtf:.3f}",
+        factor(row.rtf),
         "-" if speed_up is None else f"{speed_up:.1f}x",
         _change(row.reduction, row.reduction_interval),
     ]
@@ -42,14 +58,42 @@ def render_comparison(comparison: Comparison, screen: Screen = ENDLESS) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """A Markdown table, with notes below."""
-    head, *rows = _table(comparison)
-    rows = [head, ["---"] * len(head), *rows]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     notes = [f"* {note}" for note in _notes(comparison)]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    return "\n".join([_markdown(_table(comparison)), "", *notes]) + "\n"
 
 
-def write_comparison(comparison: Comparison, output: Path | None, screen: Screen = ENDLESS) -> str:
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *others = rows
+    lines = [head, ["---"] * len(head), *others]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+
+
+def render_comparisons(compared: Mapping[str, Comparison], screen: Screen = ENDLESS) -> str:
+    """The tables of all test sets as text; of named ones with a chart each, and averages of those that are alike."""
+    if list(compared) == [UNNAMED]:
+        return render_comparison(compared[UNNAMED], screen)
+    parts = [
+        f"{within(name, screen)}\n{render_comparison(one, screen)}\n\n{rate_bars(*_rates(one), screen)}"
+        for name, one in compared.items()
+    ]
+    return "\n\n".join([*parts, *render_averages(compared_averages(compared), screen)])
+
+
+def comparisons_markdown(compared: Mapping[str, Comparison]) -> str:
+    """The same as Markdown, a heading a set."""
+    if list(compared) == [UNNAMED]:
+        return comparison_markdown(compared[UNNAMED])
+    parts = [
+        f"## {name}\n\n{comparison_markdown(one)}\n```\n{rate_bars(*_rates(one))}\n```\n"
+        for name, one in compared.items()
+    ]
+    for average in compared_averages(compared):
+        title = average_title(average)
+        parts.append(f"## {title[0].upper()}{title[1:]}\n\n{_markdown(average_rows(average))}\n")
+    return "\n".join(parts)
+
+
+def write_comparison(compared: Mapping[str, Comparison], output: Path | None, screen: Screen = ENDLESS) -> str:
     """The text for the terminal; with `output`, the file too, by its ending.
 
     Raises:
@@ -57,12 +101,20 @@ def write_comparison(comparison: Comparison, output: Path | None, screen: Screen
     """
     if output is not None:
         check_ending(output)
-        text = comparison_markdown(comparison)
+        text = comparisons_markdown(compared)
         if output.suffix == ".json":
-            text = json.dumps(asdict(comparison), ensure_ascii=False, indent=2) + "\n"
+            text = json.dumps(_content(compared), ensure_ascii=False, indent=2) + "\n"
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
-    return render_comparison(comparison, screen)
+    return render_comparisons(compared, screen)
+
+
+def _content(compared: Mapping[str, Comparison]) -> dict[str, Any]:
+    """The comparison as JSON has it, that of named sets by their names."""
+    if list(compared) == [UNNAMED]:
+        return asdict(compared[UNNAMED])
+    averages = [asdict(average) for average in compared_averages(compared)]
+    return {"sets": {name: asdict(one) for name, one in compared.items()}, "macro_averages": averages}
 
 
 def check_ending(output: Path) -> None:
@@ -72,8 +124,12 @@ def check_ending(output: Path) -> None:
 
 
 def _table(comparison: Comparison) -> list[list[str]]:
-    """Head and rows; with a last column where a row was named that all are measured against."""
+    """Head and rows; with the set's word error rate, and the change against a row, where there are such."""
     rows = [list(HEAD), *map(comparison_cells, comparison.rows)]
+    if comparison.normaliser != MIXED:
+        at = HEAD.index(COLUMNS[0])
+        rates = [WORDS, *(percent(row.wer) + _ends(row.wer_interval) for row in comparison.rows)]
+        rows = [[*cells[:at], rate, *cells[at:]] for cells, rate in zip(rows, rates, strict=True)]
     if comparison.against is not None:
         rows[0].append(f"MER, against {comparison.against}")
         for cells, row in zip(rows[1:], comparison.rows, strict=True):
@@ -85,6 +141,17 @@ def _notes(comparison: Comparison) -> list[str]:
     count = comparison.recordings
     data = f"{count} recording{'s' if count > 1 else ''}, {comparison.reference_length} reference tokens"
     return [data, *comparison.notes]
+
+
+def _rates(comparison: Comparison) -> tuple[str, list[tuple[str, float | None]]]:
+    """Title and values of the rate that the set is charted by."""
+    if comparison.normaliser != MIXED:
+        return WORDS, [(row.name, row.wer) for row in comparison.rows]
+    return COLUMNS[0], [(row.name, row.mer) for row in comparison.rows]
+
+
+def _ends(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else " [{}, {}]".format(*map(percent, interval))
 
 
 def _change(reduction: float | None, interval: tuple[float, float] | None) -> str:

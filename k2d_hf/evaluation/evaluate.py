@@ -19,16 +19,18 @@ from k2d_hf.audio.reader import SAMPLE_RATE, AudioError, Reading, read_recording
 from k2d_hf.audio.selection import warnings_of
 from k2d_hf.data.chunking import Segment, join_texts
 from k2d_hf.data.recording_rows import part_fields, selection_in, span_of
-from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.long_form import nothing_to_measure, recording_names
+from k2d_hf.errors import K2DError, prefixed
+from k2d_hf.evaluation.long_form import check_measurable, nothing_to_measure, recording_names
+from k2d_hf.evaluation.sets import EvaluationSet
 from k2d_hf.evaluation.settings import EvaluateSettings
-from k2d_hf.evaluation.timing import new_measurement, transcribe_in_turns
-from k2d_hf.evaluation.ways import error_figures
+from k2d_hf.evaluation.timing import inverse, new_measurement, transcribe_in_turns
+from k2d_hf.evaluation.ways import error_figures, rates_of_normaliser
 from k2d_hf.files.keywords import takes
 from k2d_hf.labelling.hypotheses import UNKNOWN_LANGUAGE
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.languages import is_language, language_of_generation, language_of_row
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
+from k2d_hf.scoring.normalisers import MIXED, check_normaliser
 from k2d_hf.scoring.text import mixed_tokens
 from k2d_hf.terminal.progress import progress_bar
 from k2d_hf.transcription.engines import open_transcriber
@@ -71,8 +73,21 @@ class Evaluation:
     threads: int | None = None
     measurement: dict[str, Any] | None = None  # of the real-time factor, which those of the same compare with
     insertions_by_script: dict[str, int] = field(default_factory=dict)  # tokens; and marks, where they loop
+    normaliser: str = MIXED  # of the set
+    wer: float | None = None  # over the words that this normaliser leaves; None of mixed tokens, which have `mer` alone
+    word_errors: dict[str, int] | None = None  # the counts of `wer`
     skipped: list[dict[str, Any]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    @property
+    def rtfx(self) -> float | None:
+        """Seconds of audio a second of work, the inverse of `rtf`; None where nothing was timed."""
+        return inverse(self.rtf)
+
+    def scored_by(self, normaliser: str) -> Evaluation:
+        """The same with the rates of a set's normaliser (`k2d_hf.scoring.normalisers.NORMALISERS`)."""
+        pairs = ((row["reference"], row["hypothesis"]) for row in self.transcripts)
+        return replace(self, **rates_of_normaliser(normaliser, pairs))
 
     def figures(self) -> dict[str, Any]:
         """The figures without the transcripts, ready for JSON."""
@@ -87,6 +102,7 @@ def evaluate_model(
     processor: WhisperProcessor | None = None,
     name: str | None = None,
     language: str | None = None,
+    normaliser: str = MIXED,
     on_progress: Callable[[int], None] | None = None,
     settings: EvaluateSettings,
 ) -> Evaluation:
@@ -103,6 +119,8 @@ def evaluate_model(
         language: code or name, such as `zh`, of all recordings; None takes that of the column `language`, and where
             there is none the one in the model's generation config, as `pipeline` does, and without that the model
             detects it.
+        normaliser: `mixed`, or `whisper-english` for a word error rate (`wer`) after Whisper's English normaliser
+            beside the mixed error rate.
         on_progress: called with the number of recordings done, in each of the runs; None shows a bar as `datasets.map`
             does, and hides it likewise.
 
@@ -110,13 +128,54 @@ def evaluate_model(
         Rates, counts, real-time factor, parameters and transcripts.
 
     Raises:
-        K2DError: if no recording has a reference, none could be read, or the model cannot be loaded.
+        K2DError: if no recording has a reference, none could be read, the model cannot be loaded, or there is no such
+            normaliser.
     """
+    check_normaliser(normaliser)
     given = None if on_progress is None else lambda count, note: on_progress(count)
     (evaluated,) = evaluate_models(
         {name or "": model}, recordings, settings, language=language, processor=processor, on_progress=given
     ).values()
-    return replace(evaluated, model=name or evaluated.model)
+    return replace(evaluated, model=name or evaluated.model).scored_by(normaliser)
+
+
+@takes(EvaluateSettings)
+def evaluate_sets(
+    model: str | Path | Sequence[str] | WhisperForConditionalGeneration | Transcriber,
+    sets: Mapping[str, EvaluationSet | Dataset],
+    *,
+    processor: WhisperProcessor | None = None,
+    name: str | None = None,
+    language: str | None = None,
+    on_progress: Callable[[int], None] | None = None,
+    settings: EvaluateSettings,
+) -> dict[str, Evaluation]:
+    """`evaluate_model` on each of several test sets.
+
+    Args:
+        model: as `evaluate_model` takes it, as are `processor`, `name` and `on_progress`.
+        sets: by name; recordings alone are scored over mixed tokens. All are checked before the model is loaded.
+        language: of the sets that have none of their own.
+
+    Returns:
+        An evaluation of each set by its name, in the order given.
+
+    Raises:
+        K2DError: as `evaluate_model`, with the name of the set in front.
+    """
+    chosen = {key: one if isinstance(one, EvaluationSet) else EvaluationSet(one) for key, one in sets.items()}
+    for key, one in chosen.items():
+        with prefixed(f"{key}: "):
+            check_normaliser(one.normaliser)
+            check_measurable(one.recordings)
+    given: dict[str, Any] = {"processor": processor, "name": name, "on_progress": on_progress, "settings": settings}
+    found = {}
+    for key, one in chosen.items():
+        with prefixed(f"{key}: "):
+            found[key] = evaluate_model(
+                model, one.recordings, language=one.language or language, normaliser=one.normaliser, **given
+            )
+    return found
 
 
 def evaluate_models(

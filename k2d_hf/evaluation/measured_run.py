@@ -1,4 +1,4 @@
-"""The evaluation of a finished run, as it is compared: what it holds, a part of it, and whether two are alike."""
+"""The evaluation of a finished run on one test set, as it is compared: what it holds, a part of it, are two alike."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 from k2d_hf.data.recording_rows import selection_in, span_of
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.ways import error_figures
+from k2d_hf.evaluation.ways import error_figures, rates_of_normaliser
 from k2d_hf.formatting import quote, short_name
+from k2d_hf.scoring.normalisers import MIXED
 
 _DECODING = ("engine", "language", "beam_size")  # figures that say how a model was decoded
 _LISTED = 5  # recordings that an error names
@@ -20,7 +21,7 @@ _LISTED = 5  # recordings that an error names
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """A finished run: its folder, recipe, share of chunks kept, figures and transcripts by model."""
+    """A finished run on one test set: its folder, recipe, share of chunks kept, figures and transcripts by model."""
 
     folder: str
     recipe: Mapping[str, Any]
@@ -54,14 +55,23 @@ def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
         model: [row for row in rows if any(fnmatchcase(_file_name(row), pattern) for pattern in patterns)]
         for model, rows in run.transcripts.items()
     }
-    figures = {model: {**run.figures[model], **_counted(transcripts[model])} for model in ("teacher", "student")}
+    figures = {
+        model: {**run.figures[model], **_counted(transcripts[model], run.figures[model].get("normaliser", MIXED))}
+        for model in ("teacher", "student")
+    }
     return replace(run, figures=figures, transcripts=transcripts)
 
 
-def _counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def matched(run: MeasuredRun, pattern: str) -> bool:
+    """Whether any recording of the run is called like that."""
+    return any(fnmatchcase(_file_name(row), pattern) for row in run.transcripts.get("teacher", ()))
+
+
+def _counted(rows: Sequence[Mapping[str, Any]], normaliser: str) -> dict[str, Any]:
     """The figures of an evaluation on errors and loops, from its transcripts."""
     loops = [row.get("looping_windows") for row in rows]
-    errors = error_figures((row["reference"], row["hypothesis"]) for row in rows)
+    pairs = [(row["reference"], row["hypothesis"]) for row in rows]
+    errors = {**error_figures(pairs), **rates_of_normaliser(normaliser, pairs)}
     return {**errors, "looping_outputs": None if None in loops else sum(loops)}
 
 
@@ -81,6 +91,12 @@ def check_alike(runs: Sequence[MeasuredRun]) -> None:
                     f"{first.folder} and {run.folder} were decoded differently: {name} {one} and {other}; evaluate "
                     "them alike"
                 )
+
+
+def same_data(one: MeasuredRun, other: MeasuredRun) -> bool:
+    """Whether two were evaluated on the same recordings, by name, span and reference."""
+    complete = one.transcripts.get("teacher") and other.transcripts.get("teacher")
+    return bool(complete) and _data_difference(one, other) is None
 
 
 def _data_difference(one: MeasuredRun, other: MeasuredRun) -> str | None:

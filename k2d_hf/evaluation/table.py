@@ -6,18 +6,108 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from k2d_hf.evaluation.timing import speed_up
+from k2d_hf.evaluation.sets import UNNAMED, MacroAverage, macro_averages
+from k2d_hf.evaluation.timing import inverse, speed_up
+from k2d_hf.formatting import counted
 from k2d_hf.scoring.error_rates import insertions_text
-from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, columns_of
+from k2d_hf.terminal.bars import bars
+from k2d_hf.terminal.console import minutes
+from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, columns_of, printable
 
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
 WIDTH = 80  # of a terminal, where none is known
-COLUMNS = ("MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "params")
+COLUMNS = ("MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "RTFx", "params")
+WORDS = "WER %"  # the first column of a set whose normaliser leaves words, before `COLUMNS`
+
+
+def table_columns(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Titles of the columns of a set: `COLUMNS`, and where its normaliser adds a rate, that before them."""
+    return [*([WORDS] if _has_words(evaluations) else []), *COLUMNS]
 
 
 def table_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Cells of the table, a row a model: its name, then `COLUMNS`."""
-    return [[TITLES.get(name, name), *_cells(figures)] for name, figures in evaluations.items()]
+    """Cells of the table, a row a model: its name, then `table_columns`."""
+    words = _has_words(evaluations)
+    return [
+        [TITLES.get(name, name), *([percent(figures.get("wer"))] if words else []), *_cells(figures)]
+        for name, figures in evaluations.items()
+    ]
+
+
+def render_sets(sets: Mapping[str, Mapping[str, Mapping[str, Any]]], screen: Screen = ENDLESS) -> str:
+    """The tables of test sets as text; of named ones each with its name, a chart, and averages of sets that are alike.
+
+    Args:
+        sets: figures by set and model, as `k2d_hf.evaluation.sets.figures_of_sets` gives them.
+        screen: where it is shown.
+    """
+    if list(sets) == [UNNAMED]:
+        return render_table(sets[UNNAMED], screen)
+    parts = []
+    for name, evaluations in sets.items():
+        title = within(f"{name}: {described(evaluations)}", screen)
+        parts.append(f"{title}\n{render_table(evaluations, screen)}\n\n{render_bars(evaluations, screen)}")
+    return "\n\n".join([*parts, *render_averages(macro_averages(sets), screen)])
+
+
+def render_averages(averages: Sequence[MacroAverage], screen: Screen = ENDLESS) -> list[str]:
+    """Averages as text, each with its title."""
+    return [f"{within(average_title(one), screen)}\n{aligned(average_rows(one), screen)}" for one in averages]
+
+
+def within(text: str, screen: Screen) -> str:
+    """A line that is broken where it is longer than the screen is wide."""
+    text = printable(text, screen.encoding)
+    return text if screen.width is None else "\n".join(wrap(text, screen.width))
+
+
+def described(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a set is, by the figures of its first model: `12 recordings, 45.2 min, language zh`."""
+    first = next(iter(evaluations.values()))
+    language = f", language {first['language']}" if first.get("language") else ""
+    return f"{counted(first['recordings'], 'recording')}, {minutes(first['audio_seconds'])}{language}"
+
+
+def main_rate(evaluations: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """Title and key of the rate that a set is charted by: that of its normaliser."""
+    return (WORDS, "wer") if _has_words(evaluations) else (COLUMNS[0], "mer")
+
+
+def render_bars(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
+    """The rates of a set's models as bars, by the rate of its normaliser."""
+    title, rate = main_rate(evaluations)
+    return rate_bars(
+        title, [(TITLES.get(name, name), figures.get(rate)) for name, figures in evaluations.items()], screen
+    )
+
+
+def rate_bars(title: str, rates: Sequence[tuple[str, float | None]], screen: Screen = ENDLESS) -> str:
+    """Rates that are known, by name, as bars below a title."""
+    return f"{title}\n{bars([(name, rate, percent(rate)) for name, rate in rates if rate is not None], screen)}"
+
+
+def average_title(average: MacroAverage) -> str:
+    """What an average is of: `macro average of ascend and ntuml (language zh), each set counted once`."""
+    names = f"{', '.join(average.sets[:-1])} and {average.sets[-1]}"
+    language = f" (language {average.language})" if average.language else ""
+    return f"macro average of {names}{language}, each set counted once"
+
+
+def average_rows(average: MacroAverage) -> list[list[str]]:
+    """Head and cells of an average, a row a model."""
+    words = bool(average.wer)
+    head = ["", *([WORDS] if words else []), COLUMNS[0]]
+    return [
+        head,
+        *(
+            [TITLES.get(name, name), *([percent(average.wer.get(name))] if words else []), percent(mer)]
+            for name, mer in average.mer.items()
+        ),
+    ]
+
+
+def _has_words(evaluations: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any(figures.get("wer") is not None for figures in evaluations.values())
 
 
 def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
@@ -25,7 +115,7 @@ def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = 
 
     Below it insertions, by script; nothing where there is none.
     """
-    rows = [["", *COLUMNS], *table_rows(evaluations)]
+    rows = [["", *table_columns(evaluations)], *table_rows(evaluations)]
     table = aligned(rows, screen)
     figures = list(evaluations.values())
     ratio = speed_up(figures[0], figures[-1]) if len(figures) > 1 else None
@@ -62,8 +152,15 @@ def _cells(figures: Mapping[str, Any]) -> Sequence[str]:
         f"{figures['substitutions']}/{figures['deletions']}/{figures['insertions']}",
         str(figures["looping_outputs"]),
         f"{figures['rtf']:.3f}",
+        factor(figures["rtf"]),
         millions(figures["parameters"]),
     )
+
+
+def factor(rtf: float) -> str:
+    """RTFx of a real-time factor, seconds of audio a second of work: `8.3`, `215`."""
+    rtfx = inverse(rtf)
+    return "-" if rtfx is None else f"{rtfx:.{1 if rtfx < 100 else 0}f}"
 
 
 def percent(rate: float | None) -> str:

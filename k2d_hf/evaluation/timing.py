@@ -43,6 +43,11 @@ def speed_up(slow: Mapping[str, Any], fast: Mapping[str, Any]) -> float | None:
     return slow["rtf"] / fast["rtf"]
 
 
+def inverse(rtf: float) -> float | None:
+    """RTFx of a real-time factor, as leaderboards give it: seconds of audio a second of work; None of 0."""
+    return 1 / rtf if rtf > 0 else None
+
+
 def transcribe_in_turns(
     transcribers: Sequence[Transcriber],
     recordings: Sequence[tuple[Callable[[], np.ndarray], Sequence[str | None]]],

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
+from k2d_hf.scoring.normalisers import MIXED, english_word_errors
 
 PIPELINE = "pipeline"  # of transformers: float32, which is what a student is stored in, whatever the device
 FASTER_WHISPER = "faster-whisper"
@@ -27,6 +28,15 @@ def error_figures(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     counts = {name: getattr(errors.mixed, name) for name in COUNTS}
     rates = {"mer": errors.mer, "zh_cer": errors.zh_cer, "en_wer": errors.en_wer}
     return {**rates, **counts, "insertions_by_script": dict(errors.insertions_by_script)}
+
+
+def rates_of_normaliser(normaliser: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The figures that a set's normaliser adds to those over mixed tokens: none, or a word error rate with counts."""
+    if normaliser == MIXED:
+        return {"normaliser": normaliser, "wer": None, "word_errors": None}
+    errors = english_word_errors(pairs)
+    counts = {name: getattr(errors, name) for name in COUNTS}
+    return {"normaliser": normaliser, "wer": errors.rate, "word_errors": counts}
 
 
 def is_measured(way: str, figures: Mapping[str, Any], *, batch_size: int) -> bool:

@@ -369,10 +369,21 @@ def takes_list(hint: Any, *, text: bool = True) -> bool:
     return list in kinds and (text or str not in kinds)
 
 
-def given_options(arguments: argparse.Namespace, cls: type) -> dict[str, Any]:
-    """The settings of `cls` that were given as options: `0,-1` is a list, the rest is YAML, or else a K2DError."""
-    hints = hints_of(cls)
+def given_options(arguments: argparse.Namespace, cls: type, *, but: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings of `cls` that were given as options: `0,-1` is a list, the rest is YAML, or else a K2DError.
+
+    Those of `but` are left out: they are options of their own.
+    """
+    hints = {name: hint for name, hint in hints_of(cls).items() if name not in but}
     return {name: _given(name, text, hints[name]) for name, text in vars(arguments).items() if name in hints}
+
+
+def read_mapping(text: str, where: str) -> Mapping[str, Any]:
+    """A mapping that is written in one line of YAML, such as `{source: dev.jsonl}`; K2DError if it is none."""
+    value = _as_yaml(text, where)
+    if not isinstance(value, Mapping):
+        raise K2DError(f"{where}: {quote(value)} is not a mapping")
+    return value
 
 
 def _given(name: str, text: str | list[str], hint: Any) -> Any:

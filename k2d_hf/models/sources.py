@@ -42,7 +42,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = re.compile(r"model\.bin\.part(\d+)")
 _BESIDE = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json")
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
-_WANTED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors"]
+_WANTED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors", "README.md"]
 _UNWANTED = ["*/*"]  # what lies in folders: other formats, training states
 _IMPORT_VERSION = 2  # raise it when the importer writes something else for the same model.bin
 

@@ -10,14 +10,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.files.folders import check_free, check_writable, locked
 from k2d_hf.files.processes import is_main_process, process_count
 from k2d_hf.files.settings import add_options, assign, given_options, read_settings
 from k2d_hf.files.storage import files_below, is_address, remove_folder
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.pipeline.machine import lacks_of
-from k2d_hf.pipeline.recipe import prefixed
 from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console

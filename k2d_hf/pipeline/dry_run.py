@@ -12,7 +12,7 @@ from pathlib import Path
 
 from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.distillation.rehearsal import on_any_machine
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.inspect import ModelInfo, inspect_model
 from k2d_hf.pipeline.planning.data_facts import DataFacts, check_references, count_given, inspect_data
@@ -27,7 +27,7 @@ from k2d_hf.pipeline.preflight import (
     training_lacks,
 )
 from k2d_hf.pipeline.prepare import find_data, recipe_lacks
-from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
+from k2d_hf.pipeline.recipe import TEACHER, Recipe
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
 from k2d_hf.pipeline.stages.stage import Stage
@@ -60,7 +60,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
         origin = teacher if sources is None else inspect_model(sources)
     recordings = inspect_data(recipe.recordings)
     given = count_given(recipe)
-    evaluation = None if recipe.evaluation is None else inspect_data(recipe.evaluation)
+    evaluation = {name: inspect_data(data) for name, data in recipe.evaluation_sets.items()}
     models = [model.checkpoint for model in (teacher, auxiliary, origin) if model.checkpoint is not None]
     here = len(models) == 3  # and not known by their names alone
     finished = _finished_stages(recipe, planned, models) if here else {}

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from k2d_hf.distillation.targets.settings import TargetsSettings
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.formatting import quote
-from k2d_hf.pipeline.recipe import prefixed
 from k2d_hf.transcription.engines import check_engine, check_options, engine_named, on_ray
 from k2d_hf.transcription.settings import GivenSettings, WorkersSettings
 

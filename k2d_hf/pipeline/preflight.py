@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.distillation.rehearsal import rehearse
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.models import Checkpoint
@@ -21,7 +21,7 @@ from k2d_hf.models.parts import layer_indices
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
-from k2d_hf.pipeline.recipe import Recipe, prefixed
+from k2d_hf.pipeline.recipe import Recipe, key_of_set
 from k2d_hf.pipeline.training import peft_config
 from k2d_hf.transcription.engines import check_options
 
@@ -106,8 +106,11 @@ def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
     """Raise K2DError if a vocabulary of the two models does not have a language that the recipe names."""
     languages = {"language": recipe.language, "distil.language": recipe.distil.get("language")}
     languages |= {f"mix.{name}.language": data.language for name, data in recipe.sources.items()}
-    for key, language in languages.items():
-        for model in dict.fromkeys((teacher, auxiliary)) if language is not None else ():
+    models = list(dict.fromkeys((teacher, auxiliary)))
+    asked = [(key, language, model) for key, language in languages.items() for model in models]
+    asked += [(f"{key_of_set(name)}.language", one.language, teacher) for name, one in recipe.evaluation_sets.items()]
+    for key, language, model in asked:
+        if language is not None:
             with prefixed(f"{key}: {model.name}: "):  # `yue`, for one, came with large-v3 alone
                 LabelEncoder(load_tokenizer(model.path)).start_ids(language)
 

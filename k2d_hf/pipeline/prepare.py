@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from k2d_hf.data.labelled import LabelledReport, load_source
-from k2d_hf.data.recordings import advice_on_references, load_recordings
+from k2d_hf.data.recordings import load_recordings
 from k2d_hf.data.references import references_of
 from k2d_hf.data.settings import LabelledDataSettings
-from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.long_form import check_measurable, load_long_form
+from k2d_hf.errors import K2DError, prefixed
+from k2d_hf.evaluation.sets import load_set
 from k2d_hf.files.folders import check_writable
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.pipeline.command import check_machine
 from k2d_hf.pipeline.preflight import check_languages, check_models, check_prompts
-from k2d_hf.pipeline.recipe import TEACHER, Recipe, prefixed
+from k2d_hf.pipeline.recipe import TEACHER, Recipe, key_of_set
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
 from k2d_hf.pipeline.stages.stage import Stage
@@ -68,19 +68,12 @@ def recipe_lacks(recipe: Recipe) -> list[str]:
 
 
 def find_data(run: RunState) -> None:
-    """Read what recordings there are; K2DError if none of the evaluation's has a reference, or can be read."""
-    run.recordings, run.evaluation = load_recordings(**vars(run.recipe.recordings)), None
+    """Read what recordings there are; K2DError if none of a test set's has a reference, or can be read."""
+    run.recordings, run.evaluation = load_recordings(**vars(run.recipe.recordings)), {}
     run.labelled = {name: _source(name, source) for name, source in run.recipe.sources.items()}
-    data = run.recipe.evaluation
-    if data is None:
-        return
-    recordings = load_long_form(**{name: value for name, value in vars(data).items() if name != "streaming"})
-    with prefixed("evaluation: "):
-        if not any(recordings["reference"]):
-            advice = advice_on_references(recordings)
-            raise K2DError(f"none of {len(recordings)} recordings in {data.source} has a reference; {advice}")
-        check_measurable(recordings)
-    run.evaluation = recordings
+    for name, data in run.recipe.evaluation_sets.items():
+        with prefixed(f"{key_of_set(name)}: "):
+            run.evaluation[name] = load_set(data, run.recipe.language)
 
 
 def _source(name: str, settings: LabelledDataSettings) -> tuple[Dataset, LabelledReport]:

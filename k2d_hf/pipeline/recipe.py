@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +14,8 @@ import yaml
 from k2d_hf.data.settings import GIVEN, DataSettings, EvaluationDataSettings, LabelledDataSettings
 from k2d_hf.distillation.settings import check_shares
 from k2d_hf.distillation.targets.settings import TargetsSettings
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
+from k2d_hf.evaluation.sets import UNNAMED
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.files.settings import assign, check_names, hints_of, read_settings, read_value, setting
@@ -26,6 +26,7 @@ from k2d_hf.models.languages import checked_language
 from k2d_hf.models.settings import StudentSettings
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.reporting.settings import ReportSettings
+from k2d_hf.scoring.normalisers import WHISPER_ENGLISH
 from k2d_hf.transcription.decoding import NOT_EVALUATED
 from k2d_hf.transcription.transcribers import DecodingOptions
 from k2d_hf.validation.settings import ValidateSettings
@@ -50,15 +51,6 @@ MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "log
 _NAME = re.compile(r"\w[\w.-]{0,79}")
 
 Data = TypeVar("Data", bound=DataSettings)
-
-
-@contextmanager
-def prefixed(where: str) -> Iterator[None]:
-    """Have errors begin with what they are about, such as `teacher: `."""
-    try:
-        yield
-    except K2DError as error:
-        raise K2DError(f"{where}{error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +85,11 @@ class Recipe:
     auxiliary: str | list[str] = setting(
         help="a small checkpoint likewise, or 'teacher' for the teacher's own", metavar="MODEL"
     )
-    evaluation: EvaluationDataSettings | None = setting(
-        None, "Recordings with references, for the figures of teacher and student.", short_for="source"
+    evaluation: EvaluationDataSettings | dict[str, EvaluationDataSettings] | None = setting(
+        None,
+        "Recordings with references, for the figures of teacher and student: one set, or several by name.",
+        short_for="source",
+        by_name=True,
     )
     references: str | None = setting(
         None,
@@ -151,6 +146,13 @@ class Recipe:
         return "mixed" if self.sources else "validated"
 
     @property
+    def evaluation_sets(self) -> dict[str, EvaluationDataSettings]:
+        """The test sets by name, `UNNAMED` of one that has none; empty where nothing is evaluated."""
+        if self.evaluation is None:
+            return {}
+        return self.evaluation if isinstance(self.evaluation, dict) else {UNNAMED: self.evaluation}
+
+    @property
     def decoding(self) -> DecodingOptions:
         """How the student decodes for whoever loads it: as it was evaluated, where it was."""
         return NOT_EVALUATED if self.evaluation is None else self.evaluate.decoding(self.language)
@@ -184,8 +186,6 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         raise K2DError(f"{path}: name: {quote(recipe.name)} names a folder: {characters}")
     if recipe.hub.data_repo_id and not recipe.hub.repo_id:
         raise K2DError(f"{path}: hub.data_repo_id: a data set goes with its student; set hub.repo_id too")
-    if recipe.evaluation is not None and recipe.evaluation.streaming:
-        raise K2DError(f"{path}: evaluation.streaming: evaluation holds its recordings; leave it out")
     for name in ("ctranslate2", "ggml", "revision"):
         if getattr(recipe.hub, name) and not recipe.hub.repo_id:
             raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
@@ -205,7 +205,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         language=_language_of(recipe.language, where=f"{path}: language"),
         recordings=_data_of(recipe.recordings, path, "recordings", elsewhere=elsewhere),
         mix=mix if isinstance(recipe.mix, dict) else mix.get(GIVEN),
-        evaluation=recipe.evaluation and _data_of(recipe.evaluation, path, "evaluation", elsewhere=elsewhere),
+        evaluation=_evaluation_of(recipe, path, elsewhere=elsewhere),
         references=references,
         teacher=_models_of(recipe.teacher, path),
         auxiliary=_models_of(recipe.auxiliary, path, word=TEACHER),
@@ -245,11 +245,51 @@ def _found(path: str, recipe: Path, key: str, *, may_lack: bool) -> str:
     return path
 
 
+def _evaluation_of(
+    recipe: Recipe, path: Path, *, elsewhere: bool
+) -> EvaluationDataSettings | dict[str, EvaluationDataSettings] | None:
+    """The test sets with their sources looked up, and what they say of scoring checked."""
+    found = {}
+    for name, data in recipe.evaluation_sets.items():
+        key = key_of_set(name)
+        if data.streaming:
+            raise K2DError(f"{path}: {key}.streaming: evaluation holds its recordings; leave it out")
+        found[name] = checked_set(_data_of(data, path, key, elsewhere=elsewhere), recipe.language, f"{path}: {key}")
+    return found if isinstance(recipe.evaluation, dict) else found.get(UNNAMED)
+
+
+def key_of_set(name: str) -> str:
+    """Where a recipe has the settings of a test set."""
+    return f"evaluation.{name}" if name else "evaluation"
+
+
+def checked_set(data: EvaluationDataSettings, language: str | None, where: str) -> EvaluationDataSettings:
+    """The settings of a test set with its language as a code; `language` is that of all sets that give none.
+
+    Raises:
+        K2DError: for a language that is none, a normaliser of another language, or a benchmark that is not on the Hub.
+    """
+    own = _language_of(data.language, where=f"{where}.language")
+    given = own or _language_of(language, where="language")
+    if data.normaliser == WHISPER_ENGLISH and given not in (None, "en"):
+        raise K2DError(
+            f"{where}.normaliser: {WHISPER_ENGLISH} is for English, and the language of the set is {given}; leave it "
+            f"out, or set {where.rpartition(' ')[2]}.language to en"
+        )
+    if data.benchmark_task is not None and not _may_be_hub_id(data.source):
+        raise K2DError(f"{where}.benchmark_task: {quote(data.source)} is no data set of the Hub; leave it out")
+    return dataclasses.replace(data, language=own)
+
+
+def _may_be_hub_id(source: str) -> bool:
+    return source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).suffix
+
+
 def _data_of(data: Data, recipe: Path, key: str, *, elsewhere: bool) -> Data:
     """Data whose source is looked up; a Hub id is told apart by what exists."""
     source = data.source
-    may_be_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).suffix
-    return dataclasses.replace(data, source=_found(source, recipe, key, may_lack=elsewhere or may_be_hub_id))
+    may_lack = elsewhere or _may_be_hub_id(source)
+    return dataclasses.replace(data, source=_found(source, recipe, key, may_lack=may_lack))
 
 
 def _source_of(data: LabelledDataSettings, path: Path, key: str, *, elsewhere: bool) -> LabelledDataSettings:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from k2d_hf.errors import K2DError
-from k2d_hf.evaluation.table import render_table
+from k2d_hf.evaluation.sets import figures_of_sets
+from k2d_hf.evaluation.table import render_sets
 from k2d_hf.files.folders import check_writable, locked
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.resuming import discard
@@ -130,9 +131,9 @@ def _run_stage(stage: Stage, run: RunState, progress: ProgressLine) -> None:
 
 def _show(run: RunState) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    if run.evaluation is not None:
+    if run.evaluation:
         figures = json.loads((run.folder / "evaluation.json").read_text(encoding="utf-8"))
-        run.console.line("\n" + render_table(figures, run.console.screen))
+        run.console.line("\n" + render_sets(figures_of_sets(figures), run.console.screen))
     student = run.folder / "student"
     run.console.line(
         "\nLoad it:   from transformers import pipeline\n"

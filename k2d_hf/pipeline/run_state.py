@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from k2d_hf.data.labelled import LabelledReport
+    from k2d_hf.evaluation.sets import EvaluationSet
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunState:
     auxiliary: Checkpoint
     origin: Checkpoint  # what the student is made of: the teacher, or the model of `student.init`
     recordings: Dataset  # to learn from
-    evaluation: Dataset | None  # to measure on
+    evaluation: dict[str, EvaluationSet]  # to measure on, by name
 
     def __init__(self, recipe: Recipe, planned: list[str], console: Console) -> None:
         self.recipe = recipe

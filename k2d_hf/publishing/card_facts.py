@@ -6,10 +6,12 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from importlib import metadata
 from typing import Any
+
+import regex
 
 from k2d_hf.audio.reader import ADVICE
 from k2d_hf.data.chunk_schema import SOURCE
@@ -21,6 +23,15 @@ VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
 LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
 MEASURES = ("mer", "per", "distance")
 ROWS_AT_ONCE = 10_000
+MIXED_SHARE = 0.05  # of words and characters, from which on a second language is one of the student's
+WITH_HAN = frozenset(("zh", "yue", "ja"))
+NOT_LATIN = WITH_HAN | {  # of Whisper's languages those that are written in another script
+    "am", "ar", "as", "ba", "be", "bg", "bn", "bo", "el", "fa", "gu", "he", "hi", "hy", "ka", "kk", "km", "kn", "ko",
+    "lo", "mk", "ml", "mn", "mr", "my", "ne", "pa", "ps", "ru", "sa", "sd", "si", "ta", "te", "tg", "th", "uk", "ur",
+    "yi",
+}  # fmt: skip
+_HAN = regex.compile(r"\p{Han}")
+_LATIN = regex.compile(r"\p{Latin}[\p{Latin}\p{M}'’]*")
 _CHOICE = re.compile(r"[a-z][a-z0-9_.-]{0,40}")
 _REASON = re.compile("|".join([r"teacher loops|distance > \d\.\d+", *map(re.escape, ADVICE)]))
 
@@ -34,7 +45,7 @@ def data_facts(rows: Any) -> DataFacts | None:
 
     if not isinstance(rows, Dataset) or "duration" not in rows.column_names:
         return None
-    columns = ("duration", "keep", "drop_reason", "language", SOURCE, *MEASURES)
+    columns = ("duration", "keep", "drop_reason", "language", "text", SOURCE, *MEASURES)
     present = rows.select_columns([name for name in columns if name in rows.column_names]).with_format(None)
     chunks = kept_count = 0
     seconds = kept_seconds = 0.0
@@ -42,6 +53,7 @@ def data_facts(rows: Any) -> DataFacts | None:
     languages: set[str | None] = set()
     sums = dict.fromkeys(MEASURES, 0.0)
     counts: Counter[str] = Counter()
+    scripts: Counter[str] = Counter()
     given: dict[str, float] = {}
     for rows_read in present.iter(batch_size=ROWS_AT_ONCE):
         batch = _labelled_by_teacher(rows_read, given, languages)
@@ -54,6 +66,10 @@ def data_facts(rows: Any) -> DataFacts | None:
             ours = _REASON.fullmatch(reason) or is_judged(reason)
             dropped[reason if ours else "other reasons"] += 1  # one from elsewhere may hold anything, such as a path
         languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
+        for text, k in zip(batch.get("text", ()), kept, strict=False):
+            if k and text:
+                scripts["Han"] += len(_HAN.findall(text))
+                scripts["Latin"] += len(_LATIN.findall(text))
         for name in MEASURES:
             pairs = zip(batch.get(name, ()), kept, strict=False)
             values = [value for value, k in pairs if k and value is not None and math.isfinite(value)]
@@ -67,6 +83,7 @@ def data_facts(rows: Any) -> DataFacts | None:
         kept_seconds=kept_seconds if validated else None,
         dropped=dict(dropped.most_common()),
         languages=hub_languages(languages),
+        mixed_in=mixed_in(languages, scripts),
         means={name: sums[name] / counts[name] for name in MEASURES if counts[name]},
         given=dict(sorted(given.items())),
     )
@@ -86,6 +103,22 @@ def _labelled_by_teacher(
             languages |= {rows["language"][at]} if "language" in rows else set()
     own = [at for at, source in enumerate(sources) if source is None and rows["duration"][at] is not None]
     return rows if len(own) == len(sources) else {name: [of[at] for at in own] for name, of in rows.items()}
+
+
+def mixed_in(languages: Iterable[str | None], scripts: Mapping[str, int]) -> list[str]:
+    """The language that is mixed into speech of others, by the script of words (Latin) and characters (Han) in labels.
+
+    Latin words in labels of a language that is written in another script are taken for English, Han characters in those
+    of one that is not written with them for Mandarin, if they are a twentieth of both or more: fewer are names.
+    """
+    given, both = {language for language in languages if language}, sum(scripts.values())
+    shares = {script: count / both for script, count in scripts.items()} if both else {}
+    mixed = []
+    if given and given <= NOT_LATIN and shares.get("Latin", 0) >= MIXED_SHARE:
+        mixed.append("en")
+    if given and not given & WITH_HAN and shares.get("Han", 0) >= MIXED_SHARE:
+        mixed.append("zh")
+    return mixed
 
 
 def settings_for_card(settings: Any, *, besides: Iterable[str] = ()) -> dict[str, Any]:

@@ -23,6 +23,12 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _RENAMED = {"jw": "jv"}  # Whisper's code for Javanese was withdrawn from ISO 639-1
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LINK = re.compile(r"https://[\w./~-]+", re.ASCII)
+# As their cards on the Hub have it; the code and the weights that OpenAI itself publishes are under the MIT licence.
+_OPENAI_SIZES = (
+    "tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en", "large", "large-v2", "large-v3",
+)  # fmt: skip
+_OPENAI_CHECKPOINTS = {f"openai/whisper-{size}": "apache-2.0" for size in _OPENAI_SIZES}
+_OPENAI_CHECKPOINTS["openai/whisper-large-v3-turbo"] = "mit"
 _MARKS = re.compile(r"[\\`*\[\]<|~$]|(?<!\w)_|_(?!\w)")
 
 
@@ -85,6 +91,14 @@ def read_licence(folder: str | Path) -> dict[str, str]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return licence_fields(metadata or {})
+
+
+def teacher_licence(folder: str | Path, model_id: str | None) -> dict[str, str]:
+    """The licence in the card of a teacher's folder; without one that of OpenAI's checkpoints, by their id."""
+    found = read_licence(folder)
+    if not found and model_id in _OPENAI_CHECKPOINTS:
+        found = {"license": _OPENAI_CHECKPOINTS[model_id]}
+    return found
 
 
 def licence_fields(given: dict[Any, Any]) -> dict[str, str]:

@@ -11,7 +11,17 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, table_rows
+from k2d_hf.evaluation.sets import macro_averages
+from k2d_hf.evaluation.table import (
+    average_rows,
+    average_title,
+    inserted_rows,
+    main_rate,
+    millions,
+    render_bars,
+    table_columns,
+    table_rows,
+)
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
 from k2d_hf.formatting import counted
@@ -32,6 +42,7 @@ from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, Tr
 from k2d_hf.terminal.console import minutes
 
 SHOWN_LOGS = 8
+SHOWN_CHARACTERS = 300  # of a sample of output
 MEASURES = {
     "loss": "loss",
     "ce": "cross-entropy",
@@ -74,12 +85,14 @@ def render_card(data: K2DModelCardData) -> ModelCard:
         **_use(data),
         machine=data.machine,
         evaluations=[_evaluation(measured) for measured in data.evaluations],
+        averages=_averages(data.evaluations),
         facts=_facts(data),
         training_log=_log_table(data.training_log),
         validation_log=_measures_table("set", measured) if measured else None,
         checked=checked if facts and facts.kept is not None else None,
         learned_from=learned_from,
         given=", ".join(facts.given) if facts else "",
+        samples=[(one_line(one.name), _beginning(one.reference), _beginning(one.text)) for one in data.samples],
     )
     return ModelCard(text)
 
@@ -88,7 +101,7 @@ def _use(data: K2DModelCardData) -> dict[str, Any]:
     """The values of the section `Use`."""
     base_model, ways, evaluated = hub_id(data.base_model), ways_of(data.evaluations), bool(data.evaluations)
     place = Place(hub_id(data.model_id), data.revision, data.ctranslate2, data.ggml)
-    language = data.languages[0] if len(data.languages) == 1 else None
+    language = data.given_language
     faster_whisper = None
     if (data.ctranslate2 or FASTER_WHISPER in ways) and not data.adapters_alone:
         measured = ways.get(FASTER_WHISPER)
@@ -121,6 +134,7 @@ def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
         parameters += f"; teacher {millions(data.teacher_parameters)}"
     table = {
         "teacher": teacher,
+        "recordings": data.recordings,
         "auxiliary": same if data.auxiliary_is_teacher else data.auxiliary,
         **_data_facts(data),
         **{f"settings of {stage}": _named(values) for stage, values in data.settings.items()},
@@ -197,23 +211,43 @@ def _training_facts(training: TrainingFacts) -> dict[str, str | None]:
     }
 
 
+def _beginning(text: str) -> str:
+    """The first characters of a transcript, with dots where more follows."""
+    line = one_line(text, most=SHOWN_CHARACTERS + 1)
+    return line if len(line) <= SHOWN_CHARACTERS else f"{line[:SHOWN_CHARACTERS].rstrip()} …"
+
+
 def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
     """How a set was measured, its table, and how much faster the student is, if both were timed together."""
     figures = dict(measured.figures)
     student = figures.get("student") or next(iter(figures.values()))
-    name = escaped(hub_id(measured.dataset) or measured.name)
+    name = escaped(measured.title)
+    language = f", given language {escaped(student['language'])}" if measured.name and student.get("language") else ""
     part = ", ".join(escaped(value) for value in (measured.config, measured.split) if value)
     how = (
         f"{name}{f' ({part})' if part else ''}: {counted(student['recordings'], 'recording')}, "
-        f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, {escaped(decoded(student))}."
+        f"{minutes(student['audio_seconds'])}, long-form by {escaped(student['engine'])}, "
+        f"{escaped(decoded(student))}{language}."
     )
     ratio = speed_up(figures["teacher"], figures["student"]) if {"teacher", "student"} <= figures.keys() else None
     return {
+        "heading": one_line(measured.name),
         "how": Markdown(how),
-        "table": _table(["model", *COLUMNS], table_rows(figures)),
+        "table": _table(["model", *table_columns(figures)], table_rows(figures)),
+        "words": main_rate(figures)[1] == "wer",
+        "chart": Markdown(render_bars(figures)) if measured.name else None,
         "inserted": "; ".join(f"{title}: {text}" for title, text in inserted_rows(figures)),
         "speed": None if ratio is None else f"The student is {ratio:.1f} times as fast as its teacher.",
     }
+
+
+def _averages(evaluations: Sequence[EvaluatedSet]) -> list[tuple[str, Markdown]]:
+    """Title and table of each average over sets that are alike."""
+    shown = []
+    for average in macro_averages({measured.name: measured.figures for measured in evaluations}):
+        title, (head, *cells) = average_title(average), average_rows(average)
+        shown.append((title[0].upper() + title[1:], _table(["model", *head[1:]], cells)))
+    return shown
 
 
 def _log_table(log: Sequence[Mapping[str, Any]]) -> Markdown | None:

@@ -77,9 +77,9 @@ def open_chunks(chunks_dir: str | Path, *, kept_only: bool = True) -> OpenChunks
     count, seconds = (facts.kept, facts.kept_seconds) if kept_only else (facts.chunks, facts.seconds)
     if not count:
         raise K2DError(f"{chunks_dir}: none of {len(rows)} chunks is kept, so there is nothing to push")
-    languages = facts.languages
+    languages = hub_languages([*facts.languages, *facts.mixed_in])
     if not kept_only and "language" in rows.column_names:
-        languages = hub_languages(rows.unique("language"))
+        languages = hub_languages([*rows.unique("language"), *facts.mixed_in])
     return OpenChunks(rows, facts, kept_only, count, seconds or 0.0, languages)
 
 

@@ -1,6 +1,6 @@
 """The facts of a student's card, grouped by their source; an unknown one is None and is left out.
 
-No transcript and no path of the user's data is in here.
+No path of the user's data is in here, and no transcript unless the user allows it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from k2d_hf.transcription.transcribers import DecodingOptions
 
 TAGS = ("k2d", "knowledge-distillation", "code-switching", "whisper")
 TASK = "automatic-speech-recognition"
-RATES = {"mer": ("mer", "Mixed error rate"), "zh_cer": ("cer", "Mandarin CER"), "en_wer": ("wer", "English WER")}
+ONLY_SET = "evaluation recordings of the recipe"
+WORDS = "WER (Whisper's English normaliser)"
+RATES = {
+    "mer": ("mer", "Mixed error rate"),
+    "wer": ("wer", WORDS),
+    "zh_cer": ("cer", "Mandarin CER"),
+    "en_wer": ("wer", "English WER"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,11 @@ class DataFacts:
     kept: int | None = None  # by validation; None where there was none
     kept_seconds: float | None = None
     dropped: dict[str, int] = field(default_factory=dict)  # chunks by reason
-    languages: list[str] = field(default_factory=list)  # codes, of what was kept
+    languages: list[str] = field(default_factory=list)  # codes, of what was kept, as the teacher was given them
     means: dict[str, float] = field(default_factory=dict)  # over what was kept: `mer`, `per`, `distance` where measured
     read_seconds: float | None = None  # the length of the recordings that they come from
     given: dict[str, float] = field(default_factory=dict)  # besides them: seconds with a given text, by source
+    mixed_in: list[str] = field(default_factory=list)  # codes of further languages that stand in the kept labels
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,25 @@ class EvaluatedSet:
     """
 
     figures: Mapping[str, Mapping[str, Any]]
-    name: str = "evaluation recordings of the recipe"
+    name: str = ""  # in the recipe; empty of its only set
     dataset: str | None = None
     config: str | None = None
     split: str | None = None
+    task: str | None = None  # `task_id` of a benchmark of the Hub that the set is
+
+    @property
+    def title(self) -> str:
+        """What the set is called where its name alone stands for it."""
+        return hub_id(self.dataset) or one_line(self.name) or ONLY_SET
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A recording's reference and the student's text, which a card shows the beginning of."""
+
+    name: str  # of the test set; empty of the only one
+    reference: str
+    text: str
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -98,6 +121,7 @@ class K2DModelCardData(ModelCardData):
     teacher: str | None = None
     base_model: str | None = None  # the teacher's id on the Hub
     beam_size: int | None = None  # of the teacher's search
+    recordings: str | None = None  # the data set of the Hub, with configuration and split
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a stage, those not at the paper's value
     auxiliary: str | None = None
     auxiliary_is_teacher: bool = False
@@ -118,11 +142,20 @@ class K2DModelCardData(ModelCardData):
     # evaluation
     evaluations: list[EvaluatedSet] = field(default_factory=list)
     machine: str | None = None  # where speed was measured
+    samples: list[Sample] = field(default_factory=list)  # only what the user allows to be shown
 
     @property
     def languages(self) -> list[str]:
-        """The user's, or else those of the data."""
-        return hub_languages(self.language) or hub_languages(self.data.languages if self.data else ())
+        """The user's, or else those of the data: that which was given to the teacher, and others in what it wrote."""
+        of_data = [*self.data.languages, *self.data.mixed_in] if self.data else ()
+        return hub_languages(self.language) or hub_languages(of_data)
+
+    @property
+    def given_language(self) -> str | None:
+        """The one that models are given: that of the labels, or the user's; None where there are several, or none."""
+        of_data = self.data.languages if self.data else []
+        languages = of_data if len(of_data) == 1 else self.languages
+        return languages[0] if len(languages) == 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         """The metadata in front of a card, with keys of the Hub alone."""
@@ -154,7 +187,7 @@ class K2DModelCardData(ModelCardData):
             if where["dataset_type"]:
                 part = {"config": measured.config, "split": measured.split}
                 where |= {f"dataset_{name}": one_line(value) for name, value in part.items() if value}
-            where["dataset_name"] = where["dataset_type"] or one_line(measured.name)
+            where["dataset_name"] = measured.title
             where["dataset_type"] = where["dataset_type"] or next(types)
             results += _rates(measured.figures.get("student", {}), "", **where)
         for name, figures in (self.training.evaluated if self.training else {}).items():

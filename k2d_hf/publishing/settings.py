@@ -17,6 +17,10 @@ class HubSettings:
     data_repo_id: str | None = setting(
         None, "Repository of the kept chunks as a data set, USER/NAME; null is none.", metavar="USER/NAME"
     )
+    sample_output: bool = setting(
+        False,
+        "Beginning of a reference and of the student's text on the card, of each test set; transcripts are private.",
+    )
     ctranslate2: bool = setting(False, "Folder with the student for faster-whisper.")
     ggml: bool = setting(False, "Folder with the student for whisper.cpp, in f16.")
 

@@ -11,6 +11,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.models.checkpoint import WEIGHTS_INDEX, checkpoint_gap, weight_files
 from k2d_hf.models.processors import NESTED
 from k2d_hf.models.student_folder import PROCESSOR, SETTINGS, complete_student, is_complete
+from k2d_hf.publishing.eval_results import FOLDER, OURS, result_files
 
 CTRANSLATE2, GGML = "ctranslate2/", "ggml/"  # the folders of the repository that hold these formats
 CARD = "README.md"
@@ -41,7 +42,8 @@ def student_files(folder: Path) -> dict[str, Path]:
             raise K2DError(f"{folder}: model.safetensors and {WEIGHTS_INDEX} are two models; remove the old one")
         weights.append(WEIGHTS_INDEX)
     names = [*SETTINGS, *weights, *PROCESSOR, NESTED, CARD]
-    return {name: folder / name for name in names if (folder / name).is_file()}
+    results = {f"{FOLDER}{path.name}": path for path in result_files(folder)}
+    return {name: folder / name for name in names if (folder / name).is_file()} | results
 
 
 def completed(folder: Path, files: dict[str, Path], scratch: Path) -> dict[str, Path]:
@@ -63,8 +65,10 @@ def is_stale(path: str, changed: Iterable[str]) -> bool:
     """Whether a file of the repository that this student does not have is an earlier student's, and is deleted.
 
     Old shards beside new weights would be loaded in their place, and an export to another format is of the weights that
-    it was made from. Other files of the repository stay.
+    it was made from, as are results on benchmarks. Other files of the repository stay.
     """
+    if path.startswith(FOLDER + OURS):
+        return any(_WEIGHTS.fullmatch(name) or name.startswith(FOLDER) or name == CARD for name in changed)
     for folder in (CTRANSLATE2, GGML):
         if path.startswith(folder):
             return any(_WEIGHTS.fullmatch(name) or name.startswith(folder) for name in changed)

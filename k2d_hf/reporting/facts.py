@@ -74,6 +74,18 @@ class RecordingFact:
 
 
 @dataclass(frozen=True)
+class SetFacts:
+    """A test set: what was measured on it, and some of its recordings."""
+
+    name: str  # empty of a run that has one set without a name
+    figures: Mapping[str, Mapping[str, Any]]  # by model, as in `evaluation.json`
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the set's main rate by model
+    no_intervals: str | None = None  # why there are none
+    recordings: list[RecordingFact] = field(default_factory=list)  # those with the most errors of the student first
+    left_out: int = 0  # how many more there are
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """The facts of a report; unknown ones are empty or None."""
 
@@ -93,11 +105,12 @@ class RunFacts:
     calibration: Calibration | None = None  # curves over alpha
     no_calibration: str | None = None  # why there are none
     training_log: list[dict[str, Any]] = field(default_factory=list)  # of the Trainer
-    evaluation: dict[str, dict[str, Any]] = field(default_factory=dict)  # figures by model, as in `evaluation.json`
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the MER by model
-    no_intervals: str | None = None  # why there are none
-    recordings: list[RecordingFact] = field(default_factory=list)  # those with the most errors of the student first
-    recordings_left_out: int = 0  # how many more there are
+    sets: list[SetFacts] = field(default_factory=list)  # of the evaluation
+
+    @property
+    def recordings(self) -> list[RecordingFact]:
+        """The recordings of all sets that are shown, in the order in which they are."""
+        return [recording for one in self.sets for recording in one.recordings]
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import yaml
 from k2d_hf.audio.selection import Selection
 from k2d_hf.data.recording_rows import selection_in, span_of
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.sets import UNNAMED, ByModel, figures_of_sets
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.reporting.chunks import ChunkTable, chunk_facts, read_chunks
-from k2d_hf.reporting.facts import RecordingFact, RunFacts, short_names, span_label
+from k2d_hf.reporting.facts import RecordingFact, RunFacts, SetFacts, short_names, span_label
 from k2d_hf.reporting.stage_facts import ReportedStage, read_json, read_lines, stage_facts
+from k2d_hf.scoring.error_rates import ErrorCounts
+from k2d_hf.scoring.normalisers import english_word_errors
 from k2d_hf.validation.judges import demands, limits_of
 
-SHOWN_RECORDINGS = 10  # of the evaluation
+SHOWN_RECORDINGS = 10  # of the evaluation, over all its sets
+FEWEST_RECORDINGS = 3  # but not fewer of a set
 COMPARED_RECORDINGS = 20_000  # whose errors are counted; an evaluation set of utterances may have more
 
 
@@ -48,10 +53,10 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
         references, no_references = _references_of_recipe(recipe, table.recordings)
     worst, sample = chunk_facts(table, references)
     calibration, no_calibration = _calibration(directory / "validated", table, references, validation.get("metric"))
-    evaluation = read_json(directory / "evaluation.json", {}) if recipe.get("evaluation") else {}
-    recordings = _recordings(directory / "evaluation_transcripts.jsonl") if evaluation else []
-    intervals, no_intervals = _intervals(recordings, list(evaluation))
-    shown = sorted(recordings, key=_errors_of_student, reverse=True)[:SHOWN_RECORDINGS]
+    content = read_json(directory / "evaluation.json", {}) if recipe.get("evaluation") else {}
+    evaluation = figures_of_sets(content)
+    lines = read_lines(directory / "evaluation_transcripts.jsonl") if evaluation else []
+    shown = max(FEWEST_RECORDINGS, SHOWN_RECORDINGS // max(1, len(evaluation)))
     log = read_json(directory / "student" / "training_log.json", [])
     return RunFacts(
         name=str(recipe.get("name") or directory.name),
@@ -70,12 +75,16 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
         calibration=calibration,
         no_calibration=no_calibration,
         training_log=[entry for entry in log if isinstance(entry, dict)],
-        evaluation=evaluation,
-        intervals=intervals,
-        no_intervals=no_intervals,
-        recordings=shown,
-        recordings_left_out=len(recordings) - len(shown),
+        sets=[_set(name, figures, lines, shown) for name, figures in evaluation.items()],
     )
+
+
+def _set(name: str, figures: ByModel, lines: Iterable[dict[str, Any]], most: int) -> SetFacts:
+    """A test set with at most so many of its recordings, out of the transcripts of all sets."""
+    recordings = _recordings(line for line in lines if line.get("set", UNNAMED) == name)
+    intervals, no_intervals = _intervals(recordings, figures)
+    shown = sorted(recordings, key=_errors_of_student, reverse=True)[:most]
+    return SetFacts(name, figures, intervals, no_intervals, shown, len(recordings) - len(shown))
 
 
 def _references_of_recipe(recipe: dict[str, Any], recordings: list[str]) -> tuple[str | None, str | None]:
@@ -110,13 +119,13 @@ def _calibration(
         return None, str(error)
 
 
-def _recordings(path: Path) -> list[RecordingFact]:
-    """The recordings of the evaluation, with references and transcripts."""
+def _recordings(lines: Iterable[dict[str, Any]]) -> list[RecordingFact]:
+    """The recordings of a test set, with references and transcripts, one of which a line has."""
     from k2d_hf.scoring.error_rates import count_errors
     from k2d_hf.scoring.text import mixed_tokens
 
     rows: dict[tuple[str, float, float | None, Selection], dict[str, Any]] = {}
-    for line in read_lines(path):
+    for line in lines:
         given = [line.get(key) for key in ("recording", "reference", "hypothesis", "model")]
         if not all(isinstance(value, str) for value in given):
             continue
@@ -137,12 +146,16 @@ def _recordings(path: Path) -> list[RecordingFact]:
     return facts
 
 
-def _intervals(recordings: list[RecordingFact], models: list[str]) -> tuple[dict[str, tuple[float, float]], str | None]:
-    """Of the MER of each model, by the bootstrap over recordings."""
+def _intervals(recordings: list[RecordingFact], figures: ByModel) -> tuple[dict[str, tuple[float, float]], str | None]:
+    """Of the rate of each model by which the set is charted, by the bootstrap over recordings."""
     import numpy as np
 
     from k2d_hf.evaluation.comparison import interval, resampled_rates
+    from k2d_hf.evaluation.table import main_rate
 
+    models = list(figures)
+    if main_rate(figures)[1] == "wer":
+        recordings = [replace(one, errors=_word_errors(one)) for one in recordings]
     complete = [one for one in recordings if set(models) <= one.errors.keys() and one.reference]
     complete = [one for one in complete if one.errors[models[0]].reference_length] if models else []
     if len(complete) < 2:
@@ -152,6 +165,11 @@ def _intervals(recordings: list[RecordingFact], models: list[str]) -> tuple[dict
     lengths = [one.errors[models[0]].reference_length for one in complete]
     rates = resampled_rates(errors, lengths)
     return {model: interval(rates[:, index]) for index, model in enumerate(models)}, None
+
+
+def _word_errors(recording: RecordingFact) -> dict[str, ErrorCounts]:
+    texts = recording.transcripts.items()
+    return {model: english_word_errors([(recording.reference, text)]) for model, text in texts}
 
 
 def _errors_of_student(recording: RecordingFact) -> float:

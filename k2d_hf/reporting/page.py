@@ -7,12 +7,22 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Any
 
-from k2d_hf.evaluation.table import COLUMNS, inserted_rows, millions, percent, table_rows
+from k2d_hf.evaluation.sets import macro_averages
+from k2d_hf.evaluation.table import (
+    average_rows,
+    average_title,
+    inserted_rows,
+    main_rate,
+    millions,
+    percent,
+    table_columns,
+    table_rows,
+)
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.formatting import counted
 from k2d_hf.reporting.chunks import KEPT
 from k2d_hf.reporting.clips import Clip
-from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts, clock, length
+from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts, SetFacts, clock, length
 from k2d_hf.reporting.markup import Tinting
 from k2d_hf.reporting.plots import Plot
 from k2d_hf.validation.calibration import BAD_MER
@@ -44,19 +54,31 @@ def render_page(page: Page) -> str:
     facts, tinting, clips = page.facts, Tinting(page.facts.language), chain(page.clips, repeat(Clip(None)))
     plots = {
         name: [(Markup(plot.svg), plot.caption) for plot in page.plots.get(name, [])]  # ours: the data are numbers
-        for name in ("distances", "calibration", "training")
+        for name in ("results", "distances", "calibration", "training")
     }
+    sets = [
+        _set(one, plot) for one, plot in zip(facts.sets, [*plots["results"], *[None] * len(facts.sets)], strict=False)
+    ]
     return environment.get_template("template.html").render(
         facts=facts,
         figures=_figures(facts),
-        evaluation=_evaluation(facts),
+        sets=sets,
+        averages=_averages(facts),
         stages=[(stage, "" if stage.seconds is None else length(stage.seconds)) for stage in facts.stages],
         shares=_shares(facts),
         truth=_truth(facts),
         plots=plots,
         worst=_chunks(facts.worst, clips, tinting),
         sample=_chunks(facts.sample, clips, tinting),
-        recordings=_recordings(facts.recordings, clips, tinting),
+        recordings=[
+            {
+                "recordings": _recordings(one.recordings, clips, tinting, of=one.name),
+                "left_out": one.left_out,
+                "name": one.name,
+            }
+            for one in facts.sets
+            if one.recordings
+        ],
         notes=page.notes,
         made=page.made,
         version=__version__,
@@ -65,10 +87,16 @@ def render_page(page: Page) -> str:
 
 def _figures(facts: RunFacts) -> list[tuple[str, str]]:
     """The main figures."""
-    figures = []
-    teacher, student = (facts.evaluation.get(name) for name in ("teacher", "student"))
-    if teacher and student:
-        figures.append(("mixed error rate", f"{100 * teacher['mer']:.1f}% to {100 * student['mer']:.1f}%"))
+    figures, pairs = [], []
+    for one in facts.sets:
+        teacher, student = (one.figures.get(name) for name in ("teacher", "student"))
+        if teacher and student:
+            title, rate = main_rate(one.figures)
+            titled = f"{one.name}, {title.partition(' ')[0]}" if one.name else "mixed error rate"
+            figures.append((titled, f"{percent(teacher.get(rate))}% to {percent(student.get(rate))}%"))
+            pairs.append((teacher, student))
+    if pairs:
+        teacher, student = pairs[0]
         if (ratio := speed_up(teacher, student)) is not None:
             figures.append(("speed", f"{ratio:.1f} times the teacher's"))
         figures.append(("parameters", f"{millions(teacher['parameters'])} to {millions(student['parameters'])}"))
@@ -80,18 +108,38 @@ def _figures(facts: RunFacts) -> list[tuple[str, str]]:
     return figures
 
 
-def _evaluation(facts: RunFacts) -> dict[str, Any]:
-    """The table of models: what they are, their figures, and the interval of the first."""
-    rows, how = [], ""
-    for (name, figures), (title, *cells) in zip(facts.evaluation.items(), table_rows(facts.evaluation), strict=True):
-        ends = facts.intervals.get(name)
+def _set(one: SetFacts, plot: Any) -> dict[str, Any]:
+    """A set: the table of models, with what they are and the interval of the first rate, and its plot."""
+    rows = []
+    for (name, figures), (title, *cells) in zip(one.figures.items(), table_rows(one.figures), strict=True):
+        ends = one.intervals.get(name)
         shown = "{} to {}".format(*map(percent, ends)) if ends else None
         rows.append({"name": title, "model": figures["model"], "interval": shown, "cells": cells})
-    if first := next(iter(facts.evaluation.values()), None):
-        how = f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}, long-form by "
-        how += f"{first['engine']}, beam {first['beam_size']}."
-    inserted = "; ".join(f"{title}: {text}" for title, text in inserted_rows(facts.evaluation))
-    return {"columns": COLUMNS, "rows": rows, "how": how, "inserted": inserted, "intervals": bool(facts.intervals)}
+    first = next(iter(one.figures.values()))
+    how = f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}, long-form by "
+    how += f"{first['engine']}, beam {first['beam_size']}"
+    how += f", language {first['language']}." if one.name and first.get("language") else "."
+    return {
+        "name": one.name,
+        "how": how,
+        "columns": table_columns(one.figures),
+        "rows": rows,
+        "inserted": "; ".join(f"{title}: {text}" for title, text in inserted_rows(one.figures)),
+        "intervals": bool(one.intervals),
+        "no_intervals": one.no_intervals,
+        "words": main_rate(one.figures)[1] == "wer",
+        "plot": plot,
+    }
+
+
+def _averages(facts: RunFacts) -> list[dict[str, Any]]:
+    """Averages over sets that are alike: title, head and rows."""
+    shown = []
+    for average in macro_averages({one.name: one.figures for one in facts.sets}):
+        head, *rows = average_rows(average)
+        title = average_title(average)
+        shown.append({"title": title[0].upper() + title[1:], "columns": head[1:], "rows": rows})
+    return shown
 
 
 def _shares(facts: RunFacts) -> list[dict[str, Any]]:
@@ -170,7 +218,10 @@ def _texts(texts: Sequence[tuple[str, str | None]], tinting: Tinting) -> list[tu
     return rows
 
 
-def _recordings(recordings: Sequence[RecordingFact], clips: Iterator[Clip], tinting: Tinting) -> list[dict[str, Any]]:
+def _recordings(
+    recordings: Sequence[RecordingFact], clips: Iterator[Clip], tinting: Tinting, *, of: str
+) -> list[dict[str, Any]]:
+    """Recordings of the set that is called so."""
     shown = []
     for recording, clip in zip(recordings, clips, strict=False):
         models = [name for name in COMPARED if name in recording.transcripts] or list(recording.transcripts)
@@ -181,5 +232,6 @@ def _recordings(recordings: Sequence[RecordingFact], clips: Iterator[Clip], tint
         )
         texts = [("reference", recording.reference), *((name, recording.transcripts[name]) for name in models)]
         texts = _texts(texts, tinting)
-        shown.append({"title": recording.recording, "measures": measures, "clip": clip, "texts": texts})
+        title = f"{of}: {recording.recording}" if of else recording.recording
+        shown.append({"title": title, "measures": measures, "clip": clip, "texts": texts})
     return shown

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.table import TITLES, main_rate
 from k2d_hf.files.extras import install_hint
-from k2d_hf.reporting.facts import RunFacts
+from k2d_hf.reporting.facts import RunFacts, SetFacts
 
 SIZE = (4.7, 2.9)  # inches: small, so that text is readable where the page is as wide as a phone
+FLAT = (4.7, 1.7)  # likewise, of a few rows
 BINS = 40
 # matplotlib writes these, the page replaces them by its own: each stands for one role and occurs nowhere else
 INK, GRID, FIRST, SECOND, THIRD, FOURTH = "#010203", "#020304", "#030405", "#040506", "#050607", "#060708"
@@ -41,7 +43,9 @@ class Plot:
 
 
 def draw_plots(facts: RunFacts) -> dict[str, list[Plot]]:
-    """The plots by section of the page: `distances`, `calibration`, `training`; none where there is nothing to draw.
+    """The plots by section of the page, none where there is nothing to draw.
+
+    They are `results`, of each test set one, `distances`, `calibration` and `training`.
 
     Raises:
         K2DError: where matplotlib is not installed.
@@ -67,16 +71,47 @@ def draw_plots(facts: RunFacts) -> dict[str, list[Plot]]:
         "lines.linewidth": 1.4,
         **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
     }
-    sections = {"distances": _distances, "calibration": _calibration, "training": _training}
+    sections = {"results": _results, "distances": _distances, "calibration": _calibration, "training": _training}
     drawn: dict[str, list[Plot]] = {}
     with matplotlib.rc_context(style):
         for name, draw in sections.items():
             drawn[name] = []
             for number, (plot, caption, description) in enumerate(draw(facts)):
-                figure = Figure(figsize=SIZE, layout="constrained")
+                figure = Figure(figsize=SIZE if name != "results" else FLAT, layout="constrained")
                 plot(figure.add_subplot())
                 drawn[name].append(Plot(_svg(figure, f"{name}{number}", description), caption))
     return drawn
+
+
+def _results(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
+    for one in facts.sets:
+        title, rate = main_rate(one.figures)
+        known = [(name, 100 * figures[rate]) for name, figures in one.figures.items() if _number(figures.get(rate))]
+        yield partial(_rates, one, title, known), *_about_rates(one, title, known)
+
+
+def _rates(one: SetFacts, title: str, known: Sequence[tuple[str, float]], axis: Any) -> None:
+    """A bar a model, the first at the top, with its interval over recordings where there is one."""
+    places = range(len(known))
+    axis.barh(places, [value for _, value in known], height=0.6, color=FIRST)
+    for place, (name, value) in zip(places, known, strict=True):
+        low, high = (100 * end for end in one.intervals.get(name, (value / 100, value / 100)))
+        if high > low:
+            axis.plot([low, high], [place, place], color=INK, linewidth=1.2, marker="|", markersize=6)
+        axis.annotate(f"{value:.1f}", (max(value, high), place), xytext=(5, 0), textcoords="offset points", va="center")
+    axis.set(xlabel=title, yticks=list(places), yticklabels=[TITLES.get(name, name) for name, _ in known])
+    axis.margins(x=0.15)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+
+
+def _about_rates(one: SetFacts, title: str, known: Sequence[tuple[str, float]]) -> tuple[str, str]:
+    """Caption and description of a chart."""
+    rate = title.partition(" ")[0]
+    caption = f"{rate} of each model{f' on {one.name}' if one.name else ''}"
+    caption += "; the line is the 95% interval." if one.intervals else "."
+    listed = ", ".join(f"{TITLES.get(name, name)} {value:.1f}%" for name, value in known)
+    return caption, f"{rate}{f' on {one.name}' if one.name else ''}: {listed}"
 
 
 def _distances(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:

@@ -96,8 +96,9 @@ def mixing_facts(directory: Path) -> str:
 
 
 def student_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
-    """Parameters of teacher and student."""
-    sizes = [evaluation.get(name, {}).get("parameters") for name in ("teacher", "student")]
+    """Parameters of teacher and student, by figures of an evaluation by set and model."""
+    models: Mapping[str, Any] = next(iter(evaluation.values()), {})
+    sizes = [models.get(name, {}).get("parameters") for name in ("teacher", "student")]
     teacher, student = (f"{millions(size)} parameters" if isinstance(size, int) else "" for size in sizes)
     return teacher, student
 
@@ -113,13 +114,15 @@ def training_facts(directory: Path, table: ChunkTable) -> tuple[str, str]:
 
 
 def evaluation_facts(evaluation: Mapping[str, Any]) -> tuple[str, str]:
-    """Recordings, and the MER of the first model and the last."""
-    if not evaluation:
-        return "", ""
-    models = list(evaluation.values())
-    first, last = models[0], models[-1]
-    given = f"{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}"
-    return given, f"MER {100 * first['mer']:.1f}% to {100 * last['mer']:.1f}%"
+    """Recordings, and the MER of the first model and the last, of each set."""
+    given, made = [], []
+    for name, models in evaluation.items():
+        measured = list(models.values())
+        first, last = measured[0], measured[-1]
+        title = f"{name}: " if name else ""
+        given.append(f"{title}{counted(first['recordings'], 'recording')}, {length(first['audio_seconds'])}")
+        made.append(f"{title}MER {100 * first['mer']:.1f}% to {100 * last['mer']:.1f}%")
+    return "; ".join(given), "; ".join(made)
 
 
 def all_chunks(table: ChunkTable) -> str:

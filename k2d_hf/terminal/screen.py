@@ -10,7 +10,19 @@ from typing import TextIO
 
 GAP = "  "
 _NAMES = 0.4  # most of the screen that the first column of a table may take
-_PLAIN = {"±": "+/-", "→": "->", "×": "x", "…": "...", "–": "-", "—": "-", "‘": "'", "’": "'", "“": '"', "”": '"'}
+_PLAIN = {
+    "█": "#",
+    "±": "+/-",
+    "→": "->",
+    "×": "x",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+}
 _PLAINLY = str.maketrans(_PLAIN)
 
 

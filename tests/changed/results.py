@@ -61,9 +61,9 @@ def _without_times(value):
 
 
 def _card(path):
-    """The card without minutes of training, real-time factors (the last column but one) and what they make of speed."""
+    """The card without minutes of training, real-time factors (the two columns before the last) and what they make of speed."""
     text = path.read_text(encoding="utf-8")
     text = re.sub(r"(\| training \| \d+ steps?, [\d.]+ epochs?), [\d.,]+ min", r"\1", text)
-    text = re.sub(r"^(\|.*\|) [\d.]+ (\| [\d.]+ M \|)$", r"\1 RTF \2", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\|.*\|) [\d.]+ \| [\d.]+ (\| [\d.]+ M \|)$", r"\1 RTF \2", text, flags=re.MULTILINE)
     text = re.sub(r"The student is [\d.]+ times as fast", "The student is X times as fast", text)
     return re.sub(r"real-time factor [\d.]+|RTF [\d.]+", "RTF", text)

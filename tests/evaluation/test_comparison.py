@@ -10,9 +10,17 @@ from datasets import Dataset
 
 from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
+from k2d_hf.evaluation.compared_sets import compare_sets, compared_averages
 from k2d_hf.evaluation.comparison import compare_runs, interval, resampled_rates
-from k2d_hf.evaluation.comparison_table import HEAD, comparison_cells, comparison_markdown, render_comparison
+from k2d_hf.evaluation.comparison_table import (
+    HEAD,
+    comparison_cells,
+    comparison_markdown,
+    render_comparison,
+    render_comparisons,
+)
 from k2d_hf.evaluation.measured_run import MeasuredRun
+from k2d_hf.terminal.screen import Screen, columns_of
 
 TEXT = "一二三四五六七八九十"
 
@@ -173,7 +181,7 @@ def test_cells_follow_the_head():
     row = compare_runs([measured("a", 3)]).rows[1]
     assert dict(zip(HEAD, comparison_cells(row), strict=True)) == {
         "": "a", "runs": "1", "data": "75%", "MER %": "30.0 [30.0, 30.0]", "zh CER": "30.0", "en WER": "-",
-        "S/D/I": "12/0/0", "loops": "1", "RTF": "0.050", "speed-up": "2.0x", "MER, relative": "-25% [-25, -25]",
+        "S/D/I": "12/0/0", "loops": "1", "RTF": "0.050", "RTFx": "20.0", "speed-up": "2.0x", "MER, relative": "-25% [-25, -25]",
     }  # fmt: skip
 
 
@@ -355,3 +363,76 @@ def test_a_folder_that_is_no_finished_run_is_named(tmp_path, capsys):
     ):
         assert main(["compare", *map(str, arguments)]) == 1
         assert words in capsys.readouterr().err
+
+
+# Several test sets
+
+
+def in_sets(name, folder=None, **wrong):
+    """A run on sets whose student has so many characters wrong in each."""
+    return {key: measured(name, count, folder=folder, places=f"/{key or 'a'}") for key, count in wrong.items()}
+
+
+def test_each_set_that_all_runs_have_is_compared():
+    runs = [in_sets("a", easy=1, hard=3, more=2), in_sets("b", hard=4, easy=2)]
+    compared = compare_sets(runs)
+    assert {name: [row.mer for row in one.rows] for name, one in compared.items()} == {
+        "easy": pytest.approx([0.4, 0.15]), "hard": pytest.approx([0.4, 0.35]),
+    }  # fmt: skip
+    assert list(compared) == ["easy", "hard"]
+    assert compared["easy"].notes[-1] == "not in all runs, and left out: more (runs/a)"
+    (average,) = compared_averages(compared)
+    assert (average.sets, average.mer["teacher"]) == (["easy", "hard"], pytest.approx(0.4))
+    shown = render_comparisons(compared, Screen(80))
+    assert [line for line in shown.splitlines() if line in ("easy", "hard")] == ["easy", "hard"]
+    assert max(columns_of(line) for line in shown.splitlines() if "█" in line) <= 80
+    assert "macro average of easy and hard (language zh), each set counted once" in shown
+
+
+def test_a_set_without_a_name_is_the_one_of_the_same_recordings():
+    old = {"": measured("old", 3, places="/moved/hard")}
+    new = in_sets("new", easy=1) | {"hard": replace(measured("new", 2), folder="runs/new")}
+    easy = {model: [{**row, "reference": "別的"} for row in rows] for model, rows in new["easy"].transcripts.items()}
+    new["easy"] = replace(new["easy"], transcripts=easy)
+    assert list(compare_sets([old, new])) == ["hard"]
+    assert list(compare_sets([old])) == [""]
+    with pytest.raises(
+        K2DError, match=r"^the runs have no test set in common: runs/old has one set without a name; runs/new has easy;"
+    ):
+        compare_sets([old, {"easy": new["easy"]}])
+
+
+def test_a_difference_within_a_set_names_it():
+    one, other = in_sets("a", easy=1), in_sets("b", easy=1)
+    other["easy"] = measured("b", 1, beam=1)
+    with pytest.raises(K2DError, match=r"^easy: runs/a and runs/b were decoded differently: beam_size 5 and 1"):
+        compare_sets([one, other])
+
+
+def test_patterns_leave_out_sets_and_one_that_matches_nowhere_is_named():
+    run = in_sets("a", easy=1, hard=2)
+    rows = {
+        model: [{**row, "recording": "/x/9.wav"} for row in rows[:1]] for model, rows in run["hard"].transcripts.items()
+    }
+    run["hard"] = replace(run["hard"], transcripts=rows)
+    assert list(compare_sets([run], patterns=["*.wav"])) == ["hard"]
+    assert list(compare_sets([run], patterns=["*.wav", "0.*"])) == ["easy", "hard"]
+    with pytest.raises(K2DError, match=r"no recording matches --recordings '\*\.mp3'"):
+        compare_sets([run], patterns=["*.wav", "*.mp3"])
+
+
+def test_words_have_a_rate_with_an_interval_where_the_set_has_a_normaliser():
+    run = measured("a", 2)
+    texts = [("it's the colour", "it is a color"), ("uh", "yes"), ("two hundred", "200")]
+    rows = [
+        {"recording": f"/a/{n}.wav", "reference": reference, "hypothesis": text}
+        for n, (reference, text) in enumerate(texts)
+    ]
+    for figures in run.figures.values():
+        figures.update(wer=1 / 5, normaliser="whisper-english", language="en")
+    comparison = compare_runs([replace(run, transcripts=dict.fromkeys(("teacher", "student"), rows))])
+    assert [row.wer for row in comparison.rows] == [1 / 5, 1 / 5]
+    assert comparison.rows[0].wer_interval == pytest.approx((0.0, 0.25))
+    assert "WER %" in comparison_markdown(comparison).splitlines()[0]
+    assert "| 20.0 [0.0, 25.0] |" in comparison_markdown(comparison)
+    assert "WER %" not in comparison_markdown(compare_runs([measured("a", 2)])).splitlines()[0]

@@ -15,9 +15,9 @@ STUDENT = TEACHER | {"mer": 1.25, "zh_cer": None, "looping_outputs": 3, "rtf": 0
 
 def test_models_stand_side_by_side():
     assert render_table({"teacher": TEACHER, "student": STUDENT}).splitlines() == [
-        "         MER %  zh CER  en WER  S/D/I   loops  RTF    params",
-        "teacher  22.5   20.0    30.5    12/3/4  0      0.120  72.6 M",
-        "student  125.0  -       30.5    12/3/4  3      0.086  64.2 M   1.4x faster",
+        "         MER %  zh CER  en WER  S/D/I   loops  RTF    RTFx  params",
+        "teacher  22.5   20.0    30.5    12/3/4  0      0.120  8.3   72.6 M",
+        "student  125.0  -       30.5    12/3/4  3      0.086  11.6  64.2 M   1.4x faster",
     ]
 
 
@@ -40,6 +40,7 @@ def test_cells_follow_the_columns():
         "S/D/I": "12/3/4",
         "loops": "0",
         "RTF": "0.120",
+        "RTFx": "8.3",
         "params": "72.6 M",
     }
 

@@ -11,6 +11,7 @@ from conftest import WRITTEN
 from datasets import Dataset
 
 from k2d_hf.evaluation.evaluate import evaluate_model
+from k2d_hf.evaluation.sets import UNNAMED, EvaluationSet
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE, SETTINGS, text_difference
 from k2d_hf.files.cache import keep_in_cache
 from k2d_hf.files.extras import install_hint
@@ -43,12 +44,12 @@ def measure(workplace, recordings, tmp_path):
         stage = Console(silent=True).progress("evaluate")
         figures = evaluate(
             {"student": Checkpoint(workplace / "teacher", name="teacher", origin="local")},
-            of,
+            {UNNAMED: EvaluationSet(of, language="zh")},
             EvaluateSettings(**{"beam_size": 1, **settings}),
-            Job(stage, output=None, resume=resume, language="zh"),
+            Job(stage, output=None, resume=resume),
             ways=ways,
             way_recordings=most,
-        )["student"]
+        )[UNNAMED]["student"]
         assert stage.lines.done <= len(of)  # recordings evaluated, or found measured; the ways are none
         return figures, figures["ways"]
 

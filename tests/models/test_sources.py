@@ -218,7 +218,8 @@ def resolve_in_new_process(home, address, *sources):
 @pytest.fixture
 def hub(tiny_whisper_dir):
     files = {path.name: path.read_bytes() for path in tiny_whisper_dir.iterdir()}
-    files |= {"pytorch_model.bin": b"pickle", "modeling.py": b"import os", "README.md": b"", "onnx/model.json": b"{}"}
+    files |= {"pytorch_model.bin": b"pickle", "modeling.py": b"import os", "onnx/model.json": b"{}"}
+    files |= {"README.md": b"---\nlicense: mit\n---\n", "onnx/README.md": b""}
     pickled = {name: content for name, content in files.items() if not name.endswith(".safetensors")}
     return LocalHub({"me/tiny": files, "me/pickled": pickled, "me/gated": "GatedRepo"})
 
@@ -228,9 +229,9 @@ def test_the_hub_gives_weights_and_settings_never_pickles_or_code(hub, tiny_whis
         found = resolve_in_new_process(
             tmp_path, address, "me/tiny", "me/tiny@v9", "me/unknown", "me/gated", "me/pickled"
         )
-    expected = sorted(path.name for path in tiny_whisper_dir.iterdir())
+    expected = sorted([*(path.name for path in tiny_whisper_dir.iterdir()), "README.md"])  # whose licence is passed on
     assert found.pop("me/tiny") == ["me/tiny", "hub", expected]
-    assert not [asked for asked in hub.requests if asked.endswith((".bin", ".py", ".md", "onnx/model.json"))]
+    assert not [asked for asked in hub.requests if asked.endswith((".bin", ".py", "onnx/README.md", "onnx/model.json"))]
     reasons = {
         "me/tiny@v9": "the Hub has the model, but no revision v9",
         "me/unknown": "the Hub has no such model (a private one needs `hf auth login`)",
@@ -248,7 +249,7 @@ def test_a_file_of_a_repository_cannot_leave_its_folder(hub, tiny_whisper_dir, t
     with serving(hub) as address:
         found = resolve_in_new_process(tmp_path, address, "me/tiny")["me/tiny"]
     assert [*tmp_path.rglob("*evil*"), *tmp_path.parent.glob("*evil*")] == []
-    assert found == ["me/tiny", "hub", sorted(path.name for path in tiny_whisper_dir.iterdir())]
+    assert found == ["me/tiny", "hub", sorted([*(path.name for path in tiny_whisper_dir.iterdir()), "README.md"])]
 
 
 def test_a_model_on_the_hub_is_inspected_and_not_kept(hub, tmp_path):

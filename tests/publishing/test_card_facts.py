@@ -54,6 +54,26 @@ def test_what_the_columns_do_not_have_is_unknown(rows, facts):
     assert data_facts(rows) == facts
 
 
+@pytest.mark.parametrize(
+    ("language", "texts", "mixed"),
+    [
+        ("zh", ["今天講 machine learning 的部分"], ["en"]),
+        ("zh", ["今天天氣很好我們出去玩吧然後再一起去吃飯看電影", "好 OK"], []),  # fewer than a twentieth are names
+        ("zh", ["今天", "dropped, as it is English"], []),
+        ("yue", ["我哋用 GPU 嚟 train 呢個 model"], ["en"]),
+        ("hi", ["यह machine learning है"], ["en"]),
+        ("de", ["wir nehmen ein neural network"], []),  # by their script words of a Latin language are not told apart
+        ("en", ["this is 機器學習"], ["zh"]),
+        ("ja", ["今日は機械学習"], []),
+        (None, ["今天講 machine learning"], []),
+    ],
+)
+def test_a_second_language_is_one_that_the_kept_labels_hold(language, texts, mixed):
+    rows = [{"duration": 1.0, "keep": "dropped" not in text, "language": language, "text": text} for text in texts]
+    found = data_facts(Dataset.from_list(rows))
+    assert (found.mixed_in, found.languages) == (mixed, [language] if language else [])
+
+
 def test_default_arguments_are_left_out():
     assert arguments_for_card(K2DTrainingArguments("out", report_to="none")) == {}
 

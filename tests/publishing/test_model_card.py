@@ -3,20 +3,23 @@
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
 from datasets import Dataset
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from k2d_hf import create_student
 from k2d_hf.evaluation.ways import FASTER_WHISPER, way_figures
 from k2d_hf.models import Checkpoint
-from k2d_hf.pipeline.recipe import DataSettings, Recipe
-from k2d_hf.pipeline.stages.card import write_card
+from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings, HubSettings, Recipe
+from k2d_hf.pipeline.stages.card import gather_facts, write_card
 from k2d_hf.publishing.card_rendering import render_card
 from k2d_hf.publishing.card_use import opened_with
+from k2d_hf.publishing.eval_results import result_files, write_results
 from k2d_hf.publishing.model_card_data import DataFacts, EvaluatedSet, K2DModelCardData
 from publishing.card_parts import (
     FIGURES,
@@ -67,7 +70,7 @@ def test_every_evaluated_set_is_in_table_and_model_index():
         EvaluatedSet({"student": {**FIGURES, "en_wer": 0.3}}, dataset="me/dev", config="zh", split="dev"),
     ]
     text = card(evaluations=sets, training=training(evaluated={"own": {"loss": 1.0, "mer": 0.25}}))
-    assert body(text).count("| student | 20.0 | 10.0 | - | 1/2/3 | 0 | 0.100 | 64.2 M |") == 1
+    assert body(text).count("| student | 20.0 | 10.0 | - | 1/2/3 | 0 | 0.100 | 10.0 | 64.2 M |") == 1
     assert "The student is 3.0 times as fast as its teacher." in text
     assert "me/dev (zh, dev): 1 recording, 3.0 min, long-form by transformers, beam 5." in text
     assert "| own | 1.000 | 25.0% |" in text
@@ -80,6 +83,59 @@ def test_every_evaluated_set_is_in_table_and_model_index():
         "own": [("mer", 25.0)],
     }
     assert index["results"][1]["dataset"] == {"name": "me/dev", "type": "me/dev", "config": "zh", "split": "dev"}
+
+
+def test_each_named_set_has_its_heading_chart_and_results_and_alike_ones_an_average():
+    english = {"wer": 0.125, "normaliser": "whisper-english", "language": "en"}
+    sets = [
+        EvaluatedSet(evaluated(language="zh").figures, name="ascend"),
+        EvaluatedSet(evaluated(language="zh", mer=0.4).figures, name="ntuml"),
+        EvaluatedSet({"student": {**FIGURES, **english}}, name="libri", dataset="org/libri", split="test"),
+    ]
+    for one in sets[:2]:
+        one.figures["teacher"]["language"] = "zh"
+    text = card(evaluations=sets)
+    results = text.partition("## Results")[2].partition("\n## ")[0]
+    average = "### Macro average of ascend and ntuml (language zh), each set counted once"
+    assert headings(results) == ["### ascend", "### ntuml", "### libri", average]
+    assert f"{average}\n\n| model | MER % |\n| --- | --- |\n| teacher | 20.0 |\n| student | 30.0 |" in results
+    assert results.count("```\nMER %\nteacher  ████") == 2
+    assert "```\nWER %\nstudent  ████" in results
+    assert "org/libri (test): 1 recording, 3.0 min, long-form by transformers, beam 5, given language en." in results
+    assert "| student | 12.5 | 20.0 |" in results
+    assert "WER: word error rate after Whisper's English normaliser" in results
+    (index,) = metadata(text)["model-index"]
+    named = [(one["dataset"]["name"], one["dataset"]["type"]) for one in index["results"]]
+    assert named == [("ascend", "evaluation"), ("ntuml", "evaluation-2"), ("org/libri", "org/libri")]
+    assert [(m["type"], m["name"], m["value"]) for m in index["results"][2]["metrics"]][1] == (
+        "wer", "WER (Whisper's English normaliser)", 12.5,
+    )  # fmt: skip
+    assert "normaliser" not in card(evaluations=sets[:2])
+
+
+def test_a_result_on_a_benchmark_is_a_file_in_the_form_of_the_hub(tmp_path):
+    """https://huggingface.co/docs/hub/eval-results; read back by huggingface_hub."""
+    measurement = {"id": "one", "date": "2026-11-29 17:00:00"}
+    figures = {**FIGURES, "wer": 0.1234, "measurement": measurement}
+    benchmark = EvaluatedSet({"student": figures}, name="libri", dataset="org/libri", task="clean")
+    others = [
+        EvaluatedSet({"student": figures}, name="own", task="clean"),
+        EvaluatedSet({"student": figures}, dataset="org/x"),
+    ]
+    (tmp_path / ".eval_results").mkdir()
+    (tmp_path / ".eval_results" / "gpqa.yaml").write_text("[]", encoding="utf-8")  # somebody else's
+    write_results([*others, benchmark], tmp_path)
+    (path,) = result_files(tmp_path)
+    assert path.name == "k2d-libri.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    (entry,) = parse_eval_result_entries(content)
+    assert (entry.dataset_id, entry.task_id, entry.value, entry.date) == ("org/libri", "clean", 12.34, "2026-11-29")
+    assert entry.notes.startswith(
+        "WER in percent (Whisper's English normaliser), long-form by transformers, beam 5, k2d_hf "
+    )
+    assert content[0].keys() == {"dataset", "value", "date", "notes"}
+    write_results(others, tmp_path)
+    assert [one.name for one in (tmp_path / ".eval_results").iterdir()] == ["gpqa.yaml"]
 
 
 def test_insertions_of_models_stand_below_their_table():
@@ -208,7 +264,8 @@ EVIL = [
 @pytest.mark.parametrize("evil", EVIL)
 def test_names_stay_names(evil):
     """Whatever a name holds, the card has no other metadata, headings, tables, links or code than without it."""
-    everything = {"evaluations": [evaluated()], "training": training(evaluated={"dev": {"loss": 1.0, "mer": 0.5}})}
+    named = EvaluatedSet(evaluated().figures, name="dev")
+    everything = {"evaluations": [named], "training": training(evaluated={"dev": {"loss": 1.0, "mer": 0.5}})}
     known = {"model_name": "m", "teacher": "t", "auxiliary": "a", "metric": "composite", "base_model": None}
     good = card(**{**everything, **known})
     hostile = card(
@@ -220,7 +277,11 @@ def test_names_stay_names(evil):
         training=training(evaluated={evil: {"loss": 1.0, "mer": 0.5}}),
     )
     assert metadata(hostile).keys() == metadata(good).keys()
-    assert headings(hostile) == headings(good)
+    levels = [[line.partition(" ")[0] for line in headings(text)] for text in (hostile, good)]
+    assert levels[0] == levels[1]
+    assert [line for line in headings(hostile) if line[:3] == "## "] == [
+        line for line in headings(good) if line[:3] == "## "
+    ]
     assert table_heads(hostile) == table_heads(good)
     assert rows(hostile).keys() == rows(good).keys()
     assert code(hostile) == code(good)
@@ -257,7 +318,7 @@ def run(tiny_whisper_dir, processor, tmp_path_factory):
     recipe = Recipe(
         name="tiny",
         recordings=DataSettings(source=str(home / "recordings")),
-        evaluation=DataSettings(source=str(home / "dev.jsonl")),
+        evaluation=EvaluationDataSettings(source=str(home / "dev.jsonl")),
         teacher=str(teacher),
         auxiliary="teacher",
     )
@@ -271,7 +332,7 @@ def test_a_run_s_card_has_its_facts_and_nothing_of_its_data(run):
     assert home.name not in text
     assert SECRET not in text
     assert metadata(text)["license"] == "mit"
-    assert metadata(text)["language"] == ["zh"]
+    assert metadata(text)["language"] == ["en", "zh"]  # of labels in Latin script
     table = rows(text)
     assert table["teacher"] == "big, beam 5"
     assert table["auxiliary"] == "the teacher's checkpoint, decoding each chunk from scratch"
@@ -282,6 +343,66 @@ def test_a_run_s_card_has_its_facts_and_nothing_of_its_data(run):
     assert table["encoder"] == "the teacher's, frozen"
     assert "| student | 20.0 |" in text
     assert {path: path.stat().st_mtime_ns for path in (directory / "validated").rglob("*")} == before
+
+
+def test_a_code_switched_student_has_both_languages_and_decodes_in_the_one_of_its_labels():
+    mixed = replace(facts().data, mixed_in=["en"])
+    text = card(data=mixed, ctranslate2=True)
+    assert metadata(text)["language"] == ["en", "zh"]
+    assert "A speech recogniser for code-switched speech (languages en, zh), distilled" in text
+    assert 'model.transcribe("lecture.flac", language="zh"' in text
+    assert metadata(card(data=mixed, language=["zh"]))["language"] == ["zh"]
+    assert "(language zh)" in card()
+
+
+def test_a_card_names_the_data_set_and_shows_what_was_written_only_where_the_user_allows(run):
+    _, directory, recipe, teacher = run
+    lines = [
+        {"model": model, "set": name, "recording": "/x", "reference": f"{name} reference", "hypothesis": SECRET * 40}
+        for model in ("teacher", "student")
+        for name in ("a", "b|c")
+    ]
+    transcripts = directory / "evaluation_transcripts.jsonl"
+    transcripts.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    recordings = DataSettings(source="org/talks", config="zh", split="train")
+    hub = HubSettings(repo_id="me/x", data_repo_id="me/x-chunks")
+    named = replace(recipe, recordings=recordings, hub=hub)
+    text = write_card(directory, named, teacher=teacher, auxiliary=teacher).read_text(encoding="utf-8")
+    assert metadata(text)["datasets"] == ["me/x-chunks", "org/talks"]
+    assert rows(text)["recordings"] == "org/talks, zh, train"
+    assert "Sample output" not in text
+    assert SECRET not in text
+    shown = replace(named, hub=replace(hub, sample_output=True))
+    text = write_card(directory, shown, teacher=teacher, auxiliary=teacher).read_text(encoding="utf-8")
+    transcripts.unlink()
+    sample = text.partition("## Sample output\n")[2].partition("\n## ")[0]
+    assert "| a, reference | a reference |\n| a, student | the patient's name" in sample
+    assert "| b\\|c, student |" in sample
+    assert sample.count(SECRET) == 2 * (300 // len(SECRET))
+    assert sample.count(" … |") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "origin", "readme", "licence"),
+    [
+        ("openai/whisper-large-v2", "hub", None, "apache-2.0"),
+        ("openai/whisper-large-v3-turbo", "hub cache", None, "mit"),
+        ("openai/whisper-base", "wheels", None, "apache-2.0"),
+        ("openai/whisper-base", "hub", "---\nlicense: cc-by-4.0\n---\n", "cc-by-4.0"),
+        ("openai/whisper-large-v2@main", "hub", None, "apache-2.0"),
+        ("somebody/whisper-large-v2", "hub", None, None),
+        ("openai/whisper-base", "local", None, None),  # a folder of that name
+    ],
+)
+def test_the_licence_is_that_of_the_teacher_s_card_or_of_openai_s_checkpoints(
+    run, tmp_path, name, origin, readme, licence
+):
+    _, directory, recipe, teacher = run
+    shutil.copytree(teacher.path, tmp_path / "teacher", ignore=shutil.ignore_patterns("README.md"))
+    if readme:
+        (tmp_path / "teacher" / "README.md").write_text(readme, encoding="utf-8")
+    given = Checkpoint(tmp_path / "teacher", name, origin)
+    assert gather_facts(directory, recipe, teacher=given, auxiliary=teacher).license == licence
 
 
 def test_what_the_user_says_goes_before_what_was_found(run):

@@ -1,12 +1,15 @@
 """How a long report looks in windows from a phone's to a desk's: tables that can be read, parts that are folded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from chromium import Chromium
 from PIL import Image
 
-from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts, Share, StageFact
+from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts, SetFacts, Share, StageFact
 from k2d_hf.reporting.page import Page, render_page
+from k2d_hf.reporting.plots import draw_plots
 from k2d_hf.scoring.error_rates import ErrorCounts
 
 SENTENCE = "我們上個禮拜已經講過 marketing 了，所以今天直接進到 business model 的基本概念。"
@@ -47,9 +50,13 @@ def crowded():
         shares=[Share(verdict, 12_345, 3.6e5) for verdict in ("kept", "distance > 0.40", "the teacher loops", "fewer than 3 tokens a second")],
         worst=[chunk(index, False) for index in range(20)],
         sample=[chunk(index, True) for index in range(10)],
-        evaluation=figures("teacher", "openai/whisper-large-v2") | figures("student", "/home/somebody/" + 6 * "a-long-way/" + "student"),
-        intervals={"teacher": (0.21, 0.24), "student": (0.2, 0.23)},
-        recordings=[RecordingFact(f"dev_{index}.flac", "", SENTENCE * 80, texts, errors) for index in range(10)],
+        sets=[
+            SetFacts(
+                "", figures("teacher", "openai/whisper-large-v2") | figures("student", "/home/somebody/" + 6 * "a-long-way/" + "student"),
+                intervals={"teacher": (0.21, 0.24), "student": (0.2, 0.23)},
+                recordings=[RecordingFact(f"dev_{index}.flac", "", SENTENCE * 80, texts, errors) for index in range(10)],
+            )
+        ],
     )  # fmt: skip
 
 
@@ -122,3 +129,36 @@ def test_at_a_desk_tables_are_tables(browser):
     assert browser.evaluate(
         "[...document.querySelectorAll('td')].every(one => getComputedStyle(one, '::before').content == 'none')"
     )
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_each_test_set_has_its_heading_table_and_chart(tmp_path, width):
+    facts = crowded()
+    (one,) = facts.sets
+    words = {name: {**models, "wer": 0.1, "normaliser": "whisper-english"} for name, models in one.figures.items()}
+    sets = [
+        replace(one, name=name, figures=words if name == "english" else one.figures)
+        for name in ("dev", "far", "english")
+    ]
+    facts = replace(facts, sets=[replace(each, recordings=each.recordings[:2], left_out=8) for each in sets])
+    page = tmp_path / "sets.html"
+    page.write_text(render_page(Page(facts, draw_plots(facts))), encoding="utf-8")
+    with Chromium() as other:
+        other.ask("Emulation.setScrollbarsHidden", hidden=True)
+        other.open(page)
+        other.resize(width, 844)
+        assert other.evaluate("document.documentElement.scrollWidth") <= width
+        heads = other.evaluate("[...document.querySelectorAll('section:first-of-type h3')].map(one => one.textContent)")
+        assert heads == ["dev", "far", "english", "Macro average of dev and far, each set counted once"]
+        charts = (
+            "[...document.querySelectorAll('section:first-of-type svg')].map(one => one.getAttribute('aria-label'))"
+        )
+        assert other.evaluate(charts) == [
+            "MER on dev: teacher 21.7%, student 21.7%",
+            "MER on far: teacher 21.7%, student 21.7%",
+            "WER on english: teacher 10.0%, student 10.0%",
+        ]
+        titles = other.evaluate("[...document.querySelectorAll('section:last-of-type h3')].map(one => one.textContent)")
+        assert titles == [f"{name}: dev_{index}.flac" for name in ("dev", "far", "english") for index in range(2)]
+        ids = other.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
+        assert len(ids) == len(set(ids))

@@ -176,8 +176,8 @@ def test_the_page_can_be_read_by_its_structure(browser):
 def test_the_page_shows_what_the_run_did(browser):
     shown = browser.evaluate("document.body.innerText")
     assert (
-        browser.evaluate("document.querySelectorAll('figure svg').length") == 5
-    )  # distances, kept, loss, agreement, rate
+        browser.evaluate("document.querySelectorAll('figure svg').length") == 6
+    )  # rates, distances, kept, loss, agreement, rate
     assert "95% interval" in shown  # of two recordings
     assert "4 recordings, skipped 1 not audio; 80 s read" in shown
     assert "; 20 s passed over" in shown

@@ -56,38 +56,44 @@ class Compare(Command):
         console.line(write_comparison(comparison, arguments.output, console.screen))
 
 
-def compare(folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None) -> Comparison:
-    """Compare finished runs on the recordings whose file names match a pattern, and with the row `against`.
+def compare(
+    folders: Sequence[Path], *, patterns: Sequence[str] = (), against: str | None = None
+) -> dict[str, Comparison]:
+    """Compare finished runs, by test set, on recordings whose file names match a pattern, and with the row `against`.
 
     Raises:
         K2DError: for a folder that is no finished run, for runs that cannot be compared, for a pattern that nothing
             matches and for a row that is not there.
     """
-    from k2d_hf.evaluation.comparison import compare_runs
+    from k2d_hf.evaluation.compared_sets import compare_sets
 
     runs = [read_run(folder) for folder in dict.fromkeys(folders)]
-    return compare_runs(runs, patterns=patterns, against=against)
+    return compare_sets(runs, patterns=patterns, against=against)
 
 
-def read_run(folder: Path) -> MeasuredRun:
-    """What the folder of a run holds on its evaluation; K2DError if it is none, or has none."""
+def read_run(folder: Path) -> dict[str, MeasuredRun]:
+    """What the folder of a run holds on its evaluation, by test set; K2DError if it is none, or has none."""
     from k2d_hf.evaluation.measured_run import MeasuredRun
+    from k2d_hf.evaluation.sets import UNNAMED, figures_of_sets
 
     if not folder.is_dir():
         raise K2DError(f"{folder}: no such folder; give those of runs, such as runs/quickstart")
     figures = _read(folder / "evaluation.json", json.loads)
     lines = _read(folder / "evaluation_transcripts.jsonl", lambda text: [json.loads(one) for one in text.splitlines()])
-    if not isinstance(figures, dict):
+    if not isinstance(figures, dict) or not (sets := figures_of_sets(figures)):
         raise K2DError(f"{folder / 'evaluation.json'}: no figures by model; run it again with `k2d run`")
-    transcripts: dict[str, list[dict[str, Any]]] = {}
+    transcripts: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for line in lines:
-        transcripts.setdefault(line["model"], []).append(line)
+        transcripts.setdefault(line.get("set", UNNAMED), {}).setdefault(line["model"], []).append(line)
     recipe = _read(folder / "recipe.yaml", load_yaml) if (folder / "recipe.yaml").exists() else {}
     kept, validated = None, folder / "validated"
     if validated.is_dir():  # which may be gone by now
         chunks = load_chunks(validated)
         kept = kept_of(chunks)[0] / len(chunks)
-    return MeasuredRun(str(folder), recipe or {}, kept, figures, transcripts)
+    return {
+        name: MeasuredRun(str(folder), recipe or {}, kept, of_set, transcripts.get(name, {}))
+        for name, of_set in sets.items()
+    }
 
 
 def _read(path: Path, parse: Any) -> Any:

@@ -16,10 +16,10 @@ from k2d_hf.data.recording_rows import selection_in, span_fields, span_of
 from k2d_hf.data.recordings import load_recordings
 from k2d_hf.data.references import references_of
 from k2d_hf.data.settings import DataSettings
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.evaluation.long_form import check_measurable
 from k2d_hf.files.storage import is_address
-from k2d_hf.pipeline.recipe import Recipe, prefixed
+from k2d_hf.pipeline.recipe import Recipe, key_of_set
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,12 +84,12 @@ def check_references(recipe: Recipe) -> None:
     """Look for references where the recipe has them, as far as their files are here and can be listed.
 
     Raises:
-        K2DError: if no recording of the evaluation has one or can be read, or none of `references` is of a recording.
+        K2DError: if no recording of a test set has one or can be read, or none of `references` is of a recording.
     """
-    data = recipe.evaluation
-    if data is not None and os.path.exists(data.source) and _is_listed(data.source):
-        with prefixed("evaluation: "):
-            check_measurable(_listed(data, group_by=data.join_by))
+    for name, data in recipe.evaluation_sets.items():
+        if os.path.exists(data.source) and _is_listed(data.source):
+            with prefixed(f"{key_of_set(name)}: "):
+                check_measurable(_listed(data, group_by=data.join_by))
     source = recipe.recordings.source
     here = recipe.references is not None and os.path.exists(recipe.references) and os.path.exists(source)
     if here and _is_listed(source):

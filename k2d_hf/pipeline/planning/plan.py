@@ -39,7 +39,7 @@ class Plan:
     recipe: Recipe
     arguments: Any  # the Trainer's
     recordings: DataFacts
-    evaluation: DataFacts | None
+    evaluation: Mapping[str, DataFacts]  # by set
     teacher: ModelInfo
     auxiliary: ModelInfo
     origin: ModelInfo  # whose layers the student has

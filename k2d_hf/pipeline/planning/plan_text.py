@@ -12,12 +12,14 @@ from k2d_hf.terminal.console import minutes
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, listed
 from k2d_hf.validation.distance import PAPER_KEPT
 
+_NOT_EVALUATED = [("evaluation", "none")]
+
 
 def render_plan(plan: Plan, screen: Screen = ENDLESS) -> str:
     """The plan, ready to be printed."""
     facts = [
         ("recordings", _data(plan.recordings)),
-        ("evaluation", "none" if plan.evaluation is None else _data(plan.evaluation)),
+        *([(f"evaluation {name}".rstrip(), _data(data)) for name, data in plan.evaluation.items()] or _NOT_EVALUATED),
         ("teacher", _model(plan.teacher)),
         ("auxiliary", "the teacher itself" if plan.auxiliary is plan.teacher else _model(plan.auxiliary)),
         ("student", _student(plan)),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.data.chunk_files import load_chunks
+from k2d_hf.data.settings import EvaluationDataSettings
 from k2d_hf.distillation.settings import deciding_training
+from k2d_hf.evaluation.sets import UNNAMED, figures_of_sets
 from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
 from k2d_hf.files.settings import deciding
 from k2d_hf.models.checkpoint import Checkpoint, count_parameters
@@ -16,11 +19,11 @@ from k2d_hf.models.parts import layer_indices
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
-from k2d_hf.publishing.card_names import has_id, hub_id, public_name, read_licence
+from k2d_hf.publishing.card_names import has_id, hub_id, public_name, teacher_licence
 from k2d_hf.validation.judges import JUDGES, demands, limits_of
 
 if TYPE_CHECKING:
-    from k2d_hf.publishing.model_card_data import K2DModelCardData, TrainingFacts
+    from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, Sample, TrainingFacts
 
 
 class Card(Stage):
@@ -51,15 +54,19 @@ def write_card(
 ) -> Path:
     """Write `student/README.md` of a run, with what is `given`: fields of `K2DModelCardData`, such as `license="mit"`.
 
+    Results on sets that are benchmarks of the Hub go to `student/.eval_results/`.
+
     The run's `directory` has `validated` or `mixed`, `student` and, where there was evaluation data, `evaluation.json`.
     """
     from k2d_hf.publishing.card_rendering import render_card
+    from k2d_hf.publishing.eval_results import write_results
 
     data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary, origin=origin)
     for name, value in given.items():
         setattr(data, name, value)
     path = directory / "student" / "README.md"
     render_card(data).save(path)
+    write_results(data.evaluations, directory / "student")
     return path
 
 
@@ -71,22 +78,22 @@ def gather_facts(
     The student has layers of `origin`, which is the teacher where it is not given.
     """
     from k2d_hf.publishing.card_facts import data_facts, settings_for_card
-    from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData
+    from k2d_hf.publishing.model_card_data import K2DModelCardData
 
     student = directory / "student"
     own, begun = (_read(folder / "config.json", {}) for folder in (student, (origin or teacher).path))
-    licence: dict[str, Any] = dict(read_licence(teacher.path))
-    figures = _read(directory / "evaluation.json", {}) if recipe.evaluation is not None else {}
+    licence: dict[str, Any] = dict(teacher_licence(teacher.path, hub_id(teacher.name) if has_id(teacher) else None))
+    figures = figures_of_sets(_read(directory / "evaluation.json", {})) if recipe.evaluation_sets else {}
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
+    recordings = hub_id(recipe.recordings.source)
     chunks, read = data_facts(load_chunks(directory / recipe.labels)), _read(directory / "labelling.json", {})
-    evaluated, data = EvaluatedSet(figures), recipe.evaluation
-    if data is not None and hub_id(data.source) is not None:  # the path of one that is not of the Hub stays out
-        evaluated = replace(evaluated, dataset=data.source, config=data.config, split=data.split)
     return K2DModelCardData(
         # the user
         model_name=recipe.name,
         model_id=recipe.hub.repo_id,
         **licence,
+        datasets=[name for name in (recipe.hub.data_repo_id, recordings) if name],
+        samples=_samples(directory, recipe) if recipe.hub.sample_output else [],
         revision=recipe.hub.revision,
         ctranslate2=recipe.hub.adds_ctranslate2,
         ggml=recipe.hub.adds_ggml,
@@ -100,6 +107,8 @@ def gather_facts(
             "validation": settings_for_card(recipe.validate, besides=judged),
             "soft targets": settings_for_card(recipe.targets, besides=("enabled",)),
         },
+        recordings=recordings
+        and ", ".join(filter(None, (recordings, recipe.recordings.config, recipe.recordings.split))),
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
         begins_with=_begins_with(recipe),
@@ -116,9 +125,33 @@ def gather_facts(
         training=_training(student, recipe),
         training_log=_read(student / "training_log.json", []),
         # evaluation
-        evaluations=[evaluated] if figures else [],
-        machine=_machine(figures),
+        evaluations=[_evaluated(name, models, recipe.evaluation_sets.get(name)) for name, models in figures.items()],
+        machine=_machine(next(iter(figures.values()), {})),
     )
+
+
+def _evaluated(name: str, figures: Mapping[str, Any], data: EvaluationDataSettings | None) -> EvaluatedSet:
+    """A test set with its figures; the path of one that is not of the Hub stays out."""
+    from k2d_hf.publishing.model_card_data import EvaluatedSet
+
+    measured = EvaluatedSet(figures, name)
+    if data is None or hub_id(data.source) is None:
+        return measured
+    return replace(measured, dataset=data.source, config=data.config, split=data.split, task=data.benchmark_task)
+
+
+def _samples(directory: Path, recipe: Recipe) -> list[Sample]:
+    """What the student wrote at the beginning of the first recording of each set, beside its reference."""
+    from k2d_hf.publishing.model_card_data import Sample
+
+    samples: dict[str, Sample] = {}
+    path = directory / "evaluation_transcripts.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if recipe.evaluation_sets and path.is_file() else ():
+        row = json.loads(line)
+        if row["model"] == "student":
+            name = row.get("set", UNNAMED)
+            samples.setdefault(name, Sample(name, row["reference"], row["hypothesis"]))
+    return list(samples.values())
 
 
 def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
@@ -134,7 +167,7 @@ def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
     return replace(training, shares_encoder=True) if training.shares_encoder is None and copied else training
 
 
-def _machine(figures: dict[str, Any]) -> str | None:
+def _machine(figures: Mapping[str, Any]) -> str | None:
     """Where the models were timed, which need not be where the card is written; None where nobody knows."""
     return next(iter(figures.values()))[MEASUREMENT].get("machine") if timed_together(figures.values()) else None
 

@@ -103,7 +103,7 @@ class Push(Stage, command.Command):
         if arguments.data is None and arguments.data_repo_id is not None:
             raise K2DError("push: --data-repo-id goes with --data CHUNKS; give them, or leave the option out")
         data_repo_id = arguments.data_repo_id or arguments.repo_id
-        given = {field.name: getattr(arguments, field.name) for field in fields(HubSettings)}
+        given = {field.name: getattr(arguments, field.name, field.default) for field in fields(HubSettings)}
         hub = HubSettings(**{**given, "data_repo_id": data_repo_id})
         folder = None if arguments.student is None else command.part_of_run(arguments.student, "student")
         chunks = None if arguments.data is None else command.part_of_run(arguments.data, "validated")
