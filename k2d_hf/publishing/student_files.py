@@ -65,10 +65,10 @@ def is_stale(path: str, changed: Iterable[str]) -> bool:
     """Whether a file of the repository that this student does not have is an earlier student's, and is deleted.
 
     Old shards beside new weights would be loaded in their place, and an export to another format is of the weights that
-    it was made from, as are results on benchmarks. Other files of the repository stay.
+    it was made from. Results on benchmarks that this student does not have are another's. Other files stay.
     """
     if path.startswith(FOLDER + OURS):
-        return any(_WEIGHTS.fullmatch(name) or name.startswith(FOLDER) or name == CARD for name in changed)
+        return True
     for folder in (CTRANSLATE2, GGML):
         if path.startswith(folder):
             return any(_WEIGHTS.fullmatch(name) or name.startswith(folder) for name in changed)

@@ -307,6 +307,7 @@ CHANGES = {
     "hub.private": unrun(HUB, "hub.repo_id=me/student", "hub.private=false"),
     "hub.revision": unrun(HUB, "hub.repo_id=me/student", "hub.revision=other"),
     "hub.data_repo_id": unrun(HUB, "hub.repo_id=me/student", "hub.data_repo_id=me/chunks"),
+    "hub.sample_output": sets("hub.sample_output=true"),
     "hub.ctranslate2": unrun(HUB, "hub.repo_id=me/student", "hub.ctranslate2=true"),
     "hub.ggml": unrun(HUB, "hub.repo_id=me/student", "hub.ggml=true"),
     "report.enabled": unrun("the page is no result", "report.enabled=true"),

@@ -170,6 +170,20 @@ def test_an_earlier_student_leaves_nothing_behind_that_would_be_loaded(hub, push
     assert {"picture.png", "README.md"} <= hub.repository("me/shards").contents().keys()
 
 
+def test_results_on_benchmarks_go_up_with_the_student_and_leave_with_it(hub, push, student):
+    result, mine = ".eval_results/k2d-libri.yaml", ".eval_results/gpqa.yaml"
+    (student / ".eval_results").mkdir()
+    (student / result).write_text("- value: 1\n", encoding="utf-8")
+    (student / mine).write_text("of somebody else\n", encoding="utf-8")
+    assert result in push(student, "me/results").result["uploaded"]
+    hub.repository("me/results").commit("by hand", {".eval_results/other.yaml": b"by hand"})
+    assert hub.repository("me/results").contents().keys() >= {result, ".eval_results/other.yaml"}
+    assert mine not in hub.repository("me/results").contents()
+    (student / result).unlink()
+    assert push(student, "me/results").result["deleted"] == [result]
+    assert ".eval_results/other.yaml" in hub.repository("me/results").contents()
+
+
 def test_a_branch_is_made_and_the_main_one_left_alone(hub, push, original, files):
     assert push(original, "me/branches", revision="v1/try").error is None
     assert hub.repository("me/branches").contents("v1/try") == files
