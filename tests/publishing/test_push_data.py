@@ -113,7 +113,7 @@ def test_nothing_of_the_machine_is_in_it(pushed, home):
 def test_the_card_says_how_much_and_why_not_more(pushed):
     card = pushed[0].contents()["README.md"].decode()
     info = pushed[0].info(pushed[0].log()[0])["cardData"]
-    assert info["language"] == ["zh"]
+    assert info["language"] == ["en", "zh"]  # of code-switched labels
     assert info["task_categories"] == ["automatic-speech-recognition"]
     assert info["configs"][0]["data_files"] == [{"split": "train", "path": "data/train-*.parquet"}]
     assert "license" not in info
