@@ -73,7 +73,7 @@ class FasterWhisperTranscriber:
                 f"device {device!r} with dtype {options.dtype!r} in engine faster-whisper: {error}; "
                 "auto is safe for both"
             ) from error
-        self.encoder = LabelEncoder(_Names(self.model.hf_tokenizer), task=options.task)
+        self.encoder = LabelEncoder(_Tokenizer(self.model.hf_tokenizer), task=options.task)
         if options.language:
             self.encoder.start_ids(options.language)
         self.runtime = Runtime(device, self.model.model.compute_type, threads if device == "cpu" else None)
@@ -150,12 +150,17 @@ class FasterWhisperTranscriber:
             return self._known_processor
 
 
-class _Names:
-    """What `LabelEncoder` asks of a tokenizer for the tokens before a text, by the one that faster-whisper has read."""
+class _Tokenizer:
+    """What `LabelEncoder` asks of a tokenizer of transformers, by the one that faster-whisper has read."""
 
     def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
         self.convert_tokens_to_ids = tokenizer.token_to_id
         self.convert_ids_to_tokens = tokenizer.id_to_token
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The tokens of a text."""
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
 
 
 def share_cores(cores: int, calls: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 from k2d_hf.pipeline.planning.data_facts import inspect_data
 from k2d_hf.pipeline.recipe import DataSettings
 from k2d_hf.reporting.gathering import _recordings
+from k2d_hf.reporting.stage_facts import read_lines
 from k2d_hf.validation.auxiliary import validate_labels
 
 SECONDS = 8.0
@@ -392,7 +393,7 @@ def test_evaluation_reads_joins_and_names_the_channel(tmp_path, caplog):
     (tmp_path / "t.jsonl").write_text(
         "".join(json.dumps({**row, "model": "teacher"}) + "\n" for row in evaluated.transcripts)
     )
-    facts = _recordings(tmp_path / "t.jsonl")
+    facts = _recordings(read_lines(tmp_path / "t.jsonl"))
     assert [fact.recording for fact in facts] == ["a.wav, channel 1", "a.wav, channel 0", "b.wav"]
     assert [fact.selection.channel for fact in facts] == ["1", "0", "mean"]
     joined = {

@@ -21,6 +21,7 @@ from k2d_hf.labelling.teacher import LabellingReport, label_recordings
 from k2d_hf.pipeline.planning.data_facts import inspect_data
 from k2d_hf.pipeline.recipe import EvaluationDataSettings
 from k2d_hf.reporting.gathering import _recordings
+from k2d_hf.reporting.stage_facts import read_lines
 
 # Of a lecture of 60 s: what is written of spans by their length.
 SCRIPT = {
@@ -240,7 +241,7 @@ def test_spans_are_distinct_in_report_and_comparisons(tmp_path):
         file.writelines(
             json.dumps({**line, "model": model}) + "\n" for model in ("teacher", "student") for line in lines
         )
-    facts = _recordings(tmp_path / "transcripts.jsonl")
+    facts = _recordings(read_lines(tmp_path / "transcripts.jsonl"))
     assert [fact.recording for fact in facts] == ["a.wav, 0:08 to 0:20", "a.wav, 0:44 to 0:56"]
     assert [fact.errors["student"].errors for fact in facts] == [0, 1]
     figures = {name: {"engine": "x", "language": "zh", "beam_size": 1} for name in ("teacher", "student")}
