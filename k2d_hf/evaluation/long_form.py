@@ -133,25 +133,26 @@ def recording_names(paths: Sequence[str]) -> list[str]:
 
 def check_measurable(recordings: Any) -> None:
     """Raise K2DError where no recording has a reference and readable audio, by its header; the first one is enough."""
-    count = 0
+    count, fault = 0, None
     for row in recordings:
         count += 1
-        if mixed_tokens(row.get("reference") or "") and row.get("recording") and _is_audio(row):
-            return
-    raise nothing_to_measure(count, recordings)
+        if mixed_tokens(row.get("reference") or "") and row.get("recording"):
+            reason = _audio_fault(row)
+            if reason is None:
+                return
+            fault = fault or reason
+    raise nothing_to_measure(count, recordings, fault)
 
 
-def nothing_to_measure(count: int, recordings: Any) -> K2DError:
-    """The error for `count` recordings of which none will do."""
-    return K2DError(
-        f"none of {count} recordings can be evaluated: each needs readable audio and a reference; "
-        f"{advice_on_references(recordings)}"
-    )
+def nothing_to_measure(count: int, recordings: Any, fault: str | None = None) -> K2DError:
+    """The error for `count` recordings of which none will do; `fault` is what is wrong with the first one's audio."""
+    needs = f"none of {count} recordings can be evaluated: each needs readable audio and a reference"
+    return K2DError(f"{needs}; {fault or advice_on_references(recordings)}")
 
 
-def _is_audio(row: Mapping[str, Any]) -> bool:
+def _audio_fault(row: Mapping[str, Any]) -> str | None:
     try:
         span_within(row["recording"], *span_of(row), audio_duration(row["recording"], selection_in(row)))
-    except AudioError:
-        return False
-    return True
+    except AudioError as error:
+        return str(error)
+    return None
