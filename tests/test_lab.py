@@ -206,6 +206,7 @@ def test_a_stopped_job_has_some_of_every_split_and_its_manifests_say_how_much(sp
     for name in names:
         share = sum(split == name for split, _ in half) / make_speech.SPLITS[name]["recordings"]
         assert abs(share - 0.5) < 0.11
+    assert make_speech.in_turn(names, 3) == [(name, index) for name, index in order if index >= 3]
     for name, index in [("dev-open", 0), ("dev-open", 3)]:
         row = make_speech.row_file(tmp_path, name, index)
         row.parent.mkdir(exist_ok=True)

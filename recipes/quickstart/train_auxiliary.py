@@ -81,11 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sources = load_recipe(HERE / "quickstart.yaml").teacher
     base = str(resolve_checkpoint(sources).path)
-    chunks = [
-        row
-        for recording, segments in read_references(arguments.speech).items()
-        for row in chunk_rows(recording, pack_segments(segments), language="zh")
-    ]
+    chunks = chunks_with_texts(arguments.speech)
     whole, had = first_student(base, arguments.begin, arguments.encoder_layers)
     known = Path(arguments.work) / "encoder_neurons.json"  # another machine may round differently, and choose others
     if not known.exists():
@@ -128,6 +124,15 @@ def main() -> None:
         encoder_neurons=neurons,
         name=NAME,
     )
+
+
+def chunks_with_texts(manifest: str) -> list[dict[str, Any]]:
+    """Rows of chunks of a manifest's recordings, of at most 30 s, whose labels are their texts."""
+    return [
+        row
+        for recording, segments in read_references(manifest).items()
+        for row in chunk_rows(recording, pack_segments(segments), language="zh")
+    ]
 
 
 def first_student(base: str, begin: Path | None, layers: list[int]) -> tuple[WhisperForConditionalGeneration, Any]:

@@ -41,27 +41,28 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--split", action="append", choices=SPLITS, help="only this split (may be repeated)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="make none before this number of a split")
     parser.add_argument("--join", action="store_true", help="make no speech, only manifests of what is there")
     arguments = parser.parse_args()
     names = arguments.split or list(SPLITS)
     if not arguments.join:
-        make_recordings(arguments.out, names, arguments.workers)
+        make_recordings(arguments.out, in_turn(names, arguments.first), arguments.workers)
     for line in write_manifests(arguments.out, names):
         print(line)
 
 
-def make_recordings(out: Path, names: list[str], workers: int) -> None:
-    """Write what is missing of some splits, a process a worker."""
+def make_recordings(out: Path, wanted: list[tuple[str, int]], workers: int) -> None:
+    """Write what is missing of some recordings, a process a worker."""
     with ProcessPoolExecutor(1) as first:  # the package unpacks its model on first use, where two would collide
         first.submit(unpack_model).result()
     with ProcessPoolExecutor(workers) as pool:
-        for line in pool.map(partial(make_recording, out), in_turn(names)):
+        for line in pool.map(partial(make_recording, out), wanted):
             print(line, flush=True)
 
 
-def in_turn(names: list[str]) -> list[tuple[str, int]]:
-    """All recordings of some splits, so ordered that at any time about the same share of each is made."""
-    wanted = [(name, index) for name in names for index in range(SPLITS[name]["recordings"])]
+def in_turn(names: list[str], first: int = 0) -> list[tuple[str, int]]:
+    """Recordings of some splits, so ordered that at any time about the same share of each is made."""
+    wanted = [(name, index) for name in names for index in range(first, SPLITS[name]["recordings"])]
     return sorted(wanted, key=lambda one: (one[1] + 1) / SPLITS[one[0]]["recordings"])
 
 
