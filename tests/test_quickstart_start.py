@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 
 from k2d_hf.models import load_whisper
-from k2d_hf.models.adapters import read_adapter
+from k2d_hf.models.adapters import WEIGHTS, read_adapter
+from k2d_hf.models.inspect import inspect_model
 
 FOLDER = Path(__file__).parents[1] / "recipes" / "quickstart"
 
@@ -58,6 +60,15 @@ def test_it_writes_an_adapter_and_goes_on_from_one(script, monkeypatch, tmp_path
 
     same = make("same", "--epochs", "1", "--learning-rate", "0", "--begin", str(tmp_path / "first"))
     assert all(torch.equal(weights, same[name]) for name, weights in first.items())
+
+
+def test_the_one_of_the_repository_is_small_and_has_two_layers():
+    folder = FOLDER / "start"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 8e6
+    shape = inspect_model(str(folder)).shape
+    assert (shape.encoder_layers, shape.decoder_layers, shape.d_model) == (6, 2, 512)
+    weights = load_file(folder / WEIGHTS)
+    assert all(bool(torch.isfinite(matrix).all()) for matrix in weights.values())
 
 
 def _of_base(name, layers):
