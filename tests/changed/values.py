@@ -279,6 +279,8 @@ CHANGES = {
     "mix.config": unrun(ROWS),
     "mix.audio_column": unrun(ROWS),
     "mix.reference_column": unrun(ROWS),
+    "mix.track": sets("mix={{source: corpus.jsonl, track: 0}}"),
+    "mix.channel": sets("mix={{source: corpus.jsonl, channel: 0}}"),
     "mix.streaming": unrun(REFUSED),
     "mix.language": sets("mix={{source: corpus.jsonl, language: en}}"),
     "mix.share": sets("mix={{source: corpus.jsonl, share: 0.5}}"),
