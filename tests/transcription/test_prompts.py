@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import soundfile
 from scripted_transcriber import ScriptedTranscriber
-from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import TeacherHypotheses, label_recordings, load_recordings, transcribe
 from k2d_hf.errors import K2DError
@@ -25,16 +24,6 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("K2D_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(scope="module")
-def random_dir(tmp_path_factory, processor):
-    """A random Whisper, whose text depends on all that it is given; it writes at most forty tokens a window."""
-    folder, model = tmp_path_factory.mktemp("random"), make_tiny_whisper()
-    model.generation_config.max_length = 40
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 from scripted_whisper import write_scripted_whisper
-from tiny_whisper import make_tiny_whisper
 
 from k2d_hf import label_recordings, load_recordings, transcribe
 from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
@@ -25,16 +24,6 @@ GREEDY = {"beam_size": 1, "temperatures": (0.0,), "condition_on_previous_text": 
 def quiet(seconds, seed=0):
     noise = np.random.default_rng(seed).standard_normal(round(seconds * SAMPLE_RATE))
     return (0.001 * noise).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def random_dir(tmp_path_factory, processor):
-    """A random Whisper, whose text depends on all that it is given; it writes at most forty tokens a window."""
-    folder, model = tmp_path_factory.mktemp("random"), make_tiny_whisper()
-    model.generation_config.max_length = 40
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
