@@ -269,7 +269,9 @@ def test_auto_is_the_fast_engine_where_it_is_installed(tiny_whisper_dir, monkeyp
         importlib.util, "find_spec", lambda name, *rest: None if name == "faster_whisper" else find_spec(name, *rest)
     )
     assert open_transcriber(tiny_whisper_dir).engine == default_engine() == "transformers"
-    with pytest.raises(K2DError, match=r"not installed: pip install 'faster-whisper>=1.2', or set engine transformers"):
+    with pytest.raises(
+        K2DError, match=r"not installed: pip install 'av<19,>=16' 'faster-whisper>=1.2', or set engine transformers"
+    ):
         open_transcriber(tiny_whisper_dir, engine="faster-whisper")
 
 
