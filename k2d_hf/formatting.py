@@ -4,6 +4,7 @@ Files and settings come from anywhere; a name of a megabyte or with line breaks 
 """
 
 import re
+from collections.abc import Sequence
 
 MAX_LENGTH = 80  # characters of a value or name
 _MAX_MESSAGE = 400
@@ -24,6 +25,12 @@ def counted(number: float, noun: str) -> str:
     """`1 chunk`, `37 chunks`, `1.50 epochs`."""
     figure = f"{number:,.0f}" if number == round(number) else f"{number:,.2f}"
     return f"{figure} {noun}{'' if number == 1 else 's'}"
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """`a, b, c and 4 more`: at most so many names of those that there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def is_text(value: object) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.formatting import counted
+from k2d_hf.formatting import counted, first_of
 
 MEAN, LOUDER = "mean", "louder"
 TRACK_HELP = "Track of sound of a file with several, counted from 0; null is the one that the file itself prefers."
@@ -23,8 +23,6 @@ CHANNEL_HELP = (
 # Of the energy that the mean of channels has which know nothing of each other; what has less is out of phase.
 CANCELLED_BELOW = 0.1
 CANCELLED_ADVICE = "set channel to louder, or to the number of one (0, 1, ...)"
-
-
 _LISTED = 20  # recordings that a warning names
 
 
@@ -33,18 +31,12 @@ def warnings_of(several_tracks: Sequence[str], out_of_phase: Sequence[str]) -> l
     lines = []
     if several_tracks:
         what = f"{counted(len(several_tracks), 'recording')} with several tracks of sound"
-        lines.append(
-            f"{what}, of which the file's usual one was taken: set track for another; {_named(several_tracks)}"
-        )
+        names = first_of(several_tracks, _LISTED)
+        lines.append(f"{what}, of which the file's usual one was taken: set track for another; {names}")
     if out_of_phase:
         what = f"{counted(len(out_of_phase), 'recording')} with channels out of phase"
-        lines.append(f"{what}, whose mean is next to nothing: {CANCELLED_ADVICE}; {_named(out_of_phase)}")
+        lines.append(f"{what}, whose mean is next to nothing: {CANCELLED_ADVICE}; {first_of(out_of_phase, _LISTED)}")
     return lines
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from k2d_hf.files.extras import missing
 from k2d_hf.files.paths import folder_of, joined, walk_files
 from k2d_hf.files.shards import RECORD
 from k2d_hf.files.storage import exists
-from k2d_hf.formatting import counted
+from k2d_hf.formatting import counted, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,5 @@ def _warn_of_hidden(folder: str, hidden: list[str]) -> None:
         with suppress(OSError):  # of a folder that cannot be listed
             found += filter(_may_be_recording, walk_files(path) if path.endswith("/") else [path])
     if found:
-        names = ", ".join(os.path.relpath(path, folder) if "://" not in path else path for path in found[:_LISTED])
-        more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-        logger.warning("%s: left out %d hidden recordings: %s%s", folder, len(found), names, more)
+        names = [os.path.relpath(path, folder) if "://" not in path else path for path in found]
+        logger.warning("%s: left out %d hidden recordings: %s", folder, len(found), first_of(names, _LISTED))

@@ -34,7 +34,7 @@ from k2d_hf.data.subtitle_files import in_turn, read_subtitles, track_beside
 from k2d_hf.data.utterances import LONGER, NO_TEXT
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
-from k2d_hf.formatting import counted, short_name
+from k2d_hf.formatting import counted, first_of, short_name
 from k2d_hf.models.languages import checked_language, is_language, language_code
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
 
@@ -73,9 +73,8 @@ class LabelledReport:
             for entry in entries:
                 reasons.setdefault(entry["reason"], []).append(os.path.basename(entry["recording"]))
             for reason, names in reasons.items():
-                shown = list(dict.fromkeys(names))
-                more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
-                parts.append(f"{counted(len(names), what)} {reason}: {', '.join(map(short_name, shown[:NAMED]))}{more}")
+                shown = first_of(list(map(short_name, dict.fromkeys(names))), NAMED)
+                parts.append(f"{counted(len(names), what)} {reason}: {shown}")
         return f"{name}: left out {'; '.join(parts)}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from k2d_hf.data.recording_rows import selection_in, span_of
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.ways import error_figures, rates_of_normaliser
-from k2d_hf.formatting import quote, short_name
+from k2d_hf.formatting import first_of, quote, short_name
 from k2d_hf.scoring.normalisers import MIXED
 
 _DECODING = ("engine", "language", "beam_size")  # figures that say how a model was decoded
@@ -46,11 +46,8 @@ def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
     names = sorted({_file_name(row) for row in run.transcripts["teacher"]})
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            listed = ", ".join(map(short_name, names[:_LISTED]))
-            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-            raise K2DError(
-                f"{run.folder}: no recording matches --recordings {quote(pattern)}; there are {listed}{more}"
-            )
+            there = first_of(list(map(short_name, names)), _LISTED)
+            raise K2DError(f"{run.folder}: no recording matches --recordings {quote(pattern)}; there are {there}")
     transcripts = {
         model: [row for row in rows if any(fnmatchcase(_file_name(row), pattern) for pattern in patterns)]
         for model, rows in run.transcripts.items()
