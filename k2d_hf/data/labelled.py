@@ -91,6 +91,14 @@ class Sound(NamedTuple):
         return cls(row.recording, row.audio_track, row.audio_channel)
 
     @property
+    def seconds(self) -> float:
+        """Its length; _Unusable where it cannot be read, or the file has no such track or channel."""
+        try:
+            return audio_duration(self.recording, selection_of(self.track, self.channel))
+        except AudioError as error:
+            raise _Unusable(error.reason, str(error)) from None
+
+    @property
     def named(self) -> dict[str, Any]:
         """Columns of a chunk that say which track and channel."""
         return dict(zip(SELECTION_COLUMNS, (self.track, self.channel), strict=True))
@@ -197,9 +205,9 @@ def _chunks(rows: Iterable[Row], language: str | None, report: LabelledReport) -
             _skip(report, row.recording, fault)
     for sound, (segments, spoken) in timed.items():
         try:
-            packed = list(_packed(sound.recording, segments, spoken, report))
+            packed = list(_packed(sound, segments, spoken, report))
             report.recordings += 1
-            yield from ({**chunk, **sound.named} for chunk in packed)
+            yield from packed
         except _Unusable as fault:
             _skip(report, sound.recording, fault)
 
@@ -233,22 +241,24 @@ def _text_of(row: Row, language: str | None) -> str | list[Segment]:
         raise _Unusable(NO_TEXT, f"{row.where}: no text, and no subtitles beside {row.recording}")
     if not span:
         return text
-    return [Segment(start, start + (_seconds_of(row.recording) - start if duration is None else duration), text)]
+    return [Segment(start, start + (Sound.of(row).seconds - start if duration is None else duration), text)]
 
 
 def _utterance(row: Row, text: str, language: str | None) -> dict[str, Any]:
-    seconds = _seconds_of(row.recording)
+    sound = Sound.of(row)
+    seconds = sound.seconds
     if exceeds(seconds, CHUNK_SECONDS):
         raise _Unusable(LONGER, f"{row.recording}: {seconds:.1f} s with a text without times; give `segments`")
     chunk = {"recording": row.recording, "start": 0.0, "duration": seconds, "text": text, "segments": None}
-    return {**chunk, "previous_text": None, "next_start": None, "language": language, **Sound.of(row).named}
+    return {**chunk, "previous_text": None, "next_start": None, "language": language, **sound.named}
 
 
 def _packed(
-    recording: str, segments: list[Segment], language: str | None, report: LabelledReport
+    sound: Sound, segments: list[Segment], language: str | None, report: LabelledReport
 ) -> Iterator[dict[str, Any]]:
     """The chunks of a recording: runs of segments without a pause that may hold speech, each packed by itself."""
-    valid, dropped = valid_segments(segments, recording_duration=_seconds_of(recording))
+    recording = sound.recording
+    valid, dropped = valid_segments(segments, recording_duration=sound.seconds)
     report.left_out += [{"recording": recording, **dataclasses.asdict(span)} for span in dropped]
     runs: list[list[Segment]] = []
     for segment in in_turn(valid):
@@ -258,20 +268,13 @@ def _packed(
     if not runs:
         raise _Unusable(NO_TEXT, f"{recording}: none of its {len(segments)} segments can be used")
     for run in runs:
-        yield from chunk_rows(recording, pack_segments(run), language=language)
+        yield from ({**chunk, **sound.named} for chunk in chunk_rows(recording, pack_segments(run), language=language))
 
 
 def _as_whisper_begins(text: str) -> str:
     """The text of a segment, with the blank with which Whisper begins one in a script that parts words by blanks."""
     text = text.strip()
     return text if is_unspaced(text[0]) else f" {text}"
-
-
-def _seconds_of(recording: str) -> float:
-    try:
-        return audio_duration(recording)
-    except AudioError as error:
-        raise _Unusable(error.reason, str(error)) from None
 
 
 def _skip(report: LabelledReport, recording: str, fault: _Unusable) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import Audio, Dataset
+from media_files import KINDS, several_tracks, sweep
 
 from k2d_hf import K2DError, load_labelled
 from k2d_hf.data.chunk_audio import read_chunk
@@ -237,3 +238,22 @@ def test_a_channel_that_is_named_goes_with_the_chunks(tmp_path):
     assert second["audio_channel"] == ["1"]
     assert np.abs(read_chunk(second[0]) - right).max() < 1e-3
     assert np.abs(read_chunk(usual[0]) - (left + right) / 2).max() < 1e-3
+
+
+def test_a_track_is_as_long_as_itself_and_one_that_is_not_there_is_named(tmp_path):
+    """Of a film whose second track is shorter, the text of what the track does not have is left out."""
+    rate = KINDS["a.m4a"][2]
+    sounds = [sweep(rate, 8.0), sweep(rate, 4.0)]
+    (tmp_path / "film.m4a").write_bytes(several_tracks("a.m4a", sounds))
+    write(
+        tmp_path / "film.srt", "1\n00:00:00,000 --> 00:00:03,000\nfirst\n\n2\n00:00:05,000 --> 00:00:07,000\nsecond\n"
+    )
+
+    assert load_labelled(tmp_path, track=0)["text"] == ["first", "second"]
+    report = LabelledReport()
+    assert load_labelled(tmp_path, track=1, report=report)["text"] == ["first"]
+    assert [one["start"] for one in report.left_out] == [5.0]
+    with pytest.raises(
+        K2DError, match=r"no text to learn from \(1 no such track\); the first: .*no such track \(2, of 2"
+    ):
+        load_labelled(tmp_path, track=2)
