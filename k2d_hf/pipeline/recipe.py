@@ -31,17 +31,7 @@ from k2d_hf.transcription.decoding import NOT_EVALUATED
 from k2d_hf.transcription.transcribers import DecodingOptions
 from k2d_hf.validation.settings import ValidateSettings
 
-METHOD = (
-    "label",
-    "validate",
-    "mix",
-    "student",
-    "targets",
-    "distil",
-    "evaluate",
-    "card",
-    "push",
-)  # its stages, in order
+METHOD = ("label", "validate", "mix", "student", "targets", "distil", "evaluate", "card", "push")  # stages, in order
 
 TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding each chunk from scratch
 
@@ -51,6 +41,13 @@ MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "log
 _NAME = re.compile(r"\w[\w.-]{0,79}")
 
 Data = TypeVar("Data", bound=DataSettings)
+
+
+def _named(sections: Data | dict[str, Data] | None, unnamed: str) -> dict[str, Data]:
+    """Sections of which there may be several, by name; `unnamed` is that of one that has none."""
+    if sections is None:
+        return {}
+    return sections if isinstance(sections, dict) else {unnamed: sections}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +127,7 @@ class Recipe:
     @property
     def sources(self) -> dict[str, LabelledDataSettings]:
         """The sources that are mixed in by name, `GIVEN` of one that has none; empty where there is none."""
-        if self.mix is None:
-            return {}
-        return self.mix if isinstance(self.mix, dict) else {GIVEN: self.mix}
+        return _named(self.mix, GIVEN)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -148,9 +143,7 @@ class Recipe:
     @property
     def evaluation_sets(self) -> dict[str, EvaluationDataSettings]:
         """The test sets by name, `UNNAMED` of one that has none; empty where nothing is evaluated."""
-        if self.evaluation is None:
-            return {}
-        return self.evaluation if isinstance(self.evaluation, dict) else {UNNAMED: self.evaluation}
+        return _named(self.evaluation, UNNAMED)
 
     @property
     def decoding(self) -> DecodingOptions:
