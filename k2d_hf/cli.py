@@ -73,6 +73,11 @@ def _be_quiet() -> None:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if datasets := sys.modules.get("datasets"):  # imported before, when it read its variables
+        datasets.disable_progress_bars()
+    if transformers := sys.modules.get("transformers"):
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model
 from k2d_hf.labelling.teacher import LabellingReport, label_recordings
+from k2d_hf.models import languages
 from k2d_hf.models.languages import checked_language, is_language, language_code
 from k2d_hf.transcription.transcribers import DecodingOptions
 
@@ -54,6 +55,8 @@ def test_every_language_of_whisper_is_known_by_code_and_name():
         assert checked_language(name) == checked_language(name.title()) == code
     for code in LANGUAGES:
         assert checked_language(code) == checked_language(f"<|{code}|>") == checked_language(f"{code}-XX") == code
+    assert languages._WHISPERS == LANGUAGES
+    assert languages._CODE_BY_NAME == TO_LANGUAGE_CODE
 
 
 @pytest.mark.parametrize("written", NONE)

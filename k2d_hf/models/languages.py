@@ -15,6 +15,31 @@ from typing import Any
 from k2d_hf.errors import K2DError
 from k2d_hf.formatting import quote
 
+# Whisper's languages and their English names. transformers has the same table, and takes seconds to load.
+_WHISPERS = {
+    "en": "english", "zh": "chinese", "de": "german", "es": "spanish", "ru": "russian", "ko": "korean", "fr": "french",
+    "ja": "japanese", "pt": "portuguese", "tr": "turkish", "pl": "polish", "ca": "catalan", "nl": "dutch",
+    "ar": "arabic", "sv": "swedish", "it": "italian", "id": "indonesian", "hi": "hindi", "fi": "finnish",
+    "vi": "vietnamese", "he": "hebrew", "uk": "ukrainian", "el": "greek", "ms": "malay", "cs": "czech",
+    "ro": "romanian", "da": "danish", "hu": "hungarian", "ta": "tamil", "no": "norwegian", "th": "thai", "ur": "urdu",
+    "hr": "croatian", "bg": "bulgarian", "lt": "lithuanian", "la": "latin", "mi": "maori", "ml": "malayalam",
+    "cy": "welsh", "sk": "slovak", "te": "telugu", "fa": "persian", "lv": "latvian", "bn": "bengali", "sr": "serbian",
+    "az": "azerbaijani", "sl": "slovenian", "kn": "kannada", "et": "estonian", "mk": "macedonian", "br": "breton",
+    "eu": "basque", "is": "icelandic", "hy": "armenian", "ne": "nepali", "mn": "mongolian", "bs": "bosnian",
+    "kk": "kazakh", "sq": "albanian", "sw": "swahili", "gl": "galician", "mr": "marathi", "pa": "punjabi",
+    "si": "sinhala", "km": "khmer", "sn": "shona", "yo": "yoruba", "so": "somali", "af": "afrikaans", "oc": "occitan",
+    "ka": "georgian", "be": "belarusian", "tg": "tajik", "sd": "sindhi", "gu": "gujarati", "am": "amharic",
+    "yi": "yiddish", "lo": "lao", "uz": "uzbek", "fo": "faroese", "ht": "haitian creole", "ps": "pashto",
+    "tk": "turkmen", "nn": "nynorsk", "mt": "maltese", "sa": "sanskrit", "lb": "luxembourgish", "my": "myanmar",
+    "bo": "tibetan", "tl": "tagalog", "mg": "malagasy", "as": "assamese", "tt": "tatar", "haw": "hawaiian",
+    "ln": "lingala", "ha": "hausa", "ba": "bashkir", "jw": "javanese", "su": "sundanese", "yue": "cantonese",
+}  # fmt: skip
+# Other English names that Whisper has.
+_ALSO = {
+    "burmese": "my", "valencian": "ca", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb", "pushto": "ps",
+    "panjabi": "pa", "moldavian": "ro", "moldovan": "ro", "sinhalese": "si", "castilian": "es", "mandarin": "zh",
+}  # fmt: skip
+_CODE_BY_NAME = {name: code for code, name in _WHISPERS.items()} | _ALSO
 # Codes of ISO 639 (parts 1 to 3) that are not Whisper's own.
 _CODES = {
     "en": "eng", "zh": "zho chi cmn", "de": "deu ger", "es": "spa", "ru": "rus", "ko": "kor", "fr": "fra fre",
@@ -67,7 +92,7 @@ def language_code(language: str | None) -> str | None:
 def is_language(language: str) -> bool:
     """Whether `language_code` knows it; so is what leaves it to the model."""
     code = language_code(language)
-    return code is None or code in _whispers()[0]
+    return code is None or code in _WHISPERS
 
 
 def language_of_row(row: Mapping[str, Any]) -> str | None:
@@ -84,14 +109,14 @@ def language_of_generation(config: Mapping[str, Any]) -> str | None:
 def checked_language(language: str | None) -> str | None:
     """As `language_code`, of a language that a user writes; K2DError, with those written alike, if it is none."""
     code = language_code(language)
-    if code is None or code in _whispers()[0]:
+    if code is None or code in _WHISPERS:
         return code
     several = sorted(_languages_in(code))
     if len(several) > 1:
         raise K2DError(f"language {quote(language)} is unknown: it names {' and '.join(several)}; give one of them")
-    codes, names = _whispers()
-    near = [_COUNTRIES[code]] if code in _COUNTRIES else difflib.get_close_matches(code, [*names, *codes], n=2)
-    similar = dict.fromkeys(f"{codes[names.get(one, one)].title()} ({names.get(one, one)})" for one in near)
+    alike = difflib.get_close_matches(code, [*_CODE_BY_NAME, *_WHISPERS], n=2)
+    near = [_COUNTRIES[code]] if code in _COUNTRIES else [_CODE_BY_NAME.get(one, one) for one in alike]
+    similar = dict.fromkeys(f"{_WHISPERS[one].title()} ({one})" for one in near)
     hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     raise K2DError(
         f"language {quote(language)} is unknown: give a code such as zh, a name such as Chinese, or none for the "
@@ -100,21 +125,12 @@ def checked_language(language: str | None) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _whispers() -> tuple[dict[str, str], dict[str, str]]:
-    """English names by code, and codes by name, as Whisper has them."""
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
-
-    return dict(LANGUAGES), dict(TO_LANGUAGE_CODE)
-
-
-@lru_cache(maxsize=1)
 def _known() -> dict[str, str]:
     """Code by everything that stands for a language by itself."""
-    codes, names = _whispers()
-    known = {name.replace(" ", "_"): code for name, code in names.items()}
+    known = {name.replace(" ", "_"): code for name, code in _CODE_BY_NAME.items()}
     for table in (_CODES, _NAMES):
         known |= {_plain(name): code for code, listed in table.items() for name in listed.split()}
-    return known | {code: code for code in codes}
+    return known | {code: code for code in _WHISPERS}
 
 
 def _plain(name: str) -> str:

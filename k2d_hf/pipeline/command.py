@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -97,20 +96,7 @@ def check_machine(lacks: Sequence[str]) -> None:
 
 def model_of(sources: Sequence[str], part: str = "student") -> Any:
     """The checkpoint of the first source that answers; of the folder of a run it is this part."""
-    checkpoint = resolve_checkpoint([part_of_run(source, part) for source in sources])
-    quiet_libraries()
-    return checkpoint
-
-
-def quiet_libraries() -> None:
-    """Silence what no environment variable silences; called once a command imports these libraries anyway."""
-    import datasets
-    import transformers
-
-    if os.environ.get("K2D_DEBUG") != "1":
-        datasets.disable_progress_bars()
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+    return resolve_checkpoint([part_of_run(source, part) for source in sources])
 
 
 def check_output(output: str | Path, *, resumes: bool = False) -> None:

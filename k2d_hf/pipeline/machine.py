@@ -17,6 +17,7 @@ from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.formatting import quote
 from k2d_hf.transcription.engines import check_engine, check_options, engine_named, on_ray
 from k2d_hf.transcription.settings import GivenSettings, WorkersSettings
+from k2d_hf.transcription.transcribers import devices_of_torch
 
 HERE = (None, "local")  # addresses of a Ray cluster that the run starts on this machine
 _DEVICE = re.compile(r"([a-z]+)(?::(\d+))?", re.ASCII)
@@ -70,23 +71,11 @@ def _device_lack(device: str, engine: str) -> str | None:
         raise K2DError(f"device: {quote(device)} is no device{of}; choose {shown}")
     if match is None or device in ("auto", "cpu"):
         return None
-    count = device_count(match[1])
+    count = engine_named(engine).device_count(match[1])
     if int(match[2] or 0) < count:
         return None
     has = f"there are {count}, from {match[1]}:0 on" if count else f"there is no {match[1]} device"
     return f"device: {device}: {has} on this machine; choose auto or cpu"
-
-
-def device_count(kind: str) -> int:
-    """How many devices of a kind there are on this machine."""
-    import torch
-
-    if kind == "cpu":
-        return 1
-    backend: Any = torch.get_device_module(kind) if hasattr(torch, kind) else None
-    if backend is None or not getattr(backend, "is_available", bool)():
-        return 0
-    return backend.device_count()
 
 
 def _format_lacks(dtype: str, device: str, engine: str) -> Iterator[str]:
@@ -95,7 +84,7 @@ def _format_lacks(dtype: str, device: str, engine: str) -> Iterator[str]:
         return
     kind, _, index = device.partition(":")
     if kind == "auto":
-        kind = "cuda" if device_count("cuda") else "cpu"
+        kind = "cuda" if engine_named(engine).device_count("cuda") else "cpu"
     has = supported_dtypes(kind, int(index or 0))
     if dtype not in has:
         yield f"dtype: {dtype}: not on this {kind}, which has {', '.join(sorted(has))}; auto is safe"
@@ -112,7 +101,7 @@ def _unreachable(address: str) -> Iterator[str]:
 
 def _cluster_lacks(values: Mapping[str, Any]) -> Iterator[str]:
     """What a cluster that is started here, for this run, will not have."""
-    here = (("worker_cpus", os.cpu_count() or 1, "cores"), ("worker_gpus", device_count("cuda"), "GPUs"))
+    here = (("worker_cpus", os.cpu_count() or 1, "cores"), ("worker_gpus", devices_of_torch("cuda"), "GPUs"))
     for setting, has, unit in here:
         wanted = values[setting] * (values["workers"] or 1)
         if wanted > has:

@@ -50,7 +50,7 @@ class FasterWhisperTranscriber:
         from faster_whisper import WhisperModel
 
         # torch takes seconds to load, and is not needed to know that there is no GPU.
-        no_gpu = options.device == "auto" and not ctranslate2.get_cuda_device_count()
+        no_gpu = options.device == "auto" and not _device_count("cuda")
         device = "cpu" if no_gpu else resolve_device(options.device)
         self.options = options
         self.parameters = count_parameters(Path(checkpoint))
@@ -179,8 +179,9 @@ class _Reproducible:
 
     CTranslate2 has a random generator for each of its threads, seeded when the thread begins, and a thread for each
     worker of a model: what is sampled depends on what that worker sampled before. So what is sampled in a recording
-    (windows that Whisper decodes again, hotter) comes from a model of its own, loaded when it is first needed and gone
-    with the recording. The weights come from the disk's cache: a fraction of a second for each hour or so of speech.
+    (windows that Whisper decodes again, hotter) comes from a model that has sampled nothing yet: of the first recording
+    from the one at hand, if that has one worker, then from one that is loaded when it is first needed and gone with the
+    recording. The weights come from the disk's cache: a fraction of a second for each hour or so of speech.
 
     Each use checks for cancellation: a recording takes minutes, each call of the model a second or so.
     """
@@ -188,6 +189,7 @@ class _Reproducible:
     def __init__(self, model: Any, load_sampler: Callable[[], Any]) -> None:
         self._model = model
         self._load_sampler = load_sampler
+        self._never_sampled = model.num_workers == 1
         self._of_thread = threading.local()
 
     def __getattr__(self, name: str) -> Any:
@@ -208,7 +210,8 @@ class _Reproducible:
         if "sampling_temperature" not in options:
             return self._model.generate(*arguments, **options)
         if getattr(self._of_thread, "sampler", None) is None:
-            self._of_thread.sampler = self._load_sampler()
+            self._of_thread.sampler = self._model if self._never_sampled else self._load_sampler()
+            self._never_sampled = False
         return self._of_thread.sampler.generate(*arguments, **options)
 
 
@@ -228,6 +231,12 @@ def _storage(values: np.ndarray) -> Any:
     return ctranslate2.StorageView.from_array(np.ascontiguousarray(values, np.float32))
 
 
+def _device_count(kind: str) -> int:
+    import ctranslate2
+
+    return ctranslate2.get_cuda_device_count() if kind == "cuda" else 0
+
+
 def _supported_dtypes(device: str, index: int) -> set[str]:
     import ctranslate2
 
@@ -239,6 +248,7 @@ ENGINE = Engine(
     FasterWhisperTranscriber,
     dtypes=FORMAT.quantizations,
     devices=("cpu", "cuda"),
+    device_count=_device_count,
     supported_dtypes=_supported_dtypes,
     word_times=True,
     module="faster_whisper",

@@ -156,6 +156,16 @@ class OneByOne(Protocol):
         """As `transcribe`, of one recording; `on_segment` is called with each segment when it is decoded."""
 
 
+def devices_of_torch(kind: str) -> int:
+    """How many devices of a kind, such as `cuda`, torch has on this machine."""
+    import torch
+
+    backend: Any = torch.get_device_module(kind) if hasattr(torch, kind) else None
+    if backend is None or not getattr(backend, "is_available", bool)():
+        return 0
+    return backend.device_count()
+
+
 @dataclass(frozen=True)
 class Engine:
     """What an engine's module declares in `ENGINE`; choices, checks, plans and help follow from it."""
@@ -165,6 +175,7 @@ class Engine:
     dtypes: Sequence[str]  # number formats beside `auto`
     devices: Sequence[str]  # kinds of device beside `auto`
     batches_recordings: Callable[[DecodingOptions], bool] = lambda options: False  # as of the `Transcriber`
+    device_count: Callable[[str], int] = devices_of_torch  # of a kind that is not `cpu`, on this machine
     supported_dtypes: Callable[[str, int], Collection[str]] | None = None  # of a device here by kind, index; None: all
     refusal: Callable[[DecodingOptions], str | None] = lambda options: None  # what of them it cannot do, in one line
     word_times: bool = False  # whether it times words, as `OneByOne` asks for them

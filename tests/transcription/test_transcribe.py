@@ -213,16 +213,18 @@ def test_a_channel_or_track_is_named_and_what_cancels_is_said(tmp_path, caplog):
     assert "fine.wav: no such track (1, of 1, counted from 0); give the number" in done.failed[0]["detail"]
 
 
-def test_the_fast_engine_loads_neither_torch_nor_transformers_models(tmp_path):
+def test_with_the_fast_engine_the_command_loads_no_other_large_library(tmp_path):
     pytest.importorskip("faster_whisper")
     soundfile.write(tmp_path / "dev.wav", read_audio(LECTURE, 0.0, 3.0), 16000)
+    command = ["transcribe", str(tmp_path / "dev.wav"), "--model", WHISPER_BASE, "--language", "en", "--quiet"]
+    command += ["--beam-size", "1", "--dtype", "int8", "--engine", "faster-whisper", "--temperature-fallback", "false"]
     code = (
-        "import sys; from k2d_hf import transcribe; "
-        f"transcribe({str(tmp_path / 'dev.wav')!r}, {WHISPER_BASE!r}, language='en', beam_size=1, engine='faster-whisper', "
-        "temperature_fallback=False, device='cpu'); "
-        "print('torch' in sys.modules)"
+        f"import sys; from k2d_hf.cli import main; assert main({command!r}) == 0; "
+        "print({'torch', 'transformers', 'datasets', 'pandas'} & {*sys.modules})"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+    assert (tmp_path / "dev.srt").is_file()
 
 
 def test_a_loaded_model_without_word_times_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from k2d_hf.files.folders import check_writable
-from k2d_hf.pipeline.command import Command, part_of_run, place, quiet_libraries
+from k2d_hf.pipeline.command import Command, part_of_run, place
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 from k2d_hf.validation.calibration import THRESHOLD_METRICS
@@ -37,7 +37,6 @@ class Calibrate(Command):
 
         check_writable(arguments.output)
         validated = part_of_run(arguments.validated, "validated")
-        quiet_libraries()
         console = Console()
         with console.warnings():
             calibration = calibrate(validated, arguments.references, metric=arguments.metric, output=arguments.output)

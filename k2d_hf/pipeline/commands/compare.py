@@ -14,7 +14,7 @@ from k2d_hf.data.chunk_files import kept_of, load_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.plain_yaml import load_yaml
-from k2d_hf.pipeline.command import Command, quiet_libraries, run_around
+from k2d_hf.pipeline.command import Command, run_around
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 
@@ -46,7 +46,6 @@ class Compare(Command):
         """`k2d compare`."""
         from k2d_hf.evaluation.comparison_table import check_ending, write_comparison
 
-        quiet_libraries()
         if arguments.output is not None:
             check_ending(arguments.output)
         check_writable(arguments.output, file=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.settings import add_options, given_options, read_settings
-from k2d_hf.pipeline.command import Command, perform, place, quiet_libraries, run_around
+from k2d_hf.pipeline.command import Command, perform, place, run_around
 from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.terminal.command_parser import CommandParser
 
@@ -39,6 +39,5 @@ class Report(Command):
         output = arguments.output or folder / "report.html"
         if folder.is_dir():
             check_writable(output, file=True)
-        quiet_libraries()
         files = {"output": output, "references": arguments.references}
         perform(arguments, lambda job: report(folder, settings, job.progress, **files), lock=False)

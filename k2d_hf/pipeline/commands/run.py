@@ -12,7 +12,7 @@ from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.errors import K2DError
 from k2d_hf.files.processes import process_count
 from k2d_hf.files.settings import describe_setting, hints_of, metavar_of, section_of
-from k2d_hf.pipeline.command import Command, add_set, quiet_libraries
+from k2d_hf.pipeline.command import Command, add_set
 from k2d_hf.pipeline.recipe import METHOD, Recipe, load_recipe
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
@@ -46,7 +46,6 @@ class Run(Command):
             )
         output = [f"output={arguments.output}"] if arguments.output else []
         recipe = load_recipe(arguments.recipe, arguments.sets + output, elsewhere=arguments.dry_run)
-        quiet_libraries()
         if arguments.dry_run:
             from k2d_hf.pipeline.dry_run import plan_run
             from k2d_hf.pipeline.planning.plan_text import render_plan

@@ -16,7 +16,6 @@ from k2d_hf.pipeline.command import (
     part_of_run,
     perform,
     place,
-    quiet_libraries,
     settings_of,
 )
 from k2d_hf.pipeline.run_state import Job
@@ -54,7 +53,6 @@ class Transcribe(Command):
         settings = replace(settings, format=settings.format or FORMATS)
         from k2d_hf.transcription.transcribe import failure_line, prepare
 
-        quiet_libraries()
         prepared = prepare(
             arguments.recordings,
             [part_of_run(source, "student") for source in arguments.model],

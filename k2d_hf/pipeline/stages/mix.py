@@ -87,7 +87,6 @@ class Mix(Stage, command.Command):
             raise K2DError("mix: --name is empty; give the name of the source")
         if SOURCE in chunks.column_names and name in chunks.unique(SOURCE):
             raise K2DError(f"{folder}: there are chunks of {quote(name)} already; give --name another")
-        command.quiet_libraries()
         left_out = command.beside(arguments.output, "left_out.jsonl")
 
         def work(job: Job) -> str:

@@ -108,8 +108,6 @@ class Push(Stage, command.Command):
         folder = None if arguments.student is None else command.part_of_run(arguments.student, "student")
         chunks = None if arguments.data is None else command.part_of_run(arguments.data, "validated")
         check_revision(hub.revision)
-        if chunks is not None or hub.ctranslate2 or hub.ggml:
-            command.quiet_libraries()
         if chunks is not None:
             check_repo_id(data_repo_id)
             load_chunks(chunks)
