@@ -190,7 +190,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         check_shares(recipe.training.get("shares"))
     if recipe.distil.get("shares"):
         raise K2DError(f"{path}: distil.shares: in a recipe each source has its own (mix.NAME.share); leave it out")
-    references, init = recipe.references, recipe.student.init
+    references, init, assistant = recipe.references, recipe.student.init, recipe.label.assistant
     if references is not None:
         references = _found(references, path, "references", may_lack=elsewhere)
     return dataclasses.replace(
@@ -202,6 +202,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         references=references,
         teacher=_models_of(recipe.teacher, path),
         auxiliary=_models_of(recipe.auxiliary, path, word=TEACHER),
+        label=dataclasses.replace(recipe.label, assistant=assistant and _models_of([assistant], path)[0]),
         student=dataclasses.replace(recipe.student, init=None if init is None else _models_of(init, path)),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
     )

@@ -15,6 +15,7 @@ from k2d_hf.files.extras import missing
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint
 from k2d_hf.models.processors import load_processor
+from k2d_hf.transcription.assistant import check_assistant
 from k2d_hf.transcription.prompts import check_length
 from k2d_hf.transcription.speech import check_detector
 from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Transcriber
@@ -70,6 +71,8 @@ def check_options(options: DecodingOptions, engine: str, checkpoint: str | Path 
         raise K2DError(refusal)
     if checkpoint is not None and (options.prompt or options.hotwords):
         check_length(options, load_processor(checkpoint).tokenizer)
+    if checkpoint is not None and options.assistant:
+        check_assistant(options.assistant, checkpoint)
 
 
 def check_engine(engine: str) -> str:
@@ -160,7 +163,8 @@ class OnDemand:
 
     def settings(self) -> dict[str, Any]:
         """What its transcripts depend on: weights (None where unknown), engine and options."""
-        options = {name: value for name, value in asdict(self.options).items() if name not in ("batch_size", "device")}
+        same_text = ("assistant", "batch_size", "device")
+        options = {name: value for name, value in asdict(self.options).items() if name not in same_text}
         given = getattr(self._loaded, "fingerprint", None)
         model = given if self._checkpoint is None else checkpoint_fingerprint(self._checkpoint)
         return {"model": model, "engine": self.engine, **options}

@@ -243,6 +243,15 @@ def _supported_dtypes(device: str, index: int) -> set[str]:
     return ctranslate2.get_supported_compute_types(device, index)
 
 
+def _refusal(options: DecodingOptions) -> str | None:
+    if options.assistant:
+        return (
+            "assistant: the engine faster-whisper takes none; set engine to transformers, beam_size to 1 and "
+            "temperature_fallback to false"
+        )
+    return None
+
+
 ENGINE = Engine(
     "faster-whisper",
     FasterWhisperTranscriber,
@@ -250,6 +259,7 @@ ENGINE = Engine(
     devices=("cpu", "cuda"),
     device_count=_device_count,
     supported_dtypes=_supported_dtypes,
+    refusal=_refusal,
     word_times=True,
     module="faster_whisper",
     extra="fast",

@@ -15,6 +15,7 @@ DEVICE_HELP = "Device: auto, cpu, cuda, cuda:1, ..."
 
 # Why the result of a stage is the same whatever the value of some settings.
 SAME_MODEL = "the same numbers but for rounding, wherever they are computed"
+SAME_TEXT = "an assistant only guesses, and the model decides"
 SAME_ROWS = "each row is worked on by itself, however many go together"
 SAME_SHARDS = "finished work is found whatever shards it was cut into"
 SAME_WORK = "who does the work, not what it is"
@@ -92,10 +93,19 @@ class GivenSettings(LongFormSettings):
         private=True,
     )
 
+    assistant: str | None = setting(
+        None,
+        "Student whose guesses the model checks, so that its own greedy text comes faster: folder or Hub id. It has "
+        "the model's encoder; for the engine transformers with one beam.",
+        metavar="MODEL",
+        no_effect=SAME_TEXT,
+    )
+
     def decoding(self, language: str | None) -> DecodingOptions:
         """How a model is decoded with these settings."""
         options = super().decoding(language)
-        return dataclasses.replace(options, vad=self.vad, prompt=self.prompt, hotwords=self.hotwords)
+        given = {name: getattr(self, name) for name in ("vad", "prompt", "hotwords", "assistant")}
+        return dataclasses.replace(options, **given)
 
 
 @dataclasses.dataclass(frozen=True)

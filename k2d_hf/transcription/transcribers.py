@@ -37,6 +37,7 @@ class DecodingOptions:
     vad: bool = False  # of recordings: whether long pauses are left out
     prompt: str | None = None  # of recordings: text before the first window
     hotwords: str | None = None  # of recordings: names and terms before every window
+    assistant: str | None = None  # of recordings: the student (path or Hub id) whose guesses the model checks
     batch_size: int = 8  # recordings, or chunks, in one pass
     device: str = "auto"
     dtype: str = "auto"  # engine's own: float32 or int8 on a CPU, float16 on a GPU
@@ -66,7 +67,12 @@ class DecodingOptions:
     @property
     def windows_stand_alone(self) -> bool:
         """Whether each window is decoded once, without sampling, and whatever was written before it."""
-        return not self.condition_on_previous_text and len(self.temperatures) == 1 and not self.temperatures[0]
+        return not (self.condition_on_previous_text or self.samples)
+
+    @property
+    def samples(self) -> bool:
+        """Whether windows that look wrong are decoded again, by sampling."""
+        return len(self.temperatures) > 1 or bool(self.temperatures[0])
 
 
 def temperatures(*, fallback: bool) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from k2d_hf.models.checkpoint import DTYPES, open_whisper
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.sources import model_fingerprint
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, MAX_PROMPT_TOKENS, MAX_SAMPLED_TOKENS, LabelEncoder
+from k2d_hf.transcription.assistant import load_assistant
 from k2d_hf.transcription.decoding import transformers_arguments
 from k2d_hf.transcription.speech import clips_of
 from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, resolve_device
@@ -44,18 +45,15 @@ class TransformersTranscriber:
         self.processor = processor
         self.options = options
         self.parameters = model.num_parameters()
+        self.assistant: Any = None  # of `from_checkpoint`
         self.encoder = LabelEncoder(processor.tokenizer, task=options.task)
         if options.language:
             self.encoder.start_ids(options.language)
 
     @property
     def batches_recordings(self) -> bool:
-        """Only where nothing of one recording can reach another.
-
-        Where windows are decoded again or prompted with the text before, `generate` gives rows of a batch each other's
-        fallbacks, thresholds, draws and prompts.
-        """
-        return self.options.windows_stand_alone
+        """As `_batches`."""
+        return _batches(self.options)
 
     @property
     def fingerprint(self) -> str:
@@ -94,7 +92,10 @@ class TransformersTranscriber:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise K2DError(f"device {device!r}: {reason}; choose auto, cpu, cuda, cuda:1, ...") from error
-        return cls(model, load_processor(checkpoint), options)
+        transcriber = cls(model, load_processor(checkpoint), options)
+        if options.assistant:
+            transcriber.assistant = load_assistant(options.assistant, checkpoint, transcriber.model)
+        return transcriber
 
     def transcribe(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -157,6 +158,7 @@ class TransformersTranscriber:
                 **transformers_arguments(self.options),
                 **self._language_arguments(languages),
                 **self._prompt_arguments(),
+                **({"assistant_model": self.assistant} if self.assistant is not None else {}),
             )
         return [
             Transcript([self._segment(segment) for segment in segments], language)
@@ -274,8 +276,25 @@ def _check_cancelled(ids: Any, scores: Any, **kwargs: Any) -> Any:
     return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 
+def _batches(options: DecodingOptions) -> bool:
+    """Whether several recordings go through `generate` at once: only where nothing of one can reach another.
+
+    Where windows are decoded again or prompted with the text before, `generate` gives rows of a batch each other's
+    fallbacks, thresholds, draws and prompts. With an assistant it takes one row.
+    """
+    return options.windows_stand_alone and options.assistant is None
+
+
 def _refusal(options: DecodingOptions) -> str | None:
-    """What `generate` does not do: with the text before, only the first window has a prompt; without it, each has."""
+    """What `generate` does not do: with the text before, only the first window has a prompt; without it, each has.
+
+    Guesses are checked for greedy decoding alone; what is sampled with them is drawn otherwise than without.
+    """
+    if options.assistant and (options.beam_size > 1 or options.samples):
+        return (
+            "assistant: for greedy decoding alone, as others would write another text with it; set beam_size to 1 and "
+            "temperature_fallback to false"
+        )
     leave = "write it as {other}, or set engine to faster-whisper"
     if options.hotwords and options.condition_on_previous_text:
         way = leave.format(other="prompt")
@@ -293,7 +312,7 @@ ENGINE = Engine(
     TransformersTranscriber.from_checkpoint,
     dtypes=DTYPES,
     devices=("cpu", "cuda", "mps", "xpu", "npu", "hpu", "mlu", "musa"),  # that torch knows and a Whisper may run on
-    batches_recordings=lambda options: options.windows_stand_alone,
+    batches_recordings=_batches,
     refusal=_refusal,
     preference=1,
 )

@@ -50,7 +50,8 @@ class Transcribe(Command):
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d transcribe`."""
         settings = settings_of(arguments, TranscribeSettings, runs_model=True)
-        settings = replace(settings, format=settings.format or FORMATS)
+        assistant = settings.assistant and part_of_run(settings.assistant, "student")
+        settings = replace(settings, format=settings.format or FORMATS, assistant=assistant)
         from k2d_hf.transcription.transcribe import failure_line, prepare
 
         prepared = prepare(

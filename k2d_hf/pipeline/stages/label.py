@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,8 @@ class Label(Stage, command.Command):
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d label`."""
         settings = command.settings_of(arguments, LabelSettings, runs_model=True)
+        assistant = settings.assistant and command.part_of_run(settings.assistant, "student")
+        settings = replace(settings, assistant=assistant)
         language = checked_language(arguments.language)
         command.check_output(arguments.output, resumes=True)
         recordings = load_recordings(arguments.data, **given_options(arguments, DataSettings))
