@@ -114,5 +114,8 @@ def validate(chunks: Dataset | IterableDataset, auxiliary: Checkpoint, settings:
         raise K2DError(f"every one of {len(validated)} chunks was dropped ({dropped}); {advice}")
     if warning := report.warning():
         job.progress.console.warn(warning)
-    result = f"kept {kept} ({100 * kept / len(validated):.0f}%, {minutes(seconds)})"
+    whole = "" if report.whole_seconds is None else f"; whole chunks: {minutes(report.whole_seconds)}"
+    result = f"kept {kept} ({100 * kept / len(validated):.0f}%, {minutes(seconds)}{whole})"
+    masked = ", ".join(f"{count} {reason}" for reason, count in report.masked.most_common())
+    result += f"  masked: {minutes(report.masked_seconds)} of segments, {masked}" if masked else ""
     return result + (f"  dropped: {dropped}" if dropped else "")
