@@ -64,8 +64,9 @@ def judge_segments(
 ) -> list[JudgedSegment]:
     """Each segment of a chunk with its own distance from the auxiliary's transcript of the whole chunk, and a verdict.
 
-    A segment that takes part in a loop of the chunk loops (Eq. 1), even where it says its part of it once. A transcript
-    of the auxiliary that loops condemns no segment of the chunk (Eq. 5): where it lost the thread is not known.
+    A segment that takes part in a loop of the chunk loops (Eq. 1), even where it says its part of it once, and so do
+    those after it: their times are those of a decoder that lost the thread. A transcript of the auxiliary that loops
+    condemns no segment of the chunk (Eq. 5): which of them it still knew is not known.
     The judges beyond the distance measure each segment by itself.
     """
     texts = [segment["text"] for segment in segments]
@@ -85,23 +86,22 @@ def judge_segments(
 
 
 def looping_parts(texts: Sequence[str], ngram: int = LOOP_NGRAM, max_count: int = LOOP_MAX_COUNT) -> list[bool]:
-    """Which parts of a text have characters of an n-gram that occurs more than `max_count` times in the whole (Eq. 1).
+    """Which parts of a text are lost to a loop (Eq. 1, of the whole): from the first that takes part in it on.
+
+    A part takes part where it has characters of an n-gram that occurs more than `max_count` times in the whole.
 
     >>> looping_parts(["今天講", "謝謝大家收看", "謝謝大家收看" * 5, "再見"])
-    [False, True, True, False]
+    [False, True, True, True]
     """
     texts = [" ".join(drop_special_tokens(text).split()) for text in texts]
     whole = join_texts(texts)
     if not is_looping(whole, ngram, max_count):
         return [False] * len(texts)
-    starts = range(len(whole) - ngram + 1)
-    counts = Counter(whole[start : start + ngram] for start in starts)
-    within = [False] * len(whole)
-    for start in starts:
-        if counts[whole[start : start + ngram]] > max_count:
-            within[start : start + ngram] = [True] * ngram
+    grams = [whole[start : start + ngram] for start in range(len(whole) - ngram + 1)]
+    counts = Counter(grams)
+    first = next(start for start, gram in enumerate(grams) if counts[gram] > max_count)
     ends = [len(join_texts(texts[: count + 1])) for count in range(len(texts))]
-    return [any(within[end - len(text) : end]) for text, end in zip(texts, ends, strict=True)]
+    return [end > first for end in ends]
 
 
 def runs_of(judged: Sequence[JudgedSegment]) -> list[list[JudgedSegment]]:
