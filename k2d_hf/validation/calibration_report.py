@@ -105,7 +105,7 @@ def kept_line(calibration: Calibration, metric: str, alpha: float) -> str:
         f"{who} keep {60 * hours:.1f} min" + ("" if bad is None else f", {60 * hours * bad:.1f} min of it bad")
         for who, hours, bad in parts
     ]
-    return "; ".join(told)
+    return f"{'; '.join(told)} (true MER above {100 * BAD_MER:.0f}%)"
 
 
 def render_calibration(calibration: Calibration, screen: Screen = ENDLESS) -> str:
