@@ -119,8 +119,7 @@ class AuxiliaryHypotheses(Hypotheses):
         judged = [part for row, item in pairs for part in self.judged(row, values[item.key], before)]
         features = added_features(self.settings, given.columns)
         if self.cuts:
-            known = given.features if given.features is not None else known_features(given.columns)
-            return given.replaced(judged, type(features)({**known, **features}))
+            return given.remade(judged, features)
         return given.extended({name: [row[name] for row in judged] for name in features}, features)
 
     @property

@@ -182,9 +182,13 @@ def _nothing_before():
 @pytest.mark.parametrize("keep", ["cut", "mask"])
 def test_the_map_step_gives_the_same_rows(chunks, auxiliary, keep):
     step = AuxiliaryHypotheses(auxiliary, unit="segment", keep=keep)
-    mapped = step(chunks[:])
-    validated = validate_labels(chunks, auxiliary, unit="segment", keep=keep)
+    more = chunks.add_column("speaker", ["a", "b", "c"])
+    mapped = step(more[:])
+    validated = validate_labels(more, auxiliary, unit="segment", keep=keep)
     assert {name: mapped[name] for name in validated.column_names} == validated[:]
+    by_table = more.map(step, batched=True, remove_columns=more.column_names, new_fingerprint=f"of {keep}")
+    assert by_table[:] == validated[:]
+    assert by_table.features == validated.features
 
 
 def test_a_later_verdict_on_chunks_forgets_that_on_segments(chunks, auxiliary):
