@@ -1,5 +1,6 @@
 """How wrong segments are, and what calibration, reports and the end of a run make of it."""
 
+import io
 import json
 
 import numpy as np
@@ -7,13 +8,19 @@ import pytest
 from datasets import Dataset
 from scripted_transcriber import ScriptedTranscriber
 
+from k2d_hf import load_recipe
 from k2d_hf.data.chunking import Segment, chunk_rows
 from k2d_hf.data.segment_references import true_rates
 from k2d_hf.files.arrow import write_rows
 from k2d_hf.labelling.teacher import chunk_features
 from k2d_hf.pipeline.rounds import label_quality
+from k2d_hf.pipeline.run import _show_labels
+from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.reporting.chunks import read_chunks
+from k2d_hf.reporting.facts import RunFacts
+from k2d_hf.reporting.page import _truth
+from k2d_hf.terminal.console import Console
 from k2d_hf.validation.auxiliary import validate_labels
 from k2d_hf.validation.calibrate import kept_speech, validated_labels
 from k2d_hf.validation.calibration_report import calibrate, render_calibration
@@ -95,6 +102,25 @@ def test_a_run_ends_with_the_bad_speech_of_segments_and_chunks(validated, refere
     assert quality["kept_mer"] == 0.0
     assert quality["kept"] == pytest.approx(14 / 16)
     assert quality["mer"] > 0.1
+
+
+def test_the_end_of_a_run_and_its_report_say_what_segments_keep(validated, references, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"{{name: tiny, recordings: one.jsonl, teacher: teacher, auxiliary: auxiliary, output: {tmp_path}, "
+        "references: references.jsonl, validate: {unit: segment}}"
+    )
+    rows = validated(unit="segment")
+    write_rows(rows, tmp_path / "validated")
+    stream = io.StringIO()
+    _show_labels(RunState(load_recipe(recipe, elsewhere=True), [], Console(stream=stream)), str(references))
+    assert "Labels:    segments keep 0.2 min, 0.0 min of it bad; whole chunks would keep 0.3 min" in stream.getvalue()
+    calibration = calibrate(validated_labels(rows, references))
+    facts = RunFacts("tiny", str(tmp_path), metric="composite", threshold=0.4, calibration=calibration)
+    assert _truth(facts).endswith(
+        "Of the 14 s at this threshold 0% are in segments that are bad (true MER above 40%); whole chunks would keep "
+        "16 s, 12% of them bad."
+    )
 
 
 def test_masked_seconds_count_as_lost_wherever_speech_is_counted(validated, tmp_path):
