@@ -224,7 +224,7 @@ OTHERS = {
     "teacher": None, "auxiliary": None, "language": "en", "engine": "faster-whisper", "beam_size": 3,
     "condition_on_previous_text": True, "temperature_fallback": False, "batch_size": 5, "device": "cuda:7",
     "dtype": "float64", "max_duration": 20.0, "silence": 0.25, "time_limit": 5.0, "metric": "mer", "threshold": 0.125,
-    "normalise_by": "teacher", "no_repeat_ngram_size": 4, "kind": "top", "temperature": 3.0,
+    "normalise_by": "teacher", "unit": "segment", "keep": "mask", "no_repeat_ngram_size": 4, "kind": "top", "temperature": 3.0,
     "vad": True, "prompt": "今天講機器學習", "hotwords": "Whisper", "script": "simplified", "known_phrases": ["今天"],
     "k": 7, "task": "translate", "timestamp_probability": 0.25, "previous_text_probability": 0.75, "full_windows": True,
     **{judge.setting: judge.example for judge in JUDGES},

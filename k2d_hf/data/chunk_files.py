@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
+from k2d_hf.data.chunk_schema import rows_of
+from k2d_hf.data.segment_verdicts import READ, kept_seconds
 from k2d_hf.data.utterances import as_chunks
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import load_parquet
@@ -92,10 +94,11 @@ def _without_schemas() -> Iterator[None]:
 
 
 def kept_of(validated: Dataset) -> tuple[int, float]:
-    """How many chunks are kept, and their seconds."""
+    """How many chunks are kept, and their seconds; without the segments of them that have no weight in the loss."""
     count, seconds = 0, 0.0
-    for batch in validated.select_columns(["keep", "duration"]).iter(batch_size=COUNTED_AT_ONCE):
-        durations = [duration for duration, keep in zip(batch["duration"], batch["keep"], strict=True) if keep]
-        count += len(durations)
-        seconds += sum(durations)
+    columns = [name for name in READ if name in validated.column_names]
+    for batch in validated.select_columns(columns).iter(batch_size=COUNTED_AT_ONCE):
+        kept = [row for row in rows_of(batch) if row["keep"]]
+        count += len(kept)
+        seconds += sum(map(kept_seconds, kept))
     return count, seconds

@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from datasets import Features
 
 LABELLING, VALIDATION, MIXING = "labelling", "validation", "mixing"  # writers of columns
+SEGMENTS = "validation of segments"  # likewise: validation, where it judges segments
 # Uses of a column: the chunk's audio, its label, the prompt before it, the draw of its form, the verdict on it
 SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdict"
 SOURCE = "source"  # the column that names where a chunk with a given text is from
+SEGMENT_VERDICTS = "segment_verdicts"  # the column of chunks that were judged segment by segment
+# Types of columns that hold a list: what each of its elements has
+_LISTS = {
+    "segments": {"start": "float64", "end": "float64", "text": "string"},
+    "verdicts": {
+        "distance": "float64", "mer": "float64", "per": "float64", "teacher_loops": "bool", "drop_reason": "string"
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Column:
     """A column of chunks."""
 
     name: str
-    kind: str  # type of a value as `datasets` calls it; a list of segments has one of its own
+    kind: str  # type of a value as `datasets` calls it, or one of `_LISTS`
     writer: str | None  # the stage that adds it; None of one that only a self-contained data set has
     description: str  # for cards
     uses: tuple[str, ...] = ()  # what it is read for
@@ -52,6 +61,11 @@ COLUMNS = (
     Column("mer", "float64", VALIDATION, "mixed error rate between the two texts"),
     Column("per", "float64", VALIDATION, "phoneme error rate between them"),
     Column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
+    Column(
+        SEGMENT_VERDICTS, "verdicts", SEGMENTS,
+        "of each segment distance, mer, per, teacher_loops, and drop_reason, null where it is trusted",
+    ),
+    Column("chunk_distance", "float64", SEGMENTS, "distance of the whole chunk; null where it had none"),
     Column("keep", "bool", VALIDATION, "whether the chunk was kept", (VERDICT,)),
     Column("drop_reason", "string", VALIDATION, "why it was not", (VERDICT,)),
     Column(SOURCE, "string", MIXING, "the source that the text was given by; null for pseudo-labels", (VERDICT,)),
@@ -89,7 +103,7 @@ def known_features(names: Iterable[str]) -> Features:
     """Types of those of some columns that chunks have; not of audio, which has several."""
     from datasets import Features, Value
 
-    segments = [{"start": Value("float64"), "end": Value("float64"), "text": Value("string")}]
+    lists = {kind: [{name: Value(of) for name, of in fields.items()}] for kind, fields in _LISTS.items()}
     kinds = {column.name: column.kind for column in COLUMNS if column.kind != "audio"}
-    known = {name: segments if kind == "segments" else Value(kind) for name, kind in kinds.items()}
+    known = {name: lists.get(kind) or Value(kind) for name, kind in kinds.items()}
     return Features({name: known[name] for name in names if name in known})

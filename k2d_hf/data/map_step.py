@@ -54,6 +54,13 @@ class Batch:
         columns = {name: [row[name] for row in rows] for name in features}
         return columns if self.table is None else table_of(columns, features).replace_schema_metadata(None)
 
+    def remade(self, rows: Sequence[Mapping[str, Any]], features: Features) -> Any:
+        """An answer of other rows, however many, with the columns that came and those of `features`."""
+        if self.table is None:
+            return {name: [row[name] for row in rows] for name in dict.fromkeys([*self.columns, *features])}
+        known = type(features).from_arrow_schema(self.table.schema) if self.features is None else self.features
+        return self.replaced(rows, type(features)({**known, **features}))
+
     def extended(self, columns: Mapping[str, Sequence[Any]], features: Features, *, without: Sequence[str] = ()) -> Any:
         """An answer of the same rows with `columns` added or replaced; a table also loses the columns `without`."""
         if self.table is None:

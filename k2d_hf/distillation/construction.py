@@ -91,6 +91,13 @@ def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None
     )
 
 
+def check_token_weighting(args: K2DTrainingArguments, rows: Any) -> None:
+    """Raise K2DError for chunks of which nobody knows what the auxiliary wrote, where tokens are weighed by it."""
+    names = getattr(described(rows), "column_names", None)
+    if args.token_weighting == "agreement" and names and "auxiliary_text" not in names:
+        raise K2DError("token_weighting agreement: the chunks have no column auxiliary_text; `k2d validate` writes it")
+
+
 def open_student(
     model: Any,
     model_init: Callable[..., Any] | None,

@@ -25,7 +25,7 @@ from k2d_hf.distillation.batches.rows import (
 from k2d_hf.distillation.batches.sampling import LengthGroupedSampler
 from k2d_hf.distillation.batches.streams import ChunkStream, collate_unseen, is_stream, open_stream
 from k2d_hf.distillation.batches.target_columns import targets_for_loss
-from k2d_hf.distillation.construction import check_sampling
+from k2d_hf.distillation.construction import check_sampling, check_token_weighting
 from k2d_hf.distillation.models import base_whisper, encode
 from k2d_hf.distillation.saving import SavingTrainer
 from k2d_hf.distillation.targets.encoder_states import cache_encoder_states, epochs_of
@@ -56,6 +56,7 @@ class LoadingTrainer(SavingTrainer):
         self._own_collator = collator is None
         collator = self._opened_collator(collator, student)
         check_sampling(self.args, rows, collator)
+        check_token_weighting(self.args, rows)
         rows = self._rows_for_loss(rows, collator, what="training")
         self.mixture = None if is_stream(rows) else mixture_of(rows, self.args.shares)
         if self.mixture is not None:

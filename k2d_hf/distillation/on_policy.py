@@ -75,7 +75,8 @@ def with_own_labels(
             examples[row] = whole[:-1], [IGNORED] * (length - 1) + whole[length:]
     student.train(was_training)
     own_inputs, own_labels = (padded.to(labels.device) for padded in pad_examples(examples, padding=end))
-    return {**batch, "decoder_input_ids": own_inputs, "labels": own_labels}
+    given = {name: value for name, value in batch.items() if name != "token_weights"}  # of another label
+    return {**given, "decoder_input_ids": own_inputs, "labels": own_labels}
 
 
 def as_many_tokens(sums: LossSums, tokens: int) -> LossSums:

@@ -16,6 +16,8 @@ from k2d_hf.distillation.loss.divergences import DIVERGENCES, FORWARD
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import documented, setting
 
+DISAGREED = 0.5  # weight of a token that the auxiliary does not have, by agreement: some are the auxiliary's errors
+
 
 def _by_name(reasons: Mapping[str, str]) -> dict[str, str]:
     return {name: why for why, names in reasons.items() for name in names.split()}
@@ -169,6 +171,13 @@ class DistillationSettings:
         "hard",
         "Weight of a chunk in the loss: hard is 1, soft is 1 - distance, at least 0.",
         choices=("hard", "soft"),
+        training_alone=True,
+    )
+    token_weighting: str = _setting(
+        "none",
+        "Weight of a token in the loss: none is 1; agreement is 1 where the auxiliary's transcript has the word too, "
+        f"by phonemes, else {DISAGREED:g}.",
+        choices=("none", "agreement"),
         training_alone=True,
     )
     language: str | None = _setting(

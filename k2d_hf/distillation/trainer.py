@@ -27,6 +27,7 @@ from k2d_hf.distillation.loss.losses import (
     distillation_loss,
     stored_targets,
     supervised_positions,
+    weights_at,
     with_encoder_distance,
 )
 from k2d_hf.distillation.models import (
@@ -191,7 +192,7 @@ class K2DTrainer(EvaluatingTrainer):
             model: the student, as wrapped.
             inputs: `input_features` [B, mel bins, frames] (or `encoder_states` [B, frames / 2, d]),
                 `decoder_input_ids` and `labels` [B, L] (-100 where not supervised), and where used
-                `chunk_weights` [B] and soft targets, `teacher_hidden` [B, L, d] or
+                `chunk_weights` [B], `token_weights` [B, L] and soft targets, `teacher_hidden` [B, L, d] or
                 `teacher_top_ids` and `teacher_top_logprobs` [B, L, k].
             return_outputs: whether to return `(loss, {"loss": loss})`.
             num_items_in_batch: supervised tokens of all accumulated batches; those of this one if None.
@@ -252,7 +253,7 @@ class K2DTrainer(EvaluatingTrainer):
         **other_weights: Any,
     ) -> LossSums:
         """The sums, from the student's last hidden states [B, L, d] and those of the teacher's encoder, if it ran."""
-        labels, weights = inputs["labels"], inputs.get("chunk_weights")
+        labels = inputs["labels"]
         positions = supervised_positions(labels)  # once: a GPU is waited for each time
         in_memory = {"teacher": (self.teacher, states), "auxiliary": (self.auxiliary, None)}
         with self.accelerator.autocast():
@@ -268,6 +269,6 @@ class K2DTrainer(EvaluatingTrainer):
                 labels[positions],
                 **targets,
                 weights=replace(self.loss_weights, **other_weights),
-                token_weights=None if weights is None else weights[:, None].expand_as(labels)[positions],
+                token_weights=weights_at(inputs, positions),
                 projection_dtype=_PROJECTIONS.get(self.accelerator.mixed_precision),
             )

@@ -45,7 +45,8 @@ def strip_special(text: str) -> str:
     return "".join(kept)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """`text` as it is tokenised: without anything like a special token, and without lone surrogates."""
     return strip_special(_SURROGATES.sub("", text))
 
 
@@ -101,6 +102,11 @@ class LabelEncoder:
         self.max_tokens = max_tokens
         self.special = SpecialTokens.of(tokenizer)
 
+    @property
+    def start_length(self) -> int:
+        """How many ids `start_ids` gives."""
+        return 3 if self.special.multilingual else 1
+
     def start_ids(self, language: str | None) -> list[int]:
         """`<|startoftranscript|><|language|><|task|>`; the first alone for an English-only vocabulary.
 
@@ -121,7 +127,19 @@ class LabelEncoder:
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of plain text; special tokens and lone surrogates in it are removed."""
-        return self.tokenizer.encode(_plain(text), add_special_tokens=False)
+        return self.tokenizer.encode(plain_text(text), add_special_tokens=False)
+
+    def text_spans(self, text: str) -> list[tuple[int, int]]:
+        """Which characters of `plain_text(text)` each of its ids spells; one may spell a part of a character."""
+        return self.tokenizer(plain_text(text), add_special_tokens=False, return_offsets_mapping=True).offset_mapping
+
+    @staticmethod
+    def text_without_times(text: str, segments: Sequence[Mapping[str, Any]] | None) -> str:
+        """The text of a label without timestamps.
+
+        Whether Whisper begins with a blank depends on language and word; `text` is stripped, segments are not.
+        """
+        return (" " if segments and segments[0]["text"].startswith(" ") else "") + text
 
     def label_ids(
         self,
@@ -153,9 +171,7 @@ class LabelEncoder:
             if next_start is not None:
                 ids.append(max(self.special.timestamp(next_start), ids[-1]))
         else:
-            # Whether Whisper begins with a blank depends on language and word; `text` is stripped, segments are not.
-            blank = " " if segments and segments[0]["text"].startswith(" ") else ""
-            ids += [self.special.no_timestamps, *self.text_ids(blank + text)]
+            ids += [self.special.no_timestamps, *self.text_ids(self.text_without_times(text, segments))]
         return [*ids, self.special.end_of_text]
 
     def prompt_ids(self, previous_text: str | None, *, room: int) -> list[int]:
@@ -164,7 +180,7 @@ class LabelEncoder:
         `room` is the tokens that the label leaves free; the prompt is cut to it from its far end, never the label.
         """
         room = min(room, MAX_PROMPT_TOKENS)
-        text = _plain(previous_text or "").strip()
+        text = plain_text(previous_text or "").strip()
         if not text or room < 2:
             return []
         return [self.special.start_of_previous, *self.text_ids(" " + text)[-(room - 1) :]]

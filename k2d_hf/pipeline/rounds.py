@@ -91,13 +91,15 @@ def merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 def label_quality(validated: Path, references: str) -> dict[str, float]:
     """How good a round's labels are: `mer`, of all chunks, `kept_mer`, of those kept, and `kept`, their share.
 
+    Where segments were judged, they take the place of chunks.
     A true MER counts as 1 at most, and by the chunk's seconds, so that a loop weighs no more than the speech it hides.
     Chunks without reference do not count.
     """
     chunks = load_chunks(validated)
     labels = validated_labels(chunks, references)
-    keep = np.array(chunks["keep"], dtype=bool)
+    keep = labels.keep
     assert labels.true_mer is not None
+    assert keep is not None
     known = ~np.isnan(labels.true_mer)
     rates, seconds = np.minimum(labels.true_mer, 1.0), labels.seconds
 

@@ -24,6 +24,7 @@ from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages import planned_stages, stages
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.terminal.console import Console, ProgressLine, minutes, peak_memory
+from k2d_hf.validation.calibrate import kept_speech
 
 
 def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Console | None = None) -> dict[str, Any]:
@@ -134,6 +135,8 @@ def _show(run: RunState) -> dict[str, Any]:
     if run.evaluation:
         figures = json.loads((run.folder / "evaluation.json").read_text(encoding="utf-8"))
         run.console.line("\n" + render_sets(figures_of_sets(figures), run.console.screen))
+    if run.recipe.validate.unit == "segment" and run.recipe.references is not None:
+        _show_labels(run, run.recipe.references)
     student = run.folder / "student"
     run.console.line(
         "\nLoad it:   from transformers import pipeline\n"
@@ -141,3 +144,14 @@ def _show(run: RunState) -> dict[str, Any]:
         f"           # with all arguments, and what was measured with them: {student / 'README.md'}"
     )
     return figures
+
+
+def _show_labels(run: RunState, references: str) -> None:
+    """What judging segments kept, against references; what these lack is no reason to fail."""
+    settings = run.recipe.validate
+    try:
+        line = kept_speech(run.folder / "validated", references, settings.metric, settings.threshold)
+    except K2DError as error:
+        run.console.warn(str(error))
+    else:
+        run.console.line(f"\nLabels:    {line}")

@@ -14,7 +14,8 @@ from typing import Any
 import regex
 
 from k2d_hf.audio.reader import ADVICE
-from k2d_hf.data.chunk_schema import SOURCE
+from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS, SOURCE, rows_of
+from k2d_hf.data.segment_verdicts import kept_seconds as seconds_of_kept
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
 from k2d_hf.validation.judges import is_judged
@@ -22,6 +23,7 @@ from k2d_hf.validation.judges import is_judged
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
 LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
 MEASURES = ("mer", "per", "distance")
+SEGMENT_COLUMNS = ("segments", SEGMENT_VERDICTS)
 ROWS_AT_ONCE = 10_000
 MIXED_SHARE = 0.05  # of words and characters, from which on a second language is one of the student's
 WITH_HAN = frozenset(("zh", "yue", "ja"))
@@ -45,7 +47,7 @@ def data_facts(rows: Any) -> DataFacts | None:
 
     if not isinstance(rows, Dataset) or "duration" not in rows.column_names:
         return None
-    columns = ("duration", "keep", "drop_reason", "language", "text", SOURCE, *MEASURES)
+    columns = ("duration", "keep", "drop_reason", "language", "text", SOURCE, *MEASURES, *SEGMENT_COLUMNS)
     present = rows.select_columns([name for name in columns if name in rows.column_names]).with_format(None)
     chunks = kept_count = 0
     seconds = kept_seconds = 0.0
@@ -61,7 +63,7 @@ def data_facts(rows: Any) -> DataFacts | None:
         kept = [bool(keep) for keep in batch.get("keep", [True] * len(batch["duration"]))]
         kept_count += sum(kept)
         seconds += math.fsum(batch["duration"])
-        kept_seconds += math.fsum(duration for duration, k in zip(batch["duration"], kept, strict=True) if k)
+        kept_seconds += math.fsum(map(seconds_of_kept, rows_of({**batch, "keep": kept})))
         for reason in filter(None, batch.get("drop_reason", ())):
             ours = _REASON.fullmatch(reason) or is_judged(reason)
             dropped[reason if ours else "other reasons"] += 1  # one from elsewhere may hold anything, such as a path

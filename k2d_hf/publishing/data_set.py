@@ -31,7 +31,7 @@ from k2d_hf.publishing.card_names import escaped, hub_languages
 from k2d_hf.publishing.card_use import Place
 from k2d_hf.publishing.model_card_data import DataFacts
 from k2d_hf.terminal.console import minutes
-from k2d_hf.validation.auxiliary import validation_features
+from k2d_hf.validation.hypotheses import validation_features
 from k2d_hf.validation.judges import JUDGES
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def features_of(rows: Dataset) -> Features:
     """Columns and types of the published data set: the audio, and those of the contract that the chunks have."""
     from datasets import Audio, Features
 
-    known = {**chunk_features(), **validation_features()}
+    known = {**chunk_features(), **validation_features("segment")}
     present = {name: kind for name, kind in known.items() if name in rows.column_names}
     return Features({"audio": Audio(sampling_rate=SAMPLE_RATE), **present})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from k2d_hf.data.chunk_files import load_chunks
-from k2d_hf.data.chunk_schema import SOUND, columns_for
+from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS, SOUND, columns_for
+from k2d_hf.data.segment_verdicts import READ, distrusted_seconds
 from k2d_hf.errors import K2DError
 from k2d_hf.reporting.facts import ChunkFact, Share, short_names
 from k2d_hf.validation.judges import JUDGES
@@ -23,6 +25,7 @@ WORST = 20
 SAMPLE = 10
 SEED = 0  # of the sample: the same run gives the same page
 KEPT = "kept"
+MASKED = "masked: "  # before the reason, of segments within chunks that are kept
 _SHOWN = (
     *("start", "duration", "text", "auxiliary_text", "distance", "mer", "per", "keep"),
     *("drop_reason", "teacher_loops", "auxiliary_loops"),
@@ -54,6 +57,7 @@ def read_chunks(validated: Path) -> ChunkTable:
     if not len(rows) or not {*_NUMBERS, "recording", "text", "auxiliary_text"} <= set(rows.column_names):
         return ChunkTable()
     columns = rows.select_columns(list(_NUMBERS))[:]
+    masked = Masked.of(rows)
     seconds, keep = np.array(columns["duration"], float), np.array(columns["keep"], bool)
     return ChunkTable(
         rows=rows,
@@ -62,8 +66,30 @@ def read_chunks(validated: Path) -> ChunkTable:
         per=np.array(columns["per"], float),
         keep=keep,
         recordings=sorted(rows.unique("recording")),
-        shares=_shares(seconds, keep, columns["drop_reason"]),
+        shares=_shares(seconds - masked.seconds, keep, columns["drop_reason"]) + masked.shares,
     )
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The distrusted segments of chunks that are kept: their seconds by chunk [chunks], and by reason."""
+
+    seconds: np.ndarray
+    shares: list[Share]
+
+    @classmethod
+    def of(cls, rows: Dataset) -> Masked:
+        """Those of validated chunks; none where no segments were judged."""
+        seconds, chunks, lengths = np.zeros(len(rows)), Counter[str](), defaultdict[str, float](float)
+        if SEGMENT_VERDICTS in rows.column_names:
+            for index, row in enumerate(rows.select_columns(list(READ))):
+                of_chunk = list(distrusted_seconds(row))
+                seconds[index] = sum(length for _, length in of_chunk)
+                chunks.update({reason for reason, _ in of_chunk})
+                for reason, length in of_chunk:
+                    lengths[reason] += length
+        order = sorted(lengths, key=lambda reason: -lengths[reason])
+        return cls(seconds, [Share(f"{MASKED}{reason}", chunks[reason], lengths[reason]) for reason in order])
 
 
 def _shares(seconds: np.ndarray, keep: np.ndarray, reasons: Iterable[str | None]) -> list[Share]:

@@ -26,6 +26,7 @@ from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts, SetFacts,
 from k2d_hf.reporting.markup import Tinting
 from k2d_hf.reporting.plots import Plot
 from k2d_hf.validation.calibration import BAD_MER
+from k2d_hf.validation.calibration_report import kept_whole
 from k2d_hf.version import __version__
 
 COMPARED = ("teacher", "student")  # of the models of an evaluation: those whose transcripts are shown
@@ -173,6 +174,22 @@ def _truth(facts: RunFacts) -> str | None:
     text += f"; {counts.bad:,} are bad (above {100 * BAD_MER:.0f}%)"
     if point is not None and point.recall is not None:
         text += f", of which it dropped {100 * point.recall:.0f}%"
+    return f"{text}.{_bad_speech(facts)}"
+
+
+def _bad_speech(facts: RunFacts) -> str:
+    """How much of the speech that is kept is in bad segments, and what whole chunks would keep."""
+    calibration = facts.calibration
+    if calibration is None or facts.threshold is None or facts.metric not in calibration.curves:
+        return ""
+    point = calibration.curves[facts.metric].at(facts.threshold)
+    if point.bad_speech is None:
+        return ""
+    text = f" Of the {length(3600 * point.hours)} at this threshold {100 * point.bad_speech:.0f}% are in segments that "
+    text += f"are bad (true MER above {100 * BAD_MER:.0f}%)"
+    if whole := kept_whole(calibration, facts.threshold):
+        text += f"; whole chunks would keep {length(3600 * whole.hours)}"
+        text += f", {100 * whole.bad_speech:.0f}% of them bad" if whole.bad_speech is not None else ""
     return f"{text}."
 
 

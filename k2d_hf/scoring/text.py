@@ -16,18 +16,18 @@ import regex
 from k2d_hf.scoring.variants import fold_variants
 
 # U+3006, U+3031-3035 and U+30FC belong to no single script in Unicode, yet are written as kana.
-_CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\u3006\u3031-\u3035\u30fc"
+CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\u3006\u3031-\u3035\u30fc"
 # Scripts of South East Asia that put no blank between words, so that only a dictionary finds them: those of the line
 # breaking class SA (Unicode, UAX 14), and their kin Javanese and Balinese. Tibetan parts its syllables by a mark.
-_UNSPACED = (
+UNSPACED = (
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Ahom}"
     r"\p{Javanese}\p{Balinese}"
 )
 # A character of theirs is an extended grapheme cluster (UAX 29), with the spacing marks of Burmese that those leave
 # apart: a token has a letter. And NFKC takes SARA AM (Thai, Lao) in two, of which the second is one.
-_CLUSTER = rf"(?=[[{_UNSPACED}]&&\p{{L}}])\X(?:[[{_UNSPACED}]&&\p{{M}}]|(?<=\u0e4d)\u0e32|(?<=\u0ecd)\u0eb2)*+"
-_LETTER = rf"[\p{{L}}--[{_CHARACTERS}{_UNSPACED}]]"
-_INNER = rf"[[\p{{L}}\p{{M}}]--[{_CHARACTERS}{_UNSPACED}]]"
+CLUSTER = rf"(?=[[{UNSPACED}]&&\p{{L}}])\X(?:[[{UNSPACED}]&&\p{{M}}]|(?<=\u0e4d)\u0e32|(?<=\u0ecd)\u0eb2)*+"
+_LETTER = rf"[\p{{L}}--[{CHARACTERS}{UNSPACED}]]"
+_INNER = rf"[[\p{{L}}\p{{M}}]--[{CHARACTERS}{UNSPACED}]]"
 _DIGIT = r"[\p{N}--\p{Han}]"
 
 # Marks belong to the word, or every Indic word would break at its vowel signs. Possessive quantifiers keep it linear.
@@ -35,9 +35,9 @@ _DIGIT = r"[\p{N}--\p{Han}]"
 # first alone matches several tokens at once, and no other matches what begins with a Han character of that block.
 _RUN = regex.compile(
     rf"(?V1)[\u4e00-\u9fff]++|[a-z]++(?!{_INNER}|')"
-    rf"|[[{_CHARACTERS}]&&[\p{{L}}\p{{N}}]]"
+    rf"|[[{CHARACTERS}]&&[\p{{L}}\p{{N}}]]"
     rf"|{_LETTER}{_INNER}*+(?:'{_LETTER}{_INNER}*+)*+"
-    rf"|{_CLUSTER}"
+    rf"|{CLUSTER}"
     rf"|{_DIGIT}++(?:[.,]{_DIGIT}++)*+"
 )
 # Single letters only, from the first to the last: "u.s.a." is an acronym, "study.so" and "v.so" are sloppy full stops.
@@ -45,7 +45,7 @@ _ACRONYM = regex.compile(
     rf"(?V1)(?<![{_INNER}'])(?<!{_INNER}\.){_LETTER}\p{{M}}*+(?:\.{_LETTER}\p{{M}}*+)++\.?+(?!{_INNER})"
 )
 _HAN = regex.compile(r"(?V1)[\p{Han}&&[\p{L}\p{N}]]")
-_UNSPACED_LETTER = regex.compile(rf"(?V1)[[{_UNSPACED}]&&\p{{L}}]")
+_UNSPACED_LETTER = regex.compile(rf"(?V1)[[{UNSPACED}]&&\p{{L}}]")
 # The tone mark comes before the rest of SARA AM in what NFKC makes of one, behind it where it was typed in two pieces.
 _SARA_AM = re.compile("\u0e4d([\u0e48-\u0e4b])(?=\u0e32)|\u0ecd([\u0ec8-\u0ecb])(?=\u0eb2)")
 # What code-switched Mandarin consists of once it is folded: ASCII without capitals, the main block of Han, punctuation.

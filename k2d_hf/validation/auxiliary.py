@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2d_hf.data.chunk_files import COUNTED_AT_ONCE
+from k2d_hf.data.chunk_schema import rows_of
+from k2d_hf.data.segment_verdicts import READ, distrusted_seconds, kept_seconds
 from k2d_hf.data.utterances import as_chunks, names_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import dataset_of
@@ -18,7 +21,8 @@ from k2d_hf.terminal.progress import length_of, progress_bar
 from k2d_hf.transcription.map_step import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.validation.distance import ValidationReport
-from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, check_chunks, planned, shard_schema, validation_features
+from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, added_features, check_chunks, planned, shard_schema
+from k2d_hf.validation.kept_parts import TextBefore
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
@@ -53,18 +57,22 @@ def validate_labels(
             `datasets.map` does, and hides it likewise.
 
     Returns:
-        The same rows with `auxiliary_text`, `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`,
-        `speaking_rate`, `known_hallucination`, `keep` and `drop_reason` (null where kept).
+        The same rows, or with `unit="segment"` and `keep="cut"` parts of them, with `auxiliary_text`,
+        `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`,
+        `speaking_rate`, `known_hallucination`, `keep` and `drop_reason` (null where kept). With `unit="segment"` also
+        `segment_verdicts`, null where a chunk was judged as one, and `chunk_distance`; `previous_text` is then what of
+        it is trusted.
 
     Raises:
         K2DError: for an unknown metric, a threshold outside [0, 1], a limit of 0 or less, an auxiliary that cannot be
-            loaded or fails on one chunk after the other, no chunks, or a `shards_dir` of other settings.
+            loaded or fails on one chunk after the other, no chunks, chunks to be cut that carry their own sound, or a
+            `shards_dir` of other settings.
     """
     chunks = as_chunks(chunks)
     check_chunks(chunks.column_names or [])
     step = AuxiliaryHypotheses(auxiliary, language=language, settings=settings)
     known: Any = chunks.features if chunks.features is not None else chunk_features(names_of(chunks))
-    features = type(known)({**known, **validation_features()})
+    features = type(known)({**known, **added_features(settings, known)})
 
     def shards() -> Iterator[Shard]:
         return shards_of(planned(chunks.with_format(None)), settings.shard_size)
@@ -82,7 +90,8 @@ def validate_labels(
     if len(validated) == 0:
         raise K2DError("there are no chunks to validate")
     counted = report if report is not None else ValidationReport()
-    counted.chunks, counted.dropped = len(validated), drop_counts(validated)
+    counted.threshold = settings.threshold
+    count_kept(validated, counted, by_segment=settings.unit == "segment")
     if report is None and (warning := counted.warning()):
         logger.warning("%s", warning)
     return validated
@@ -93,8 +102,27 @@ def drop_counts(chunks: Dataset) -> Counter[str]:
     return Counter(reason for reason in chunks["drop_reason"] if reason is not None)
 
 
+def count_kept(validated: Dataset, report: ValidationReport, *, by_segment: bool) -> None:
+    """Fill a report with what was kept and dropped of validated chunks, and where these were judged by segments."""
+    report.chunks, report.dropped = len(validated), drop_counts(validated)
+    if not by_segment:
+        return
+    report.whole_seconds = 0.0
+    columns = [*READ, "chunk_distance"]
+    for batch in validated.select_columns(columns).iter(batch_size=COUNTED_AT_ONCE):
+        for row in rows_of(batch):
+            report.seconds += row["duration"]
+            report.kept_seconds += kept_seconds(row)
+            for reason, seconds in distrusted_seconds(row):
+                report.masked[reason] += 1
+                report.masked_seconds += seconds
+            if row["chunk_distance"] is not None and row["chunk_distance"] <= report.threshold:
+                report.whole_seconds += row["duration"]
+
+
 def _judged(finished: Iterable[tuple[Shard, Values]], step: AuxiliaryHypotheses) -> Iterator[list[dict[str, Any]]]:
     """The rows of each shard with their verdicts."""
+    before = TextBefore()
     for shard, values in finished:
         pairs = zip(shard.items, shard.rows, strict=True)
-        yield [{**row, **step.verdict(row, values[span.key])} for span, row in pairs]
+        yield [part for span, row in pairs for part in step.judged(row, values[span.key], before)]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
+from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS, rows_of
+from k2d_hf.data.chunking import Segment
 from k2d_hf.data.references import chunk_reference, label_error_rate, references_of
+from k2d_hf.data.segment_references import true_rates, units_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.extras import install_hint
 from k2d_hf.files.json_files import write_json
 from k2d_hf.validation.calibration import BAD_MER, THRESHOLD_METRICS, ValidatedLabels
-from k2d_hf.validation.calibration_report import Calibration
+from k2d_hf.validation.calibration_report import Calibration, kept_line
 from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
 from k2d_hf.validation.judges import JUDGES, is_judged
 
@@ -25,6 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLOURS = {"mer": "#0072b2", "per": "#009e73", "composite": "#d55e00"}  # colour-blind readers can distinguish them
+_OF_A_UNIT = (
+    *("seconds", "mer", "per", "teacher_loops", "auxiliary_loops", "transcribed"),
+    *("true_mer", "judged", "keep", "bad_seconds"),
+)
 _NEEDED = ("duration", "mer", "per", "teacher_loops", "auxiliary_loops", "auxiliary_text")
 
 
@@ -47,15 +57,26 @@ def calibrate(validated: str | Path, references: str | Path | None, *, metric: s
     return calibration
 
 
+def kept_speech(validated: str | Path, references: str | Path, metric: str, threshold: float) -> str:
+    """What judging segments kept, and how much of it is bad, beside what whole chunks would keep, in one line.
+
+    Raises:
+        K2DError: as `calibrate` does.
+    """
+    return kept_line(calibrate_labels(validated_labels(load_chunks(validated), references)), metric, threshold)
+
+
 def validated_labels(chunks: Dataset, references: str | Path | None) -> ValidatedLabels:
     """What validation stored of some chunks, with the true MER of their labels where a manifest has references.
+
+    Of chunks that were judged by segments, a label is that of a segment.
 
     Raises:
         K2DError: if none of the references belongs to these chunks, or they cannot be read.
     """
-    true_mer = None if references is None else _true_rates(chunks, references)
+    known = None if references is None else _known_references(chunks, references)
     judges = [judge.column for judge in JUDGES if judge.column in chunks.column_names]  # not in what is older
-    names = [*_NEEDED, *judges, *(["drop_reason"] if "drop_reason" in chunks.column_names else [])]
+    names = [*_NEEDED, *judges, *(name for name in ("drop_reason", "keep") if name in chunks.column_names)]
     columns: dict[str, list[Any]] = {name: [] for name in names}
     for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE):
         batch["auxiliary_text"] = [text is not None for text in batch["auxiliary_text"]]
@@ -64,18 +85,21 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
             columns[name] += batch[name]
     kinds = dict.fromkeys(("duration", "mer", "per", *judges), float)
     arrays = {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}
-    return ValidatedLabels(
+    of_units = None if known is None else _unit_rates(chunks, known)
+    labels = ValidatedLabels(
         seconds=arrays.pop("duration"),
         transcribed=arrays.pop("auxiliary_text"),
         judged=arrays.pop("drop_reason", None),
+        keep=arrays.pop("keep", None),
         measures={name: arrays.pop(name) for name in judges},
-        true_mer=true_mer,
+        true_mer=None if known is None else _true_rates(chunks, known),
+        bad_seconds=None if of_units is None else _bad_seconds(chunks, of_units),
         **arrays,
     )
+    return by_segment(labels, chunks, of_units) if SEGMENT_VERDICTS in chunks.column_names else labels
 
 
-def _true_rates(chunks: Dataset, file: str | Path) -> np.ndarray:
-    """True MER of each label [chunks], NaN where its recording has no reference."""
+def _known_references(chunks: Dataset, file: str | Path) -> dict[str, list[Segment]]:
     recordings = chunks.unique("recording")
     references = references_of(file, recordings)
     if len(references) < len(recordings):
@@ -85,6 +109,11 @@ def _true_rates(chunks: Dataset, file: str | Path) -> np.ndarray:
             len(recordings) - len(references),
             len(recordings),
         )
+    return references
+
+
+def _true_rates(chunks: Dataset, references: Mapping[str, list[Segment]]) -> np.ndarray:
+    """True MER of each label [chunks], NaN where its recording has no reference."""
     rates: list[float] = []
     for batch in chunks.select_columns(["recording", "start", "duration", "text"]).iter(batch_size=COUNTED_AT_ONCE):
         for recording, start, duration, text in zip(*batch.values(), strict=True):
@@ -93,6 +122,62 @@ def _true_rates(chunks: Dataset, file: str | Path) -> np.ndarray:
             else:
                 rates.append(float("nan"))
     return np.array(rates)
+
+
+def _unit_rates(chunks: Dataset, references: Mapping[str, list[Segment]]) -> list[list[float] | None]:
+    """True MER of each segment of each chunk; None where its recording has no reference."""
+    names = [name for name in ("recording", "start", "duration", "text", "segments") if name in chunks.column_names]
+    of_recording: dict[str, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+    rows = (row for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE) for row in rows_of(batch))
+    for index, row in enumerate(rows):
+        if row["recording"] in references:
+            of_recording[row["recording"]].append((index, row))
+    rates: list[list[float] | None] = [None] * len(chunks)
+    for recording, numbered in of_recording.items():
+        found = true_rates([row for _, row in numbered], references[recording])
+        for (index, _), of_chunk in zip(numbered, found, strict=True):
+            rates[index] = of_chunk
+    return rates
+
+
+def _bad_seconds(chunks: Dataset, rates: Sequence[list[float] | None]) -> np.ndarray:
+    """Seconds of the bad segments of each chunk [chunks], NaN where it has no reference."""
+    names = [name for name in ("duration", "text", "segments") if name in chunks.column_names]
+    rows = (row for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE) for row in rows_of(batch))
+    return np.array([_bad(units_of(row), of_chunk) for row, of_chunk in zip(rows, rates, strict=True)])
+
+
+def _bad(units: Sequence[tuple[str, float]], rates: Sequence[float] | None) -> float:
+    if rates is None:
+        return float("nan")
+    return sum(seconds for (_, seconds), rate in zip(units, rates, strict=True) if rate > BAD_MER)
+
+
+def by_segment(labels: ValidatedLabels, chunks: Dataset, rates: Sequence[list[float] | None] | None) -> ValidatedLabels:
+    """The labels of chunks as those of the segments that were judged; a chunk that was judged as one stays."""
+    names = ["duration", "segments", SEGMENT_VERDICTS, "chunk_distance"]
+    rows = (row for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE) for row in rows_of(batch))
+    units: dict[str, list[Any]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        distance = row["chunk_distance"]
+        one = {name: getattr(labels, name) for name in _OF_A_UNIT}
+        same = {name: values[index] for name, values in one.items() if values is not None}
+        same["chunk_distances"] = math.inf if distance is None else distance
+        of_chunk = None if rates is None else rates[index]
+        for at, verdict in enumerate(row[SEGMENT_VERDICTS] or [None]):
+            unit = same
+            if verdict is not None:
+                seconds = row["segments"][at]["end"] - row["segments"][at]["start"]
+                unit = {**same, **{name: verdict[name] for name in ("mer", "per", "teacher_loops")}, "seconds": seconds}
+                unit |= {"judged": is_judged(verdict["drop_reason"]), "keep": verdict["drop_reason"] is None}
+                if rates is not None:
+                    rate = float("nan") if of_chunk is None else of_chunk[at]
+                    bad = float("nan") if of_chunk is None else seconds * (rate > BAD_MER)
+                    unit |= {"true_mer": rate, "bad_seconds": bad}
+            for name, value in unit.items():
+                units[name].append(value)
+    arrays: Any = {name: np.array(values) for name, values in units.items()}
+    return replace(labels, **arrays)
 
 
 def write_calibration(calibration: Calibration, output: Path) -> None:

@@ -26,7 +26,10 @@ THRESHOLD_METRICS = ("mer", "per", "composite")  # those whose verdict depends o
 
 @dataclass(frozen=True)
 class ValidatedLabels:
-    """The columns of validation that decide what is kept, a value a chunk; rates may exceed 1."""
+    """The columns of validation that decide what is kept, a value a unit; rates may exceed 1.
+
+    A unit is a chunk, or where validation judged those a segment.
+    """
 
     seconds: np.ndarray
     mer: np.ndarray
@@ -36,20 +39,24 @@ class ValidatedLabels:
     transcribed: np.ndarray  # False where the auxiliary gave no transcript: such a chunk is dropped whatever the metric
     true_mer: np.ndarray | None = None  # of the label against its reference; NaN where there is none
     judged: np.ndarray | None = None  # True where a judge beyond the distance dropped it, whatever metric and alpha
-    measures: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the judges, by column
+    measures: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the judges, a value a chunk, by column
+    keep: np.ndarray | None = None  # the verdict as it is
+    bad_seconds: np.ndarray | None = None  # of its segments that are bad; NaN where there is no reference
+    chunk_distances: np.ndarray | None = None  # of segments: of the chunk that each is of; infinite where it had none
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """What one alpha keeps. The last four are None without references, or where there is nothing to count."""
+    """What one alpha keeps. The last five are None without references, or where there is nothing to count."""
 
     alpha: float
-    kept: float  # share of the chunks
+    kept: float  # share of the chunks, or segments
     hours: float
     recall: float | None  # share of the bad labels that is dropped
     good_dropped: float | None  # share of the other labels that is dropped
     true_mer: float | None  # mean over the kept labels that have a reference
     capped_true_mer: float | None  # likewise, each counted as 1 at most: one loop may have a rate of 20
+    bad_speech: float | None = None  # share of the kept speech, by seconds, that is in bad segments
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,37 @@ def _point(labels: ValidatedLabels, distances: np.ndarray, alpha: float) -> Curv
             rates = labels.true_mer[kept & known]
             true_mer, capped = float(rates.mean()), float(np.minimum(rates, 1.0).mean())
     hours = float(labels.seconds[kept].sum()) / 3600
-    return CurvePoint(alpha, float(kept.mean()), hours, recall, good_dropped, true_mer, capped)
+    bad_speech = bad_share(labels, kept)
+    return CurvePoint(alpha, float(kept.mean()), hours, recall, good_dropped, true_mer, capped, bad_speech)
+
+
+def bad_share(labels: ValidatedLabels, kept: np.ndarray) -> float | None:
+    """Which share of the kept speech that has a reference, by seconds, is in bad segments; None where there is none."""
+    if labels.bad_seconds is None:
+        return None
+    known = kept & ~np.isnan(labels.bad_seconds)
+    seconds = float(labels.seconds[known].sum())
+    return float(labels.bad_seconds[known].sum()) / seconds if seconds else None
+
+
+@dataclass(frozen=True)
+class KeptSpeech:
+    """What whole chunks would keep at an alpha, beside the segments that are judged: hours, and how much is bad."""
+
+    alpha: float
+    hours: float
+    bad_speech: float | None
+
+
+def kept_by_chunk(labels: ValidatedLabels) -> list[KeptSpeech]:
+    """What would be kept at each alpha if chunks were judged whole, by the same segments; none of labels by chunk."""
+    if labels.chunk_distances is None:
+        return []
+    kept = [labels.chunk_distances <= alpha for alpha in ALPHAS]
+    return [
+        KeptSpeech(alpha, float(labels.seconds[of_alpha].sum()) / 3600, bad_share(labels, of_alpha))
+        for alpha, of_alpha in zip(ALPHAS, kept, strict=True)
+    ]
 
 
 def _share(what: np.ndarray, among: np.ndarray) -> float | None:

@@ -11,9 +11,11 @@ from k2d_hf.validation.calibration import (
     BAD_MER,
     COARSE_ALPHAS,
     PAPER_ALPHA,
+    KeptSpeech,
     MetricCurve,
     Recommendation,
     ValidatedLabels,
+    kept_by_chunk,
     metric_curve,
     percent,
     recommend,
@@ -53,6 +55,8 @@ class Calibration:
     curves: dict[str, MetricCurve]
     judged: int = 0  # dropped by a judge beyond the distance, at every alpha
     measures: dict[str, Spread] = field(default_factory=dict)  # what the judges measured, by column
+    unit: str = "chunk"  # what is kept or dropped, and counted as `chunks`
+    by_chunk: list[KeptSpeech] = field(default_factory=list)  # of segments: what whole chunks would keep, by alpha
 
 
 def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration:
@@ -70,6 +74,8 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
         recommendation=recommend(curves[metric], labels),
         curves=curves,
         judged=0 if labels.judged is None else int((labels.transcribed & labels.judged).sum()),
+        unit="chunk" if labels.chunk_distances is None else "segment",
+        by_chunk=kept_by_chunk(labels),
         measures={
             column: Spread(float(np.median(values)), float(np.percentile(values, 99)), float(values.max()))
             for column, values in labels.measures.items()
@@ -83,6 +89,23 @@ def _counts(labels: ValidatedLabels) -> ReferenceCounts | None:
     rates = labels.true_mer[~np.isnan(labels.true_mer)]
     capped = np.minimum(rates, 1.0)
     return ReferenceCounts(len(rates), int((rates > BAD_MER).sum()), float(rates.mean()), float(capped.mean()))
+
+
+def kept_whole(calibration: Calibration, alpha: float) -> KeptSpeech | None:
+    """What whole chunks would keep at an alpha on the grid, where segments were judged; else None."""
+    return min(calibration.by_chunk, key=lambda point: abs(point.alpha - alpha), default=None)
+
+
+def kept_line(calibration: Calibration, metric: str, alpha: float) -> str:
+    """What validation keeps at an alpha, and how much of it is bad, by segment and beside it by chunk, in one line."""
+    point, whole = calibration.curves[metric].at(alpha), kept_whole(calibration, alpha)
+    assert whole is not None
+    parts = [("segments", point.hours, point.bad_speech), ("whole chunks would", whole.hours, whole.bad_speech)]
+    told = [
+        f"{who} keep {60 * hours:.1f} min" + ("" if bad is None else f", {60 * hours * bad:.1f} min of it bad")
+        for who, hours, bad in parts
+    ]
+    return f"{'; '.join(told)} (true MER above {100 * BAD_MER:.0f}%)"
 
 
 def render_calibration(calibration: Calibration, screen: Screen = ENDLESS) -> str:
@@ -99,7 +122,7 @@ def render_calibration(calibration: Calibration, screen: Screen = ENDLESS) -> st
 
 
 def _summary(calibration: Calibration) -> str:
-    text = f"{calibration.chunks} chunks, {calibration.hours:.2f} h"
+    text = f"{calibration.chunks} {calibration.unit}s, {calibration.hours:.2f} h"
     if calibration.unheard:
         text += f", {calibration.unheard} without a transcript of the auxiliary, dropped at every alpha"
     if calibration.judged:
@@ -125,13 +148,21 @@ def _measures(calibration: Calibration) -> list[str]:
 
 def _alphas_table(calibration: Calibration) -> list[list[str]]:
     chosen = calibration.recommendation
-    rows = [[chosen.metric, "kept", "hours", "recall of bad", "good dropped", "true MER", "capped"]]
+    by_chunk = {point.alpha: point for point in calibration.by_chunk}
+    known = calibration.references is not None
+    head = [chosen.metric, "kept", "hours", "recall of bad", "good dropped", "true MER", "capped", "bad speech"]
+    rows = [[*(head if known else head[:3]), *(["by chunk, hours", "bad speech"][: 1 + known] if by_chunk else [])]]
     for alpha in sorted({*COARSE_ALPHAS, chosen.alpha}):
         point = calibration.curves[chosen.metric].at(alpha)
         row = [f"{alpha:.2f}{' *' if alpha == chosen.alpha else ''}", percent(point.kept), f"{point.hours:.2f}"]
-        row += [percent(point.recall), percent(point.good_dropped), _rate(point.true_mer), _rate(point.capped_true_mer)]
+        if known:
+            row += [percent(point.recall), percent(point.good_dropped), _rate(point.true_mer)]
+            row += [_rate(point.capped_true_mer), percent(point.bad_speech)]
+        if by_chunk:
+            whole = by_chunk[alpha]
+            row += [f"{whole.hours:.2f}", percent(whole.bad_speech)][: 1 + known]
         rows.append(row)
-    return rows if calibration.references is not None else [row[:3] for row in rows]
+    return rows
 
 
 def _metrics_table(calibration: Calibration) -> list[list[str]]:

@@ -184,6 +184,13 @@ class ValidationReport:
 
     chunks: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # chunks, by reason
+    threshold: float = 0.0
+    # Of chunks that were judged by segments:
+    seconds: float = 0.0
+    kept_seconds: float = 0.0
+    masked: Counter[str] = field(default_factory=Counter)  # distrusted segments of chunks that are kept, by reason
+    masked_seconds: float = 0.0
+    whole_seconds: float | None = None  # that whole chunks would keep at the same threshold; None of other chunks
 
     @property
     def kept(self) -> int:
@@ -192,9 +199,11 @@ class ValidationReport:
 
     def warning(self) -> str | None:
         """One line on a very low share of kept chunks and what it may mean; None where it is none."""
-        if self.kept >= LOW_KEPT_SHARE * self.chunks:
+        by_segment = self.whole_seconds is not None
+        kept, of = (self.kept_seconds, self.seconds) if by_segment else (self.kept, self.chunks)
+        if kept >= LOW_KEPT_SHARE * of:
             return None
-        reasons = self.dropped.most_common()
+        reasons = (self.dropped + self.masked).most_common()
         advice = "the reasons are in the column drop_reason"
         if reasons[0][0].startswith("distance"):
             advice = (
@@ -202,8 +211,9 @@ class ValidationReport:
                 "`k2d calibrate`, or take another auxiliary"
             )
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+        what = f"{kept / 60:.1f} of {of / 60:.1f} min" if by_segment else f"{kept} of {of} chunks"
         return (
-            f"validation kept only {self.kept} of {self.chunks} chunks ({100 * self.kept / self.chunks:.0f}%, where "
+            f"validation kept only {what} ({100 * kept / of:.0f}%, where "
             f"the paper keeps {100 * PAPER_KEPT['composite']:.0f}%), dropped are {counts}; {advice}"
         )
 

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.audio.reader import Reading
 from k2d_hf.data.chunk_audio import chunk_key, read_chunk
-from k2d_hf.data.chunk_schema import SOUND, VALIDATION, VERDICT, columns_for, features_of_writer
+from k2d_hf.data.chunk_schema import (
+    SEGMENT_VERDICTS,
+    SEGMENTS,
+    SOUND,
+    VALIDATION,
+    VERDICT,
+    columns_for,
+    features_of_writer,
+    known_features,
+)
 from k2d_hf.data.map_step import batch_of
 from k2d_hf.data.utterances import chunk_names
 from k2d_hf.errors import K2DError
@@ -26,6 +35,7 @@ from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.transcription.worker import Work
 from k2d_hf.validation.distance import compare_labels, drop_reason
 from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
+from k2d_hf.validation.kept_parts import TextBefore, rows_of_segments
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
@@ -36,14 +46,25 @@ if TYPE_CHECKING:
 READ_AHEAD = 2  # batches whose audio is decoded while others are transcribed
 
 
-def validation_features() -> Features:
-    """Columns and types that validation adds."""
+def validation_features(unit: str = "chunk") -> Features:
+    """Columns and types that validation adds, where it judges chunks or segments."""
     from datasets import Value
 
     features = features_of_writer(VALIDATION)
     judged = {judge.column: Value("float64") for judge in JUDGES}
+    by_segment = features_of_writer(SEGMENTS) if unit == "segment" else {}
     verdict = {name: features.pop(name) for name in columns_for(VERDICT, among=list(features))}
-    return type(features)({**features, **judged, **verdict})
+    return type(features)({**features, **judged, **by_segment, **verdict})
+
+
+def added_features(settings: ValidateSettings, columns: Iterable[str]) -> Features:
+    """What validation writes of chunks with these columns: prompts too where it judges segments.
+
+    An earlier verdict on segments becomes null where it judges chunks.
+    """
+    segments = settings.unit == "segment"
+    features = validation_features("segment" if segments or SEGMENT_VERDICTS in columns else "chunk")
+    return type(features)({**known_features(["previous_text"] if segments else []), **features})
 
 
 class AuxiliaryHypotheses(Hypotheses):
@@ -52,6 +73,10 @@ class AuxiliaryHypotheses(Hypotheses):
     For `Dataset.map(batched=True)`, `IterableDataset.map`, and Ray's `map_batches`. No row is left out: one that could
     not be transcribed has `keep` false, and the reason in `drop_reason`. Within a batch those of like length go
     through the model together, so a batch is to hold some `batch_size` of them.
+
+    With `unit="segment"` and `keep="cut"` a chunk becomes the parts that are kept and those that are not: give `map`
+    `remove_columns` with all columns. The first chunk of a batch then has no prompt, as nothing is known of the text
+    before it; the same with `keep="mask"`.
 
     The auxiliary is loaded by the first call in a process. With `with_rank=True` each has the GPU of its rank.
 
@@ -89,10 +114,26 @@ class AuxiliaryHypotheses(Hypotheses):
         check_chunks(given.columns)
         rows = given.rows()
         items = [_span(row, key=str(index)) for index, row in enumerate(rows)]
-        values = self.transcribe(items, rank)
-        verdicts = [self.verdict(row, values[item.key]) for row, item in zip(rows, items, strict=True)]
-        features = validation_features()
-        return given.extended({name: [row[name] for row in verdicts] for name in features}, features)
+        values, before = self.transcribe(items, rank), TextBefore()
+        pairs = zip(rows, items, strict=True)
+        judged = [part for row, item in pairs for part in self.judged(row, values[item.key], before)]
+        features = added_features(self.settings, given.columns)
+        if self.cuts:
+            return given.remade(judged, features)
+        return given.extended({name: [row[name] for row in judged] for name in features}, features)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether more rows may come out than went in."""
+        return self.settings.unit == "segment" and self.settings.keep == "cut"
+
+    def judged(self, row: dict[str, Any], transcript: dict[str, Any], before: TextBefore) -> list[dict[str, Any]]:
+        """A chunk with its verdict, or the parts of it with theirs; `before` knows the chunks that came before."""
+        whole = self.verdict(row, transcript)
+        if self.settings.unit == "segment":
+            return rows_of_segments(row, whole, self.settings, before)
+        earlier = dict.fromkeys(features_of_writer(SEGMENTS)) if SEGMENT_VERDICTS in row else {}
+        return [{**row, **earlier, **whole}]
 
     def verdict(self, row: dict[str, Any], transcript: dict[str, Any]) -> dict[str, Any]:
         """The columns of one row. A chunk whose audio could not be read again has no transcript and is dropped.

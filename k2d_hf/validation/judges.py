@@ -156,7 +156,10 @@ def demands(limits: Mapping[str, float]) -> list[str]:
 
 def describe_validation(settings: Mapping[str, Any]) -> str:
     """How chunks were judged, for cards: metric, threshold, and what else kept chunks have."""
-    return ", ".join([settings["metric"], f"threshold {settings['threshold']:g}", *demands(limits_of(settings))])
+    by_segment = settings.get("unit") == "segment"
+    unit = [f"each segment by itself ({settings['keep']})"] if by_segment else []
+    threshold = f"threshold {settings['threshold']:g}"
+    return ", ".join([settings["metric"], threshold, *unit, *demands(limits_of(settings))])
 
 
 def is_judged(reason: str | None) -> bool:

@@ -11,6 +11,9 @@ from k2d_hf.validation.distance import METRICS, NORMALISERS, check_choice, keeps
 from k2d_hf.validation.hallucinations import checked_phrases
 from k2d_hf.validation.judges import limits_of, with_limits
 
+UNITS = ("chunk", "segment")
+KEEP = ("cut", "mask")
+
 
 @dataclasses.dataclass(frozen=True)
 @with_limits
@@ -20,6 +23,19 @@ class ValidateSettings(WorkersSettings):
     metric: str = setting("composite", "Distance between the two transcripts.", choices=METRICS, after_model=True)
     threshold: float = setting(
         0.4, "Largest distance of a chunk that is kept, 0 to 1.", least=0, most=1, after_model=True
+    )
+    unit: str = setting(
+        "chunk",
+        "What is kept or dropped: the chunk, as in the paper, or each timestamped segment of the teacher's by itself.",
+        choices=UNITS,
+        after_model=True,
+    )
+    keep: str = setting(
+        "cut",
+        "With unit segment, what becomes of trusted segments: cut makes chunks of their own of them; mask keeps the "
+        "chunk whole, and the tokens of the others have no weight in the loss.",
+        choices=KEEP,
+        after_model=True,
     )
     normalise_by: str = setting(
         "auxiliary", "Transcript whose length divides the errors.", choices=NORMALISERS, after_model=True
@@ -47,6 +63,8 @@ class ValidateSettings(WorkersSettings):
         object.__setattr__(self, "known_phrases", checked_phrases(self.known_phrases))
         check_choice("metric", self.metric, METRICS)
         check_choice("normalise_by", self.normalise_by, NORMALISERS)
+        check_choice("unit", self.unit, UNITS)
+        check_choice("keep", self.keep, KEEP)
         keeps(0.0, self.threshold)
         limits_of(vars(self))
 

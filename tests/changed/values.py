@@ -266,6 +266,8 @@ CHANGES = {
     "validate.metric": sets("validate.metric=full"),
     "validate.threshold": sets("validate.threshold=0.9"),
     "validate.normalise_by": sets("validate.normalise_by=teacher"),
+    "validate.unit": sets("validate.unit=segment"),
+    "validate.keep": sets("validate.unit=segment", "validate.keep=mask"),
     **{f"validate.{judge.setting}": sets(f"validate.{judge.setting}={judge.example}") for judge in JUDGES},
     "validate.max_speaking_rate": sets("validate.max_speaking_rate=4"),
     "validate.known_phrases": sets("validate.known_phrases=[今天]"),

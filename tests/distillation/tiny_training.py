@@ -50,7 +50,8 @@ def log_probabilities(model, batch, temperature):
 
 def plain_loss(batch, student, teacher=None, auxiliary=None, *, ce=0.8, kl=1.0, auxiliary_weight=0.0, temperature=2.0):
     """Sum of the formula over supervised tokens, from all logits of the models in float64, and the number of tokens."""
-    weights = batch.get("chunk_weights", torch.ones(len(batch["labels"])))
+    weights = batch.get("chunk_weights", torch.ones(len(batch["labels"])))[:, None]
+    weights = weights * batch.get("token_weights", torch.ones(batch["labels"].shape))
     at_one = log_probabilities(student, batch, 1.0)
     softened = log_probabilities(student, batch, temperature)
     targets = [
@@ -64,6 +65,6 @@ def plain_loss(batch, student, teacher=None, auxiliary=None, *, ce=0.8, kl=1.0, 
         for weight, target in targets:
             p, q = target[row, column], softened[row, column]
             token += weight * temperature**2 * (p.exp() * (p - q)).sum()
-        total += float(weights[row]) * float(token)
+        total += float(weights[row, column]) * float(token)
         tokens += 1
     return total, tokens

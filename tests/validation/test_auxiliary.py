@@ -9,8 +9,9 @@ from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.data.chunking import Segment, chunk_rows, pack_segments
 from k2d_hf.errors import K2DError
 from k2d_hf.labelling.teacher import chunk_features
-from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation_features
+from k2d_hf.validation.auxiliary import drop_counts, validate_labels
 from k2d_hf.validation.distance import METRICS, label_distance
+from k2d_hf.validation.hypotheses import validation_features
 
 LOOP = "謝謝大家收看" * 6
 LABEL = "我們用 GPU 來 train 一個 model"

@@ -13,8 +13,9 @@ from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.recipe import ValidateSettings
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.publishing.data_set import COLUMNS
-from k2d_hf.validation.auxiliary import drop_counts, validate_labels, validation_features
+from k2d_hf.validation.auxiliary import drop_counts, validate_labels
 from k2d_hf.validation.distance import LOW_KEPT_SHARE, ValidationReport
+from k2d_hf.validation.hypotheses import validation_features
 from k2d_hf.validation.judges import JUDGES, describe_validation, is_judged, limits_of, speaking_rate, spoken_syllables
 
 HAN = "今天我們要介紹機器學習的基本概念和它的應用"  # 21 characters

@@ -16,6 +16,7 @@ from k2d_hf.audio.reader import SAMPLE_RATE
 from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound, read_chunk, recording_name
 from k2d_hf.distillation.batches.augmentation import DISTURBED, disturb, mask
 from k2d_hf.distillation.batches.target_columns import Example, stored_targets
+from k2d_hf.distillation.batches.token_weights import has_weights, label_weights
 from k2d_hf.distillation.settings import DECLARED
 from k2d_hf.errors import K2DError
 from k2d_hf.models.languages import checked_language, language_code
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # Of a collator: how labels become batches, and which of their forms is drawn when.
 _NO_LABEL = (
     *("processor", "encoder", "encoder_states", "_epoch", "chunk_weighting", "seed", "pad_to_multiple_of"),
-    *("augment", "augment_copies", "keeps_clean"),
+    *("augment", "augment_copies", "keeps_clean", "token_weighting"),
 )
 CLEAN = {"input_features": "clean_features", "encoder_states": "clean_states"}  # of a batch, by what is disturbed
 EPOCH = "_epoch"  # column of chunks from a stream, where an epoch may end within a batch
@@ -55,6 +56,7 @@ class K2DDataCollator:
         previous_text_probability: how often a chunk with a chunk before it is given that text as prompt.
         full_windows: whether the input, with timestamps, is the full window from the chunk's start.
         chunk_weighting: `hard` or `soft`.
+        token_weighting: `none` or `agreement` (`batches.token_weights`).
         augment: how often the student's input is disturbed (`batches.augmentation`).
         augment_copies: disturbed copies of a chunk, one an epoch in turn.
         seed: of the draws.
@@ -72,6 +74,7 @@ class K2DDataCollator:
         previous_text_probability: float = 0.2,
         full_windows: bool = False,
         chunk_weighting: str = "hard",
+        token_weighting: str = "none",
         augment: float = 0.0,
         augment_copies: int = 4,
         seed: int = 0,
@@ -85,6 +88,7 @@ class K2DDataCollator:
         self.previous_text_probability = previous_text_probability
         self.full_windows = full_windows
         self.chunk_weighting = chunk_weighting
+        self.token_weighting = token_weighting
         self.augment = augment
         self.augment_copies = augment_copies
         self.keeps_clean = False  # set by the trainer where a model in memory takes the clean audio
@@ -228,7 +232,8 @@ class K2DDataCollator:
     def __call__(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """A batch: `input_features` [B, mel bins, frames] float32, `decoder_input_ids` and `labels` [B, L] int64.
 
-        `chunk_weights` [B] float32 is there if the weighting is soft, and where the chunks hold soft targets,
+        `chunk_weights` [B] float32 is there if the weighting is soft, `token_weights` [B, L] float32 where tokens
+        weigh differently, and where the chunks hold soft targets,
         `teacher_hidden` [B, L, d] float16, or `teacher_top_ids` [B, L, k] int32 and `teacher_top_logprobs` [B, L, k]
         float16; the auxiliary's likewise.
         Where the encoder's states are on disk, `encoder_states` [B, frames / 2, d] float16 takes the place of the
@@ -245,7 +250,21 @@ class K2DDataCollator:
         if self.chunk_weighting != "hard":
             weights = [chunk_weight(chunk.get("distance"), self.chunk_weighting) for chunk in chunks]
             batch["chunk_weights"] = torch.tensor(weights, dtype=torch.float32)
+        if any(has_weights(chunk, self.token_weighting) for chunk in chunks):
+            batch["token_weights"] = self._token_weights(chunks, labels)
         return batch
+
+    def _token_weights(self, chunks: Sequence[Mapping[str, Any]], labels: torch.Tensor) -> torch.Tensor:
+        """Weights [B, L] float32 of the tokens of labels [B, L]; 0 where there is none to learn."""
+        weights = torch.zeros(labels.shape, dtype=torch.float32)
+        for row, chunk in enumerate(chunks):
+            supervised = (labels[row] != IGNORED).nonzero()[:, 0]
+            timestamps, _ = self.draws(chunk)
+            of_label = label_weights(
+                chunk, self.encoder, timestamps=timestamps, length=len(supervised) + 1, weighting=self.token_weighting
+            )
+            weights[row, supervised] = torch.tensor(of_label[1:])  # the first is no label
+        return weights
 
     def _audio(self, chunks: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Features, or the encoder's states of them, disturbed or clean; and the clean ones where they are wanted."""

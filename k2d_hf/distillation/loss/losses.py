@@ -25,9 +25,9 @@ BLOCK_TOKENS = 128
 class LossSums:
     """Sums over supervised tokens; divide by `tokens`, or by the tokens of an accumulated batch.
 
-    `total` carries the gradient, and the weights of components and chunks; the others are plain and detached, so that
-    total = beta * ce + T^2 * (gamma * kl + lambda * auxiliary_kl), and what `with_encoder_distance` adds, where every
-    chunk weighs 1.
+    `total` carries the gradient, and the weights of components, chunks and tokens; the others are plain and detached,
+    so that total = beta * ce + T^2 * (gamma * kl + lambda * auxiliary_kl), and what `with_encoder_distance` adds, where
+    every chunk and token weighs 1.
     """
 
     total: Tensor
@@ -59,7 +59,7 @@ def distillation_loss(
             `weights.kl` is not 0.
         auxiliary: likewise; needed where `weights.auxiliary` is not 0.
         weights: beta, gamma, lambda, T, and the divergence that takes the KL's place.
-        token_weights: w_s of each token's chunk [N]; ones if None.
+        token_weights: of each token [N], w_s of its chunk among them; ones if None.
         block_tokens: positions whose logits are in memory at once.
         projection_dtype: number format of the products with the embedding; that of hidden states and embedding if
             None. What follows is in float32 at least.
@@ -89,6 +89,14 @@ def distillation_loss(
 def supervised_positions(labels: Tensor) -> tuple[Tensor, ...]:
     """Rows and columns of the supervised tokens among labels [B, L], [N] each."""
     return (labels != IGNORED).nonzero(as_tuple=True)
+
+
+def weights_at(batch: dict[str, Tensor], positions: tuple[Tensor, ...]) -> Tensor | None:
+    """Weights of the tokens at positions [N] of a batch: its chunk's times its own; None where all are 1."""
+    rows, _ = positions
+    weights = [batch["chunk_weights"][rows]] if "chunk_weights" in batch else []
+    weights += [batch["token_weights"][positions]] if "token_weights" in batch else []
+    return torch.stack(weights).prod(dim=0) if weights else None
 
 
 def stored_targets(

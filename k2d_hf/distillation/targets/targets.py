@@ -35,13 +35,13 @@ from k2d_hf.files.keywords import takes
 from k2d_hf.files.shards import RecordedFolder
 from k2d_hf.labelling.teacher import chunk_features
 from k2d_hf.terminal.progress import length_of, progress_bar
-from k2d_hf.validation.auxiliary import validation_features
+from k2d_hf.validation.hypotheses import validation_features
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features, IterableDataset
     from transformers import WhisperForConditionalGeneration
 
-VERDICT = frozenset(validation_features())  # columns
+VERDICT = frozenset(validation_features("segment"))  # columns
 
 
 @takes(TargetsSettings)
@@ -106,7 +106,7 @@ def write_soft_targets(
 
     plain = without_targets(as_chunks(chunks))
     check_windows(names_of(plain), writer.collator, what="chunks")
-    known: Any = plain.features or {**chunk_features(names_of(plain)), **validation_features()}
+    known: Any = plain.features or {**chunk_features(names_of(plain)), **validation_features("segment")}
     features = Features({**{name: known[name] for name in names_of(plain)}, **writer.features()})
     depends = writer.depends()
     shards_dir = place(depends)

@@ -115,4 +115,9 @@ def validate(chunks: Dataset | IterableDataset, auxiliary: Checkpoint, settings:
     if warning := report.warning():
         job.progress.console.warn(warning)
     result = f"kept {kept} ({100 * kept / len(validated):.0f}%, {minutes(seconds)})"
+    if report.whole_seconds is not None:
+        share = f"{100 * seconds / report.seconds:.0f}% of the speech, {minutes(seconds)}"
+        result = f"kept {kept} of {len(validated)} ({share}; whole chunks: {minutes(report.whole_seconds)})"
+    masked = ", ".join(f"{count} {reason}" for reason, count in report.masked.most_common())
+    result += f"  masked: {minutes(report.masked_seconds)} of segments, {masked}" if masked else ""
     return result + (f"  dropped: {dropped}" if dropped else "")
