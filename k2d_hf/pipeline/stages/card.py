@@ -112,6 +112,7 @@ def gather_facts(
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
         begins_with=_begins_with(recipe),
+        language_mix=recipe.student.language_mix,
         encoder_layers=_layers(own, begun, "encoder_layers", recipe.student.encoder_layers),
         decoder_layers=_layers(own, begun, "decoder_layers", recipe.student.decoder_layers),
         parameters=count_parameters(student),
