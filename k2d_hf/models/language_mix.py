@@ -115,7 +115,8 @@ def mix_language_token(student: WhisperForConditionalGeneration, mix: Mapping[An
 def mix_of(config: Mapping[str, Any]) -> dict[str, float] | None:
     """The mix that a student's language token began as, by its config; None where it is its teacher's."""
     noted = config.get(NAME)
-    return dict(noted["shares"]) if noted else None
+    shares = noted.get("shares") if isinstance(noted, Mapping) else None
+    return dict(shares) if isinstance(shares, Mapping) else None  # which anybody may have written
 
 
 def described(mix: Mapping[str, float]) -> str:

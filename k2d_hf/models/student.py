@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models.generation import complete_generation_config, generation_gaps
-from k2d_hf.models.language_mix import mix_language_token
+from k2d_hf.models.language_mix import checked_mix, mix_language_token
 from k2d_hf.models.languages import checked_language
 from k2d_hf.models.parts import copy_layers, set_language
 from k2d_hf.models.processors import load_tokenizer
@@ -56,6 +56,8 @@ def create_student(
     from transformers import WhisperForConditionalGeneration
 
     language = checked_language(language)
+    if language_mix is not None and language is not None:
+        checked_mix(language_mix, language)  # before a large teacher is loaded
     if not isinstance(teacher, torch.nn.Module):
         teacher = load_whisper(teacher)
     if not isinstance(teacher, WhisperForConditionalGeneration):

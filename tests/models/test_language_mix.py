@@ -114,6 +114,11 @@ def test_a_mix_is_not_mixed_again(tiny_whisper, processor):
     assert mix_of(vars(kept.config)) == MIX
 
 
+@pytest.mark.parametrize("noted", ["yes", 1, [], {}, {"shares": "half"}, None])
+def test_a_config_of_another_may_hold_anything(noted):
+    assert mix_of({"language_mix": noted}) is None
+
+
 def test_adapters_leave_the_mix_alone_and_are_not_saved_without_it(tiny_whisper, tmp_path):
     from peft import LoraConfig
 
