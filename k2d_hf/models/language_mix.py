@@ -113,10 +113,16 @@ def mix_language_token(student: WhisperForConditionalGeneration, mix: Mapping[An
 
 
 def mix_of(config: Mapping[str, Any]) -> dict[str, float] | None:
-    """The mix that a student's language token began as, by its config; None where it is its teacher's."""
-    noted = config.get(NAME)
-    shares = noted.get("shares") if isinstance(noted, Mapping) else None
-    return dict(shares) if isinstance(shares, Mapping) else None  # which anybody may have written
+    """The mix that a student's language token began as, its own language first; None where it is its teacher's.
+
+    That is by its config, in which anybody may have written anything else.
+    """
+    if not isinstance(noted := config.get(NAME), Mapping):
+        return None
+    shares = noted.get("shares")
+    if not isinstance(shares, Mapping) or not all(isinstance(share, float) for share in shares.values()):
+        return None
+    return dict(sorted(shares.items(), key=lambda one: (one[0] != noted.get("language"), one[0])))
 
 
 def described(mix: Mapping[str, float]) -> str:

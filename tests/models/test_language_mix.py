@@ -114,9 +114,14 @@ def test_a_mix_is_not_mixed_again(tiny_whisper, processor):
     assert mix_of(vars(kept.config)) == MIX
 
 
-@pytest.mark.parametrize("noted", ["yes", 1, [], {}, {"shares": "half"}, None])
+@pytest.mark.parametrize("noted", ["yes", 1, [], {}, {"shares": "half"}, {"shares": {"zh": "all"}}, None])
 def test_a_config_of_another_may_hold_anything(noted):
     assert mix_of({"language_mix": noted}) is None
+
+
+def test_its_own_language_comes_first():
+    noted = {"language": "zh", "shares": {"en": 0.5, "fr": 0.2, "zh": 0.3}}  # as JSON sorts them
+    assert list(mix_of({"language_mix": noted})) == ["zh", "en", "fr"]
 
 
 def test_adapters_leave_the_mix_alone_and_are_not_saved_without_it(tiny_whisper, tmp_path):
