@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 
 from k2d_hf.distillation.models import base_whisper
 from k2d_hf.distillation.settings import TRAINER_NOT_ON_CARD, DistillationSettings
+from k2d_hf.models.language_mix import mix_of
 from k2d_hf.publishing.card_facts import LOSS, data_facts, library_versions, settings_for_card
 from k2d_hf.publishing.card_names import hub_id, names_of, teacher_licence
 from k2d_hf.publishing.card_rendering import render_card
@@ -125,6 +126,7 @@ class ModelCardCallback(TrainerCallback):
             "auxiliary": self.auxiliary,
             "encoder_layers": _layers(student, teacher, "encoder_layers"),
             "decoder_layers": _layers(student, teacher, "decoder_layers"),
+            "language_mix": mix_of(vars(student.config)),
             "parameters": student.num_parameters(),
             "teacher_parameters": teacher.num_parameters() if teacher is not None else None,
             "data": data,

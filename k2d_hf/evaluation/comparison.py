@@ -13,6 +13,7 @@ import numpy as np
 
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.measured_run import MeasuredRun, check_alike, check_complete, of_recordings, ordered
+from k2d_hf.evaluation.switching import switching_of
 from k2d_hf.evaluation.timing import MEASUREMENT, speed_up, timed_together
 from k2d_hf.formatting import counted, short_name
 from k2d_hf.scoring.error_rates import count_errors
@@ -55,6 +56,7 @@ class ComparedRow:
     reduction_interval: tuple[float, float] | None
     reduction_against: float | None  # of MER, relative to that of the row `Comparison.against`; None of that row
     reduction_against_interval: tuple[float, float] | None
+    switching: dict[str, Any] | None = None  # of all runs together, as `switching_figures` gives it
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,9 @@ def _row(system: _System, teacher: _System | None, base: _System | None) -> Comp
         reduction_interval=reduction_interval,
         reduction_against=reduction_against,
         reduction_against_interval=reduction_against_interval,
+        switching=switching_of(
+            (row["reference"], row["hypothesis"]) for run in system.runs for row in run.transcripts[system.model]
+        ),
         **mean,
     )
 

@@ -12,6 +12,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.compared_sets import compared_averages
 from k2d_hf.evaluation.comparison import ComparedRow, Comparison
 from k2d_hf.evaluation.sets import UNNAMED
+from k2d_hf.evaluation.switching import SWITCHING
 from k2d_hf.evaluation.table import (
     COLUMNS,
     WORDS,
@@ -21,6 +22,9 @@ from k2d_hf.evaluation.table import (
     percent,
     rate_bars,
     render_averages,
+    render_switching,
+    switching_rows,
+    switching_title,
     within,
 )
 from k2d_hf.scoring.normalisers import MIXED
@@ -53,13 +57,24 @@ def comparison_cells(row: ComparedRow) -> list[str]:
 
 def render_comparison(comparison: Comparison, screen: Screen = ENDLESS) -> str:
     """The table as text, with notes below."""
-    return "\n".join([aligned(_table(comparison), screen), "", *_notes(comparison)])
+    by_name, runs = _by_name(comparison), len(comparison.rows[0].runs)
+    parts = [aligned(_table(comparison), screen), *render_switching(by_name, screen, runs=runs)]
+    return "\n".join([*parts, "", *_notes(comparison)])
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """A Markdown table, with notes below."""
     notes = [f"* {note}" for note in _notes(comparison)]
-    return "\n".join([_markdown(_table(comparison)), "", *notes]) + "\n"
+    parts = [_markdown(_table(comparison))]
+    if rows := switching_rows(_by_name(comparison)):
+        title = switching_title(_by_name(comparison), runs=len(comparison.rows[0].runs))
+        parts += ["", f"{title[0].upper()}{title[1:]}:", "", _markdown(rows)]
+    return "\n".join([*parts, "", *notes]) + "\n"
+
+
+def _by_name(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """What the table of switches needs to know of the rows."""
+    return {row.name: {SWITCHING: row.switching} for row in comparison.rows}
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

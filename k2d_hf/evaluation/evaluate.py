@@ -73,6 +73,7 @@ class Evaluation:
     threads: int | None = None
     measurement: dict[str, Any] | None = None  # of the real-time factor, which those of the same compare with
     insertions_by_script: dict[str, int] = field(default_factory=dict)  # tokens; and marks, where they loop
+    switching: dict[str, Any] | None = None  # of `switching_figures`; None where no reference changes script
     normaliser: str = MIXED  # of the set
     wer: float | None = None  # over the words that this normaliser leaves; None of mixed tokens, which have `mer` alone
     word_errors: dict[str, int] | None = None  # the counts of `wer`
@@ -85,9 +86,12 @@ class Evaluation:
         return inverse(self.rtf)
 
     def scored_by(self, normaliser: str) -> Evaluation:
-        """The same with the rates of a set's normaliser (`k2d_hf.scoring.normalisers.NORMALISERS`)."""
-        pairs = ((row["reference"], row["hypothesis"]) for row in self.transcripts)
-        return replace(self, **rates_of_normaliser(normaliser, pairs))
+        """The same with the rates of a set's normaliser (`k2d_hf.scoring.normalisers.NORMALISERS`).
+
+        What follows from the text alone is counted anew, as one that an earlier version kept may not have all of it.
+        """
+        pairs = [(row["reference"], row["hypothesis"]) for row in self.transcripts]
+        return replace(self, **error_figures(pairs), **rates_of_normaliser(normaliser, pairs))
 
     def figures(self) -> dict[str, Any]:
         """The figures without the transcripts, ready for JSON."""

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from k2d_hf.evaluation.sets import UNNAMED, MacroAverage, macro_averages
+from k2d_hf.evaluation.switching import shown_rates, switch_counts
 from k2d_hf.evaluation.timing import inverse, speed_up
 from k2d_hf.formatting import counted
 from k2d_hf.scoring.error_rates import insertions_text
@@ -113,7 +114,7 @@ def _has_words(evaluations: Mapping[str, Mapping[str, Any]]) -> bool:
 def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
     """The table as text; at its end, how much faster the last row is than the first, if they were timed together.
 
-    Below it insertions, by script; nothing where there is none.
+    Below it insertions, by script, and errors where the language changes; nothing where there is none.
     """
     rows = [["", *table_columns(evaluations)], *table_rows(evaluations)]
     table = aligned(rows, screen)
@@ -129,7 +130,29 @@ def render_table(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = 
             table += f"\n{pair if fits else 'the last against the first'}: {compared}"
     inserted = "; ".join(f"{name} {text}" for name, text in inserted_rows(evaluations))
     text, indent = f"inserted: {inserted}", " " * len("inserted: ")
-    return "\n".join([table, *wrap(text, screen.width or WIDTH, subsequent_indent=indent)]) if inserted else table
+    parts = [table, *(wrap(text, screen.width or WIDTH, subsequent_indent=indent) if inserted else [])]
+    return "\n".join([*parts, *render_switching(evaluations, screen)])
+
+
+def render_switching(
+    evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS, *, runs: int = 1
+) -> list[str]:
+    """A blank line, title and table of the errors where the language changes; none where no reference does so."""
+    rows = switching_rows(evaluations)
+    return ["", within(switching_title(evaluations, runs=runs), screen), aligned(rows, screen)] if rows else []
+
+
+def switching_title(evaluations: Mapping[str, Mapping[str, Any]], *, runs: int = 1) -> str:
+    """What that table is of; `runs` is how many the figures of the first model are summed over."""
+    at, total = (count // runs for count in switch_counts(evaluations))
+    return f"errors in % where the language changes, at a switch ({at:,} of {total:,} tokens) and away"
+
+
+def switching_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Head and rows of that table, a row a model that was measured so; empty where there is none."""
+    titles, rates = shown_rates(evaluations)
+    rows = [[TITLES.get(name, name), *map(percent, of_model)] for name, of_model in rates.items()]
+    return [["", *titles], *rows] if rows else []
 
 
 def inserted_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:

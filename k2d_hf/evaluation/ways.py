@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from k2d_hf.evaluation.switching import SWITCHING, switching_of
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.normalisers import MIXED, english_word_errors
 
@@ -24,10 +25,12 @@ FIGURES_OF_A_WAY = (
 
 def error_figures(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Those of an evaluation's figures that follow from pairs of a reference and a hypothesis alone."""
+    pairs = list(pairs)
     errors = sum((mixed_errors(reference, hypothesis) for reference, hypothesis in pairs), MixedErrors())
     counts = {name: getattr(errors.mixed, name) for name in COUNTS}
     rates = {"mer": errors.mer, "zh_cer": errors.zh_cer, "en_wer": errors.en_wer}
-    return {**rates, **counts, "insertions_by_script": dict(errors.insertions_by_script)}
+    scripts = {"insertions_by_script": dict(errors.insertions_by_script), SWITCHING: switching_of(pairs)}
+    return {**rates, **counts, **scripts}
 
 
 def rates_of_normaliser(normaliser: str, pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:

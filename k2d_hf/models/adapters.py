@@ -22,6 +22,7 @@ from k2d_hf.files.settings import read_settings, setting
 from k2d_hf.formatting import error_message, quote, short_name
 from k2d_hf.models.checkpoint import ADAPTER, ADAPTER_BASE, DTYPES, Checkpoint, load_checkpoint
 from k2d_hf.models.fingerprints import checkpoint_fingerprint, file_sha256
+from k2d_hf.models.language_mix import NAME, mix_of
 from k2d_hf.models.parts import copy_layers, keep_neurons, layer_indices, neuron_indices, set_language
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
@@ -86,7 +87,7 @@ def save_adapter(
 
     Raises:
         K2DError: if the model has no LoRA adapter, its settings are more than matrices added to the base's, layers or
-            neurons are not as many as the student's, or the folder holds something.
+            neurons are not as many as the student's, its language token began as a mix, or the folder holds something.
     """
     import torch
     from peft import get_peft_model_state_dict
@@ -101,6 +102,8 @@ def save_adapter(
     _check_settings(config, where="the adapter")
     config |= {"base_model_name_or_path": None, "inference_mode": True, "init_lora_weights": True}
     student = trained.get_base_model()
+    if mix_of(vars(student.config)) is not None:
+        raise K2DError(f"{NAME}: an adapter does not hold the mixed embedding; save the merged student instead")
     base = {
         "sources": [sources] if isinstance(sources, str) else [str(source) for source in sources],
         "encoder_layers": _plain(encoder_layers),

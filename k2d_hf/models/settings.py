@@ -9,7 +9,7 @@ from k2d_hf.files.settings import setting
 
 @dataclasses.dataclass(frozen=True)
 class StudentSettings:
-    """Which layers the student keeps, and of which model."""
+    """Which layers the student keeps, of which model, and what its language token begins as."""
 
     decoder_layers: int | list[int] | None = setting(
         2, "Number of decoder layers, first and last among them, or a list of layers: 0,-1; null is all."
@@ -21,3 +21,14 @@ class StudentSettings:
         metavar="MODEL",
     )
     encoder_layers: int | list[int] | None = setting(None, "The same for the encoder; null is all of it.")
+    language_mix: dict[str, float] | None = setting(
+        None,
+        "Shares of languages in the embedding that the token of the student's language begins with, such as "
+        "{zh: 0.5, en: 0.5}; null is the teacher's.",
+        metavar="{CODE: SHARE}",
+    )
+
+    @property
+    def has_teachers_embedding(self) -> bool:
+        """Whether the student's token embedding begins as the teacher's, whose stored hidden states need that one."""
+        return self.init is None and self.language_mix is None

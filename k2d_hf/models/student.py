@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.errors import K2DError
 from k2d_hf.models.generation import complete_generation_config, generation_gaps
+from k2d_hf.models.language_mix import checked_mix, mix_language_token
 from k2d_hf.models.languages import checked_language
 from k2d_hf.models.parts import copy_layers, set_language
 from k2d_hf.models.processors import load_tokenizer
@@ -29,6 +30,7 @@ def create_student(
     language: str | None = None,
     task: str = "transcribe",
     tokenizer: Any = None,
+    language_mix: Mapping[str, float] | None = None,
 ) -> WhisperForConditionalGeneration:
     """A student whose layers are copies of the teacher's.
 
@@ -40,18 +42,22 @@ def create_student(
         task: `transcribe` or `translate`, likewise.
         tokenizer: the teacher's, from which languages and timestamps come where its generation config is too old to
             have them; by default the one saved with the teacher.
+        language_mix: shares of languages in the embedding that the token of `language` begins with, such as
+            `{"zh": 0.5, "en": 0.5}` (`k2d_hf.models.language_mix`); None keeps the teacher's.
 
     Returns:
         The student in float32, token embeddings tied as in the teacher, ready to train.
 
     Raises:
-        K2DError: for no layer, an index out of range or a repeated one, an unknown language, or a teacher that is not a
-            Whisper.
+        K2DError: for no layer, an index out of range or a repeated one, an unknown language, a mix that is none, or a
+            teacher that is not a Whisper.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
 
     language = checked_language(language)
+    if language_mix is not None and language is not None:
+        checked_mix(language_mix, language)  # before a large teacher is loaded
     if not isinstance(teacher, torch.nn.Module):
         teacher = load_whisper(teacher)
     if not isinstance(teacher, WhisperForConditionalGeneration):
@@ -59,6 +65,8 @@ def create_student(
     student = copy_layers(teacher, decoder_layers, encoder_layers)
     _complete(student, tokenizer)
     set_language(student, language, task)
+    if language_mix is not None:
+        mix_language_token(student, language_mix)
     return student
 
 

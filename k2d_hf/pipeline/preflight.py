@@ -17,6 +17,7 @@ from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.models.language_mix import check_mixable
 from k2d_hf.models.parts import layer_indices
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
@@ -88,6 +89,13 @@ def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:
             )
 
 
+def check_mix(mix: Mapping[str, float] | None, origin: Checkpoint, where: str) -> None:
+    """Raise K2DError, which begins with `where`, if no student of `origin` can begin with this mix of languages."""
+    if mix is not None:
+        with prefixed(where):
+            check_mixable(mix, _config(origin), load_tokenizer(origin.path))
+
+
 def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint) -> None:
     """Raise K2DError for what would stop a later stage by the models' configs: kinds, layers, tokens, adapters."""
     from k2d_hf.distillation.loss.losses import check_vocabulary
@@ -95,6 +103,7 @@ def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, ori
     configs = [_config(model) for model in (teacher, auxiliary, origin)]
     check_adapters(recipe.distil, student_shape(shape_of_config(configs[2]), recipe), "distil.")
     check_origin(origin, teacher, "student.init")
+    check_mix(recipe.student.language_mix, origin, "student.")
     vocabulary = configs[0]["vocab_size"]
     if recipe.distil.get("auxiliary_weight"):
         check_vocabulary("auxiliary", configs[1]["vocab_size"], vocabulary)

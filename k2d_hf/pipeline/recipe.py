@@ -22,6 +22,7 @@ from k2d_hf.files.settings import assign, check_names, hints_of, read_settings, 
 from k2d_hf.files.storage import is_address
 from k2d_hf.formatting import error_message, quote
 from k2d_hf.labelling.settings import LabelSettings
+from k2d_hf.models.language_mix import checked_mix
 from k2d_hf.models.languages import checked_language
 from k2d_hf.models.settings import StudentSettings
 from k2d_hf.publishing.settings import HubSettings
@@ -190,12 +191,13 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         check_shares(recipe.training.get("shares"))
     if recipe.distil.get("shares"):
         raise K2DError(f"{path}: distil.shares: in a recipe each source has its own (mix.NAME.share); leave it out")
-    references, init, assistant = recipe.references, recipe.student.init, recipe.label.assistant
+    references, assistant = recipe.references, recipe.label.assistant
     if references is not None:
         references = _found(references, path, "references", may_lack=elsewhere)
+    language = _language_of(recipe.language, where=f"{path}: language")
     return dataclasses.replace(
         recipe,
-        language=_language_of(recipe.language, where=f"{path}: language"),
+        language=language,
         recordings=_data_of(recipe.recordings, path, "recordings", elsewhere=elsewhere),
         mix=mix if isinstance(recipe.mix, dict) else mix.get(GIVEN),
         evaluation=_evaluation_of(recipe, path, elsewhere=elsewhere),
@@ -203,7 +205,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         teacher=_models_of(recipe.teacher, path),
         auxiliary=_models_of(recipe.auxiliary, path, word=TEACHER),
         label=dataclasses.replace(recipe.label, assistant=assistant and _models_of([assistant], path)[0]),
-        student=dataclasses.replace(recipe.student, init=None if init is None else _models_of(init, path)),
+        student=_student_of(recipe.student, path, language),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
     )
 
@@ -300,6 +302,15 @@ def _models_of(models: Any, recipe: Path, *, word: str | None = None) -> Any:
         return [_models_of(model, recipe, word=word) for model in models]
     folder = recipe.parent / models
     return str(folder) if models not in ("", word) and os.path.isdir(folder) else models
+
+
+def _student_of(student: StudentSettings, recipe: Path, language: str | None) -> StudentSettings:
+    """The student's settings with the folder that it begins with looked up, and the languages of its mix as codes."""
+    init, mix = student.init, student.language_mix
+    with prefixed(f"{recipe}: student."):
+        checked = None if mix is None else checked_mix(mix, language)
+    found = None if init is None else _models_of(init, recipe)
+    return dataclasses.replace(student, init=found, language_mix=checked)
 
 
 def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", elsewhere: bool = False) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 
 from k2d_hf.evaluation.sets import macro_averages
+from k2d_hf.evaluation.switching import EXPLAINED
 from k2d_hf.evaluation.table import (
     average_rows,
     average_title,
@@ -19,12 +20,15 @@ from k2d_hf.evaluation.table import (
     main_rate,
     millions,
     render_bars,
+    switching_rows,
+    switching_title,
     table_columns,
     table_rows,
 )
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.evaluation.ways import FASTER_WHISPER, PIPELINE
 from k2d_hf.formatting import counted
+from k2d_hf.models.language_mix import described
 from k2d_hf.publishing.card_names import escaped, hub_id, one_line
 from k2d_hf.publishing.card_use import (
     AS_EVALUATED,
@@ -139,6 +143,7 @@ def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
         **_data_facts(data),
         **{f"settings of {stage}": _named(values) for stage, values in data.settings.items()},
         "begins with": data.begins_with,
+        "language token begins as": described(data.language_mix) if data.language_mix else None,
         "encoder layers": data.encoder_layers,
         "decoder layers": data.decoder_layers,
         "parameters": parameters,
@@ -237,8 +242,17 @@ def _evaluation(measured: EvaluatedSet) -> dict[str, Any]:
         "words": main_rate(figures)[1] == "wer",
         "chart": Markdown(render_bars(figures)) if measured.name else None,
         "inserted": "; ".join(f"{title}: {text}" for title, text in inserted_rows(figures)),
+        "switching": _switching(figures),
         "speed": None if ratio is None else f"The student is {ratio:.1f} times as fast as its teacher.",
     }
+
+
+def _switching(figures: Mapping[str, Mapping[str, Any]]) -> tuple[str, Markdown, str] | None:
+    """Title, table and explanation of the errors where the language changes; None where no reference does so."""
+    if not (rows := switching_rows(figures)):
+        return None
+    title = switching_title(figures)
+    return f"{title[0].upper()}{title[1:]}", _table(["model", *map(escaped, rows[0][1:])], rows[1:]), EXPLAINED
 
 
 def _averages(evaluations: Sequence[EvaluatedSet]) -> list[tuple[str, Markdown]]:

@@ -128,6 +128,7 @@ class K2DModelCardData(ModelCardData):
     encoder_layers: str | None = None
     decoder_layers: str | None = None
     begins_with: str | None = None
+    language_mix: dict[str, float] | None = None  # shares in the embedding that the language token begins with
     parameters: int | None = None
     teacher_parameters: int | None = None
     # validation

@@ -8,6 +8,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from k2d_hf.evaluation.sets import macro_averages
+from k2d_hf.evaluation.switching import EXPLAINED
 from k2d_hf.evaluation.table import (
     average_rows,
     average_title,
@@ -15,6 +16,8 @@ from k2d_hf.evaluation.table import (
     main_rate,
     millions,
     percent,
+    switching_rows,
+    switching_title,
     table_columns,
     table_rows,
 )
@@ -130,7 +133,16 @@ def _set(one: SetFacts, plot: Any) -> dict[str, Any]:
         "no_intervals": one.no_intervals,
         "words": main_rate(one.figures)[1] == "wer",
         "plot": plot,
+        "switching": _switching(one),
     }
+
+
+def _switching(one: SetFacts) -> dict[str, Any] | None:
+    """The table of errors where the language changes; None where no reference does so."""
+    if not (rows := switching_rows(one.figures)):
+        return None
+    title = switching_title(one.figures)
+    return {"title": f"{title[0].upper()}{title[1:]}", "columns": rows[0][1:], "rows": rows[1:], "explained": EXPLAINED}
 
 
 def _averages(facts: RunFacts) -> list[dict[str, Any]]:

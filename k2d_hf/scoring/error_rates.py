@@ -7,10 +7,11 @@ without Mandarin has no rate, and marks are no tokens at all.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from functools import lru_cache
 from operator import add
+from typing import Any
 
 import regex
 from rapidfuzz.distance import Levenshtein
@@ -97,8 +98,22 @@ def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCo
     S + D + I is the edit distance. Where several alignments are minimal, how it splits into S, D and I follows the
     library's choice, but D - I is always `len(reference) - len(hypothesis)`.
     """
-    edits = Counter(edit.tag for edit in Levenshtein.editops(*_as_integers(reference, hypothesis)))
-    return ErrorCounts(edits["replace"], edits["delete"], edits["insert"], len(reference))
+    return counts_of((edit.tag for edit in alignment(reference, hypothesis)), len(reference))
+
+
+def alignment(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterable[Any]:
+    """The edits of one minimal alignment, in order, each with `tag`, `src_pos` and `dest_pos`.
+
+    Tags are `replace`, `delete` and `insert`; an insertion stands before the reference token `src_pos`, at the end
+    behind the last.
+    """
+    return Levenshtein.editops(*_as_integers(reference, hypothesis))
+
+
+def counts_of(tags: Iterable[str], reference_length: int) -> ErrorCounts:
+    """Counts of the tags of some edits."""
+    edits = Counter(tags)
+    return ErrorCounts(edits["replace"], edits["delete"], edits["insert"], reference_length)
 
 
 def error_rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float:
@@ -143,12 +158,12 @@ def _insertions(reference: list[str], hypothesis: list[str]) -> dict[str, int]:
 def _by_script(tokens: Sequence[str]) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for token in tokens:
-        parts.setdefault(_script_of(token), []).append(token)
+        parts.setdefault(script_of(token), []).append(token)
     return parts
 
 
 @lru_cache(maxsize=1 << 16)
-def _script_of(token: str) -> str:
+def script_of(token: str) -> str:
     """The script of a token of `mixed_tokens`: `Han`, `Latin`, `Thai`, ..., `kana` of either kind, or `digits`."""
     if is_han(token):
         return "Han"

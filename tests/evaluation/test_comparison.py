@@ -436,3 +436,40 @@ def test_words_have_a_rate_with_an_interval_where_the_set_has_a_normaliser():
     assert "WER %" in comparison_markdown(comparison).splitlines()[0]
     assert "| 20.0 [0.0, 25.0] |" in comparison_markdown(comparison)
     assert "WER %" not in comparison_markdown(compare_runs([measured("a", 2)])).splitlines()[0]
+
+
+# Where the language changes
+
+SWITCHED, TRANSLATED = "我們開 meeting 談 budget 3 次", "我们开会谈 budget 3次"
+
+
+def switched(name, seed, hypothesis):
+    """A run on four recordings, of which the student wrote one text."""
+    one = measured(name, 0, folder=f"runs/{name}-{seed}", seed=seed)
+    for model, text in (("teacher", SWITCHED), ("student", hypothesis)):
+        for row in one.transcripts[model]:
+            row |= {"reference": SWITCHED, "hypothesis": text}
+    return one
+
+
+def test_runs_are_compared_by_them_seeds_together():
+    runs = [switched("mine", seed, text) for seed, text in enumerate([SWITCHED, TRANSLATED])]
+    comparison = compare_runs(runs)
+    teacher, student = comparison.rows
+    assert teacher.switching["at"]["rate"] == 0.0
+    assert student.switching["at"]["rate"] == 0.1  # of one seed a fifth
+    assert student.switching["written_as"]["Latin as Han"]["rate"] == 0.25
+    text, markdown = render_comparison(comparison, Screen(80)), comparison_markdown(comparison)
+    lines = text.partition("errors in % where")[2].splitlines()
+    assert max(map(columns_of, lines[: lines.index("")])) <= 80
+    assert "at a switch (20 of 32 tokens) and away" in text  # four recordings, not two times four
+    assert "at a switch (20 of 32 tokens) and away:\n\n|  | at | away | " in markdown
+    assert "| mine | 10.0 | 0.0 | 12.5 | 12.5 | 25.0 | 0.0 |" in markdown
+    part = compare_runs(runs, patterns=["0.flac"])
+    assert part.rows[1].switching["at"]["reference_length"] == 2 * 5
+
+
+def test_runs_that_never_switch_are_compared_without():
+    comparison = compare_runs([measured("mine", 1)])
+    assert comparison.rows[1].switching is None
+    assert "language changes" not in render_comparison(comparison) + comparison_markdown(comparison)

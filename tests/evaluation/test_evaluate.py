@@ -14,6 +14,7 @@ from k2d_hf.data.chunking import Segment
 from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model, looping_windows
+from k2d_hf.evaluation.switching import switching_of
 from k2d_hf.pipeline.recipe import EvaluateSettings
 
 # 9 + 6 tokens; two substitutions (個, model), one insertion (attention), one deletion (要)
@@ -176,6 +177,12 @@ def test_what_an_error_rate_hides_is_told(tmp_path):
     result = evaluate_model(ScriptedTranscriber({3.0: written}), recordings)
     assert (result.zh_cer, result.en_wer, result.looping_outputs) == (None, 0.0, 1)
     assert result.figures()["insertions_by_script"] == {"Han": 4, "marks": 223}
+
+
+def test_errors_where_the_language_changes_are_among_the_figures(tmp_path):
+    recordings = Dataset.from_list([{"recording": make(tmp_path, 3.0), "reference": "我開 meeting 吧"}])
+    result = evaluate_model(ScriptedTranscriber({3.0: [(0.0, 3.0, "我开会吧")]}), recordings)
+    assert result.switching == result.figures()["switching"] == switching_of([("我開 meeting 吧", "我开会吧")])
 
 
 def test_transcripts_name_what_a_data_set_calls_its_files(tmp_path, monkeypatch):

@@ -2,9 +2,10 @@
 
 import pytest
 
+from k2d_hf.evaluation.switching import switching_of
 from k2d_hf.evaluation.table import COLUMNS, millions, render_table, table_rows
 from k2d_hf.evaluation.timing import speed_up
-from k2d_hf.terminal.screen import Screen
+from k2d_hf.terminal.screen import Screen, columns_of
 
 TEACHER = {
     "mer": 0.2251, "zh_cer": 0.2, "en_wer": 0.305, "substitutions": 12, "deletions": 3, "insertions": 4,
@@ -77,3 +78,31 @@ def test_folders_however_deep_leave_the_table_in_its_terminal(length):
     table = render_table(dict(zip(names, (TEACHER, STUDENT), strict=True)), Screen(80))
     assert all(len(line) <= 80 for line in table.splitlines())
     assert "x faster" in table
+
+
+SWITCHED = "我們開 meeting 談 budget 3 次"
+TEXTS = (SWITCHED, "我们开会谈 budget 3次"), ("好", "坏")
+
+
+def evaluations(names):
+    return {
+        name: {**(STUDENT if at else TEACHER), "switching": switching_of([TEXTS[at], (SWITCHED, SWITCHED)])}
+        for at, name in enumerate(names)
+    }
+
+
+def test_the_table_stands_below_that_of_the_models():
+    *_, blank, title, head, teacher, student = render_table(evaluations(["teacher", "student_before"])).splitlines()
+    assert (blank, title) == ("", "errors in % where the language changes, at a switch (10 of 16 tokens) and away")
+    assert head.split("  ")[-1].strip() == "Han as Latin"
+    assert teacher.split() == ["teacher", "10.0", "0.0", "12.5", "12.5", "25.0", "0.0"]
+    assert student.split() == ["student,", "before", "0.0", "25.0", "0.0", "0.0", "0.0", "0.0"]
+
+
+@pytest.mark.parametrize("name", ["student_before", "a model of a long name", "/" + "x" * 300])
+@pytest.mark.parametrize("reference", [SWITCHED, "да meeting да"])
+def test_no_line_is_wider_than_the_terminal(name, reference):
+    figures = {"teacher": TEACHER, name: {**STUDENT, "switching": switching_of([(reference, reference)])}}
+    lines = render_table(figures, Screen(80)).splitlines()
+    assert max(map(columns_of, lines)) <= 80
+    assert any(line.startswith("errors in %") for line in lines)

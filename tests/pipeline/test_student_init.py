@@ -123,3 +123,19 @@ def test_the_command_takes_it(runs, workplace, tmp_path, capsys):
     command[3], command[-1] = str(tmp_path / "other"), str(tmp_path / "no")
     assert main(command) == 1
     assert "--init: " in capsys.readouterr().err
+
+
+def test_a_mixed_language_token_learns_from_stored_hidden_states_of_the_teacher(workplace, tmp_path):
+    """The teacher's embedding makes logits of them, not the student's, whose language token is another."""
+    lines = run(workplace, tmp_path / "mixed", "student.language_mix={zh: 0.5, en: 0.5}")
+    embedding = "model.decoder.embed_tokens.weight"
+    before, teacher = (
+        weights_of(folder)[embedding] for folder in (tmp_path / "mixed" / "student-before", workplace / "teacher")
+    )
+    assert before[50260].allclose((teacher[50259] + teacher[50260]) / 2)
+    assert not before[50260].allclose(teacher[50260])
+    assert lines["student"].endswith("; language token 50% zh, 50% en")
+    assert "hidden states" in lines["targets"]
+    assert "soft targets, no teacher in memory" in lines["distil"]
+    card = (tmp_path / "mixed" / "student" / "README.md").read_text(encoding="utf-8")
+    assert "| language token begins as | 50% zh, 50% en |" in card

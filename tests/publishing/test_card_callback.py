@@ -61,6 +61,13 @@ def test_it_is_called_as_the_trainer_s_is(made):
     ]
 
 
+def test_the_card_says_what_the_language_token_began_as(made, tiny_whisper, chunks, processor, tmp_path):
+    student = create_student(tiny_whisper, language="zh", language_mix={"zh": 0.75, "en": 0.25})
+    trainer = trainer_for(student, chunks, processor, tmp_path / "mixed", teacher_model=tiny_whisper, max_steps=1)
+    assert trainer.card.card_data().language_mix == {"zh": 0.75, "en": 0.25}
+    assert made().card.card_data().language_mix is None
+
+
 def test_a_trained_student_s_card(made, chunks, noise_file):
     trainer = made(
         eval_dataset={"dev": chunks.select([0])},

@@ -13,6 +13,7 @@ from datasets import Dataset
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from k2d_hf import create_student
+from k2d_hf.evaluation.switching import switching_of
 from k2d_hf.evaluation.ways import FASTER_WHISPER, way_figures
 from k2d_hf.models import Checkpoint
 from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings, HubSettings, Recipe
@@ -144,6 +145,23 @@ def test_insertions_of_models_stand_below_their_table():
     assert text.count("Inserted, by script") == 1
     assert "(marks: those in a row): student, before: 4 Han, 223 marks; student: 4 Han, 223 marks." in text
     assert "Inserted" not in card(evaluations=[evaluated()])
+
+
+def test_errors_where_the_language_changes_stand_below_their_table():
+    switched = {**FIGURES, "switching": switching_of([("我開 meeting 談 budget", "我开会谈 budget")])}
+    text = card(evaluations=[EvaluatedSet({"teacher": FIGURES, "student": switched})])
+    title = "Errors in % where the language changes, at a switch (4 of 5 tokens) and away:"
+    table = "| model | at | away | Han to Latin | Latin to Han | Latin as Han | Han as Latin |\n| --- |"
+    assert f"\n\n{title}\n\n{table}" in text
+    assert "| student | 25.0 | 0.0 | 25.0 | 50.0 | 50.0 | 0.0 |\n\nAt a switch: reference tokens" in text
+    never = {**FIGURES, "switching": switching_of([("好", "坏")])}
+    for figures in (FIGURES, never):
+        assert "language changes" not in card(evaluations=[EvaluatedSet({"student": figures})])
+
+
+def test_what_the_language_token_began_as_is_a_row():
+    assert rows(card(language_mix={"zh": 0.75, "en": 0.25}))["language token begins as"] == "75% zh, 25% en"
+    assert "language token begins as" not in rows(card())
 
 
 def test_how_it_was_made():

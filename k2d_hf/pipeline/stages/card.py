@@ -15,6 +15,7 @@ from k2d_hf.evaluation.sets import UNNAMED, figures_of_sets
 from k2d_hf.evaluation.timing import MEASUREMENT, timed_together
 from k2d_hf.files.settings import deciding
 from k2d_hf.models.checkpoint import Checkpoint, count_parameters
+from k2d_hf.models.language_mix import mix_of
 from k2d_hf.models.parts import layer_indices
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
@@ -112,6 +113,7 @@ def gather_facts(
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
         begins_with=_begins_with(recipe),
+        language_mix=mix_of(own) or recipe.student.language_mix,
         encoder_layers=_layers(own, begun, "encoder_layers", recipe.student.encoder_layers),
         decoder_layers=_layers(own, begun, "decoder_layers", recipe.student.decoder_layers),
         parameters=count_parameters(student),

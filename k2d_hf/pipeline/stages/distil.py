@@ -72,7 +72,7 @@ class Distil(Stage, command.Command):
             None if stored else run.auxiliary,
             run.recipe.training,
             replace(job, output=run.folder / "student"),
-            embedding_of=run.teacher if stored and run.recipe.student.init is not None else None,
+            embedding_of=run.teacher if stored and not run.recipe.student.has_teachers_embedding else None,
         )
 
     def settle(self, run: RunState) -> None:

@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from k2d_hf.errors import prefixed
 from k2d_hf.evaluation.table import millions
 from k2d_hf.files.folders import write_folder
 from k2d_hf.files.settings import deciding
 from k2d_hf.models import load_whisper
 from k2d_hf.models.checkpoint import Checkpoint
+from k2d_hf.models.language_mix import checked_mix, described, mix_of
 from k2d_hf.models.languages import checked_language
 from k2d_hf.models.parts import layer_indices
 from k2d_hf.models.processors import load_processor
 from k2d_hf.models.settings import StudentSettings
 from k2d_hf.pipeline import command
-from k2d_hf.pipeline.preflight import check_origin
+from k2d_hf.pipeline.preflight import check_mix, check_origin
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState, weights_of
 from k2d_hf.pipeline.stages.stage import Stage
@@ -55,11 +57,15 @@ class Student(Stage, command.Command):
     def execute(self, arguments: argparse.Namespace) -> None:
         """`k2d student`."""
         settings, language = command.settings_of(arguments, StudentSettings), checked_language(arguments.language)
+        if settings.language_mix is not None:
+            with prefixed(f"{arguments.command}: "):
+                checked_mix(settings.language_mix, language)
         command.check_output(arguments.output)
         teacher = origin = command.model_of([arguments.teacher])
         if settings.init is not None:
             origin = command.model_of([settings.init] if isinstance(settings.init, str) else settings.init)
             check_origin(origin, teacher, "--init")
+        check_mix(settings.language_mix, origin, f"{arguments.command}: ")
         command.perform(arguments, lambda job: student(origin, settings, job), language=language)
 
 
@@ -77,7 +83,14 @@ def student(origin: Checkpoint, settings: StudentSettings, job: Job) -> str:
 
     model = load_whisper(origin.path)
     processor = load_processor(origin.path)
-    created = create_student(model, settings.decoder_layers, settings.encoder_layers, language=job.language)
+    created = create_student(
+        model,
+        settings.decoder_layers,
+        settings.encoder_layers,
+        language=job.language,
+        tokenizer=processor.tokenizer,
+        language_mix=settings.language_mix,
+    )
     created.config.name_or_path = origin.name
 
     write_folder(job.output, lambda folder: save_student(created, processor, folder), replace=True)
@@ -85,4 +98,5 @@ def student(origin: Checkpoint, settings: StudentSettings, job: Job) -> str:
     kept = ",".join(map(str, layer_indices(settings.decoder_layers, total)))
     sizes = f"{millions(model.num_parameters())} -> {millions(created.num_parameters())} parameters"
     begun = f" of {origin.name}" if settings.init is not None else ""
-    return f"decoder layers {kept} of {total}{begun}; {sizes}"
+    mixed = f"; language token {described(mix)}" if (mix := mix_of(vars(created.config))) else ""
+    return f"decoder layers {kept} of {total}{begun}; {sizes}{mixed}"
