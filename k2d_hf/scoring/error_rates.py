@@ -5,23 +5,21 @@ by script (English in a Chinese lecture, or Han in an English one) show what rat
 without Mandarin has no rate, and marks are no tokens at all.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from functools import lru_cache
 from operator import add
 
 import regex
 from rapidfuzz.distance import Levenshtein
 
 from k2d_hf.scoring.text import drop_special_tokens, is_han, mixed_tokens
+from k2d_hf.scoring.writing import script_of
 
 MARKS = "marks"
 LONGEST_ROW = 6
 """Times that a mark, or up to three in turn, may stand in a row: six dots are still an ellipsis (……)."""
 
-_KANA = ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")
 _BLANKS_BETWEEN_MARKS = regex.compile(r"(?<=[\p{P}\p{S}])\s++(?=[\p{P}\p{S}])")
 _ROW_OF_MARKS = regex.compile(rf"([\p{{P}}\p{{S}}]{{1,3}}?)\1{{{LONGEST_ROW},}}+")
 
@@ -143,19 +141,8 @@ def _insertions(reference: list[str], hypothesis: list[str]) -> dict[str, int]:
 def _by_script(tokens: Sequence[str]) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for token in tokens:
-        parts.setdefault(_script_of(token), []).append(token)
+        parts.setdefault(script_of(token), []).append(token)
     return parts
-
-
-@lru_cache(maxsize=1 << 16)
-def _script_of(token: str) -> str:
-    """The script of a token of `mixed_tokens`: `Han`, `Latin`, `Thai`, ..., `kana` of either kind, or `digits`."""
-    if is_han(token):
-        return "Han"
-    if unicodedata.category(token[0])[0] == "N":
-        return "digits"
-    name = unicodedata.name(token[0], "other").partition(" ")[0]
-    return "kana" if name in _KANA else name.capitalize()
 
 
 def _marks_in_rows(text: str) -> int:

@@ -264,6 +264,7 @@ CHANGES = {
     "validate.time_limit": sets("validate.time_limit=500"),
     "validate.metric": sets("validate.metric=full"),
     "validate.threshold": sets("validate.threshold=0.9"),
+    "validate.espeak_language": sets("validate.espeak_language=en-us"),
     "validate.normalise_by": sets("validate.normalise_by=teacher"),
     **{f"validate.{judge.setting}": sets(f"validate.{judge.setting}={judge.example}") for judge in JUDGES},
     "validate.max_speaking_rate": sets("validate.max_speaking_rate=4"),
