@@ -23,6 +23,10 @@ _UNSPACED = (
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Ahom}"
     r"\p{Javanese}\p{Balinese}"
 )
+CHARACTER_SCRIPTS = frozenset(
+    ("Han", "kana", "Hangul", "Thai", "Lao", "Khmer", "Myanmar", "Tai", "New", "Ahom", "Javanese", "Balinese")
+)
+"""Scripts, as `writing.script_of` names them, of which a token is a character."""
 # A character of theirs is an extended grapheme cluster (UAX 29), with the spacing marks of Burmese that those leave
 # apart: a token has a letter. And NFKC takes SARA AM (Thai, Lao) in two, of which the second is one.
 _CLUSTER = rf"(?=[[{_UNSPACED}]&&\p{{L}}])\X(?:[[{_UNSPACED}]&&\p{{M}}]|(?<=\u0e4d)\u0e32|(?<=\u0ecd)\u0eb2)*+"
