@@ -2,7 +2,7 @@
 
 import pytest
 
-from k2d_hf.evaluation.table import table_columns, millions, render_table, table_rows
+from k2d_hf.evaluation.table import millions, render_table, table_columns, table_rows
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.terminal.screen import Screen
 
