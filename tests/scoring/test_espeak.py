@@ -5,6 +5,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many_scripts import WORDS
 
 from k2d_hf.errors import K2DError
 from k2d_hf.scoring.error_rates import count_errors
@@ -16,16 +17,6 @@ pytest.importorskip("espeakng_loader", reason="espeak-ng (extra espeak) is not i
 
 from k2d_hf.scoring import espeak  # noqa: E402
 
-# Words of many scripts, two of each, that sound different.
-WORDS = {
-    "Arabic": "مرحبا كتاب", "Armenian": "բարեւ գիրք", "Bengali": "নমস্কার বই", "Cyrillic": "привет книга",
-    "Devanagari": "नमस्ते किताब", "Ethiopic": "ሰላም መጽሐፍ", "Georgian": "გამარჯობა წიგნი", "Greek": "γειά βιβλίο",
-    "Gujarati": "નમસ્તે પુસ્તક", "Gurmukhi": "ਘਰ ਕਿਤਾਬ", "Han": "銀行 機器", "Hangul": "안녕 학교", "Hebrew": "שלום ספר",
-    "Kannada": "ನಮಸ್ಕಾರ ಪುಸ್ತಕ", "Khmer": "សួស្តី សៀវភៅ", "Lao": "ສະບາຍດີ ປຶ້ມ", "Latin": "machine tomorrow",
-    "Malayalam": "നമസ്കാരം പുസ്തകം", "Myanmar": "မင်္ဂလာ စာအုပ်", "Oriya": "ନମସ୍କାର ବହି", "Sinhala": "ආයුබෝවන් පොත",
-    "Tamil": "வணக்கம் புத்தகம்", "Telugu": "నమస్కారం పుస్తకం", "Thai": "สวัสดี หนังสือ", "Tibetan": "བོད བཀྲ",
-    "kana": "さようなら カメラ",
-}  # fmt: skip
 LANGUAGES = ["ar", "cmn", "en-us", "es", "fa", "fr-fr", "he", "hi", "ja", "ko", "my", "ru", "ta", "th", "vi", "yue"]
 
 
