@@ -3,6 +3,7 @@
 import pytest
 import soundfile
 from datasets import Dataset
+from espeak_extra import needs_espeak
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
@@ -77,9 +78,9 @@ def test_what_each_metric_keeps_and_why_it_drops(chunks, metric, threshold, seco
     assert validated["distance"][:] == [label_distance(y, v, metric) for y, v in CASES.values()]
 
 
+@needs_espeak
 def test_labels_are_compared_by_the_phones_of_a_language(noise_file):
     """What one model writes in Latin letters and the other in Devanagari sounds alike; the paper's phones cannot tell."""
-    pytest.importorskip("espeakng_loader", reason="espeak-ng (extra espeak) is not installed")
     rows = chunk_rows(str(noise_file), [[Segment(0.0, 2.0, "नमस्ते machine")]], language="hi")
     said = Dataset.from_list(rows, features=chunk_features())
     by_default, by_hindi = (

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from datasets import Dataset
+from espeak_extra import needs_espeak
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,9 +208,9 @@ def test_without_references_and_without_matplotlib(validated, tmp_path, capsys, 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["calibration.json"]
 
 
+@needs_espeak
 def test_stored_transcripts_are_compared_anew(tmp_path, capsys):
     """In the phones of another language, and by another length; nothing but the two rates changes."""
-    pytest.importorskip("espeakng_loader", reason="espeak-ng (extra espeak) is not installed")
     texts = {"text": ["machine", "model one"], "auxiliary_text": ["मशीन", None]}
     rest = {"recording": ["a", "a"], "start": [0.0, 9.0], "duration": [9.0, 9.0], "mer": [1.0, 1.0], "per": [1.0, 1.0]}
     loops = {"teacher_loops": [False, False], "auxiliary_loops": [False, False]}
