@@ -115,14 +115,21 @@ def mixed_runs(text: str) -> list[str]:
             text = _MANY_MARKS.sub(r"\1", text)
         # Lower-casing can open a composition that did not exist before (J + caron), hence the second normalisation.
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-        if _TO_FOLD_LATE.search(text):
-            text = _WITHIN_WORDS.sub("", text).translate(_DIGITS)
-        if "\u0e4d" in text or "\u0ecd" in text:
-            text = _SARA_AM.sub(lambda match: match.group()[::-1], text)
+        if _UNUSUAL.search(text):
+            text = _fold_unusual(text)
     if "." in text:
         text = _ACRONYM.sub(lambda match: match.group().replace(".", ""), text)
     text = to_simplified(text)
     return (_RUN if _UNUSUAL.search(text) else _USUAL_RUN).findall(text)
+
+
+def _fold_unusual(text: str) -> str:
+    """What is to be folded in scripts other than Han and Latin, or at marks that are seldom."""
+    if _TO_FOLD_LATE.search(text):
+        text = _WITHIN_WORDS.sub("", text).translate(_DIGITS)
+    if "\u0e4d" in text or "\u0ecd" in text:
+        text = _SARA_AM.sub(lambda match: match.group()[::-1], text)
+    return text
 
 
 def split_runs(runs: Iterable[str]) -> list[str]:
