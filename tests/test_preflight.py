@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 import typing
 from enum import Enum
 
@@ -14,6 +15,7 @@ from k2d_hf.distillation.arguments import RANGES
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.files.settings import hints_of, section_of
 from k2d_hf.pipeline.recipe import MANAGED, Recipe
+from k2d_hf.scoring import espeak
 
 HINTS = hints_of(Recipe)
 SECTIONS = {name: section_of(hint) for name, hint in HINTS.items() if section_of(hint) is not None}
@@ -34,6 +36,7 @@ BY_NAME = {  # what has the right type, and is wrong all the same
     "data_repo_id": ("x",),
     "revision": ("a b", "a..b", "/a", "a.lock"),
     "language": ("klingon", "zz"),
+    "espeak_language": ("klingon", "zz"),
     "decoder_layers": (0, 99, [], [0, 0], [9]),
     "encoder_layers": (0, 99, [0, 0]),
     "name": ("a/b", ""),
@@ -364,3 +367,13 @@ def test_all_settings_of_training_together_are_told_apart(here, capsys):
 
 def test_settings_of_training_are_those_of_help():
     assert {field.name for field in dataclasses.fields(DistillationSettings)} <= set(hints_of(K2DTrainingArguments))
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_espeak_that_is_missing_is_named_before_any_work(here, capsys, monkeypatch, more):
+    monkeypatch.setitem(sys.modules, "phonemizer.backend", None)
+    espeak._languages.cache_clear()
+    command = ("run", "recipe.yaml", "--set", "validate.espeak_language=es", *more)
+    refused(capsys, *command, naming="validate.espeak_language: phonemes in IPA need espeak-ng: pip install")
+    command = ("validate", "nowhere", "--auxiliary", "nowhere", "--output", "out", "--espeak-language", "es")
+    refused(capsys, *command, naming="validate: espeak_language: phonemes in IPA need espeak-ng")

@@ -15,10 +15,13 @@ from dataclasses import replace
 
 import pytest
 from conftest import RECIPE
+from hypothesis import given
+from hypothesis import strategies as st
+from many_scripts import TEXTS
 
 from k2d_hf.cli import _parser, main
 from k2d_hf.evaluation.table import render_table
-from k2d_hf.terminal.screen import Screen, aligned, columns_of, listed, printable, shortened, wrapped
+from k2d_hf.terminal.screen import Screen, aligned, columns_of, is_mark, listed, printable, shortened, wrapped
 
 LONG = "/home/somebody/" + "a-long-way/" * 12
 TEACHER = {
@@ -101,6 +104,21 @@ def test_texts_are_broken_between_words():
         "      here",
         "disk  1 GB",
     ]
+
+
+@given(TEXTS, st.integers(7, 30))
+def test_no_letter_of_any_script_is_parted_from_its_marks(text, width):
+    (short,) = shortened([text], width)
+    assert columns_of(short) <= width
+    head, dots, tail = short.partition("...")
+    if dots and "..." not in text:
+        assert text.startswith(head)
+        assert text.endswith(tail)
+        assert not is_mark(text[len(head)])
+        assert not (tail and is_mark(tail[0]))
+    lines = wrapped(text, width)
+    assert "".join(lines).replace(" ", "") == "".join(text.split())
+    assert all(columns_of(line) <= width and not (line and is_mark(line[0])) for line in lines)
 
 
 # The commands

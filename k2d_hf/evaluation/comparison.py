@@ -45,6 +45,7 @@ class ComparedRow:
     wer_interval: tuple[float, float] | None  # over recordings; None of a single one
     zh_cer: float | None
     en_wer: float | None
+    parts: dict[str, float]  # of another pair than Mandarin-English, by title
     substitutions: float
     deletions: float
     insertions: float
@@ -224,6 +225,7 @@ def _word_rates(groups: Sequence[tuple[Sequence[MeasuredRun], str]]) -> np.ndarr
 def _row(system: _System, teacher: _System | None, base: _System | None) -> ComparedRow:
     figures, mers = system.figures, system.mers
     mean: dict[str, Any] = {key: _mean([one[key] for one in figures]) for key in _AVERAGED}
+    parts = [one.get("parts") or {} for one in figures]
     loops = [one["looping_outputs"] for one in figures]
     # a run that began as a copy has the measurement of another, which counts once
     factors = [factor for runs in dict.fromkeys(tuple(one["rtf_runs"]) for one in figures) for factor in runs]
@@ -242,6 +244,7 @@ def _row(system: _System, teacher: _System | None, base: _System | None) -> Comp
         mer_spread=stdev(mers) if len(mers) > 1 else None,
         wer=_mean([one.get("wer") for one in figures]),
         wer_interval=None if system.word_rates is None else interval(system.word_rates),
+        parts={title: fmean(one[title] for one in parts) for title in parts[0] if all(title in one for one in parts)},
         looping_outputs=None if None in loops else fmean(loops),
         rtf=fmean(factors),
         speed_runs=len(factors),

@@ -14,11 +14,13 @@ from k2d_hf.evaluation.comparison import ComparedRow, Comparison
 from k2d_hf.evaluation.sets import UNNAMED
 from k2d_hf.evaluation.switching import SWITCHING
 from k2d_hf.evaluation.table import (
-    COLUMNS,
+    MER,
     WORDS,
     average_rows,
     average_title,
     factor,
+    part_of,
+    part_titles,
     percent,
     rate_bars,
     render_averages,
@@ -30,11 +32,12 @@ from k2d_hf.evaluation.table import (
 from k2d_hf.scoring.normalisers import MIXED
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned
 
-HEAD = ("", "runs", "data", "MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "RTFx", "speed-up", "MER, relative")
+BEFORE_PARTS = ("", "runs", "data", MER)
+AFTER_PARTS = ("S/D/I", "loops", "RTF", "RTFx", "speed-up", "MER, relative")
 
 
-def comparison_cells(row: ComparedRow) -> list[str]:
-    """Cells of one row, in the order of `HEAD`."""
+def comparison_cells(row: ComparedRow, parts: Sequence[str]) -> list[str]:
+    """Cells of one row, in the order of `BEFORE_PARTS`, the titles of the parts of MER, and `AFTER_PARTS`."""
     mer = percent(row.mer)
     mer += f" ± {percent(row.mer_spread)}" if row.mer_spread else ""
     mer += _ends(row.mer_interval)
@@ -44,8 +47,7 @@ def comparison_cells(row: ComparedRow) -> list[str]:
         str(len(row.runs)),
         "-" if row.kept is None else f"{100 * row.kept:.0f}%",
         mer,
-        percent(row.zh_cer),
-        percent(row.en_wer),
+        *(percent(part_of(vars(row), title)) for title in parts),
         "/".join(f"{count:.0f}" for count in (row.substitutions, row.deletions, row.insertions)),
         "-" if row.looping_outputs is None else f"{row.looping_outputs:.3g}",
         f"{row.rtf:.3f}",
@@ -140,9 +142,10 @@ def check_ending(output: Path) -> None:
 
 def _table(comparison: Comparison) -> list[list[str]]:
     """Head and rows; with the set's word error rate, and the change against a row, where there are such."""
-    rows = [list(HEAD), *map(comparison_cells, comparison.rows)]
+    parts = part_titles(map(vars, comparison.rows))
+    rows = [[*BEFORE_PARTS, *parts, *AFTER_PARTS], *(comparison_cells(row, parts) for row in comparison.rows)]
     if comparison.normaliser != MIXED:
-        at = HEAD.index(COLUMNS[0])
+        at = BEFORE_PARTS.index(MER)
         rates = [WORDS, *(percent(row.wer) + _ends(row.wer_interval) for row in comparison.rows)]
         rows = [[*cells[:at], rate, *cells[at:]] for cells, rate in zip(rows, rates, strict=True)]
     if comparison.against is not None:
@@ -162,7 +165,7 @@ def _rates(comparison: Comparison) -> tuple[str, list[tuple[str, float | None]]]
     """Title and values of the rate that the set is charted by."""
     if comparison.normaliser != MIXED:
         return WORDS, [(row.name, row.wer) for row in comparison.rows]
-    return COLUMNS[0], [(row.name, row.mer) for row in comparison.rows]
+    return MER, [(row.name, row.mer) for row in comparison.rows]
 
 
 def _ends(interval: tuple[float, float] | None) -> str:

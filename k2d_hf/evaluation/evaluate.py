@@ -56,7 +56,7 @@ class Evaluation:
     insertions: int
     reference_length: int
     zh_cer: float | None  # None where the references hold no Han character
-    en_wer: float | None  # None where they hold no other word
+    en_wer: float | None  # None where they hold no other word; both are None of another pair of languages
     looping_outputs: int  # windows of 30 s whose text loops
     recordings: int
     audio_seconds: float
@@ -77,6 +77,7 @@ class Evaluation:
     normaliser: str = MIXED  # of the set
     wer: float | None = None  # over the words that this normaliser leaves; None of mixed tokens, which have `mer` alone
     word_errors: dict[str, int] | None = None  # the counts of `wer`
+    parts: dict[str, float] = field(default_factory=dict)  # of another pair, by title: `hi WER`, `Latin WER`
     skipped: list[dict[str, Any]] = field(default_factory=list)
     transcripts: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -271,7 +272,7 @@ def _scored(
     loops = [looping_windows(transcript.segments) for transcript in transcripts]
     return Evaluation(
         model=opened.name,
-        **error_figures((row["reference"], text) for row, text in zip(rows, texts, strict=True)),
+        **error_figures(((row["reference"], text) for row, text in zip(rows, texts, strict=True)), options.language),
         looping_outputs=sum(loops),
         recordings=len(rows),
         audio_seconds=sum(row["seconds"] for row in rows),

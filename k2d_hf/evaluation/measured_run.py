@@ -53,7 +53,7 @@ def of_recordings(run: MeasuredRun, patterns: Sequence[str]) -> MeasuredRun:
         for model, rows in run.transcripts.items()
     }
     figures = {
-        model: {**run.figures[model], **_counted(transcripts[model], run.figures[model].get("normaliser", MIXED))}
+        model: {**run.figures[model], **_counted(transcripts[model], run.figures[model])}
         for model in ("teacher", "student")
     }
     return replace(run, figures=figures, transcripts=transcripts)
@@ -64,11 +64,12 @@ def matched(run: MeasuredRun, pattern: str) -> bool:
     return any(fnmatchcase(_file_name(row), pattern) for row in run.transcripts.get("teacher", ()))
 
 
-def _counted(rows: Sequence[Mapping[str, Any]], normaliser: str) -> dict[str, Any]:
-    """The figures of an evaluation on errors and loops, from its transcripts."""
+def _counted(rows: Sequence[Mapping[str, Any]], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of an evaluation on errors and loops, from its transcripts and how it was scored."""
     loops = [row.get("looping_windows") for row in rows]
     pairs = [(row["reference"], row["hypothesis"]) for row in rows]
-    errors = {**error_figures(pairs), **rates_of_normaliser(normaliser, pairs)}
+    normalised = rates_of_normaliser(figures.get("normaliser", MIXED), pairs)
+    errors = {**error_figures(pairs, figures.get("language")), **normalised}
     return {**errors, "looping_outputs": None if None in loops else sum(loops)}
 
 

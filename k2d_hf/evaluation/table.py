@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -17,20 +17,39 @@ from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, columns_of, printab
 
 TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
 WIDTH = 80  # of a terminal, where none is known
-COLUMNS = ("MER %", "zh CER", "en WER", "S/D/I", "loops", "RTF", "RTFx", "params")
-WORDS = "WER %"  # the first column of a set whose normaliser leaves words, before `COLUMNS`
+MER = "MER %"
+PAPER_PARTS = {"zh CER": "zh_cer", "en WER": "en_wer"}  # of Mandarin-English, by title; other pairs have their own
+COLUMNS = ("S/D/I", "loops", "RTF", "RTFx", "params")
+WORDS = "WER %"  # the first column of a set whose normaliser leaves words
 
 
 def table_columns(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Titles of the columns of a set: `COLUMNS`, and where its normaliser adds a rate, that before them."""
-    return [*([WORDS] if _has_words(evaluations) else []), *COLUMNS]
+    """Titles of the columns of a set: the rate of its normaliser, if that adds one, MER and its parts, `COLUMNS`."""
+    return [*([WORDS] if _has_words(evaluations) else []), MER, *part_titles(evaluations.values()), *COLUMNS]
+
+
+def part_titles(figures: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Titles of the parts of the mixed error rate that some evaluations of a set have; those of the paper, if none.
+
+    Of another pair of languages, all of whose words are in one script, there are none.
+    """
+    figures = list(figures)
+    if titles := dict.fromkeys(title for one in figures for title in one.get("parts") or ()):
+        return list(titles)
+    none = all(one[key] is None for one in figures for key in PAPER_PARTS.values())
+    return [] if none and figures else list(PAPER_PARTS)
+
+
+def part_of(figures: Mapping[str, Any], title: str) -> float | None:
+    """The rate of a part by its title; None where it is not known."""
+    return figures[PAPER_PARTS[title]] if title in PAPER_PARTS else (figures.get("parts") or {}).get(title)
 
 
 def table_rows(evaluations: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Cells of the table, a row a model: its name, then `table_columns`."""
-    words = _has_words(evaluations)
+    words, parts = _has_words(evaluations), part_titles(evaluations.values())
     return [
-        [TITLES.get(name, name), *([percent(figures.get("wer"))] if words else []), *_cells(figures)]
+        [TITLES.get(name, name), *([percent(figures.get("wer"))] if words else []), *_cells(figures, parts)]
         for name, figures in evaluations.items()
     ]
 
@@ -71,7 +90,7 @@ def described(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
 
 def main_rate(evaluations: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """Title and key of the rate that a set is charted by: that of its normaliser."""
-    return (WORDS, "wer") if _has_words(evaluations) else (COLUMNS[0], "mer")
+    return (WORDS, "wer") if _has_words(evaluations) else (MER, "mer")
 
 
 def render_bars(evaluations: Mapping[str, Mapping[str, Any]], screen: Screen = ENDLESS) -> str:
@@ -97,7 +116,7 @@ def average_title(average: MacroAverage) -> str:
 def average_rows(average: MacroAverage) -> list[list[str]]:
     """Head and cells of an average, a row a model."""
     words = bool(average.wer)
-    head = ["", *([WORDS] if words else []), COLUMNS[0]]
+    head = ["", *([WORDS] if words else []), MER]
     return [
         head,
         *(
@@ -169,9 +188,10 @@ def millions(parameters: int) -> str:
     return f"{parameters / 1e6:.1f} M"
 
 
-def _cells(figures: Mapping[str, Any]) -> Sequence[str]:
+def _cells(figures: Mapping[str, Any], parts: Sequence[str]) -> Sequence[str]:
     return (
-        *(percent(figures[name]) for name in ("mer", "zh_cer", "en_wer")),
+        percent(figures["mer"]),
+        *(percent(part_of(figures, title)) for title in parts),
         f"{figures['substitutions']}/{figures['deletions']}/{figures['insertions']}",
         str(figures["looping_outputs"]),
         f"{figures['rtf']:.3f}",

@@ -8,6 +8,7 @@ from typing import Any
 from k2d_hf.evaluation.switching import SWITCHING, switching_of
 from k2d_hf.scoring.error_rates import MixedErrors, mixed_errors
 from k2d_hf.scoring.normalisers import MIXED, english_word_errors
+from k2d_hf.scoring.parts import is_paper_pair, part_rates
 
 PIPELINE = "pipeline"  # of transformers: float32, which is what a student is stored in, whatever the device
 FASTER_WHISPER = "faster-whisper"
@@ -23,12 +24,17 @@ FIGURES_OF_A_WAY = (
 )
 
 
-def error_figures(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Those of an evaluation's figures that follow from pairs of a reference and a hypothesis alone."""
+def error_figures(pairs: Iterable[tuple[str, str]], language: str | None = None) -> dict[str, Any]:
+    """Those of an evaluation's figures that follow from pairs of a reference and a hypothesis, and their language.
+
+    Of another pair than Mandarin-English `zh_cer` and `en_wer` are None; its parts are in `parts`, by title.
+    """
     pairs = list(pairs)
     errors = sum((mixed_errors(reference, hypothesis) for reference, hypothesis in pairs), MixedErrors())
     counts = {name: getattr(errors.mixed, name) for name in COUNTS}
-    rates = {"mer": errors.mer, "zh_cer": errors.zh_cer, "en_wer": errors.en_wer}
+    paper = is_paper_pair(errors, language)
+    parts = (errors.zh_cer, errors.en_wer, {}) if paper else (None, None, part_rates(errors, language))
+    rates = {"mer": errors.mer, **dict(zip(("zh_cer", "en_wer", "parts"), parts, strict=True))}
     scripts = {"insertions_by_script": dict(errors.insertions_by_script), SWITCHING: switching_of(pairs)}
     return {**rates, **counts, **scripts}
 

@@ -15,9 +15,11 @@ from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.evaluation.settings import EvaluateSettings
 from k2d_hf.formatting import quote
+from k2d_hf.scoring.phonemes import phones_by
 from k2d_hf.transcription.engines import check_engine, check_options, engine_named, on_ray
 from k2d_hf.transcription.settings import GivenSettings, WorkersSettings
 from k2d_hf.transcription.transcribers import devices_of_torch
+from k2d_hf.validation.settings import ValidateSettings
 
 HERE = (None, "local")  # addresses of a Ray cluster that the run starts on this machine
 _DEVICE = re.compile(r"([a-z]+)(?::(\d+))?", re.ASCII)
@@ -34,6 +36,8 @@ def lacks_of(settings: WorkersSettings | EvaluateSettings | TargetsSettings, whe
         lacks = [where + lack for lack in _lacks(vars(settings), where)]
         if isinstance(settings, GivenSettings):
             check_options(settings.decoding(None), vars(settings)["engine"])
+        if isinstance(settings, ValidateSettings):
+            phones_by(settings.espeak_language)  # for which espeak-ng may be missing
         return lacks
 
 

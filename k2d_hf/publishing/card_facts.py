@@ -18,6 +18,7 @@ from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS, SOURCE, rows_of
 from k2d_hf.data.segment_verdicts import kept_seconds as seconds_of_kept
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
+from k2d_hf.scoring.writing import HAN, LATIN, NOT_LATIN, scripts_of
 from k2d_hf.validation.judges import is_judged
 
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
@@ -26,12 +27,6 @@ MEASURES = ("mer", "per", "distance")
 SEGMENT_COLUMNS = ("segments", SEGMENT_VERDICTS)
 ROWS_AT_ONCE = 10_000
 MIXED_SHARE = 0.05  # of words and characters, from which on a second language is one of the student's
-WITH_HAN = frozenset(("zh", "yue", "ja"))
-NOT_LATIN = WITH_HAN | {  # of Whisper's languages those that are written in another script
-    "am", "ar", "as", "ba", "be", "bg", "bn", "bo", "el", "fa", "gu", "he", "hi", "hy", "ka", "kk", "km", "kn", "ko",
-    "lo", "mk", "ml", "mn", "mr", "my", "ne", "pa", "ps", "ru", "sa", "sd", "si", "ta", "te", "tg", "th", "uk", "ur",
-    "yi",
-}  # fmt: skip
 _HAN = regex.compile(r"\p{Han}")
 _LATIN = regex.compile(r"\p{Latin}[\p{Latin}\p{M}'’]*")
 _CHOICE = re.compile(r"[a-z][a-z0-9_.-]{0,40}")
@@ -70,8 +65,8 @@ def data_facts(rows: Any) -> DataFacts | None:
         languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
         for text, k in zip(batch.get("text", ()), kept, strict=False):
             if k and text:
-                scripts["Han"] += len(_HAN.findall(text))
-                scripts["Latin"] += len(_LATIN.findall(text))
+                scripts[HAN] += len(_HAN.findall(text))
+                scripts[LATIN] += len(_LATIN.findall(text))
         for name in MEASURES:
             pairs = zip(batch.get(name, ()), kept, strict=False)
             values = [value for value, k in pairs if k and value is not None and math.isfinite(value)]
@@ -116,9 +111,9 @@ def mixed_in(languages: Iterable[str | None], scripts: Mapping[str, int]) -> lis
     given, both = {language for language in languages if language}, sum(scripts.values())
     shares = {script: count / both for script, count in scripts.items()} if both else {}
     mixed = []
-    if given and given <= NOT_LATIN and shares.get("Latin", 0) >= MIXED_SHARE:
+    if given and given <= NOT_LATIN and shares.get(LATIN, 0) >= MIXED_SHARE:
         mixed.append("en")
-    if given and not given & WITH_HAN and shares.get("Han", 0) >= MIXED_SHARE:
+    if given and not any(HAN in scripts_of(one) for one in given) and shares.get(HAN, 0) >= MIXED_SHARE:
         mixed.append("zh")
     return mixed
 

@@ -198,14 +198,16 @@ class K2DModelCardData(ModelCardData):
 
 
 def _rates(figures: Mapping[str, Any], against: str, **where: Any) -> list[EvalResult]:
+    rates = {name: (kind, figures.get(key)) for key, (kind, name) in RATES.items()}
+    rates |= {title: (title.rpartition(" ")[2].lower(), rate) for title, rate in (figures.get("parts") or {}).items()}
     return [
         EvalResult(
             task_type=TASK,
             metric_type=kind,
             metric_name=name + against,
-            metric_value=round(100 * figures[key], 2),
+            metric_value=round(100 * rate, 2),
             **where,
         )
-        for key, (kind, name) in RATES.items()
-        if figures.get(key) is not None and math.isfinite(figures[key])
+        for name, (kind, rate) in rates.items()
+        if rate is not None and math.isfinite(rate)
     ]

@@ -13,22 +13,35 @@ from typing import NamedTuple
 import regex
 from rapidfuzz.distance import Levenshtein
 
-from k2d_hf.scoring.text import mixed_tokens, to_simplified
+from k2d_hf.scoring.text import (
+    APOSTROPHES,
+    CHARACTERS,
+    CLUSTER,
+    INVISIBLE,
+    UNSPACED,
+    WITHIN_WORDS,
+    mixed_tokens,
+    to_simplified,
+)
+from k2d_hf.scoring.writing import script_of
 
 SHOWN_TOKENS = 4000  # of a pair of transcripts; a longer one is cut
 ALIKE = 0.5  # of two words: similarity from which on their letters are compared
 
-_CHARACTERS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\u30fc"
-_LETTER = rf"[[\p{{L}}\p{{M}}]--[{_CHARACTERS}]]"
+# Tokens as they are written: in a word may be what draws it, and a mark that is folded away.
+_LETTER = rf"[[\p{{L}}\p{{M}}{INVISIBLE}]--[{CHARACTERS}{UNSPACED}]]"
 _TOKEN = regex.compile(
-    rf"(?V1)<\|[^|]*\|>|[{_CHARACTERS}]"
+    rf"(?V1)<\|[^|]*\|>|[{CHARACTERS}]|{CLUSTER}"
     rf"|(?<!{_LETTER}){_LETTER}(?:\.{_LETTER})+(?!{_LETTER})"
-    rf"|{_LETTER}++(?:['\u2019]{_LETTER}++)*+|\p{{N}}++(?:[.,]\p{{N}}++)*+"
+    rf"|{_LETTER}++(?:(?:[{APOSTROPHES}]|{WITHIN_WORDS}){_LETTER}++)*+|\p{{N}}++(?:[.,]\p{{N}}++)*+"
 )
+_OTHER = rf"[\p{{L}}--[{CHARACTERS}\p{{Latin}}]]"
 _SCRIPTS = regex.compile(
-    r"(?V1)(?P<ja>[\p{Hiragana}\p{Katakana}\u30fc]+)|(?P<zh>\p{Han}+)|(?P<ko>\p{Hangul}+)"
-    r"|(?P<latin>\p{Latin}[\p{Latin}\p{M}'\u2019]*(?:[ -]+\p{Latin}[\p{Latin}\p{M}'\u2019]*)*)"
+    rf"(?V1)(?P<ja>[\p{{Hiragana}}\p{{Katakana}}\u30fc]+)|(?P<zh>\p{{Han}}+)|(?P<ko>\p{{Hangul}}+)"
+    rf"|(?P<latin>\p{{Latin}}[\p{{Latin}}\p{{M}}'\u2019]*(?:[ -]+\p{{Latin}}[\p{{Latin}}\p{{M}}'\u2019]*)*)"
+    rf"|(?P<other>{_OTHER}[{_OTHER}\p{{M}}{INVISIBLE}'\u2019]*(?:[ -]+{_OTHER}[{_OTHER}\p{{M}}{INVISIBLE}'\u2019]*)*)"
 )
+_CLUSTER = regex.compile(r"\X")
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,17 @@ def differences(base: str, other: str) -> list[Change]:
 
 
 def script_runs(text: str) -> list[tuple[str, str | None]]:
-    """Stretches of `text` with `zh`, `ja`, `ko` (by their own characters alone), `latin`, or None for all else."""
+    """Stretches of `text` with `zh`, `ja`, `ko` (by their own characters alone), `latin`, or another script's name.
+
+    None for all else.
+    """
     runs: list[tuple[str, str | None]] = []
     end = 0
     for match in _SCRIPTS.finditer(text):
         if match.start() > end:
             runs.append((text[end : match.start()], None))
-        runs.append((match.group(), match.lastgroup))
+        kind = match.lastgroup
+        runs.append((match.group(), script_of(match.group()[0]) if kind == "other" else kind))
         end = match.end()
     return [*runs, (text[end:], None)] if end < len(text) else runs
 
@@ -159,8 +176,9 @@ def _letters(one: str, two: str) -> tuple[list[Part], list[Part]]:
     """Two words in parts, those that differ marked; in one part each where they have little in common."""
     if len(one) < 2 or len(two) < 2 or Levenshtein.normalized_similarity(one.lower(), two.lower()) < ALIKE:
         return [Part(one)], [Part(two)]
-    # By what `lower` gives a letter for: it makes two of some, and the steps would not fit the words.
-    steps = Levenshtein.opcodes([letter.lower() for letter in one], [letter.lower() for letter in two])
-    before = [Part(one[step.src_start : step.src_end], step.tag != "equal") for step in steps]
-    after = [Part(two[step.dest_start : step.dest_end], step.tag != "equal") for step in steps]
+    # By letters with their marks, which no element may part, and by what `lower` gives for each: it makes two of some.
+    letters, others = _CLUSTER.findall(one), _CLUSTER.findall(two)
+    steps = Levenshtein.opcodes([letter.lower() for letter in letters], [letter.lower() for letter in others])
+    before = [Part("".join(letters[step.src_start : step.src_end]), step.tag != "equal") for step in steps]
+    after = [Part("".join(others[step.dest_start : step.dest_end]), step.tag != "equal") for step in steps]
     return [part for part in before if part.text], [part for part in after if part.text]

@@ -9,18 +9,27 @@ from operator import attrgetter
 from markupsafe import Markup, escape
 
 from k2d_hf.reporting.differences import Change, Part, cut_text, differences, script_runs
+from k2d_hf.scoring.writing import HAN, KANA, LATIN, scripts_of
 
 EAST_ASIAN = ("zh", "ja", "ko", "yue")
+_NAMES = {"zh": HAN, "ja": KANA, "ko": "Hangul", "latin": LATIN}  # of the kinds of `script_runs`
 LEFT_OUT = Markup('<span class="cut"> ... the rest is left out</span>')
 NOTHING = Markup('<span class="nothing">(nothing)</span>')
 
 
 class Tinting:
-    """Writes transcripts; `language` is the code of the recipe, by which Han and Latin stretches are declared."""
+    """Writes transcripts; `language` is the code of the recipe, by which stretches of a script are declared."""
 
     def __init__(self, language: str | None) -> None:
+        self.language = language
+        self.scripts = scripts_of(language) if language else frozenset()
         self.han = language if language in EAST_ASIAN else "zh"
-        self.latin = language if language not in (*EAST_ASIAN, "en", None) else None
+        self._written: dict[str, str] = {}
+
+    @property
+    def legend(self) -> list[tuple[str, str]]:
+        """Name and class of each script that was written so far."""
+        return sorted(self._written.items(), key=lambda named: (named[1] == "latin", named))
 
     def plain(self, text: str | None) -> Markup:
         """A transcript by itself."""
@@ -59,7 +68,10 @@ class Tinting:
     def _run(self, text: str, script: str | None) -> Markup:
         if script is None:
             return escape(text)
-        if script != "latin":
-            return Markup('<span class="han" lang="{}">{}</span>').format(self.han if script == "zh" else script, text)
-        declared = Markup(' lang="{}"').format(self.latin) if self.latin else Markup()
-        return Markup('<span class="latin"{}>{}</span>').format(declared, text)
+        name = _NAMES.get(script, script)
+        language = {"zh": self.han, "ja": "ja", "ko": "ko"}.get(script, self.language if name in self.scripts else None)
+        kind = {LATIN: "latin", HAN: "han", KANA: "han", "Hangul": "han"}.get(name, "letters")
+        self._written[name] = kind
+        # what is English has the language of the page
+        declared = Markup(' lang="{}"').format(language) if language not in (None, "en") else Markup()
+        return Markup('<span class="{}"{}>{}</span>').format(kind, declared, text)

@@ -63,6 +63,7 @@ def render_page(page: Page) -> str:
     sets = [
         _set(one, plot) for one, plot in zip(facts.sets, [*plots["results"], *[None] * len(facts.sets)], strict=False)
     ]
+    worst = _chunks(facts.worst, clips, tinting)
     return environment.get_template("template.html").render(
         facts=facts,
         figures=_figures(facts),
@@ -72,7 +73,8 @@ def render_page(page: Page) -> str:
         shares=_shares(facts),
         truth=_truth(facts),
         plots=plots,
-        worst=_chunks(facts.worst, clips, tinting),
+        worst=worst,
+        legend=tinting.legend,
         sample=_chunks(facts.sample, clips, tinting),
         recordings=[
             {

@@ -14,7 +14,7 @@ from itertools import accumulate
 import regex
 from rapidfuzz.distance import Levenshtein
 
-from k2d_hf.scoring.phonemes import phone_codes
+from k2d_hf.scoring.phonemes import PAPER_PHONES, Phones, phone_codes
 from k2d_hf.scoring.pinyin import pinyin_words
 from k2d_hf.scoring.text import CHARACTERS, CLUSTER, UNSPACED, mixed_runs, to_simplified
 
@@ -44,7 +44,7 @@ class _Stretch:
     other: Span
 
 
-def pieces_of(text: str) -> list[Piece]:
+def pieces_of(text: str, phones: Phones = PAPER_PHONES) -> list[Piece]:
     """The words and Han characters of a text, with their phones; of punctuation alone there are none.
 
     >>> [text[piece.start:piece.end] for text in ["用 GPU 來train"] for piece in pieces_of(text)]
@@ -53,19 +53,19 @@ def pieces_of(text: str) -> list[Piece]:
     simplified = to_simplified(text)
     if len(simplified) != len(text):  # places in it would be wrong; what is read one by one then loses its context
         simplified = text
-    return list(_pieces(text, simplified))
+    return list(_pieces(text, simplified, phones))
 
 
-def _pieces(text: str, simplified: str) -> Iterator[Piece]:
+def _pieces(text: str, simplified: str, phones: Phones) -> Iterator[Piece]:
     for match in _PIECE.finditer(text):
         start, end = match.span()
         words = pinyin_words(simplified[start:end]) if match["han"] else [text[start:end]]
         for word in words:
-            yield Piece(start, start + len(word), phone_codes(mixed_runs(word)))
+            yield Piece(start, start + len(word), phone_codes(mixed_runs(word), **phones))
             start += len(word)
 
 
-def counterparts(parts: Sequence[str], other: str) -> list[Span]:
+def counterparts(parts: Sequence[str], other: str, phones: Phones = PAPER_PHONES) -> list[Span]:
     """Where in another transcript each part of a text is, as spans of its characters.
 
     What stands between two parts in the other alone belongs to both: nobody knows which of them left it out. Where an
@@ -75,8 +75,8 @@ def counterparts(parts: Sequence[str], other: str) -> list[Span]:
     >>> [other[start:end] for start, end in counterparts(["今天講機器學習", "很重要"], other)]
     ['今天講 machine learning', '很重要']
     """
-    of_parts = ["".join(piece.codes for piece in pieces_of(part)) for part in parts]
-    pieces = pieces_of(other)
+    of_parts = ["".join(piece.codes for piece in pieces_of(part, phones)) for part in parts]
+    pieces = pieces_of(other, phones)
     path = _stretches("".join(of_parts), "".join(piece.codes for piece in pieces))
     middles = [begin + end for begin, end in _phone_spans(pieces)]  # twice the middle of each
     cuts = [_cuts(path, boundary) for boundary in list(accumulate(map(len, of_parts)))[:-1]]

@@ -5,11 +5,9 @@ by script (English in a Chinese lecture, or Han in an English one) show what rat
 without Mandarin has no rate, and marks are no tokens at all.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
-from functools import lru_cache
 from operator import add
 from typing import Any
 
@@ -17,12 +15,12 @@ import regex
 from rapidfuzz.distance import Levenshtein
 
 from k2d_hf.scoring.text import drop_special_tokens, is_han, mixed_tokens
+from k2d_hf.scoring.writing import script_of
 
 MARKS = "marks"
 LONGEST_ROW = 6
 """Times that a mark, or up to three in turn, may stand in a row: six dots are still an ellipsis (……)."""
 
-_KANA = ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")
 _BLANKS_BETWEEN_MARKS = regex.compile(r"(?<=[\p{P}\p{S}])\s++(?=[\p{P}\p{S}])")
 _ROW_OF_MARKS = regex.compile(rf"([\p{{P}}\p{{S}}]{{1,3}}?)\1{{{LONGEST_ROW},}}+")
 
@@ -58,12 +56,13 @@ class ErrorCounts:
 
 @dataclass(frozen=True)
 class MixedErrors:
-    """Counts over all mixed tokens, over Han characters alone and over all other tokens alone; insertions by script."""
+    """Counts over all mixed tokens, over Han characters alone and over all other tokens alone; and by script."""
 
     mixed: ErrorCounts = ErrorCounts()
     mandarin: ErrorCounts = ErrorCounts()
     english: ErrorCounts = ErrorCounts()
     insertions_by_script: Mapping[str, int] = field(default_factory=dict)
+    by_script: Mapping[str, ErrorCounts] = field(default_factory=dict)  # over the tokens of one script alone
 
     @property
     def mer(self) -> float:
@@ -89,6 +88,10 @@ class MixedErrors:
             self.mandarin + other.mandarin,
             self.english + other.english,
             dict(Counter(self.insertions_by_script) + Counter(other.insertions_by_script)),
+            {
+                script: self.by_script.get(script, ErrorCounts()) + other.by_script.get(script, ErrorCounts())
+                for script in (*self.by_script, *(one for one in other.by_script if one not in self.by_script))
+            },
         )
 
 
@@ -135,42 +138,36 @@ def mixed_errors(reference: str, hypothesis: str) -> MixedErrors:
     wrote in the other language is thus a deletion in one part and an insertion in the other, so the parts do not sum
     to the total.
 
-    Insertions by script align the tokens of one script alone in the same way: what is in another script than the
-    reference counts in full, so they do not sum to the total either. `marks` are no tokens: of them those
+    Counts by script, and insertions, align the tokens of one script alone in the same way: what is in another script
+    than the reference counts in full, so they do not sum to the total either. `marks` are no tokens: of them those
     count that stand in a row more often than the reference's, as they do where a model loops.
     """
     reference_tokens, hypothesis_tokens = mixed_tokens(reference), mixed_tokens(hypothesis)
+    by_script = _counts_by_script(reference_tokens, hypothesis_tokens)
+    inserted = {script: counts.insertions for script, counts in by_script.items() if counts.insertions}
     marks = _marks_in_rows(hypothesis) - _marks_in_rows(reference)
     return MixedErrors(
         mixed=count_errors(reference_tokens, hypothesis_tokens),
         mandarin=count_errors(_only(reference_tokens, han=True), _only(hypothesis_tokens, han=True)),
         english=count_errors(_only(reference_tokens, han=False), _only(hypothesis_tokens, han=False)),
-        insertions_by_script=_insertions(reference_tokens, hypothesis_tokens) | ({MARKS: marks} if marks > 0 else {}),
+        insertions_by_script=inserted | ({MARKS: marks} if marks > 0 else {}),
+        by_script=by_script,
     )
 
 
-def _insertions(reference: list[str], hypothesis: list[str]) -> dict[str, int]:
-    expected, written = _by_script(reference), _by_script(hypothesis)
-    counts = {script: count_errors(expected.get(script, []), tokens).insertions for script, tokens in written.items()}
-    return {script: count for script, count in counts.items() if count}
+def _counts_by_script(reference: list[str], hypothesis: list[str]) -> dict[str, ErrorCounts]:
+    expected, written = _tokens_by_script(reference), _tokens_by_script(hypothesis)
+    return {
+        script: count_errors(expected.get(script, []), written.get(script, []))
+        for script in (*written, *(one for one in expected if one not in written))
+    }
 
 
-def _by_script(tokens: Sequence[str]) -> dict[str, list[str]]:
+def _tokens_by_script(tokens: Sequence[str]) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for token in tokens:
         parts.setdefault(script_of(token), []).append(token)
     return parts
-
-
-@lru_cache(maxsize=1 << 16)
-def script_of(token: str) -> str:
-    """The script of a token of `mixed_tokens`: `Han`, `Latin`, `Thai`, ..., `kana` of either kind, or `digits`."""
-    if is_han(token):
-        return "Han"
-    if unicodedata.category(token[0])[0] == "N":
-        return "digits"
-    name = unicodedata.name(token[0], "other").partition(" ")[0]
-    return "kana" if name in _KANA else name.capitalize()
 
 
 def _marks_in_rows(text: str) -> int:

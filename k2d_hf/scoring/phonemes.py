@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.scoring.pinyin import pinyin_phones, pinyin_words
 from k2d_hf.scoring.text import is_han, mixed_runs
 
@@ -39,7 +39,8 @@ def phonemes(text: str, *, alphabet: str = "arpabet", language: str = "en-us") -
 
     With `arpabet`: English words as ARPAbet; Mandarin as pinyin initials and finals under the prefix `zh:`; digits as
     one symbol each, as written; words of other scripts as one symbol per character (Hangul: per jamo) without accents.
-    With `ipa`: everything by espeak-ng (extra `espeak`) in the voice `language`, Han by its Mandarin voice.
+    With `ipa`: everything by espeak-ng (extra `espeak`): what is in the scripts of `language` by its voice, Latin
+    words of other languages by that of English, Han characters by that of Mandarin, and so on.
     One alphabet a run: phones of two alphabets never match.
 
     Raises K2DError for an unknown alphabet or voice, or where the extra is missing.
@@ -67,6 +68,33 @@ def phone_codes(tokens: Iterable[str], *, alphabet: str = "arpabet", language: s
         else:
             codes.extend(map(_word_codes, part))
     return "".join(codes)
+
+
+class Phones(TypedDict):
+    """How words are read: arguments of `phonemes`, and of whatever compares by it."""
+
+    alphabet: str
+    language: str
+
+
+PAPER_PHONES: Phones = {"alphabet": ALPHABETS[0], "language": "en-us"}
+
+
+def phones_by(espeak_language: str | None) -> Phones:
+    """How words are read with a language of espeak-ng; with None as in the paper.
+
+    Raises K2DError for a language that espeak-ng does not have, or where it is not installed.
+
+    >>> phones_by(None)
+    {'alphabet': 'arpabet', 'language': 'en-us'}
+    """
+    if espeak_language is None:
+        return PAPER_PHONES
+    from k2d_hf.scoring.espeak import check_language
+
+    with prefixed("espeak_language: "):
+        check_language(espeak_language)
+    return {"alphabet": "ipa", "language": espeak_language}
 
 
 @lru_cache(maxsize=1 << 15)

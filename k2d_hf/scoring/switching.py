@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from k2d_hf.scoring.error_rates import ErrorCounts, alignment, counts_of, script_of
+from k2d_hf.scoring.error_rates import ErrorCounts, alignment, counts_of
 from k2d_hf.scoring.text import mixed_tokens
+from k2d_hf.scoring.writing import DIGITS, HAN, KANA, script_of
 
 Direction = tuple[str, str]  # two scripts: from the first to the second
-_SCRIPTS = {"digits": None, "kana": "Han"}  # digits are of no language; Japanese mixes kana and Han within a word
+_SCRIPTS = {DIGITS: None, KANA: HAN}  # digits are of no language; Japanese mixes kana and Han within a word
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ UNSPACED = (
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}\p{Ahom}"
     r"\p{Javanese}\p{Balinese}"
 )
+CHARACTER_SCRIPTS = frozenset(
+    ("Han", "kana", "Hangul", "Thai", "Lao", "Khmer", "Myanmar", "Tai", "New", "Ahom", "Javanese", "Balinese")
+)
+"""Scripts, as `writing.script_of` names them, of which a token is a character."""
 # A character of theirs is an extended grapheme cluster (UAX 29), with the spacing marks of Burmese that those leave
 # apart: a token has a letter. And NFKC takes SARA AM (Thai, Lao) in two, of which the second is one.
 CLUSTER = rf"(?=[[{UNSPACED}]&&\p{{L}}])\X(?:[[{UNSPACED}]&&\p{{M}}]|(?<=\u0e4d)\u0e32|(?<=\u0ecd)\u0eb2)*+"
@@ -55,13 +59,23 @@ _USUAL_RUN = re.compile("[\u4e00-\u9fff]+|[a-z]+(?:'[a-z]+)*|[0-9]+(?:[.,][0-9]+
 _SPECIAL_TOKEN = regex.compile(r"<\|[^|]*\|>")
 # Lone surrogates are no text, and the converter cannot encode them.
 _SURROGATE = regex.compile(r"[\ud800-\udfff]")
-# Curly apostrophes become straight ones. Soft hyphen, joiners and direction marks go: they change how a word is drawn,
-# not which word it is.
+# Curly apostrophes become straight ones, as does the geresh of Hebrew. Soft hyphen, joiners, direction marks and the
+# stroke that lengthens Arabic go: they change how a word is drawn, not which word it is.
+INVISIBLE = "\u00ad\u061c\u0640\u200c\u200d\u200e\u200f\u2060"
+APOSTROPHES = "'\u2018\u2019\u201b\u02bc\u05f3"
 _FOLDS = {
-    **dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc"), "'"),
-    **dict.fromkeys(map(ord, "\u00ad\u061c\u200c\u200d\u200e\u200f\u2060"), ""),
+    **dict.fromkeys(map(ord, APOSTROPHES), "'"),
+    **dict.fromkeys(map(ord, INVISIBLE), ""),
 }
 _TO_FOLD = re.compile(f"[{''.join(map(chr, _FOLDS))}]")
+# Digits of other scripts become those of ASCII, as either is written in speech of one language: २०२३ and 2023. Marks
+# within a word go: gershayim, or a quotation mark for it, in Hebrew (צה״ל), and the dot of Catalan (col·lecció).
+_DIGITS = {
+    code: str(digit) for code in range(0x80, 0x20000) if (digit := unicodedata.decimal(chr(code), None)) is not None
+}
+WITHIN_WORDS = r"(?<=\p{Hebrew}\p{M}*)[\"\u05f4](?=\p{Hebrew})|(?<=[lL])\u00b7(?=[lL])"
+_WITHIN_WORDS = regex.compile(WITHIN_WORDS)
+_TO_FOLD_LATE = re.compile(f'["\u05f4\u00b7{"".join(map(chr, _DIGITS))}]')
 # Marks are put into order pair by pair, which takes a second for twenty thousand. No word has as many as are left.
 _MOST_MARKS = 256
 _MANY_MARKS = regex.compile(rf"(\p{{M}}{{{_MOST_MARKS}}})\p{{M}}++")
@@ -74,12 +88,12 @@ _converter_lock = threading.Lock()
 def mixed_tokens(text: str) -> list[str]:
     """Tokens of `text` for the mixed error rate, in order.
 
-    Special tokens `<|...|>` are dropped; curly apostrophes, compatibility forms (NFKC), case and dotted acronyms are
-    folded; Traditional becomes Simplified over the complete string, and variants of one character become one. Then one
-    token per Han, kana or Hangul character, one per character (grapheme cluster) of Thai, Lao, Khmer, Burmese and the
-    scripts like them, one per digit run (inner `.` and `,` stay) and one per run of letters and marks of any other
-    script (inner apostrophes stay). Letters and digits part: `GPT-4` and `gpt4` are both `gpt`, `4`. Numbers are not
-    spelled out.
+    Special tokens `<|...|>` are dropped; curly apostrophes, compatibility forms (NFKC), digits of all scripts, case
+    and dotted acronyms are folded; Traditional becomes Simplified over the complete string, and variants of one
+    character become one. Then one token per Han, kana or Hangul character, one per character (grapheme cluster) of
+    Thai, Lao, Khmer, Burmese and the scripts like them, one per digit run (inner `.` and `,` stay) and one per run
+    of letters and marks of any other script (inner apostrophes stay). Letters and digits part: `GPT-4` and `gpt4`
+    are both `gpt`, `4`. Numbers are not spelled out.
     """
     return split_runs(mixed_runs(text))
 
@@ -101,12 +115,21 @@ def mixed_runs(text: str) -> list[str]:
             text = _MANY_MARKS.sub(r"\1", text)
         # Lower-casing can open a composition that did not exist before (J + caron), hence the second normalisation.
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-        if "\u0e4d" in text or "\u0ecd" in text:
-            text = _SARA_AM.sub(lambda match: match.group()[::-1], text)
+        if _UNUSUAL.search(text):
+            text = _fold_unusual(text)
     if "." in text:
         text = _ACRONYM.sub(lambda match: match.group().replace(".", ""), text)
     text = to_simplified(text)
     return (_RUN if _UNUSUAL.search(text) else _USUAL_RUN).findall(text)
+
+
+def _fold_unusual(text: str) -> str:
+    """What is to be folded in scripts other than Han and Latin, or at marks that are seldom."""
+    if _TO_FOLD_LATE.search(text):
+        text = _WITHIN_WORDS.sub("", text).translate(_DIGITS)
+    if "\u0e4d" in text or "\u0ecd" in text:
+        text = _SARA_AM.sub(lambda match: match.group()[::-1], text)
+    return text
 
 
 def split_runs(runs: Iterable[str]) -> list[str]:

@@ -77,6 +77,11 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
+def is_mark(character: str) -> bool:
+    """Whether a character is drawn onto the one before it, and belongs to it: vowel signs, accents, joiners."""
+    return unicodedata.category(character) in ("Mn", "Mc", "Me", "Cf")
+
+
 def aligned(rows: Sequence[Sequence[str]], screen: Screen = ENDLESS) -> str:
     """Cells as text in columns. The first row is the head, the first column names the rows.
 
@@ -153,7 +158,7 @@ def shortened(names: Sequence[str], most: int) -> list[str]:
     for name in names:
         if columns_of(name) > most:
             head, tail = (most - 3) // 4, most - 3 - (most - 3) // 4
-            name = _cut(name, head) + "..." + _cut(name[::-1], tail)[::-1]
+            name = _cut(name, head) + "..." + _end(name, tail)
             if alike := sum(other.partition("#")[0] == name for other in short):
                 name = f"{_cut(name, most - 3)}#{alike + 1}"
         short.append(name)
@@ -166,8 +171,22 @@ def _cut(text: str, most: int) -> str:
     for index, character in enumerate(text):
         taken += _columns(character)
         if taken > most:
-            return text[:index]
+            whole = index
+            while whole and is_mark(text[whole]):  # its letter goes with it
+                whole -= 1
+            return text[:whole]
     return text
+
+
+def _end(text: str, most: int) -> str:
+    """The end of a text that fits `most` columns, which begins with no mark whose letter is cut off."""
+    begin, taken = len(text), 0
+    while begin and taken + _columns(text[begin - 1]) <= most:
+        begin -= 1
+        taken += _columns(text[begin])
+    while 0 < begin < len(text) and is_mark(text[begin]):
+        begin += 1
+    return text[begin:]
 
 
 def wrapped(text: str, width: int) -> list[str]:
@@ -184,7 +203,7 @@ def wrapped(text: str, width: int) -> list[str]:
         if lines[-1]:
             lines.append("")
         while columns_of(word) > width:
-            start = _cut(word, max(width, 2))
+            start = _cut(word, max(width, 2)) or word[:1]
             lines[-1], word = start, word[len(start) :]
             lines.append("")
         lines[-1] = word

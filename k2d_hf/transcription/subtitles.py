@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import regex
+
 from k2d_hf.data.chunking import Segment, join_texts
 from k2d_hf.errors import K2DError
 from k2d_hf.terminal.screen import columns_of
@@ -27,6 +29,7 @@ LONGEST_PAUSE = 1.0  # s within a subtitle; a longer one ends it
 # Columns a second below which a long segment is taken for speech and then silence: half as fast as people speak.
 SLOWEST = 6.0
 
+_LETTER = regex.compile(r".[\p{M}\p{Cf}]*+", regex.DOTALL)  # with the marks that are drawn onto it
 _SENTENCE_END = ".!?。！？…｡"
 _CLAUSE_END = ",;:，、；：､—"
 _CLOSING = "'\"’”)]}»」』）》〉】〕"
@@ -133,13 +136,15 @@ def pieces(
 def _cuts(text: str, columns: int) -> list[tuple[int, int]]:
     """Where the pieces of a text begin and end; the space before a piece is its own."""
     found: list[tuple[int, int]] = []
-    begin, taken = 0, columns_of(text[0])
-    for at in range(1, len(text)):
-        width = columns_of(text[at])
-        if _may_break(text[at - 1], text[at]) or (text[at - 1] != " " and taken + width > columns):
+    begin = taken = at = 0
+    for letter in _LETTER.findall(text):
+        width = columns_of(letter) if letter != " " else 0
+        torn = at > begin and text[at - 1] != " " and taken + width > columns
+        if at and (torn or _may_break(text[at - 1], letter[0])):
             found.append((begin, at))
             begin, taken = at, 0
-        taken += width if text[at] != " " else 0
+        taken += width
+        at += len(letter)
     return [*found, (begin, len(text))]
 
 

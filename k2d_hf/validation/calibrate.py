@@ -24,6 +24,8 @@ from k2d_hf.validation.calibration import BAD_MER, THRESHOLD_METRICS, ValidatedL
 from k2d_hf.validation.calibration_report import Calibration, kept_line
 from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
 from k2d_hf.validation.judges import JUDGES, is_judged
+from k2d_hf.validation.parallel import compare_many
+from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,17 +40,33 @@ _OF_A_UNIT = (
 _NEEDED = ("duration", "mer", "per", "teacher_loops", "auxiliary_loops", "auxiliary_text")
 
 
-def calibrate(validated: str | Path, references: str | Path | None, *, metric: str, output: Path | None) -> Calibration:
+def calibrate(
+    validated: str | Path,
+    references: str | Path | None,
+    *,
+    metric: str,
+    output: Path | None,
+    compared: ValidateSettings | None = None,
+) -> Calibration:
     """Calibrate on the chunks of `validated`; with `output`, a folder, `calibration.json`, `.png` and `.svg` in it.
 
+    With `compared` the transcripts are compared anew, by its `espeak_language` and `normalise_by`.
+
     Raises:
-        K2DError: for chunks that were not validated, or references of which none belongs to them.
+        K2DError: for chunks that were not validated, references of which none belongs to them, or a language that
+            espeak-ng does not have.
     """
     chunks = load_chunks(validated)
     missing = [name for name in _NEEDED if name not in chunks.column_names]
     if missing:
         raise K2DError(f"{validated}: no column {', '.join(missing)}; give what `k2d validate` wrote")
-    calibration = calibrate_labels(validated_labels(chunks, references), metric)
+    labels = validated_labels(chunks, references)
+    if compared is not None and SEGMENT_VERDICTS in chunks.column_names:
+        raise K2DError(f"{validated}: judged by segments, which are not compared anew; validate with other settings")
+    if compared is not None:
+        mer, per = compared_anew(chunks, compared)
+        labels = replace(labels, mer=mer, per=per)
+    calibration = calibrate_labels(labels, metric)
     if output is not None:
         try:
             write_calibration(calibration, output)
@@ -97,6 +115,17 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
         **arrays,
     )
     return by_segment(labels, chunks, of_units) if SEGMENT_VERDICTS in chunks.column_names else labels
+
+
+def compared_anew(chunks: Dataset, settings: ValidateSettings) -> np.ndarray:
+    """The columns `mer` and `per` as these settings give them, from the transcripts that are stored [2, chunks]."""
+    pairs = (
+        (text, auxiliary or "")
+        for batch in chunks.select_columns(["text", "auxiliary_text"]).iter(batch_size=COUNTED_AT_ONCE)
+        for text, auxiliary in zip(batch["text"], batch["auxiliary_text"], strict=True)
+    )
+    rates = [(one.mer, one.per) for one in compare_many(pairs, normalise_by=settings.normalise_by, **settings.phones)]
+    return np.array(rates, dtype=float).reshape(-1, 2).T
 
 
 def _known_references(chunks: Dataset, file: str | Path) -> dict[str, list[Segment]]:

@@ -98,6 +98,7 @@ class AuxiliaryHypotheses(Hypotheses):
     ) -> None:
         super().__init__(auxiliary, settings, settings.decoding(language), auxiliary=auxiliary, language=language)
         self.limits = limits_of(vars(settings))
+        self.phones = settings.phones
         self.work = Work(
             _read,
             _transcribe,
@@ -142,7 +143,9 @@ class AuxiliaryHypotheses(Hypotheses):
         """
         text = transcript["text"] if transcript["reason"] is None else None
         metric, measured = self.settings.metric, measures(row, vars(self.settings))
-        comparison = compare_labels(row["text"], text or "", metric, normalise_by=self.settings.normalise_by)
+        comparison = compare_labels(
+            row["text"], text or "", metric, normalise_by=self.settings.normalise_by, **self.phones
+        )
         reason = transcript["reason"] or judged_reason(measured, self.limits)
         reason = reason or drop_reason(comparison, metric, self.settings.threshold)
         verdict = {"auxiliary_text": text, "keep": reason is None, "drop_reason": reason}

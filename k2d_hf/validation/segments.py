@@ -72,9 +72,10 @@ def judge_segments(
     texts = [segment["text"] for segment in segments]
     loops, auxiliary_loops = looping_parts(texts), is_looping(auxiliary_text)
     limits = limits_of(vars(settings))
-    judged = []
-    for segment, text, looping, span in zip(segments, texts, loops, counterparts(texts, auxiliary_text), strict=True):
-        compared = compare_labels(text, auxiliary_text[slice(*span)], normalise_by=settings.normalise_by)
+    judged, phones = [], settings.phones
+    spans = counterparts(texts, auxiliary_text, phones)
+    for segment, text, looping, span in zip(segments, texts, loops, spans, strict=True):
+        compared = compare_labels(text, auxiliary_text[slice(*span)], normalise_by=settings.normalise_by, **phones)
         rates = compared.mer, compared.per
         distance = float(distances_of(looping, auxiliary_loops, *rates)[settings.metric])
         comparison = LabelComparison(looping, auxiliary_loops, *rates, distance)

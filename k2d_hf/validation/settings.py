@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from k2d_hf.files.settings import setting
+from k2d_hf.scoring.phonemes import Phones, phones_by
 from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
 from k2d_hf.transcription.transcribers import DecodingOptions
 from k2d_hf.validation.distance import METRICS, NORMALISERS, check_choice, keeps
@@ -40,6 +41,13 @@ class ValidateSettings(WorkersSettings):
     normalise_by: str = setting(
         "auxiliary", "Transcript whose length divides the errors.", choices=NORMALISERS, after_model=True
     )
+    espeak_language: str | None = setting(
+        None,
+        "Language of espeak-ng (extra espeak), such as hi or es, whose phones per and composite compare; null reads "
+        "English and Mandarin, and other scripts by character.",
+        metavar="CODE",
+        after_model=True,
+    )
     # by length labels are sorted within a shard, so that a batch holds labels of like length
     shard_size: int = setting(256, "Chunks saved together, the most a crash can cost.", least=1, no_effect=SAME_SHARDS)
     beam_size: int = setting(1, "Number of beams; 1 is greedy.", least=1)
@@ -67,6 +75,14 @@ class ValidateSettings(WorkersSettings):
         check_choice("keep", self.keep, KEEP)
         keeps(0.0, self.threshold)
         limits_of(vars(self))
+
+    @property
+    def phones(self) -> Phones:
+        """How words are read.
+
+        Raises K2DError for a language that espeak-ng does not have, or where it is not installed.
+        """
+        return phones_by(self.espeak_language)
 
     def decoding(self, language: str | None) -> DecodingOptions:
         """How the auxiliary transcribes a chunk, from scratch."""

@@ -265,6 +265,7 @@ CHANGES = {
     "validate.time_limit": sets("validate.time_limit=500"),
     "validate.metric": sets("validate.metric=full"),
     "validate.threshold": sets("validate.threshold=0.9"),
+    "validate.espeak_language": sets("validate.espeak_language=en-us"),
     "validate.normalise_by": sets("validate.normalise_by=teacher"),
     "validate.unit": sets("validate.unit=segment"),
     "validate.keep": sets("validate.unit=segment", "validate.keep=mask"),

@@ -13,16 +13,20 @@ from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.compared_sets import compare_sets, compared_averages
 from k2d_hf.evaluation.comparison import compare_runs, interval, resampled_rates
 from k2d_hf.evaluation.comparison_table import (
-    HEAD,
+    AFTER_PARTS,
+    BEFORE_PARTS,
     comparison_cells,
     comparison_markdown,
     render_comparison,
     render_comparisons,
 )
 from k2d_hf.evaluation.measured_run import MeasuredRun
+from k2d_hf.evaluation.table import PAPER_PARTS
+from k2d_hf.evaluation.ways import error_figures
 from k2d_hf.terminal.screen import Screen, columns_of
 
 TEXT = "一二三四五六七八九十"
+HEAD = (*BEFORE_PARTS, *PAPER_PARTS, *AFTER_PARTS)
 
 
 def measured(
@@ -115,7 +119,9 @@ def test_speed_up_is_that_of_runs_that_timed_teacher_and_student_together():
     assert (teacher.speed_up, student.speed_up) == (None, pytest.approx(2.0))
     comparison = compare_runs([apart])
     assert comparison.rows[1].speed_up is None
-    cells = [dict(zip(HEAD, comparison_cells(row), strict=True))["speed-up"] for row in comparison.rows]
+    cells = [
+        dict(zip(HEAD, comparison_cells(row, list(PAPER_PARTS)), strict=True))["speed-up"] for row in comparison.rows
+    ]
     assert cells == ["1.0x", "-"]
     assert "speed-up is unknown (-) where teacher and student were not timed together" in comparison.notes
     assert any("of other days or machines" in note for note in comparison.notes)
@@ -179,10 +185,27 @@ def test_the_notes_say_what_intervals_are_worth(recordings, words):
 
 def test_cells_follow_the_head():
     row = compare_runs([measured("a", 3)]).rows[1]
-    assert dict(zip(HEAD, comparison_cells(row), strict=True)) == {
+    assert dict(zip(HEAD, comparison_cells(row, list(PAPER_PARTS)), strict=True)) == {
         "": "a", "runs": "1", "data": "75%", "MER %": "30.0 [30.0, 30.0]", "zh CER": "30.0", "en WER": "-",
         "S/D/I": "12/0/0", "loops": "1", "RTF": "0.050", "RTFx": "20.0", "speed-up": "2.0x", "MER, relative": "-25% [-25, -25]",
     }  # fmt: skip
+
+
+def test_another_pair_has_parts_of_its_own_in_all_and_in_some_recordings():
+    """Hindi with English words: by script, and neither of them is Mandarin."""
+    run = measured("a", 3)
+    rows = [
+        {"recording": "/a/0.flac", "reference": "नमस्ते दोस्त machine", "hypothesis": "नमस्ते machines"},
+        {"recording": "/a/1.flac", "reference": "नमस्ते दोस्त machine", "hypothesis": "नमस्ते दोस्त machine"},
+    ]
+    run = replace(run, transcripts=dict.fromkeys(("teacher", "student"), rows))
+    for model, figures in run.figures.items():
+        pairs = ((row["reference"], row["hypothesis"]) for row in rows)
+        run.figures[model] = {**figures, **error_figures(pairs, "hi"), "language": "hi"}
+    row = compare_runs([run]).rows[1]
+    assert (row.parts, row.zh_cer, row.en_wer) == ({"hi WER": 0.25, "Latin WER": 0.5}, None, None)
+    assert "| MER % | hi WER | Latin WER | S/D/I |" in comparison_markdown(compare_runs([run]))
+    assert compare_runs([run], patterns=["0.flac"]).rows[1].parts == {"hi WER": 0.5, "Latin WER": 1.0}
 
 
 def test_markdown_and_text_hold_the_same_rows():
@@ -227,7 +250,7 @@ def test_a_pattern_counts_the_recordings_that_match_alone(patterns, recordings, 
     assert (comparison.recordings, comparison.reference_length) == (recordings, tokens)
     student = comparison.rows[1]
     assert (student.mer, student.rtf, student.speed_up) == pytest.approx((mer, 0.05, 2.0))
-    shown = dict(zip(HEAD, comparison_cells(student), strict=True))
+    shown = dict(zip(HEAD, comparison_cells(student, list(PAPER_PARTS)), strict=True))
     assert tuple(shown[name] for name in ("zh CER", "en WER", "S/D/I", "loops")) == cells
     assert (
         comparison.notes[0]
@@ -249,8 +272,10 @@ def test_a_pattern_that_all_match_changes_no_figure():
 def test_loops_of_a_subset_are_a_dash_where_one_run_did_not_count_them(loops, cell):
     runs = [in_two_domains("a", 3, 1), in_two_domains("a", 3, 1, loops=loops, folder="runs/old", seed=1)]
     student = compare_runs(runs, patterns=["dev_*"]).rows[1]
-    assert comparison_cells(student)[HEAD.index("loops")] == cell
-    assert comparison_cells(compare_runs(runs).rows[1])[HEAD.index("loops")] == "1"  # of evaluation.json
+    assert comparison_cells(student, list(PAPER_PARTS))[HEAD.index("loops")] == cell
+    assert (
+        comparison_cells(compare_runs(runs).rows[1], list(PAPER_PARTS))[HEAD.index("loops")] == "1"
+    )  # of evaluation.json
     notes = compare_runs(runs, patterns=["dev_*"]).notes
     assert any("loops are unknown" in note for note in notes) is (cell == "-")
 

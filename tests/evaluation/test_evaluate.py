@@ -15,7 +15,9 @@ from k2d_hf.data.recordings import load_recordings
 from k2d_hf.errors import K2DError
 from k2d_hf.evaluation.evaluate import evaluate_model, looping_windows
 from k2d_hf.evaluation.switching import switching_of
+from k2d_hf.evaluation.table import render_table
 from k2d_hf.pipeline.recipe import EvaluateSettings
+from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData
 
 # 9 + 6 tokens; two substitutions (個, model), one insertion (attention), one deletion (要)
 REFERENCES = {3.0: "我們用 GPU 來 train 一個 model", 4.0: "這個 attention 很重要"}
@@ -56,6 +58,19 @@ def test_figures_are_those_counted_by_hand(recordings):
         for row, text in zip(recordings, written, strict=True)
     ]
     assert model.calls == [WARM_UP, [3.0, 4.0]]
+
+
+def test_another_pair_of_languages_has_no_rate_that_is_called_mandarin_or_english(tmp_path):
+    said = [{"recording": make(tmp_path, 3.0), "reference": "आज हम machine learning पढ़ेंगे"}]
+    model = ScriptedTranscriber({3.0: [(0.0, 2.0, "आज हम machine पढ़ेंगे")]}, language="hi")
+    figures = evaluate_model(model, Dataset.from_list(said)).figures()
+    assert (figures["mer"], figures["zh_cer"], figures["en_wer"]) == (0.2, None, None)
+    assert figures["parts"] == {"hi WER": 0.0, "Latin WER": 0.5}
+    shown = render_table({"student": figures})
+    assert shown.split()[:6] == ["MER", "%", "hi", "WER", "Latin", "WER"]
+    card = K2DModelCardData(evaluations=[EvaluatedSet({"student": figures})])
+    results = {one.metric_name: (one.metric_type, one.metric_value) for one in card._results()}
+    assert results == {"Mixed error rate": ("mer", 20.0), "hi WER": ("wer", 0.0), "Latin WER": ("wer", 50.0)}
 
 
 def test_figures_can_be_written_as_json_without_the_transcripts(recordings):

@@ -3,7 +3,7 @@
 import pytest
 
 from k2d_hf.evaluation.switching import switching_of
-from k2d_hf.evaluation.table import COLUMNS, millions, render_table, table_rows
+from k2d_hf.evaluation.table import millions, render_table, table_columns, table_rows
 from k2d_hf.evaluation.timing import speed_up
 from k2d_hf.terminal.screen import Screen, columns_of
 
@@ -34,7 +34,7 @@ def test_the_last_row_says_how_it_compares_with_the_first(factors, ending):
 
 def test_cells_follow_the_columns():
     (row,) = table_rows({"teacher": TEACHER})
-    assert dict(zip(COLUMNS, row[1:], strict=True)) == {
+    assert dict(zip(table_columns({"teacher": TEACHER}), row[1:], strict=True)) == {
         "MER %": "22.5",
         "zh CER": "20.0",
         "en WER": "30.5",
@@ -44,6 +44,15 @@ def test_cells_follow_the_columns():
         "RTFx": "8.3",
         "params": "72.6 M",
     }
+
+
+def test_another_pair_has_its_own_columns():
+    """Those of one script have none but MER, and a model that wrote nothing of a part has a dash there."""
+    other = TEACHER | {"zh_cer": None, "en_wer": None, "parts": {"hi WER": 0.2, "Latin WER": 0.5}}
+    table = {"teacher": other, "student": other | {"parts": {"hi WER": 0.1}}}
+    assert table_columns(table)[:4] == ["MER %", "hi WER", "Latin WER", "S/D/I"]
+    assert [row[1:4] for row in table_rows(table)] == [["22.5", "20.0", "50.0"], ["22.5", "10.0", "-"]]
+    assert table_columns({"teacher": other | {"parts": {}}})[:2] == ["MER %", "S/D/I"]
 
 
 def test_what_was_inserted_stands_below_where_there_is_any():

@@ -1,11 +1,15 @@
 """What a page marks between two transcripts: what the mixed error rate counts, and nothing else."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from many_scripts import TEXTS as IN_ANY_SCRIPT
 
 from k2d_hf.reporting.differences import cut_text, differences, script_runs
 from k2d_hf.reporting.markup import Tinting
+from k2d_hf.scoring.text import mixed_tokens
 
 TEXTS = st.text(alphabet="abAB '.,0 1今天講讲課か한<|>&\n", max_size=40)
 
@@ -53,7 +57,17 @@ def test_what_is_shown_of_the_other_is_the_other(base, other):
     assert changes_of(other, other) == []
 
 
-@given(TEXTS)
+@given(IN_ANY_SCRIPT, IN_ANY_SCRIPT)
+def test_what_is_marked_is_what_the_error_rate_counts_in_any_script(base, other):
+    """And no element begins with a mark, whose letter would stand outside of it."""
+    changes = differences(base, other)
+    parts = [part for change in changes for part in (*change.before, *change.after)]
+    assert "".join(part.text for change in changes for part in change.after) == other
+    assert all(unicodedata.category(part.text[0])[0] != "M" for part in parts)
+    assert (changes_of(base, other) == []) is (mixed_tokens(base) == mixed_tokens(other))
+
+
+@given(st.one_of(TEXTS, IN_ANY_SCRIPT))
 def test_runs_by_script_make_up_the_text(text):
     assert "".join(run for run, _ in script_runs(text)) == text
 
@@ -77,11 +91,23 @@ def test_a_long_transcript_is_cut_and_says_so():
         ("zh", '<span class="han" lang="zh">今</span> &lt;<span class="latin">b</span>&gt;'),
         ("ja", '<span class="han" lang="ja">今</span> &lt;<span class="latin">b</span>&gt;'),
         ("de", '<span class="han" lang="zh">今</span> &lt;<span class="latin" lang="de">b</span>&gt;'),
+        ("hi", '<span class="han" lang="zh">今</span> &lt;<span class="latin">b</span>&gt;'),
         (None, '<span class="han" lang="zh">今</span> &lt;<span class="latin">b</span>&gt;'),
     ],
 )
 def test_transcripts_are_escaped_and_declare_their_languages(language, html):
     assert Tinting(language).plain("今 <b>") == html
+
+
+def test_scripts_have_the_language_of_the_recipe_or_none_and_a_legend():
+    hindi = Tinting("hi")
+    assert hindi.plain("आज machine है") == (
+        '<span class="letters" lang="hi">आज</span> <span class="latin">machine</span> '
+        '<span class="letters" lang="hi">है</span>'
+    )
+    assert hindi.plain("שלום דוד") == '<span class="letters">שלום דוד</span>'
+    assert hindi.legend == [("Devanagari", "letters"), ("Hebrew", "letters"), ("Latin", "latin")]
+    assert Tinting("es").plain("hoy") == '<span class="latin" lang="es">hoy</span>'
 
 
 def test_each_operation_has_an_element_of_its_own():

@@ -162,3 +162,30 @@ def test_each_test_set_has_its_heading_table_and_chart(tmp_path, width):
         assert titles == [f"{name}: dev_{index}.flac" for name in ("dev", "far", "english") for index in range(2)]
         ids = other.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
         assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "other", "direction", "legend"),
+    [
+        ("ar", "مرحبا بكم في machine learning اليوم", "مرحبا بك في machine learning", "rtl", ["Arabic", "Latin"]),
+        ("he", "שלום, היום נדבר על machine learning", "שלום היום machine", "rtl", ["Hebrew", "Latin"]),
+        ("hi", "नमस्ते, आज machine learning पर बात करेंगे", "नमस्ते आज मशीन", "ltr", ["Devanagari", "Latin"]),
+        ("es", "hoy hablamos de machine learning", "hoy", "ltr", ["Latin"]),
+    ],
+)
+def test_a_transcript_has_its_own_direction_and_scripts(tmp_path, language, text, other, direction, legend):
+    one = replace(chunk(0, False), text=text, auxiliary_text=other, reference=None, student_text=None)
+    page = tmp_path / "report.html"
+    page.write_text(render_page(Page(replace(crowded(), language=language, worst=[one], sample=[], sets=[]))), "utf-8")
+    with Chromium() as browser:
+        browser.open(page)
+        shown = (
+            "[...document.querySelectorAll('.texts dd')].map(one => [getComputedStyle(one).direction, one.innerText])"
+        )
+        (teacher, written), (auxiliary, _) = browser.evaluate(shown)
+        assert (teacher, auxiliary, written) == (direction, direction, text)
+        names = "[...document.querySelectorAll('.legend > span:last-child span')].map(one => one.innerText)"
+        assert browser.evaluate(names) == legend
+        declared = f"[...document.querySelectorAll('.texts [lang={language}]')].map(one => one.innerText).join(' ')"
+        assert browser.evaluate(declared).split()[0] == written.split()[0].strip(",")
+        assert ("Traditional" in browser.evaluate("document.body.innerText")) is False

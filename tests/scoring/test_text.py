@@ -4,10 +4,13 @@ import unicodedata
 
 import pytest
 import regex
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from many_scripts import MADE_UP_WORDS, TEXTS, WORDS
 
 from k2d_hf.scoring.text import (
+    CHARACTER_SCRIPTS,
+    INVISIBLE,
     drop_special_tokens,
     is_han,
     is_unspaced,
@@ -16,6 +19,7 @@ from k2d_hf.scoring.text import (
     split_runs,
     to_simplified,
 )
+from k2d_hf.scoring.writing import script_of
 
 # Pieces of usual and unusual text, and what folds into either.
 MIXED_TEXT = st.lists(
@@ -62,19 +66,19 @@ def words(text):
         ("தமிழ் বাংলা ไทยนี้", words("தமிழ் বাংলা ไ ท ย นี้")),
         ("ใช้ GPU train โมเดล", words("ใ ช้ gpu train โ ม เ ด ล")),
         ("ใช้GPU4ตัว", words("ใ ช้ gpu 4 ตั ว")),
-        ("๓๖๐ องศา ๑๒.๕", words("๓๖๐ อ ง ศ า ๑๒.๕")),
+        ("๓๖๐ องศา ๑๒.๕", words("360 อ ง ศ า 12.5")),
         ("น้ำ กำลัง", words("น้ำ กำ ลั ง")),
         ("คนๆ ก.พ. ฯลฯ", words("ค น ๆ ก พ ฯ ล ฯ")),
         ("ພາສາ ນ້ຳ", words("ພ າ ສ າ ນ້ຳ")),
         ("ខ្ញុំ\u200bភាសា។", words("ខ្ញុំ ភា សា")),
-        ("ကျွန်တော် ၁၂ ခု၊", words("ကျွ န် တော် ၁၂ ခု")),
+        ("ကျွန်တော် ၁၂ ခု၊", words("ကျွ န် တော် 12 ခု")),
         ("မြန်မာ ကျေးဇူး", words("မြ န် မာ ကျေး ဇူး")),
         ("ꦗꦮ ᦟᦹ", words("ꦗ ꦮ ᦟ ᦹ")),
         ("བོད་ཡིག", words("བོད ཡིག")),
         ("我用ไทย們", words("我 用 ไ ท ย 们")),
         ("مرحبا Привет γειά", words("مرحبا привет γειά")),
         ("می\u200cخواهم co\u00adop", ["میخواهم", "coop"]),
-        ("१२ हिन्दी٣", words("१२ हिन्दी ٣")),
+        ("१२ हिन्दी٣", words("12 हिन्दी 3")),
         ("\ud800我\udfff", ["我"]),
     ],
 )
@@ -123,6 +127,49 @@ def test_blanks_between_their_words_do_not_matter(text):
 def test_sara_am_is_one_character_however_it_was_typed():
     assert mixed_tokens("น้ำ") == mixed_tokens("นํ้า") == mixed_tokens("น้ํา")
     assert len(mixed_tokens("ນ້ຳ")) == len(mixed_tokens("ນໍ້າ")) == 1
+
+
+@settings(max_examples=300)
+@given(MADE_UP_WORDS)
+def test_no_letter_and_no_mark_of_any_script_is_dropped_or_parted(word):
+    """Of a word that has blanks around it one token, of scripts without blanks one for each letter with its marks."""
+    tokens = mixed_tokens(word)
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", word).lower())
+    written = [one for one in folded if unicodedata.category(one)[0] in "LMN" and one not in INVISIBLE]
+    lone = "".join(tokens).count("\u0e32") + "".join(tokens).count("\u0eb2")  # SARA AM without a letter to sit on
+    assert sorted("".join(tokens)) == sorted(written) or lone
+    assert all(unicodedata.category(token[0])[0] != "M" for token in tokens)
+    if not any(map(is_unspaced, tokens)) and len(tokens) > 1:
+        assert any(unicodedata.category(one)[0] not in "LM" for one in folded)  # NFKC took a letter apart at a blank
+
+
+@given(TEXTS, TEXTS)
+def test_words_of_any_scripts_are_found_wherever_they_stand(first, second):
+    assert mixed_tokens(f"{first} {second}") == mixed_tokens(first) + mixed_tokens(second)
+
+
+@pytest.mark.parametrize("script", WORDS)
+def test_a_script_has_characters_or_words_for_tokens(script):
+    tokens = mixed_tokens(WORDS[script])
+    assert {script_of(token) for token in tokens} == {script}
+    by_word = len(tokens) == 2 + WORDS[script].count("\u0f0b")
+    assert by_word is (script not in CHARACTER_SCRIPTS)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("२०२३", "2023"), ("٢٠٢٣ ١,٥", "2023 1,5"), ("צה״ל", 'צה"ל'), ("צה״ל", "צהל"), ("צ׳ק", "צ'ק"), ("محـــمد", "محمد"),
+        ("क्\u200dष", "क्ष"), ("می\u200cخواهم", "میخواهم"), ("col·lecció", "collecció"), ("\u202bשלום\u200f", "שלום"),
+    ],
+)  # fmt: skip
+def test_one_word_that_is_drawn_or_typed_in_two_ways_is_one(one, other):
+    assert mixed_tokens(one) == mixed_tokens(other)
+
+
+def test_quotation_marks_part_words_all_the_same():
+    assert mixed_tokens('אמר "שלום" ו"להתראות"') == words("אמר שלום ולהתראות")
+    assert mixed_tokens('say"hello"·now') == words("say hello now")
 
 
 def test_special_tokens_leave_what_they_part_apart():

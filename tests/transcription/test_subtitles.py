@@ -3,9 +3,12 @@
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from many_scripts import TEXTS
 
 from k2d_hf import K2DError, Segment
-from k2d_hf.terminal.screen import columns_of
+from k2d_hf.terminal.screen import columns_of, is_mark
 from k2d_hf.transcription.subtitles import subtitles
 from k2d_hf.transcription.transcribers import Word
 
@@ -90,6 +93,13 @@ def test_bounds_hold_and_no_character_is_lost(columns, lines, seconds, timed):
         assert following is None or one.start <= one.end <= following.start
         assert len(one.text.split("\n")) <= lines or columns_of(without_spaces(one.text)) <= columns
         assert all(columns_of(line) <= columns and line == line.strip() for line in one.text.split("\n"))
+
+
+@given(TEXTS, st.integers(8, 42))
+def test_no_letter_of_any_script_is_parted_from_its_marks(text, columns):
+    lines = [line for one in texts((0, 30, text), columns=columns) for line in one.split("\n")]
+    assert without_spaces("".join(lines)) == without_spaces(text)
+    assert all(columns_of(line) <= columns and not (line and is_mark(line[0])) for line in lines)
 
 
 def test_where_words_have_times_a_subtitle_has_theirs():

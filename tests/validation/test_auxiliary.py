@@ -3,6 +3,7 @@
 import pytest
 import soundfile
 from datasets import Dataset
+from espeak_extra import needs_espeak
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
@@ -11,7 +12,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.labelling.teacher import chunk_features
 from k2d_hf.validation.auxiliary import drop_counts, validate_labels
 from k2d_hf.validation.distance import METRICS, label_distance
-from k2d_hf.validation.hypotheses import validation_features
+from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, validation_features
 
 LOOP = "謝謝大家收看" * 6
 LABEL = "我們用 GPU 來 train 一個 model"
@@ -75,6 +76,21 @@ def test_what_each_metric_keeps_and_why_it_drops(chunks, metric, threshold, seco
     assert kept(validated) == seconds
     assert drop_counts(validated) == reasons
     assert validated["distance"][:] == [label_distance(y, v, metric) for y, v in CASES.values()]
+
+
+@needs_espeak
+def test_labels_are_compared_by_the_phones_of_a_language(noise_file):
+    """What one model writes in Latin letters and the other in Devanagari sounds alike; the paper's phones cannot tell."""
+    rows = chunk_rows(str(noise_file), [[Segment(0.0, 2.0, "नमस्ते machine")]], language="hi")
+    said = Dataset.from_list(rows, features=chunk_features())
+    by_default, by_hindi = (
+        validate_labels(said, ScriptedTranscriber({2.0: "नमस्ते मशीन"}), espeak_language=language)
+        for language in (None, "hi")
+    )
+    assert (by_default["keep"][:], by_hindi["keep"][:]) == ([False], [True])
+    assert (by_default["per"][0] > 0.4, by_hindi["per"][0], by_hindi["mer"][0]) == (True, 0.0, 0.5)
+    with pytest.raises(K2DError, match="espeak_language: espeak-ng has no language 'zz'"):
+        AuxiliaryHypotheses(ScriptedTranscriber({}), espeak_language="zz")
 
 
 def test_a_distance_of_exactly_the_threshold_is_kept(chunks):

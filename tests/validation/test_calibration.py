@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from datasets import Dataset
+from espeak_extra import needs_espeak
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -205,6 +206,30 @@ def test_without_references_and_without_matplotlib(validated, tmp_path, capsys, 
     assert "whether a label is bad is not known" in shown.out
     assert "pip install 'matplotlib>=3.9'" in shown.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["calibration.json"]
+
+
+@needs_espeak
+def test_stored_transcripts_are_compared_anew(tmp_path, capsys):
+    """In the phones of another language, and by another length; nothing but the two rates changes."""
+    texts = {"text": ["machine", "model one"], "auxiliary_text": ["मशीन", None]}
+    rest = {"recording": ["a", "a"], "start": [0.0, 9.0], "duration": [9.0, 9.0], "mer": [1.0, 1.0], "per": [1.0, 1.0]}
+    loops = {"teacher_loops": [False, False], "auxiliary_loops": [False, False]}
+    Dataset.from_dict(texts | rest | loops).save_to_disk(tmp_path / "validated")
+    command = ["calibrate", str(tmp_path / "validated"), "--output", str(tmp_path / "out"), "--metric", "per"]
+
+    def kept(*options):
+        assert main([*command, *options]) == 0
+        written = json.loads((tmp_path / "out" / "calibration.json").read_text(encoding="utf-8"))
+        return {name: written["curves"][name]["points"][40]["kept"] for name in ("mer", "per")}
+
+    assert kept() == {"mer": 0.0, "per": 0.0}
+    assert kept("--espeak-language", "hi") == {"mer": 0.0, "per": 0.5}
+    capsys.readouterr()
+    assert main([*command, "--espeak-language", "zz"]) == 1
+    assert "calibrate: espeak_language: espeak-ng has no language 'zz'" in capsys.readouterr().err
+    Dataset.from_dict(texts | rest | loops | {"segment_verdicts": [[], []]}).save_to_disk(tmp_path / "segments")
+    assert main(["calibrate", str(tmp_path / "segments"), "--espeak-language", "hi"]) == 1
+    assert "segments: judged by segments, which are not compared anew" in capsys.readouterr().err
 
 
 def test_references_of_other_recordings_are_refused(validated, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import pytest
 from datasets import Dataset
+from espeak_extra import needs_espeak
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf import AuxiliaryHypotheses
@@ -163,6 +164,13 @@ def test_the_distance_of_each_segment_is_that_of_what_the_auxiliary_has_of_it():
         assert [one.comparison.distance for one in found] == pytest.approx(
             [label_distance(y, v, metric) for y, v in zip([A, B, C], [A, RIGHT, C], strict=True)]
         )
+
+
+@needs_espeak
+def test_segments_are_compared_by_the_phones_of_the_language_that_is_set():
+    texts = ["vaca", "kilo"]  # said as baca and quilo are in Spanish, and not in English
+    assert judged(texts, "baca quilo", metric="per", espeak_language="es") == [None, None]
+    assert judged(texts, "baca quilo", metric="per", threshold=0.1)[0] == "distance > 0.10"
 
 
 def test_a_chunk_that_carries_its_own_sound_is_not_cut(chunks, auxiliary):

@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from k2d_hf.errors import prefixed
 from k2d_hf.files.folders import check_writable
+from k2d_hf.files.settings import add_options, given_options, hints_of, read_settings
 from k2d_hf.pipeline.command import Command, part_of_run, place
+from k2d_hf.scoring.phonemes import phones_by
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 from k2d_hf.validation.calibration import THRESHOLD_METRICS
+from k2d_hf.validation.settings import ValidateSettings
+
+COMPARED = ("espeak_language", "normalise_by")  # settings that decide how two transcripts are compared
 
 
 class Calibrate(Command):
@@ -28,6 +34,8 @@ class Calibrate(Command):
         metric = "distance whose threshold is recommended; all are compared (default: composite)"
         shown = "|".join(THRESHOLD_METRICS)
         parser.add_argument("--metric", default="composite", choices=THRESHOLD_METRICS, metavar=shown, help=metric)
+        group = parser.add_argument_group("settings of validation, by which stored transcripts are compared anew")
+        add_options(group, ValidateSettings, skip=[name for name in hints_of(ValidateSettings) if name not in COMPARED])
         parser.add_argument("--output", type=Path, metavar="DIR", help="folder of calibration.json, .png and .svg")
 
     def execute(self, arguments: argparse.Namespace) -> None:
@@ -36,8 +44,17 @@ class Calibrate(Command):
         from k2d_hf.validation.calibration_report import render_calibration
 
         check_writable(arguments.output)
+        given = given_options(
+            arguments, ValidateSettings, but=[name for name in vars(arguments) if name not in COMPARED]
+        )
+        compared = read_settings(ValidateSettings, given, where=self.name) if given else None
+        if compared is not None:
+            with prefixed(f"{self.name}: "):
+                phones_by(compared.espeak_language)  # which may be missing, before chunks are read
         validated = part_of_run(arguments.validated, "validated")
         console = Console()
         with console.warnings():
-            calibration = calibrate(validated, arguments.references, metric=arguments.metric, output=arguments.output)
+            calibration = calibrate(
+                validated, arguments.references, metric=arguments.metric, output=arguments.output, compared=compared
+            )
         console.line(render_calibration(calibration, console.screen))
