@@ -92,7 +92,7 @@ class Evaluation:
         What follows from the text alone is counted anew, as one that an earlier version kept may not have all of it.
         """
         pairs = [(row["reference"], row["hypothesis"]) for row in self.transcripts]
-        return replace(self, **error_figures(pairs), **rates_of_normaliser(normaliser, pairs))
+        return replace(self, **error_figures(pairs, self.language), **rates_of_normaliser(normaliser, pairs))
 
     def figures(self) -> dict[str, Any]:
         """The figures without the transcripts, ready for JSON."""

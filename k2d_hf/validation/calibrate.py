@@ -60,9 +60,9 @@ def calibrate(
     missing = [name for name in _NEEDED if name not in chunks.column_names]
     if missing:
         raise K2DError(f"{validated}: no column {', '.join(missing)}; give what `k2d validate` wrote")
-    labels = validated_labels(chunks, references)
     if compared is not None and SEGMENT_VERDICTS in chunks.column_names:
         raise K2DError(f"{validated}: judged by segments, which are not compared anew; validate with other settings")
+    labels = validated_labels(chunks, references)
     if compared is not None:
         mer, per = compared_anew(chunks, compared)
         labels = replace(labels, mer=mer, per=per)
