@@ -35,11 +35,11 @@ def test_a_recipe_compares_labels_in_the_language_of_its_speech(pair):
 
 
 @needs_espeak
-def test_both_have_a_plan_and_differ_in_their_language_alone():
+def test_both_have_a_plan_and_learn_alike():
     recipes = [load_recipe(FOLDER / f"{pair}.yaml", [f"name=planned-{pair}"], elsewhere=True) for pair in PAIRS]
     assert [plan_run(recipe).student.decoder_layers for recipe in recipes] == [6, 6]
     assert recipes[0].distil == recipes[1].distil
-    assert recipes[0].label == recipes[1].label
+    assert recipes[0].student == recipes[1].student
 
 
 @needs_espeak

@@ -74,7 +74,7 @@ class PhonemeErrorRate(_TranscriptMetric):
     `language` of `compute` are those of `k2d_hf.scoring.phonemes.phonemes`.
     """
 
-    _description = "Phoneme error rate: (S + D + I) / N over phones of English and Mandarin, or of any by espeak-ng."
+    _description = "Phoneme error rate: (S + D + I) / N over phones of English and Mandarin, or those of espeak-ng."
 
     def _compute(
         self, predictions: list[str], references: list[str], alphabet: str = "arpabet", language: str = "en-us"
