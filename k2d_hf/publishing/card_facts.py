@@ -17,7 +17,7 @@ from k2d_hf.audio.reader import ADVICE
 from k2d_hf.data.chunk_schema import SOURCE
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
-from k2d_hf.validation.judges import is_judged
+from k2d_hf.validation.combining import is_combined
 
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
 LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
@@ -63,7 +63,7 @@ def data_facts(rows: Any) -> DataFacts | None:
         seconds += math.fsum(batch["duration"])
         kept_seconds += math.fsum(duration for duration, k in zip(batch["duration"], kept, strict=True) if k)
         for reason in filter(None, batch.get("drop_reason", ())):
-            ours = _REASON.fullmatch(reason) or is_judged(reason)
+            ours = _REASON.fullmatch(reason) or is_combined(reason)
             dropped[reason if ours else "other reasons"] += 1  # one from elsewhere may hold anything, such as a path
         languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
         for text, k in zip(batch.get("text", ()), kept, strict=False):

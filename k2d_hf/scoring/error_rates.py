@@ -143,12 +143,12 @@ def _insertions(reference: list[str], hypothesis: list[str]) -> dict[str, int]:
 def _by_script(tokens: Sequence[str]) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for token in tokens:
-        parts.setdefault(_script_of(token), []).append(token)
+        parts.setdefault(script_of(token), []).append(token)
     return parts
 
 
 @lru_cache(maxsize=1 << 16)
-def _script_of(token: str) -> str:
+def script_of(token: str) -> str:
     """The script of a token of `mixed_tokens`: `Han`, `Latin`, `Thai`, ..., `kana` of either kind, or `digits`."""
     if is_han(token):
         return "Han"

@@ -19,6 +19,7 @@ from k2d_hf.transcription.map_step import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.validation.distance import ValidationReport
 from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, check_chunks, planned, shard_schema, validation_features
+from k2d_hf.validation.judges import limits_of
 from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ def validate_labels(
 
     Returns:
         The same rows with `auxiliary_text`, `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`,
-        `speaking_rate`, `known_hallucination`, `keep` and `drop_reason` (null where kept).
+        what the judges measure (such as `speaking_rate`), `keep` and `drop_reason` (null where kept).
 
     Raises:
         K2DError: for an unknown metric, a threshold outside [0, 1], a limit of 0 or less, an auxiliary that cannot be
             loaded or fails on one chunk after the other, no chunks, or a `shards_dir` of other settings.
     """
     chunks = as_chunks(chunks)
-    check_chunks(chunks.column_names or [])
+    check_chunks(chunks.column_names or [], limits_of(vars(settings)))
     step = AuxiliaryHypotheses(auxiliary, language=language, settings=settings)
     known: Any = chunks.features if chunks.features is not None else chunk_features(names_of(chunks))
     features = type(known)({**known, **validation_features()})
