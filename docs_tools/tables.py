@@ -21,7 +21,7 @@ from k2d_hf.data import chunk_schema
 from k2d_hf.distillation.settings import DistillationSettings
 from k2d_hf.files.settings import describe_setting, hints_of, metavar_of, section_of
 from k2d_hf.pipeline.recipe import Recipe
-from k2d_hf.validation.judges import JUDGES
+from k2d_hf.validation.judges import JUDGES, MEASURED
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -95,7 +95,7 @@ def judges_table() -> str:
 def columns_table() -> str:
     """The columns of a chunk, with type, writer and meaning."""
     columns = [(c.name, c.kind, c.writer or "publishing", c.description) for c in chunk_schema.COLUMNS]
-    columns += [(judge.column, "float64", chunk_schema.VALIDATION, judge.description) for judge in JUDGES]
+    columns += [(judge.column, "float64", chunk_schema.VALIDATION, judge.description) for judge in MEASURED]
     rows = [f"| `{name}` | {kind} | {writer} | {text} |" for name, kind, writer, text in columns]
     return "\n".join(["| column | type | written by | what it is |", "| --- | --- | --- | --- |", *rows])
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LABELLING, VALIDATION, MIXING = "labelling", "validation", "mixing"  # writers of columns
 SEGMENTS = "validation of segments"  # likewise: validation, where it judges segments
+MEASURING = "labelling with `measures`"
 # Uses of a column: the chunk's audio, its label, the prompt before it, the draw of its form, the verdict on it
 SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdict"
 SOURCE = "source"  # the column that names where a chunk with a given text is from
@@ -55,6 +56,18 @@ COLUMNS = (
         "next_start", "float64", LABELLING, "where the next chunk starts, s from the start of this one", (SOUND, LABEL)
     ),
     Column("language", "string", LABELLING, "language code, as given to the teacher or detected by it", (LABEL,)),
+    Column(
+        "uncertainty", "float64", MEASURING,
+        "minus the mean log-probability of the teacher's tokens, nats: the mean of its segments by their seconds",
+    ),
+    Column(
+        "no_speech_probability", "float64", MEASURING,
+        "the teacher's probability that a window has no speech, the highest of its segments",
+    ),
+    Column(
+        "missing_language", "float64", MEASURING,
+        "words or characters of another language that a stretch of such chunks lacks, by the rest of the recording",
+    ),
     Column("auxiliary_text", "string", VALIDATION, "what the auxiliary model wrote for the same audio, on its own"),
     Column("teacher_loops", "bool", VALIDATION, "whether the teacher's text repeats itself"),
     Column("auxiliary_loops", "bool", VALIDATION, "likewise for the auxiliary"),

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k2d_hf.audio.reader import SAMPLE_RATE
@@ -26,11 +26,16 @@ LEAST_LISTED = 2.0
 
 @dataclass(frozen=True)
 class Segment:
-    """One timestamped utterance: `start` and `end` in seconds, `text` as the teacher wrote it."""
+    """One timestamped utterance: `start` and `end` in seconds, `text` as the teacher wrote it.
+
+    `confidence` is what the engine measured of the window that it was decoded in, where that was asked for: a number by
+    name, those of `Engine.confidence`.
+    """
 
     start: float
     end: float
     text: str
+    confidence: Mapping[str, float] | None = field(default=None, compare=False)
 
     @property
     def duration(self) -> float:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2d_hf.audio.reader import SAMPLE_RATE, Reading, read_recording
 from k2d_hf.audio.selection import USUAL, Selection, warnings_of
-from k2d_hf.data.chunk_schema import LABELLING, features_of_writer
+from k2d_hf.data.chunk_schema import LABELLING, MEASURING, features_of_writer
 from k2d_hf.data.chunking import DroppedSpan, Segment, chunk_rows, coverage, pack_segments, valid_segments
 from k2d_hf.data.data_set_rows import RowReader
 from k2d_hf.data.map_step import Batch, batch_of
@@ -28,6 +28,7 @@ from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.keywords import takes
 from k2d_hf.files.paths import name_of
 from k2d_hf.files.shards import NO_SPEECH, Failure
+from k2d_hf.labelling.measures import CONFIDENCE, lacking_confidence, measured_columns, with_measures
 from k2d_hf.labelling.report import LabellingReport
 from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.labelling.silences import MARGIN, choose, silent_windows, with_silences
@@ -53,10 +54,13 @@ READ_AHEAD = 2  # recordings that are decoded while others are transcribed; of b
 def chunk_features(columns: Iterable[str] = ()) -> Features:
     """Columns and types of chunks, as the contract between the stages has them.
 
-    Those of track and channel are among them where they are among the `columns` of the recordings.
+    Those of track and channel, and those of `label.measures`, are among them where they are among the `columns`.
     """
-    features, selects = features_of_writer(LABELLING), bool(set(SELECTION_COLUMNS) & set(columns))
-    return type(features)({name: kind for name, kind in features.items() if selects or name not in SELECTION_COLUMNS})
+    columns = set(columns)
+    features, selects = features_of_writer(LABELLING), bool(set(SELECTION_COLUMNS) & columns)
+    known = {name: kind for name, kind in features.items() if selects or name not in SELECTION_COLUMNS}
+    measured = features_of_writer(MEASURING)
+    return type(features)({**known, **{name: kind for name, kind in measured.items() if name in columns}})
 
 
 class TeacherHypotheses(Hypotheses):
@@ -103,6 +107,9 @@ class TeacherHypotheses(Hypotheses):
             time_limit=settings.time_limit,
         )
         self.report = LabellingReport()
+        self.measured = measured_columns(self.model.confidence) if settings.measures else []
+        if settings.measures and (why := lacking_confidence(self.measured, self.model.engine)):
+            logger.warning("measures: %s", why)
 
     def __call__(self, batch: Any, rank: int | None = None) -> Any:
         """The chunks of a batch of recordings, in order, in the form in which it came; `rank` is the process'."""
@@ -112,10 +119,12 @@ class TeacherHypotheses(Hypotheses):
         items = [replace(item, repeated=False) for item, _ in plan]  # a step knows no batch but its own
         values = self.transcribe(items, rank)
         report = LabellingReport()
-        rows = [row for item in items for row in chunks_of(item, values[item.key], self.settings, report)]
+        rows = [
+            row for item in items for row in chunks_of(item, values[item.key], self.settings, report, self.measured)
+        ]
         _warn(report, len(items))
         self.report.add(report)
-        return given.replaced(rows, chunk_features(given.columns))
+        return given.replaced(rows, chunk_features([*given.columns, *self.measured]))
 
 
 def _recordings_in(batch: Batch) -> Iterator[Mapping[str, Any]]:
@@ -175,7 +184,9 @@ def shard_schema(settings: LabelSettings) -> pyarrow.Schema:
     import pyarrow
 
     times = {"start": pyarrow.float64(), "end": pyarrow.float64()}
-    segments = pyarrow.list_(pyarrow.struct({**times, "text": pyarrow.string()}))
+    confidence = pyarrow.struct(dict.fromkeys(CONFIDENCE, pyarrow.float64()))
+    measured = {"confidence": confidence} if settings.measures else {}
+    segments = pyarrow.list_(pyarrow.struct({**times, "text": pyarrow.string(), **measured}))
     silences = {"silences": pyarrow.list_(pyarrow.list_(pyarrow.float64()))} if settings.silence else {}
     read = {"tracks": pyarrow.int32(), "channel": pyarrow.int32(), "cancels": pyarrow.bool_()}
     return pyarrow.schema({"language": pyarrow.string(), "segments": segments, **silences, **read})
@@ -208,7 +219,11 @@ def _transcribe(
 
 
 def chunks_of(
-    recording: Recording, transcript: dict[str, Any], settings: LabelSettings, report: LabellingReport
+    recording: Recording,
+    transcript: dict[str, Any],
+    settings: LabelSettings,
+    report: LabellingReport,
+    measured: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """The rows of a recording, of what a shard keeps of it; what reaches none is counted and named in the report."""
     seconds, max_duration = transcript["seconds"], settings.max_duration
@@ -235,7 +250,7 @@ def chunks_of(
     report.seconds_listed += covered.listed
     report.seconds_unlisted += covered.unlisted
     report.passed_over += _named(covered.passed_over, recording)
-    rows = chunk_rows(recording.name, chunks, language=transcript["language"])
+    rows = with_measures(chunk_rows(recording.name, chunks, language=transcript["language"]), chunks, measured)
     if settings.silence:
         seed = f"{name_of(recording.name)} {recording.start}{recording.selection.key}"
         windows = choose(transcript["silences"], len(rows), settings.silence, seed=seed)

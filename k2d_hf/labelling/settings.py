@@ -16,6 +16,7 @@ from k2d_hf.transcription.settings import (
     GivenSettings,
     WorkersSettings,
 )
+from k2d_hf.transcription.transcribers import DecodingOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,11 @@ class LabelSettings(WorkersSettings, GivenSettings):
         choices=SCRIPTS,
         after_model=True,
     )
+    measures: bool = setting(
+        False,
+        "Columns for judges of validation beyond the text: what the engine gives of the teacher's confidence, and "
+        "stretches that lack a language of their recording.",
+    )
     silence: float = setting(
         0.0,
         "Share of rows that are silence or noise with an empty label, where neither the teacher nor a voice detector "
@@ -54,6 +60,10 @@ class LabelSettings(WorkersSettings, GivenSettings):
         least=0,
         most=0.5,
     )
+
+    def decoding(self, language: str | None) -> DecodingOptions:
+        """How the teacher is decoded with these settings."""
+        return dataclasses.replace(super().decoding(language), confidence=self.measures)
 
     def __post_init__(self) -> None:
         if not 0 < self.max_duration <= CHUNK_SECONDS:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
+from k2d_hf.data.chunk_schema import MEASURING, features_of_writer
 from k2d_hf.data.chunking import LEAST_LISTED
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS
 from k2d_hf.transcription.speech import Times
@@ -56,12 +57,13 @@ def choose(windows: Sequence[Any], chunks: int, share: float, *, seed: str) -> l
 def with_silences(chunks: Sequence[dict[str, Any]], windows: Iterable[Sequence[float]]) -> list[dict[str, Any]]:
     """Chunks of a recording and silent windows, in order of time: rows of the data contract.
 
-    A window's row has an empty text, no segment, and the text of the chunk before it as `previous_text`. Its
-    `next_start` is None, as what follows is no part of the lesson.
+    A window's row has an empty text, no segment, null for what is measured of labels, and the text of the chunk before
+    it as `previous_text`. Its `next_start` is None, as what follows is no part of the lesson.
     """
-    silent = []
+    measures, silent = set(features_of_writer(MEASURING)), []
     for start, end in windows:
         before = [chunk["text"] for chunk in chunks if chunk["start"] < start]
+        measured = dict.fromkeys(measures & set(chunks[0]))
         times = {"start": start, "duration": round(end - start, 7), "segments": [], "next_start": None}
-        silent.append({**chunks[0], **times, "text": "", "previous_text": before[-1] if before else None})
+        silent.append({**chunks[0], **measured, **times, "text": "", "previous_text": before[-1] if before else None})
     return sorted([*chunks, *silent], key=lambda row: row["start"])

@@ -54,7 +54,7 @@ def label_recordings(
 
     Returns:
         Data set of chunks with `recording`, `start`, `duration`, `segments`, `text`, `previous_text`, `next_start`,
-            `language`; and, where the recordings name any, `audio_track` and `audio_channel`.
+            `language`; where the recordings name any, `audio_track` and `audio_channel`; and the columns of `measures`.
 
     Raises:
         K2DError: if the teacher cannot be loaded or fails on one recording after the other, every recording was
@@ -78,7 +78,7 @@ def label_recordings(
             on_progress=progress,
         ) as finished,
     ):  # fmt: skip
-        chunks = dataset_of(_chunk_batches(finished, step, report), chunk_features(columns))
+        chunks = dataset_of(_chunk_batches(finished, step, report), chunk_features([*columns, *step.measured]))
     if not report.recordings:
         raise K2DError("there are no recordings to label")
     if report.skipped:
@@ -102,5 +102,5 @@ def _chunk_batches(
             if recording.repeated:
                 skip(report, recording, LISTED_TWICE, "listed twice, labelled once")
             else:
-                rows += chunks_of(recording, values[recording.key], step.settings, report)
+                rows += chunks_of(recording, values[recording.key], step.settings, report, step.measured)
         yield rows

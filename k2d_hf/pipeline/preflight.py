@@ -15,6 +15,7 @@ from k2d_hf.distillation.rehearsal import rehearse
 from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
+from k2d_hf.labelling.measures import measured_columns
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.language_mix import check_mixable
@@ -24,7 +25,8 @@ from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.pipeline.recipe import Recipe, key_of_set
 from k2d_hf.pipeline.training import peft_config
-from k2d_hf.transcription.engines import check_options
+from k2d_hf.transcription.engines import check_options, engine_named
+from k2d_hf.validation.judges import JUDGES, limits_of
 
 
 def training_lacks(values: Mapping[str, Any], where: str) -> list[str]:
@@ -122,6 +124,22 @@ def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) 
         if language is not None:
             with prefixed(f"{key}: {model.name}: "):  # `yue`, for one, came with large-v3 alone
                 LabelEncoder(load_tokenizer(model.path)).start_ids(language)
+
+
+def check_judges(recipe: Recipe) -> None:
+    """Raise K2DError for a limit of what labelling would not measure."""
+    limits = limits_of(vars(recipe.validate))
+    for judge in JUDGES:
+        if judge.measure is not None or judge.setting not in limits:
+            continue
+        if not recipe.label.measures:
+            raise K2DError(f"validate.{judge.setting}: labelling does not measure it; set label.measures to true")
+        engine = engine_named(recipe.label.engine)
+        if judge.column not in measured_columns(engine.confidence(recipe.label.decoding(None))):
+            raise K2DError(
+                f"validate.{judge.setting}: the engine {engine.name} does not give {judge.column} as it decodes here; "
+                "set label.engine to faster-whisper, or leave the limit out"
+            )
 
 
 def check_prompts(recipe: Recipe, teacher: Checkpoint) -> None:

@@ -16,7 +16,7 @@ from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.pipeline.command import check_machine
-from k2d_hf.pipeline.preflight import check_languages, check_models, check_prompts
+from k2d_hf.pipeline.preflight import check_judges, check_languages, check_models, check_prompts
 from k2d_hf.pipeline.recipe import TEACHER, Recipe, key_of_set
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
@@ -64,6 +64,7 @@ def recipe_lacks(recipe: Recipe) -> list[str]:
             "commands of the stages (k2d label --streaming)"
         )
     check_writable(recipe.directory)
+    check_judges(recipe)
     return [lack for stage in planned_stages(recipe) for lack in stage.lacks(recipe)]
 
 

@@ -19,7 +19,7 @@ from k2d_hf.data.segment_verdicts import kept_seconds as seconds_of_kept
 from k2d_hf.publishing.card_names import hub_languages
 from k2d_hf.publishing.model_card_data import DataFacts
 from k2d_hf.scoring.writing import HAN, LATIN, NOT_LATIN, scripts_of
-from k2d_hf.validation.judges import is_judged
+from k2d_hf.validation.combining import is_combined
 
 VERSIONS = ("k2d_hf", "transformers", "torch", "datasets")
 LOSS = ("ce_weight", "kl_weight", "auxiliary_weight", "temperature")
@@ -60,7 +60,7 @@ def data_facts(rows: Any) -> DataFacts | None:
         seconds += math.fsum(batch["duration"])
         kept_seconds += math.fsum(map(seconds_of_kept, rows_of({**batch, "keep": kept})))
         for reason in filter(None, batch.get("drop_reason", ())):
-            ours = _REASON.fullmatch(reason) or is_judged(reason)
+            ours = _REASON.fullmatch(reason) or is_combined(reason)
             dropped[reason if ours else "other reasons"] += 1  # one from elsewhere may hold anything, such as a path
         languages |= {language for language, k in zip(batch.get("language", ()), kept, strict=False) if k}
         for text, k in zip(batch.get("text", ()), kept, strict=False):

@@ -19,7 +19,7 @@ from k2d_hf.reporting.facts import RecordingFact, RunFacts, SetFacts, short_name
 from k2d_hf.reporting.stage_facts import ReportedStage, read_json, read_lines, stage_facts
 from k2d_hf.scoring.error_rates import ErrorCounts
 from k2d_hf.scoring.normalisers import english_word_errors
-from k2d_hf.validation.judges import demands, limits_of
+from k2d_hf.validation.combining import demands
 
 SHOWN_RECORDINGS = 10  # of the evaluation, over all its sets
 FEWEST_RECORDINGS = 3  # but not fewer of a set
@@ -44,7 +44,7 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
     validation: Any = recipe.get("validate")
     validation = validation if isinstance(validation, dict) else {}
     try:
-        judged = demands(limits_of(validation))
+        judged = demands(validation)
     except K2DError:  # of a recipe that was changed by hand
         judged = []
     table = read_chunks(directory / "validated")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,11 @@ class OnDemand:
             return self._loaded.batches_recordings
         return engine_named(self.engine).batches_recordings(self.options)
 
+    @property
+    def confidence(self) -> Collection[str]:
+        """What its segments carry of confidence; likewise."""
+        return engine_named(self.engine).confidence(self.options) if self.options.confidence else ()
+
     def load(self, *, calls_at_once: int | None = None) -> Transcriber:
         """The transcriber itself, made for that many calls at the same time if it was not loaded before."""
         with _LOADING:
@@ -165,6 +170,8 @@ class OnDemand:
         """What its transcripts depend on: weights (None where unknown), engine and options."""
         same_text = ("assistant", "batch_size", "device")
         options = {name: value for name, value in asdict(self.options).items() if name not in same_text}
+        if not self.options.confidence:  # so that what was finished before there was the option stays so
+            options.pop("confidence")
         given = getattr(self._loaded, "fingerprint", None)
         model = given if self._checkpoint is None else checkpoint_fingerprint(self._checkpoint)
         return {"model": model, "engine": self.engine, **options}

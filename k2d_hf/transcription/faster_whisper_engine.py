@@ -25,7 +25,16 @@ from k2d_hf.models.whisper_tokens import LabelEncoder
 from k2d_hf.transcription.decoding import faster_whisper_arguments
 from k2d_hf.transcription.prompts import sharing_room
 from k2d_hf.transcription.speech import Times, clips_of
-from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, Word, resolve_device
+from k2d_hf.transcription.transcribers import (
+    NO_SPEECH_PROBABILITY,
+    UNCERTAINTY,
+    DecodingOptions,
+    Engine,
+    Runtime,
+    Transcript,
+    Word,
+    resolve_device,
+)
 
 _LOADING = threading.Lock()
 THREADS_OF_A_WORKER = 4  # where there are cores for several workers: more gain little, fewer take more memory
@@ -108,7 +117,8 @@ class FasterWhisperTranscriber:
                 found, info = self.model.transcribe(audio[clip.start : clip.end], language=language, **arguments)
                 language = info.language  # of what follows, too
                 for one in found:
-                    segments.append(Segment(*_rounded(clip.times(one.start, one.end)), one.text))
+                    confidence = _confidence(one) if self.options.confidence else None
+                    segments.append(Segment(*_rounded(clip.times(one.start, one.end)), one.text, confidence))
                     words.append([Word(*_rounded(clip.times(w.start, w.end)), w.word) for w in one.words or ()])
                     if on_segment is not None:
                         on_segment(segments[-1])
@@ -219,6 +229,10 @@ def _rounded(times: Times) -> Times:
     return round(float(times[0]), 2), round(float(times[1]), 2)
 
 
+def _confidence(segment: Any) -> dict[str, float]:
+    return {UNCERTAINTY: -segment.avg_logprob, NO_SPEECH_PROBABILITY: segment.no_speech_prob}
+
+
 def _loaded(kind: Callable[..., Any], path: str, **options: Any) -> Any:
     # In a thread that ends: CTranslate2 sets the number of threads of the one that loads a model, torch's too.
     with ThreadPoolExecutor(1) as loader:
@@ -260,6 +274,7 @@ ENGINE = Engine(
     device_count=_device_count,
     supported_dtypes=_supported_dtypes,
     refusal=_refusal,
+    confidence=lambda options: (UNCERTAINTY, NO_SPEECH_PROBABILITY),
     word_times=True,
     module="faster_whisper",
     extra="fast",

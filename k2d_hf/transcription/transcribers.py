@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own ladder (Radford et al. 2022, section 4.5)
 LOGPROB_THRESHOLD = -1.0  # windows beyond these thresholds are decoded again, hotter
 NO_SPEECH_THRESHOLD = 0.6
+# What an engine may measure of the window that a segment was decoded in: minus the mean log-probability of its tokens
+# (nats), and the probability of `<|nospeech|>` where it begins.
+UNCERTAINTY, NO_SPEECH_PROBABILITY = "uncertainty", "no_speech_probability"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class DecodingOptions:
     prompt: str | None = None  # of recordings: text before the first window
     hotwords: str | None = None  # of recordings: names and terms before every window
     assistant: str | None = None  # of recordings: the student (path or Hub id) whose guesses the model checks
+    confidence: bool = False  # of recordings: whether segments carry what the engine measured
     batch_size: int = 8  # recordings, or chunks, in one pass
     device: str = "auto"
     dtype: str = "auto"  # engine's own: float32 or int8 on a CPU, float16 on a GPU
@@ -184,6 +188,7 @@ class Engine:
     device_count: Callable[[str], int] = devices_of_torch  # of a kind that is not `cpu`, on this machine
     supported_dtypes: Callable[[str, int], Collection[str]] | None = None  # of a device here by kind, index; None: all
     refusal: Callable[[DecodingOptions], str | None] = lambda options: None  # what of them it cannot do, in one line
+    confidence: Callable[[DecodingOptions], Collection[str]] = lambda options: ()  # what it measures of segments
     word_times: bool = False  # whether it times words, as `OneByOne` asks for them
     module: str | None = None  # what must be importable
     extra: str | None = None  # of this package, which installs it

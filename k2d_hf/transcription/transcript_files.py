@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from k2d_hf.data.chunking import Segment, join_texts
 from k2d_hf.errors import K2DError
@@ -69,7 +70,10 @@ def _tsv(transcription: Transcription, settings: TranscribeSettings) -> str:
 
 def _json(transcription: Transcription, settings: TranscribeSettings) -> str:
     """Everything; the keys of segments and words are openai/whisper's."""
-    segments = [{"id": index, **asdict(segment)} for index, segment in enumerate(transcription.segments)]
+    segments: list[dict[str, Any]] = [
+        {"id": index, "start": one.start, "end": one.end, "text": one.text}
+        for index, one in enumerate(transcription.segments)
+    ]
     for segment, words in zip(segments, transcription.words or (), strict=False):
         segment["words"] = [{"word": word.text, "start": word.start, "end": word.end} for word in words]
     content = {

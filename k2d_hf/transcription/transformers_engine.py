@@ -17,6 +17,7 @@ from k2d_hf.models.processors import load_processor
 from k2d_hf.models.sources import model_fingerprint
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, MAX_PROMPT_TOKENS, MAX_SAMPLED_TOKENS, LabelEncoder
 from k2d_hf.transcription.assistant import load_assistant
+from k2d_hf.transcription.confidence import confidences, kept_by_generate
 from k2d_hf.transcription.decoding import transformers_arguments
 from k2d_hf.transcription.speech import clips_of
 from k2d_hf.transcription.transcribers import DecodingOptions, Engine, Runtime, Transcript, resolve_device
@@ -160,10 +161,8 @@ class TransformersTranscriber:
                 **self._prompt_arguments(),
                 **({"assistant_model": self.assistant} if self.assistant is not None else {}),
             )
-        return [
-            Transcript([self._segment(segment) for segment in segments], language)
-            for segments, language in zip(output["segments"], languages, strict=True)
-        ]
+        pairs = zip(output["segments"], languages, strict=True)
+        return [Transcript(self._segments(segments), language) for segments, language in pairs]
 
     def _prompt_arguments(self) -> dict[str, Any]:
         """The prompt, of which the first window has the whole, or the hot words of each; see `_refusal`."""
@@ -262,10 +261,16 @@ class TransformersTranscriber:
             return {}
         return {"language": list(languages), "task": self.options.task}
 
-    def _segment(self, segment: dict[str, Any]) -> Segment:
-        text_ids = [token for token in segment["tokens"].tolist() if token < self.encoder.special.end_of_text]
-        text = self.processor.tokenizer.decode(text_ids)
-        return Segment(round(float(segment["start"]), 2), round(float(segment["end"]), 2), text)
+    def _segments(self, segments: Sequence[dict[str, Any]]) -> list[Segment]:
+        known = confidences(segments, self.options, end_id=self.encoder.special.end_of_text)
+        return [
+            Segment(round(float(one["start"]), 2), round(float(one["end"]), 2), self._text(one["tokens"]), confidence)
+            for one, confidence in zip(segments, known, strict=True)
+        ]
+
+    def _text(self, tokens: Any) -> str:
+        text_ids = [token for token in tokens.tolist() if token < self.encoder.special.end_of_text]
+        return self.processor.tokenizer.decode(text_ids)
 
 
 def _check_cancelled(ids: Any, scores: Any, **kwargs: Any) -> Any:
@@ -313,6 +318,7 @@ ENGINE = Engine(
     dtypes=DTYPES,
     devices=("cpu", "cuda", "mps", "xpu", "npu", "hpu", "mlu", "musa"),  # that torch knows and a Whisper may run on
     batches_recordings=_batches,
+    confidence=kept_by_generate,
     refusal=_refusal,
     preference=1,
 )

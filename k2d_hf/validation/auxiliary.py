@@ -22,6 +22,7 @@ from k2d_hf.transcription.map_step import finished_shards
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.validation.distance import ValidationReport
 from k2d_hf.validation.hypotheses import AuxiliaryHypotheses, added_features, check_chunks, planned, shard_schema
+from k2d_hf.validation.judges import limits_of
 from k2d_hf.validation.kept_parts import TextBefore
 from k2d_hf.validation.settings import ValidateSettings
 
@@ -58,10 +59,9 @@ def validate_labels(
 
     Returns:
         The same rows, or with `unit="segment"` and `keep="cut"` parts of them, with `auxiliary_text`,
-        `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`,
-        `speaking_rate`, `known_hallucination`, `keep` and `drop_reason` (null where kept). With `unit="segment"` also
-        `segment_verdicts`, null where a chunk was judged as one, and `chunk_distance`; `previous_text` is then what of
-        it is trusted.
+        `teacher_loops`, `auxiliary_loops`, `mer`, `per`, `distance`, what the judges measure (such as
+        `speaking_rate`), `keep` and `drop_reason` (null where kept). With `unit="segment"` also `segment_verdicts`,
+        null where a chunk was judged as one, and `chunk_distance`; `previous_text` is then what of it is trusted.
 
     Raises:
         K2DError: for an unknown metric, a threshold outside [0, 1], a limit of 0 or less, an auxiliary that cannot be
@@ -69,7 +69,7 @@ def validate_labels(
             `shards_dir` of other settings.
     """
     chunks = as_chunks(chunks)
-    check_chunks(chunks.column_names or [])
+    check_chunks(chunks.column_names or [], limits_of(vars(settings)))
     step = AuxiliaryHypotheses(auxiliary, language=language, settings=settings)
     known: Any = chunks.features if chunks.features is not None else chunk_features(names_of(chunks))
     features = type(known)({**known, **added_features(settings, known)})

@@ -122,8 +122,8 @@ def _point(labels: ValidatedLabels, distances: np.ndarray, alpha: float) -> Curv
     if labels.true_mer is not None:
         known = ~np.isnan(labels.true_mer)
         bad = known & (labels.true_mer > BAD_MER)
-        recall = _share(~kept, bad)
-        good_dropped = _share(~kept, known & ~bad)
+        recall = share_of(~kept, bad)
+        good_dropped = share_of(~kept, known & ~bad)
         if (kept & known).any():
             rates = labels.true_mer[kept & known]
             true_mer, capped = float(rates.mean()), float(np.minimum(rates, 1.0).mean())
@@ -161,7 +161,7 @@ def kept_by_chunk(labels: ValidatedLabels) -> list[KeptSpeech]:
     ]
 
 
-def _share(what: np.ndarray, among: np.ndarray) -> float | None:
+def share_of(what: np.ndarray, among: np.ndarray) -> float | None:
     """Share of `what` among those of `among`; None where there are none."""
     return float(what[among].mean()) if among.any() else None
 

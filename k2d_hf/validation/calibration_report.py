@@ -11,6 +11,7 @@ from k2d_hf.validation.calibration import (
     BAD_MER,
     COARSE_ALPHAS,
     PAPER_ALPHA,
+    THRESHOLD_METRICS,
     KeptSpeech,
     MetricCurve,
     Recommendation,
@@ -21,6 +22,7 @@ from k2d_hf.validation.calibration import (
     recommend,
 )
 from k2d_hf.validation.distance import METRICS
+from k2d_hf.validation.judge_comparison import JudgeComparison, compare_judges
 from k2d_hf.validation.judges import JUDGES
 
 
@@ -57,6 +59,7 @@ class Calibration:
     measures: dict[str, Spread] = field(default_factory=dict)  # what the judges measured, by column
     unit: str = "chunk"  # what is kept or dropped, and counted as `chunks`
     by_chunk: list[KeptSpeech] = field(default_factory=list)  # of segments: what whole chunks would keep, by alpha
+    comparison: JudgeComparison | None = None  # of the judges, at the share that the recommended alpha keeps
 
 
 def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration:
@@ -66,20 +69,23 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
         K2DError: without chunks, or for a metric that does not depend on alpha.
     """
     curves = {name: metric_curve(labels, name) for name in METRICS}
+    recommendation = recommend(curves[metric], labels)
     return Calibration(
         chunks=len(labels.seconds),
         hours=float(labels.seconds.sum()) / 3600,
         unheard=int((~labels.transcribed).sum()),
         references=_counts(labels),
-        recommendation=recommend(curves[metric], labels),
+        recommendation=recommendation,
         curves=curves,
         judged=0 if labels.judged is None else int((labels.transcribed & labels.judged).sum()),
         unit="chunk" if labels.chunk_distances is None else "segment",
         by_chunk=kept_by_chunk(labels),
         measures={
             column: Spread(float(np.median(values)), float(np.percentile(values, 99)), float(values.max()))
-            for column, values in labels.measures.items()
+            for column, measured in labels.measures.items()
+            if len(values := measured[~np.isnan(measured)])
         },
+        comparison=compare_judges(labels, metric, recommendation.alpha),
     )
 
 
@@ -117,6 +123,7 @@ def render_calibration(calibration: Calibration, screen: Screen = ENDLESS) -> st
         aligned(_metrics_table(calibration), screen),
         *_measures(calibration),
         f"Recommended: {chosen.metric} with alpha {chosen.alpha:.2f}: {chosen.why}.",
+        *_comparison(calibration, screen),
     ]
     return "\n\n".join(parts)
 
@@ -144,6 +151,22 @@ def _measures(calibration: Calibration) -> list[str]:
         for judge in JUDGES
         if (spread := calibration.measures.get(judge.column)) is not None
     ]
+
+
+def _comparison(calibration: Calibration, screen: Screen) -> list[str]:
+    """The judges at the share that the recommended alpha keeps, and which to take."""
+    compared = calibration.comparison
+    if compared is None or len(compared.judges) == len(THRESHOLD_METRICS):  # no judge measured these
+        return []
+    known = calibration.references is not None
+    rows = [
+        ["judge", "limit", "kept", "also by distance", *(["recall of bad", "good dropped", "AUC"] if known else [])]
+    ]
+    for one in compared.judges:
+        row = [one.name, f"{one.limit:.3g}", percent(one.kept), percent(one.shared)]
+        auc = "-" if one.auc is None else f"{one.auc:.2f}"
+        rows.append([*row, *([percent(one.recall), percent(one.good_dropped), auc] if known else [])])
+    return [aligned(rows, screen), f"Recommended judge: {compared.recommended}: {compared.why}."]
 
 
 def _alphas_table(calibration: Calibration) -> list[list[str]]:

@@ -33,8 +33,9 @@ from k2d_hf.transcription.map_step import Hypotheses
 from k2d_hf.transcription.settings import SHARD_BY_SHARD
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.transcription.worker import Work
-from k2d_hf.validation.distance import compare_labels, drop_reason
-from k2d_hf.validation.judges import JUDGES, judged_reason, limits_of, measures
+from k2d_hf.validation.combining import reason_to_drop
+from k2d_hf.validation.distance import compare_labels
+from k2d_hf.validation.judges import MEASURED, check_measured, labelled_measures, limits_of, measures
 from k2d_hf.validation.kept_parts import TextBefore, rows_of_segments
 from k2d_hf.validation.settings import ValidateSettings
 
@@ -51,7 +52,7 @@ def validation_features(unit: str = "chunk") -> Features:
     from datasets import Value
 
     features = features_of_writer(VALIDATION)
-    judged = {judge.column: Value("float64") for judge in JUDGES}
+    judged = {judge.column: Value("float64") for judge in MEASURED}
     by_segment = features_of_writer(SEGMENTS) if unit == "segment" else {}
     verdict = {name: features.pop(name) for name in columns_for(VERDICT, among=list(features))}
     return type(features)({**features, **judged, **by_segment, **verdict})
@@ -112,7 +113,7 @@ class AuxiliaryHypotheses(Hypotheses):
         """The chunks of a batch with what validation adds, in the form in which it came; `rank` is the process'."""
         given = batch_of(batch)
         given = given.renamed(chunk_names(list(given.columns), given.features))
-        check_chunks(given.columns)
+        check_chunks(given.columns, self.limits)
         rows = given.rows()
         items = [_span(row, key=str(index)) for index, row in enumerate(rows)]
         values, before = self.transcribe(items, rank), TextBefore()
@@ -142,21 +143,23 @@ class AuxiliaryHypotheses(Hypotheses):
         What drops a chunk at every threshold is named before the distance: calibration counts it apart.
         """
         text = transcript["text"] if transcript["reason"] is None else None
-        metric, measured = self.settings.metric, measures(row, vars(self.settings))
+        settings, measured = self.settings, measures(row, vars(self.settings))
         comparison = compare_labels(
-            row["text"], text or "", metric, normalise_by=self.settings.normalise_by, **self.phones
+            row["text"], text or "", settings.metric, normalise_by=settings.normalise_by, **self.phones
         )
-        reason = transcript["reason"] or judged_reason(measured, self.limits)
-        reason = reason or drop_reason(comparison, metric, self.settings.threshold)
+        known = {**labelled_measures(row), **measured}
+        reason = transcript["reason"] or reason_to_drop(comparison, known, vars(settings))
         verdict = {"auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
         return {**asdict(comparison), **measured, **verdict}
 
 
-def check_chunks(columns: Iterable[str]) -> None:
-    """Raise K2DError for rows that are no chunks of recordings."""
-    missing = [name for name in ("recording", "start", "duration", "text") if name not in set(columns)]
+def check_chunks(columns: Iterable[str], limits: Mapping[str, float]) -> None:
+    """Raise K2DError for rows that are no chunks of recordings, or lack what a judge with a limit measures by."""
+    columns = set(columns)
+    missing = [name for name in ("recording", "start", "duration", "text") if name not in columns]
     if missing:
         raise K2DError(f"the chunks have no column {', '.join(missing)}: label_recordings makes them")
+    check_measured(columns, limits)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import regex
 
+from k2d_hf.data.chunk_schema import COLUMNS
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import setting
 from k2d_hf.models.whisper_tokens import TIMESTAMP_SECONDS
@@ -62,6 +64,34 @@ def speaking_rate(row: Mapping[str, Any]) -> float:
     )
 
 
+def seconds_per_syllable(row: Mapping[str, Any]) -> float:
+    """Seconds of a chunk for each syllable of its label: many where the label lacks speech, or speech lacks.
+
+    Args:
+        row: with `text` and `duration` (s).
+
+    Returns:
+        0 where the label is empty: that nobody speaks is no slow speech.
+    """
+    syllables = spoken_syllables(row["text"])
+    return row["duration"] / syllables if syllables else 0.0
+
+
+def compression_ratio(row: Mapping[str, Any]) -> float:
+    """How much shorter zlib makes the text of a chunk: the ratio by which openai/whisper decodes a window again.
+
+    It is taken of the label, not of a window, and so known of any label, whichever engine wrote it.
+
+    Args:
+        row: with `text`, of which the UTF-8 bytes count.
+
+    Returns:
+        Length by compressed length; 0 where the label is empty.
+    """
+    content = row["text"].strip().encode(errors="replace")
+    return len(content) / len(zlib.compress(content)) if content else 0.0
+
+
 @dataclass(frozen=True)
 class Judge:
     """A measure of a chunk and its label, of which more is worse."""
@@ -73,18 +103,22 @@ class Judge:
     example: float  # a limit that is of use
     cause: str  # why a label goes beyond the limit, for the documentation
     unit: str  # of the measure and its limit
-    # of a row as labelling writes it, and the settings of validation; a finite number
-    measure: Callable[[Mapping[str, Any], Mapping[str, Any]], float]
     description: str  # of the measure, for cards
+    # of a row as labelling writes it, and the settings of validation; a finite number. None: labelling measures it
+    measure: Callable[[Mapping[str, Any], Mapping[str, Any]], float] | None = None
 
     @property
     def column(self) -> str:
-        """Of validated chunks, which holds the measure."""
+        """Of validated chunks, which holds the measure; where labelling measures it, of labelled ones too."""
         return self.name.replace(" ", "_")
 
     def reason(self, limit: float) -> str:
         """Why a chunk beyond the limit is dropped, as a stable string to count by."""
         return f"{self.name} > {limit:g}"
+
+
+def _described(column: str) -> str:
+    return next(one.description for one in COLUMNS if one.name == column)
 
 
 JUDGES = (
@@ -112,7 +146,65 @@ JUDGES = (
         measure=lambda row, settings: hallucinated_share(row, settings.get("known_phrases") or ()),
         description="largest share of one of its segments, or of the label, that is a known hallucination",
     ),
+    Judge(
+        name="seconds per syllable",
+        setting="max_seconds_per_syllable",
+        help="Most seconds of a chunk for each syllable of a label that is kept, such as 1, slower than people speak; "
+        "null is no limit.",
+        least=0.01,
+        example=1,
+        cause="too few words for that time: the teacher left some out, or nobody speaks",
+        unit="s",
+        measure=lambda row, settings: seconds_per_syllable(row),
+        description="seconds of the chunk for each syllable of its label",
+    ),
+    Judge(
+        name="compression ratio",
+        setting="max_compression_ratio",
+        help="Largest compression ratio of a label that is kept, such as 2, for text that repeats itself; null is no "
+        "limit.",
+        least=0.1,
+        example=2,
+        cause="text that repeats itself, though not enough to be a loop",
+        unit="to 1",
+        measure=lambda row, settings: compression_ratio(row),
+        description="length of its label by that of the label when zlib compressed it, in bytes",
+    ),
+    Judge(
+        name="uncertainty",
+        setting="max_uncertainty",
+        help="Largest uncertainty of the teacher (minus the mean log-probability of its tokens, nats) in a label that "
+        "is kept, such as 0.7; null is no limit; it takes label.measures.",
+        least=0.001,
+        example=0.7,
+        cause="the teacher was not sure of what it wrote",
+        unit="nats",
+        description=_described("uncertainty"),
+    ),
+    Judge(
+        name="no speech probability",
+        setting="max_no_speech_probability",
+        help="Largest probability of no speech, by the teacher, in a label that is kept, such as 0.6; null is no "
+        "limit; it takes label.measures.",
+        least=0.001,
+        example=0.6,
+        cause="the teacher wrote something where it found no speech",
+        unit="of a window",
+        description=_described("no_speech_probability"),
+    ),
+    Judge(
+        name="missing language",
+        setting="max_missing_language",
+        help="Most words or characters of another language that a stretch around a label that is kept may lack, by the "
+        "rest of its recording, such as 20, for silent translation; null is no limit; it takes label.measures.",
+        least=0.1,
+        example=20,
+        cause="minutes in one language of a recording that has two: the teacher translated, or nobody switched",
+        unit="words",
+        description=_described("missing_language"),
+    ),
 )
+MEASURED = tuple(judge for judge in JUDGES if judge.measure is not None)  # by validation; the others by labelling
 _REASON = re.compile("|".join(rf"{re.escape(judge.name)} > [\d.e+-]+" for judge in JUDGES))
 
 
@@ -125,14 +217,24 @@ def with_limits(cls: type[T]) -> type[T]:
 
 
 def measures(row: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, float]:
-    """What every judge measures of a chunk, by column; `settings` are those of validation."""
-    return {judge.column: judge.measure(row, settings) for judge in JUDGES}
+    """What validation measures of a chunk, by column; `settings` are those of validation."""
+    return {judge.column: judge.measure(row, settings) for judge in MEASURED if judge.measure is not None}
 
 
-def judged_reason(measured: Mapping[str, float], limits: Mapping[str, float]) -> str | None:
-    """The first judge's reason to drop a chunk; None where all keep it. A measure of exactly the limit is kept."""
-    beyond = (judge for judge in JUDGES if measured[judge.column] > limits.get(judge.setting, math.inf))
-    return next((judge.reason(limits[judge.setting]) for judge in beyond), None)
+def labelled_measures(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """What labelling measured of a chunk, by column; None of what it did not."""
+    return {judge.column: row.get(judge.column) for judge in JUDGES if judge.measure is None}
+
+
+def check_measured(columns: Iterable[str], limits: Mapping[str, float]) -> None:
+    """Raise K2DError for a limit of what labelling measures, where the chunks have no such column."""
+    columns = set(columns)
+    for judge in JUDGES:
+        if judge.measure is None and judge.setting in limits and judge.column not in columns:
+            raise K2DError(
+                f"{judge.setting}: the chunks have no column {judge.column}; label them with measures (k2d label "
+                "--measures), by an engine that gives it"
+            )
 
 
 def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
@@ -146,20 +248,6 @@ def limits_of(settings: Mapping[str, Any]) -> dict[str, float]:
         if not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
             raise K2DError(f"{name} {limit!r}: give a number above 0, or None for no limit")
     return given
-
-
-def demands(limits: Mapping[str, float]) -> list[str]:
-    """What kept chunks have by the limits that are set: `speaking rate of at most 15 syllables a second`."""
-    given = [(judge, limits[judge.setting]) for judge in JUDGES if judge.setting in limits]
-    return [f"{judge.name} of at most {limit:g} {judge.unit}" for judge, limit in given]
-
-
-def describe_validation(settings: Mapping[str, Any]) -> str:
-    """How chunks were judged, for cards: metric, threshold, and what else kept chunks have."""
-    by_segment = settings.get("unit") == "segment"
-    unit = [f"each segment by itself ({settings['keep']})"] if by_segment else []
-    threshold = f"threshold {settings['threshold']:g}"
-    return ", ".join([settings["metric"], threshold, *unit, *demands(limits_of(settings))])
 
 
 def is_judged(reason: str | None) -> bool:

@@ -11,7 +11,7 @@ from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS
 from k2d_hf.data.chunking import join_texts
 from k2d_hf.errors import K2DError
 from k2d_hf.validation.distance import compare_labels
-from k2d_hf.validation.judges import is_judged, measures
+from k2d_hf.validation.judges import is_judged, labelled_measures, measures
 from k2d_hf.validation.segments import (
     JudgedSegment,
     judge_segments,
@@ -61,7 +61,7 @@ def rows_of_segments(
     if transcript is None or not segments:
         before.add(chunk, chunk["text"] if whole["keep"] else None)
         return [{**row, SEGMENT_VERDICTS: None}]
-    judged = judge_segments(segments, transcript, settings)
+    judged = judge_segments(segments, transcript, settings, labelled_measures(chunk))
     before.add(chunk, trusted_end(judged))
     if settings.keep == "mask":
         return [{**row, **_masked(judged, settings)}]

@@ -15,16 +15,16 @@ from typing import Any
 from k2d_hf.data.chunking import join_texts
 from k2d_hf.scoring.alignment import Span, counterparts
 from k2d_hf.scoring.text import drop_special_tokens
+from k2d_hf.validation.combining import reason_to_drop
 from k2d_hf.validation.distance import (
     LOOP_MAX_COUNT,
     LOOP_NGRAM,
     LabelComparison,
     compare_labels,
     distances_of,
-    drop_reason,
     is_looping,
 )
-from k2d_hf.validation.judges import judged_reason, limits_of, measures
+from k2d_hf.validation.judges import measures
 from k2d_hf.validation.settings import ValidateSettings
 
 
@@ -60,18 +60,21 @@ def usable_segments(chunk: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def judge_segments(
-    segments: Sequence[Mapping[str, Any]], auxiliary_text: str, settings: ValidateSettings
+    segments: Sequence[Mapping[str, Any]],
+    auxiliary_text: str,
+    settings: ValidateSettings,
+    labelled: Mapping[str, float | None] | None = None,
 ) -> list[JudgedSegment]:
     """Each segment of a chunk with its own distance from the auxiliary's transcript of the whole chunk, and a verdict.
 
     A segment that takes part in a loop of the chunk loops (Eq. 1), even where it says its part of it once, and so do
     those after it: their times are those of a decoder that lost the thread. A transcript of the auxiliary that loops
     condemns no segment of the chunk (Eq. 5): which of them it still knew is not known.
-    The judges beyond the distance measure each segment by itself.
+    The judges beyond the distance measure each segment by itself, but for what was `labelled`, measured of the chunk
+    when it was labelled: that holds for each of its segments.
     """
     texts = [segment["text"] for segment in segments]
     loops, auxiliary_loops = looping_parts(texts), is_looping(auxiliary_text)
-    limits = limits_of(vars(settings))
     judged, phones = [], settings.phones
     spans = counterparts(texts, auxiliary_text, phones)
     for segment, text, looping, span in zip(segments, texts, loops, spans, strict=True):
@@ -80,8 +83,8 @@ def judge_segments(
         distance = float(distances_of(looping, auxiliary_loops, *rates)[settings.metric])
         comparison = LabelComparison(looping, auxiliary_loops, *rates, distance)
         alone = {"text": text, "duration": segment["end"] - segment["start"]}
-        reason = judged_reason(measures(alone, vars(settings)), limits)
-        reason = reason or drop_reason(comparison, settings.metric, settings.threshold)
+        known = {**(labelled or {}), **measures(alone, vars(settings))}
+        reason = reason_to_drop(comparison, known, vars(settings))
         judged.append(JudgedSegment(segment, comparison, reason, span))
     return judged
 

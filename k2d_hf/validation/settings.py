@@ -8,6 +8,7 @@ from k2d_hf.files.settings import setting
 from k2d_hf.scoring.phonemes import Phones, phones_by
 from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
 from k2d_hf.transcription.transcribers import DecodingOptions
+from k2d_hf.validation.combining import ANY, WAYS, checked_weights
 from k2d_hf.validation.distance import METRICS, NORMALISERS, check_choice, keeps
 from k2d_hf.validation.hallucinations import checked_phrases
 from k2d_hf.validation.judges import limits_of, with_limits
@@ -58,6 +59,19 @@ class ValidateSettings(WorkersSettings):
     device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
+    combine: str = setting(
+        ANY,
+        "Judges that drop a label: any, one limit that it is beyond; all, only where it is beyond the threshold and "
+        "all limits; sum, a weighted mean of distance and measures, each divided by its limit, above 1.",
+        choices=WAYS,
+        after_model=True,
+    )
+    weights: dict[str, float] | None = setting(
+        None,
+        "Weights of that mean by column, such as {distance: 2, uncertainty: 1}; null is all alike.",
+        metavar="{COLUMN: N}",
+        after_model=True,
+    )
     known_phrases: str | list[str] | None = setting(
         None,
         "Phrases that count as known hallucinations beside those of this package; * stands for a name of up to 12 "
@@ -75,6 +89,8 @@ class ValidateSettings(WorkersSettings):
         check_choice("keep", self.keep, KEEP)
         keeps(0.0, self.threshold)
         limits_of(vars(self))
+        check_choice("combine", self.combine, WAYS)
+        checked_weights(vars(self))
 
     @property
     def phones(self) -> Phones:

@@ -31,6 +31,12 @@ def unrun(why, *assignments):
     return Change(assignments, why)
 
 
+def limited(judge):
+    """A limit of a judge, with what labelling has to measure for it."""
+    measures = ["label.measures=true"] if judge.measure is None else []
+    return sets(f"validate.{judge.setting}={judge.example}", *measures)
+
+
 def fields_of_a_recipe():
     """The settings of a recipe by full name, those of its sections and of training too."""
     hints = hints_of(Recipe)
@@ -255,6 +261,7 @@ CHANGES = {
     "label.hotwords": sets("label.hotwords=Whisper"),
     "label.assistant": unrun("its own models are greedy, and it changes no text", "label.assistant=teacher"),
     "label.script": sets("label.script=simplified"),
+    "label.measures": sets("label.measures=true"),
     "label.silence": sets("label.silence=0.5", "validate.metric=full"),
     "label.max_duration": sets("label.max_duration=5", "validate.metric=full"),
     "validate.engine": sets("validate.engine=faster-whisper"),
@@ -269,8 +276,12 @@ CHANGES = {
     "validate.normalise_by": sets("validate.normalise_by=teacher"),
     "validate.unit": sets("validate.unit=segment"),
     "validate.keep": sets("validate.unit=segment", "validate.keep=mask"),
-    **{f"validate.{judge.setting}": sets(f"validate.{judge.setting}={judge.example}") for judge in JUDGES},
+    **{f"validate.{judge.setting}": limited(judge) for judge in JUDGES},
     "validate.max_speaking_rate": sets("validate.max_speaking_rate=4"),
+    "validate.combine": sets("validate.combine=all", "validate.max_speaking_rate=4"),
+    "validate.weights": sets(
+        "validate.weights={{distance: 3.0}}", "validate.combine=sum", "validate.max_speaking_rate=4"
+    ),
     "validate.known_phrases": sets("validate.known_phrases=[今天]"),
     "validate.shard_size": sets("validate.shard_size=1"),
     "validate.beam_size": sets("validate.beam_size=2"),

@@ -8,15 +8,25 @@ from datasets import Dataset
 from scripted_transcriber import ScriptedTranscriber
 
 from k2d_hf.cli import main
+from k2d_hf.data.chunk_schema import MEASURING, features_of_writer
 from k2d_hf.data.chunking import Segment, chunk_rows
 from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.recipe import ValidateSettings
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.publishing.data_set import COLUMNS
 from k2d_hf.validation.auxiliary import drop_counts, validate_labels
+from k2d_hf.validation.combining import describe_validation
 from k2d_hf.validation.distance import LOW_KEPT_SHARE, ValidationReport
 from k2d_hf.validation.hypotheses import validation_features
-from k2d_hf.validation.judges import JUDGES, describe_validation, is_judged, limits_of, speaking_rate, spoken_syllables
+from k2d_hf.validation.judges import (
+    JUDGES,
+    compression_ratio,
+    is_judged,
+    limits_of,
+    seconds_per_syllable,
+    speaking_rate,
+    spoken_syllables,
+)
 
 HAN = "今天我們要介紹機器學習的基本概念和它的應用"  # 21 characters
 CRAMMED = "speaking rate > 15"
@@ -67,6 +77,21 @@ def test_what_can_be_spoken(chunk, limit, kept):
     assert (speaking_rate(chunk) <= limit) is kept
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds", "slow"),
+    [(HAN, 21.0, 1.0), ("one two", 30.0, 7.5), ("", 30.0, 0.0), ("。。。", 30.0, 0.0), ("好", 30.0, 30.0)],
+)
+def test_seconds_for_each_syllable(text, seconds, slow):
+    assert seconds_per_syllable({"text": text, "duration": seconds}) == pytest.approx(slow)
+
+
+def test_what_repeats_itself_is_compressed():
+    once, often = compression_ratio({"text": HAN}), compression_ratio({"text": HAN * 4})
+    assert once < 1.2 < 2 < often
+    assert compression_ratio({"text": " "}) == 0.0
+    assert compression_ratio({"text": "\ud800好"}) > 0  # no text, and no reason to stop
+
+
 @pytest.fixture
 def chunks(noise_file):
     """Five chunks of 4 to 8 s: a sound label, one crammed, one crammed on which the models differ too, loops, a slip."""
@@ -111,7 +136,7 @@ def test_whatever_knows_of_judges_knows_each():
     """A setting of the recipe that is off, a column that cards explain, a reason that cards may name."""
     for judge in JUDGES:
         assert getattr(ValidateSettings(), judge.setting) is None
-        assert judge.column in validation_features()
+        assert judge.column in (validation_features() if judge.measure else features_of_writer(MEASURING))
         assert COLUMNS[judge.column]
         assert is_judged(judge.reason(15.0))
         assert is_judged(judge.reason(12.5))
@@ -123,6 +148,34 @@ def test_whatever_knows_of_judges_knows_each():
     assert describe_validation(vars(ValidateSettings(max_speaking_rate=15.0))) == (
         "composite, threshold 0.4, speaking rate of at most 15 syllables a second"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept", "reason"),
+    [
+        ({"max_uncertainty": 0.7}, [True, False, False, False, True], "uncertainty > 0.7"),
+        ({"max_uncertainty": 0.7, "combine": "all"}, [True, True, False, False, True], None),
+        ({"max_uncertainty": 0.7, "combine": "sum"}, [True, False, False, False, True], "weighted mean > 1"),
+    ],
+)
+def test_what_labelling_measured_judges_beside_the_distance(chunks, settings, kept, reason):
+    measured = chunks.add_column("uncertainty", [0.7, 1.5, 0.8, None, None])
+    validated = validate_labels(measured, ScriptedTranscriber(TRANSCRIPTS), **settings)
+    assert validated["keep"][:] == kept
+    assert validated["drop_reason"][1] == reason
+    assert validated["drop_reason"][3] == "teacher loops"
+    assert validated["uncertainty"][:] == measured["uncertainty"][:]
+    facts = data_facts(validated)
+    assert "other reasons" not in facts.dropped
+    papers = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS))
+    assert set(validated.column_names) == {*papers.column_names, "uncertainty"}
+
+
+def test_a_limit_of_what_labelling_did_not_measure_is_an_error_before_any_work(chunks):
+    auxiliary = ScriptedTranscriber(TRANSCRIPTS)
+    with pytest.raises(K2DError, match=r"^max_uncertainty: the chunks have no column uncertainty; label them with mea"):
+        validate_labels(chunks, auxiliary, max_uncertainty=0.7)
+    assert auxiliary.calls == []
 
 
 def test_a_card_counts_them(chunks):

@@ -21,7 +21,8 @@ from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.publishing.card_names import has_id, hub_id, public_name, teacher_licence
-from k2d_hf.validation.judges import JUDGES, demands, limits_of
+from k2d_hf.validation.combining import demands
+from k2d_hf.validation.judges import JUDGES
 
 if TYPE_CHECKING:
     from k2d_hf.publishing.model_card_data import EvaluatedSet, K2DModelCardData, Sample, TrainingFacts
@@ -122,7 +123,7 @@ def gather_facts(
         data=chunks and replace(chunks, read_seconds=read.get("seconds")),
         metric=recipe.validate.metric,
         threshold=recipe.validate.threshold,
-        demands=demands(limits_of(vars(recipe.validate))),
+        demands=demands(vars(recipe.validate)),
         # the trainer
         training=_training(student, recipe),
         training_log=_read(student / "training_log.json", []),

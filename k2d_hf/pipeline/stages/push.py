@@ -22,7 +22,7 @@ from k2d_hf.publishing.card_names import public_name
 from k2d_hf.publishing.hub import PushResult, check_repo_id, check_revision, open_destination, push_data, push_student
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.terminal.command_parser import CommandParser
-from k2d_hf.validation.judges import describe_validation
+from k2d_hf.validation.combining import describe_validation
 
 
 class Push(Stage, command.Command):

@@ -1,0 +1,51 @@
+"""How sure a model is of the windows of a recording, of what transformers' `generate` keeps of each (labelling)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from k2d_hf.transcription.transcribers import UNCERTAINTY, DecodingOptions
+
+if TYPE_CHECKING:
+    import torch
+
+
+def kept_by_generate(options: DecodingOptions) -> tuple[str, ...]:
+    """What can be known of its windows.
+
+    The scores of a sampled window are divided by a temperature that is not kept, and its probability of no speech is
+    not either.
+    """
+    return () if any(options.temperatures) else (UNCERTAINTY,)
+
+
+def confidences(
+    segments: Sequence[Mapping[str, Any]], options: DecodingOptions, *, end_id: int
+) -> list[dict[str, float] | None]:
+    """The confidence of each segment of a recording, which those of one window share; None where it is not asked for.
+
+    Args:
+        segments: as `generate(return_segments=True)` gives them where it has thresholds, with `result`.
+        options: how they were decoded.
+        end_id: the token at which a text ends; it counts, as in openai/whisper.
+    """
+    if not (options.confidence and kept_by_generate(options)):
+        return [None] * len(segments)
+    windows = {id(segment["result"]): segment["result"] for segment in segments}
+    known = {key: {UNCERTAINTY: -_mean_log_probability(window, end_id)} for key, window in windows.items()}
+    return [known[id(segment["result"])] for segment in segments]
+
+
+def _mean_log_probability(window: Mapping[str, Any], end_id: int) -> float:
+    """Over the tokens of a window, nats: as the beams were ranked by, or of the scores [tokens, vocabulary]."""
+    if window.get("sequences_scores") is not None:
+        return float(window["sequences_scores"])
+    import torch
+
+    scores: torch.Tensor = torch.stack(list(window["scores"]))
+    tokens = window["sequences"][-len(scores) :].to(scores.device)
+    ends = (tokens == end_id).nonzero()
+    length = int(ends[0]) + 1 if len(ends) else len(tokens)
+    chosen = scores[:length].float().log_softmax(-1).gather(-1, tokens[:length, None])
+    return float(chosen.mean())
