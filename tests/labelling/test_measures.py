@@ -72,18 +72,14 @@ def test_labelling_writes_what_the_engine_gives(unsure_dir, recordings, tmp_path
     plain = label_recordings(recordings, unsure_dir, engine="faster-whisper", **given)
     assert plain.features == chunk_features()
     shards = tmp_path / "shards"
-    fast = label_recordings(
-        recordings, unsure_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given
-    )
+    fast = label_recordings(recordings, unsure_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given)
     assert caplog.text == ""
     assert fast.column_names == [*plain.column_names, *NAMES]
     assert fast.remove_columns(NAMES)[:] == plain[:]
     assert fast["uncertainty"][0] > 0
     assert fast["no_speech_probability"][0] is not None
     assert fast["missing_language"][:] == [0.0] * len(fast)
-    again = label_recordings(
-        recordings, unsure_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given
-    )
+    again = label_recordings(recordings, unsure_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given)
     assert again[:] == fast[:]  # of what a shard kept
     torch = label_recordings(recordings, unsure_dir, engine="transformers", measures=True, **given)
     assert torch.column_names == [*plain.column_names, "uncertainty", "missing_language"]
