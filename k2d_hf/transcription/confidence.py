@@ -38,9 +38,10 @@ def confidences(
 
 
 def _mean_log_probability(window: Mapping[str, Any], end_id: int) -> float:
-    """Over the tokens of a window, nats: as the beams were ranked by, or of the scores [tokens, vocabulary]."""
-    if window.get("sequences_scores") is not None:
-        return float(window["sequences_scores"])
+    """Over the tokens of a window, nats, by its scores [tokens, vocabulary]; of beams those of the one that was taken.
+
+    They are normalised over the tokens that were allowed, as both engines choose among these alone.
+    """
     import torch
 
     scores: torch.Tensor = torch.stack(list(window["scores"]))

@@ -161,8 +161,11 @@ class TransformersTranscriber:
                 **self._prompt_arguments(),
                 **({"assistant_model": self.assistant} if self.assistant is not None else {}),
             )
-        pairs = zip(output["segments"], languages, strict=True)
-        return [Transcript(self._segments(segments), language) for segments, language in pairs]
+        end_id = self.encoder.special.end_of_text
+        return [
+            Transcript(list(map(self._segment, segments, confidences(segments, self.options, end_id=end_id))), language)
+            for segments, language in zip(output["segments"], languages, strict=True)
+        ]
 
     def _prompt_arguments(self) -> dict[str, Any]:
         """The prompt, of which the first window has the whole, or the hot words of each; see `_refusal`."""
@@ -261,16 +264,10 @@ class TransformersTranscriber:
             return {}
         return {"language": list(languages), "task": self.options.task}
 
-    def _segments(self, segments: Sequence[dict[str, Any]]) -> list[Segment]:
-        known = confidences(segments, self.options, end_id=self.encoder.special.end_of_text)
-        return [
-            Segment(round(float(one["start"]), 2), round(float(one["end"]), 2), self._text(one["tokens"]), confidence)
-            for one, confidence in zip(segments, known, strict=True)
-        ]
-
-    def _text(self, tokens: Any) -> str:
-        text_ids = [token for token in tokens.tolist() if token < self.encoder.special.end_of_text]
-        return self.processor.tokenizer.decode(text_ids)
+    def _segment(self, segment: dict[str, Any], confidence: dict[str, float] | None) -> Segment:
+        text_ids = [token for token in segment["tokens"].tolist() if token < self.encoder.special.end_of_text]
+        text = self.processor.tokenizer.decode(text_ids)
+        return Segment(round(float(segment["start"]), 2), round(float(segment["end"]), 2), text, confidence)
 
 
 def _check_cancelled(ids: Any, scores: Any, **kwargs: Any) -> Any:

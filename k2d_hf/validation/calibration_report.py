@@ -146,7 +146,7 @@ def _summary(calibration: Calibration) -> str:
 def _measures(calibration: Calibration) -> list[str]:
     """A line for each judge beyond the distance, by which a limit can be chosen."""
     return [
-        f"{judge.name}: median {spread.median:.1f}, 99% {spread.percentile_99:.1f}, highest {spread.highest:.1f} "
+        f"{judge.name}: median {spread.median:.3g}, 99% {spread.percentile_99:.3g}, highest {spread.highest:.3g} "
         f"{judge.unit} ({judge.setting} sets a limit)"
         for judge in JUDGES
         if (spread := calibration.measures.get(judge.column)) is not None
@@ -163,7 +163,8 @@ def _comparison(calibration: Calibration, screen: Screen) -> list[str]:
         ["judge", "limit", "kept", "also by distance", *(["recall of bad", "good dropped", "AUC"] if known else [])]
     ]
     for one in compared.judges:
-        row = [one.name, f"{one.limit:.3g}", percent(one.kept), percent(one.shared)]
+        name = one.name.removeprefix(f"{compared.judges[0].name} ")  # of a mean with it: `+ uncertainty`
+        row = [name, f"{one.limit:.3g}", percent(one.kept), percent(one.shared)]
         auc = "-" if one.auc is None else f"{one.auc:.2f}"
         rows.append([*row, *([percent(one.recall), percent(one.good_dropped), auc] if known else [])])
     return [aligned(rows, screen), f"Recommended judge: {compared.recommended}: {compared.why}."]

@@ -70,7 +70,7 @@ def compare_judges(labels: ValidatedLabels, metric: str, alpha: float) -> JudgeC
 
 
 def _candidates(labels: ValidatedLabels, metric: str) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, setting and measure of each, infinite where the auxiliary wrote nothing, and minus that where unknown."""
+    """Name, setting and measure of each, infinite where the auxiliary wrote nothing, the lowest where unknown."""
     distances = distances_of(labels.teacher_loops, labels.auxiliary_loops, labels.mer, labels.per)
     for name in THRESHOLD_METRICS:
         if name != metric:
@@ -78,7 +78,7 @@ def _candidates(labels: ValidatedLabels, metric: str) -> Iterator[tuple[str, str
     for judge in JUDGES:
         values = labels.measures.get(judge.column)
         if values is not None and not np.isnan(values).all():
-            measured = np.where(np.isnan(values), -np.inf, values)
+            measured = np.where(np.isnan(values), np.nanmin(values), values)  # which no limit among them drops
             yield judge.name, judge.setting, np.where(labels.transcribed, measured, np.inf)
 
 

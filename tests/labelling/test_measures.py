@@ -56,36 +56,32 @@ def test_both_engines_are_as_sure_of_the_same_text(unsure_dir, audio, beam_size)
     )
     assert [one.text for one in first] == [one.text for one in second] == ["今天講", "learning"]
     assert first[0].confidence["uncertainty"] == pytest.approx(second[0].confidence["uncertainty"], rel=0.1)
-    assert 0.3 < first[0].confidence["uncertainty"] < 1.5
+    assert 0.1 < first[0].confidence["uncertainty"] < 1.5
     assert {one.confidence["uncertainty"] for one in second} == {second[0].confidence["uncertainty"]}  # of one window
     assert 0 <= first[0].confidence["no_speech_probability"] <= 1
 
 
-def test_segments_carry_it_only_where_it_is_asked_for(tiny_whisper_dir, audio):
+def test_segments_carry_it_only_where_it_is_asked_for(unsure_dir, audio):
     for engine in ("faster-whisper", "transformers"):
-        segments = open_transcriber(tiny_whisper_dir, DecodingOptions(**GREEDY), engine=engine).transcribe([audio])
+        segments = open_transcriber(unsure_dir, DecodingOptions(**GREEDY), engine=engine).transcribe([audio])
         assert {one.confidence for one in segments[0].segments} == {None}
 
 
-def test_labelling_writes_what_the_engine_gives(tiny_whisper_dir, recordings, tmp_path, caplog):
+def test_labelling_writes_what_the_engine_gives(unsure_dir, recordings, tmp_path, caplog):
     given = {"language": "zh", "beam_size": 1, "condition_on_previous_text": False, "temperature_fallback": False}
-    plain = label_recordings(recordings, tiny_whisper_dir, engine="faster-whisper", **given)
+    plain = label_recordings(recordings, unsure_dir, engine="faster-whisper", **given)
     assert plain.features == chunk_features()
     shards = tmp_path / "shards"
-    fast = label_recordings(
-        recordings, tiny_whisper_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given
-    )
+    fast = label_recordings(recordings, unsure_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given)
     assert caplog.text == ""
     assert fast.column_names == [*plain.column_names, *NAMES]
     assert fast.remove_columns(NAMES)[:] == plain[:]
     assert fast["uncertainty"][0] > 0
     assert fast["no_speech_probability"][0] is not None
     assert fast["missing_language"][:] == [0.0] * len(fast)
-    again = label_recordings(
-        recordings, tiny_whisper_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given
-    )
+    again = label_recordings(recordings, unsure_dir, engine="faster-whisper", measures=True, shards_dir=shards, **given)
     assert again[:] == fast[:]  # of what a shard kept
-    torch = label_recordings(recordings, tiny_whisper_dir, engine="transformers", measures=True, **given)
+    torch = label_recordings(recordings, unsure_dir, engine="transformers", measures=True, **given)
     assert torch.column_names == [*plain.column_names, "uncertainty", "missing_language"]
     assert "measures: the engine transformers does not give no_speech_probability as it decodes here" in caplog.text
     with pytest.raises(K2DError, match="max_no_speech_probability: the chunks have no column no_speech_probability"):
