@@ -85,7 +85,8 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
             for column, measured in labels.measures.items()
             if len(values := measured[~np.isnan(measured)])
         },
-        comparison=compare_judges(labels, metric, recommendation.alpha),
+        # the judges measure chunks, which are no units where segments were judged
+        comparison=compare_judges(labels, metric, recommendation.alpha) if labels.chunk_distances is None else None,
     )
 
 
