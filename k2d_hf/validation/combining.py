@@ -107,8 +107,10 @@ def demands(settings: Mapping[str, Any]) -> list[str]:
         return each
     if combine == ALL:
         return [f"{' or '.join(each)}, unless the distance is within the threshold"]
-    names = ", ".join(f"{judge.name} / {limit:g}" for judge, limit in given)
-    return [f"weighted mean of at most 1, of distance / threshold, {names}"]
+    shares = {DISTANCE: "distance / threshold", **{judge.column: f"{judge.name} / {limit:g}" for judge, limit in given}}
+    weights = settings.get("weights") or {}
+    weighted = [f"{weights[name]:g} * {share}" if name in weights else share for name, share in shares.items()]
+    return [f"weighted mean of at most 1, of {', '.join(weighted)}"]
 
 
 def describe_validation(settings: Mapping[str, Any]) -> str:
