@@ -65,6 +65,7 @@ def test_a_threshold_of_zero():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
+        ({"combine": "sum", "weights": [1, 2]}, "is no mapping; give numbers by column"),
         ({"weights": {"distance": 1}}, "they are of combine sum, which is any"),
         ({"combine": "sum", "weights": {"uncertainy": 1}}, "'uncertainy' is none of .*; did you mean uncertainty"),
         (
