@@ -81,7 +81,7 @@ def checked_weights(settings: Mapping[str, Any]) -> None:
     if weights is None:
         return
     if not isinstance(weights, Mapping):
-        raise K2DError(f"weights: {weights!r} is no mapping; give numbers by column, such as {{distance: 2}}")
+        raise K2DError(f"weights: {weights!r} is no mapping; give numbers by column")
     if combine != SUM:
         raise K2DError(f"weights: they are of combine {SUM}, which is {combine}; set it, or leave them out")
     limits = limits_of(settings)
