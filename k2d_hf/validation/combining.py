@@ -77,11 +77,13 @@ def _share(measure: float, limit: float) -> float:
 
 def checked_weights(settings: Mapping[str, Any]) -> None:
     """Raise K2DError for weights without a sum, or of what has no say, or that are no numbers from 0 on."""
-    weights = settings["weights"]
+    weights, combine = settings.get("weights"), settings.get("combine", ANY)
     if weights is None:
         return
-    if settings["combine"] != SUM:
-        raise K2DError(f"weights: they are of combine {SUM}, which is {settings['combine']}; set it, or leave them out")
+    if not isinstance(weights, Mapping):
+        raise K2DError(f"weights: {weights!r} is no mapping; give numbers by column")
+    if combine != SUM:
+        raise K2DError(f"weights: they are of combine {SUM}, which is {combine}; set it, or leave them out")
     limits = limits_of(settings)
     known = [DISTANCE, *(judge.column for judge in JUDGES)]
     for name, weight in weights.items():
@@ -98,8 +100,9 @@ def demands(settings: Mapping[str, Any]) -> list[str]:
     """What kept chunks have by the limits that are set, beside a distance: `speaking rate of at most 15 ...`.
 
     Raises:
-        K2DError: for a limit that is none.
+        K2DError: for a limit that is none, or such weights.
     """
+    checked_weights(settings)
     limits, combine = limits_of(settings), settings.get("combine", ANY)
     given = [(judge, limits[judge.setting]) for judge in JUDGES if judge.setting in limits]
     each = [f"{judge.name} of at most {limit:g} {judge.unit}" for judge, limit in given]
@@ -107,8 +110,10 @@ def demands(settings: Mapping[str, Any]) -> list[str]:
         return each
     if combine == ALL:
         return [f"{' or '.join(each)}, unless the distance is within the threshold"]
-    names = ", ".join(f"{judge.name} / {limit:g}" for judge, limit in given)
-    return [f"weighted mean of at most 1, of distance / threshold, {names}"]
+    shares = {DISTANCE: "distance / threshold", **{judge.column: f"{judge.name} / {limit:g}" for judge, limit in given}}
+    weights = settings.get("weights") or {}
+    weighted = [f"{weights[name]:g} * {share}" if name in weights else share for name, share in shares.items()]
+    return [f"weighted mean of at most 1, of {', '.join(weighted)}"]
 
 
 def describe_validation(settings: Mapping[str, Any]) -> str:

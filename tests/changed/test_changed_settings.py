@@ -79,7 +79,8 @@ OTHERWISE = {  # how the card describes some settings, instead of by name
     "beam_size": "beam ", "metric": "full, ", "threshold": "threshold ",
     "decoder_layers": "decoder layers", "encoder_layers": "encoder layers", "init": "| begins with |",
     "language_mix": "50% zh, 50% en", "enabled": "teacher's probabilities",
-    "engine": "engine faster-whisper", **{judge.setting: judge.name for judge in JUDGES},
+    "engine": "engine faster-whisper", "weights": "3 * distance / threshold",
+    **{judge.setting: judge.name for judge in JUDGES},
 }  # fmt: skip
 
 
