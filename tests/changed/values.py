@@ -291,6 +291,7 @@ CHANGES = {
     "student.decoder_layers": sets("student.decoder_layers=[0, 1]"),
     "student.init": sets("student.init=auxiliary"),
     "student.encoder_layers": sets("student.encoder_layers=[0]"),
+    "student.encoder_neurons": sets("student.encoder_neurons=4"),
     "student.language_mix": sets("student.language_mix.zh=0.5", "student.language_mix.en=0.5"),
     "targets.kind": sets("targets.kind=top"),
     "targets.k": sets("targets.kind=top", "targets.k=4"),
