@@ -318,6 +318,7 @@ CHANGES = {
     "hub.sample_output": sets("hub.sample_output=true"),
     "hub.ctranslate2": unrun(HUB, "hub.repo_id=me/student", "hub.ctranslate2=true"),
     "hub.ggml": unrun(HUB, "hub.repo_id=me/student", "hub.ggml=true"),
+    "hub.merge": unrun(HUB, "hub.repo_id=me/student", "hub.merge=true"),
     "report.enabled": unrun("the page is no result", "report.enabled=true"),
     "report.student": unrun("the page is no result", "report.student=false"),
     "report.megabytes": unrun("the page is no result", "report.megabytes=1"),
