@@ -16,6 +16,8 @@ from k2d_hf import create_student
 from k2d_hf.distillation.models import with_adapters
 from k2d_hf.models.adapters import save_adapter
 from k2d_hf.models.student_folder import save_student
+from k2d_hf.publishing.card_rendering import render_card
+from publishing.card_parts import facts
 
 SETUP = """
 import torch
@@ -185,12 +187,10 @@ def test_an_adapter_of_a_trainer_goes_up_merged_with_the_student_beneath_it(hub,
     """Its card says that the folder holds adapters; that of the whole model does not."""
     folder = save(source="../base")
     shutil.copytree(base, folder.parent / "base")
-    (folder / "README.md").write_text(
-        "---\nlicense: mit\n---\n\n# A\n\n## Use\n\nThis folder holds adapters of PEFT, not the student itself; so.\n\n## How\n",
-        encoding="utf-8",
-    )
+    render_card(facts(adapters_alone=True)).save(folder / "README.md")
+    assert "holds adapters" in (folder / "README.md").read_text(encoding="utf-8")
     assert push(folder, "me/trainer", merge=True).error is None
     card = card_of(hub, "me/trainer")
     assert "holds adapters" not in card
-    assert card.index('model="me/trainer"') < card.index("## How")
+    assert card.index('model="me/trainer"') < card.index("## How it was made")
     assert python.run("result = logits(load_whisper('me/trainer'))").result == pytest.approx(expected, abs=1e-3)
