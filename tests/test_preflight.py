@@ -39,6 +39,7 @@ BY_NAME = {  # what has the right type, and is wrong all the same
     "espeak_language": ("klingon", "zz"),
     "decoder_layers": (0, 99, [], [0, 0], [9]),
     "encoder_layers": (0, 99, [0, 0]),
+    "encoder_neurons": (0, 10**6),
     "name": ("a/b", ""),
     "recordings": ("nowhere.jsonl",),
     "evaluation": ("nowhere.jsonl", "recordings", "unreadable.jsonl"),  # `recordings` has no references
@@ -56,7 +57,12 @@ VERBS = {
     "distil": ("distil", "nowhere", "--student", "nowhere", "--output", "out"),
     "evaluate": ("evaluate", "nowhere", "--data", "nowhere", "--output", "out"),
 }
-NEEDS_THE_MODEL = ("decoder_layers", "encoder_layers", "k")  # whose layers and tokens are not known before
+NEEDS_THE_MODEL = (
+    "decoder_layers",
+    "encoder_layers",
+    "encoder_neurons",
+    "k",
+)  # whose layers and tokens are not known before
 
 
 @pytest.fixture

@@ -425,6 +425,7 @@ def test_where_no_recording_can_be_used_the_list_says_why(own, tmp_path):
         (["references=recordings"], r"^references /.*/own/recordings: no subtitles .* beside its 3 recordings"),
         (["references=other.jsonl"], r"^references /.*/other\.jsonl: none of its 1 recordings, such as .*dev\.flac, is among the 3 here"),
         (["student.encoder_layers=0"], r"^student\.encoder_layers: 0 layers: the teacher has 2, so choose 1 to 2"),
+        (["student.encoder_neurons=129"], r"^student\.encoder_neurons: 129 neurons: a layer of the teacher has 128, so choose"),
         (["evaluation=recordings/two.flac"], r"^evaluation: none of 1 recordings in .*two\.flac has a reference; give a manifest"),
         (["evaluation={a: dev.jsonl, b: recordings/two.flac}"], r"^evaluation\.b: none of 1 recordings in .*two\.flac has a reference; give a manifest"),
         (["evaluation={a: dev.jsonl, b: {source: dev.jsonl, language: yue}}"], r"^evaluation\.b\.language: .*teacher: .*yue"),
@@ -445,6 +446,14 @@ def test_what_would_stop_a_later_stage_is_found_before_the_first(own, processor,
         run(own, tmp_path / "out", *sets)
     assert not (tmp_path / "out" / "chunks").exists()
     assert "k2d: " in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+
+
+def test_an_encoder_that_loses_parts_and_is_not_trained_is_named_before_the_first_stage(own, tmp_path):
+    with pytest.raises(K2DError, match=r"^push to me/x"):
+        run(own, tmp_path / "out", "student.encoder_neurons=64", "hub.repo_id=me/x")
+    log = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
+    assert "k2d: student.encoder_neurons: the encoder loses parts, and is frozen" in log
+    assert "label" not in log
 
 
 def test_without_a_small_model_the_teacher_checks_itself_and_the_output_says_what_that_is_worth(again, workplace):

@@ -125,6 +125,7 @@ class ModelCardCallback(TrainerCallback):
             "base_model": self.base_model,
             "auxiliary": self.auxiliary,
             "encoder_layers": _layers(student, teacher, "encoder_layers"),
+            "encoder_neurons": _neurons(student, teacher),
             "decoder_layers": _layers(student, teacher, "decoder_layers"),
             "language_mix": mix_of(vars(student.config)),
             "parameters": student.num_parameters(),
@@ -192,6 +193,13 @@ def arguments_for_card(args: Any) -> dict[str, Any]:
 def _layers(student: Any, teacher: Any, name: str) -> str:
     kept = getattr(student.config, name)
     return str(kept) if teacher is None else f"{kept} of {getattr(teacher.config, name)}"
+
+
+def _neurons(student: Any, teacher: Any) -> str | None:
+    """Of each encoder layer, where they are others than the teacher's."""
+    if teacher is None or student.config.encoder_ffn_dim == teacher.config.encoder_ffn_dim:
+        return None
+    return _layers(student, teacher, "encoder_ffn_dim")
 
 
 def _adapters(model: Any) -> str | None:

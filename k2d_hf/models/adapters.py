@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
 
 WEIGHTS = "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER, ADAPTER_BASE, WEIGHTS)
 _GENERATION = "generation_config.json"
 _CARD = "README.md"
 _MERGE_VERSION = 2  # raise it when the same adapter and base make another checkpoint
@@ -139,7 +140,7 @@ def save_adapter(
 
 def read_adapter(folder: Path) -> AdapterBase:
     """The settings in `base.json`, with sources as seen from here; K2DError if a file is missing or one is wrong."""
-    for name in (ADAPTER, WEIGHTS):
+    for name in ADAPTER_FILES:
         if not (folder / name).is_file():
             raise K2DError(f"{folder}: {ADAPTER_BASE} without {name}; save the adapter again, with safetensors")
     path = folder / ADAPTER_BASE
@@ -158,7 +159,7 @@ def read_adapter(folder: Path) -> AdapterBase:
 
 def merged_folder(folder: Path, base: Path) -> Path:
     """Where the checkpoint of an adapter's folder on this base is kept, whether it is there or not."""
-    names = (ADAPTER_BASE, ADAPTER, WEIGHTS, _GENERATION, _CARD)
+    names = (*ADAPTER_FILES, _GENERATION, _CARD)
     files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
     return cache_root() / "checkpoints" / f"adapter-{key_of(checkpoint_fingerprint(base), files)}-{_MERGE_VERSION}"
 

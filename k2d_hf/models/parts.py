@@ -10,6 +10,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.models.languages import language_code
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import WhisperForConditionalGeneration
 
 
@@ -72,6 +73,39 @@ def neuron_indices(
         if len(set(of_layer)) != len(of_layer):
             raise K2DError(f"{what}: the same neuron twice in list {number}")
     return [list(of_layer) for of_layer in neurons]
+
+
+def neuron_count(neurons: int | None, total: int, *, what: str = "encoder_neurons", whose: str = "teacher") -> int:
+    """How many of a feed-forward network's `total` neurons are kept; None is all.
+
+    Raises:
+        K2DError: for none, or more than there are; `what` is the setting's name in it, `whose` the model's.
+    """
+    if neurons is None:
+        return total
+    if not 1 <= neurons <= total:
+        raise K2DError(f"{what}: {neurons} neurons: a layer of the {whose} has {total}, so choose 1 to {total}")
+    return neurons
+
+
+def largest_neurons(importance: Sequence[Tensor], count: int) -> list[list[int]]:
+    """For each layer the `count` neurons of greatest importance ([neurons] of each), as indices in order.
+
+    Of neurons of the same importance the first are taken, so that the same weights give the same student anywhere.
+    """
+    return [sorted(one.argsort(descending=True, stable=True)[:count].tolist()) for one in importance]
+
+
+def importance_by_weight(student: WhisperForConditionalGeneration) -> list[Tensor]:
+    """Importance of the neurons of each encoder layer, [neurons] each: the norms of what comes in and goes out, times.
+
+    It needs no data. Node pruning by the norm of the incoming or of the outgoing weights is that of He, Fan, Qian, Tan
+    and Yu, "Reshaping deep neural network for fast decoding by node-pruning" (ICASSP 2014,
+    doi:10.1109/ICASSP.2014.6853595); their product, of norms of the second order, does not change where one of the two
+    is scaled up and the other down.
+    """
+    layers: Any = student.model.encoder.layers
+    return [layer.fc1.weight.detach().norm(dim=1) * layer.fc2.weight.detach().norm(dim=0) for layer in layers]
 
 
 def set_language(student: WhisperForConditionalGeneration, language: str | None, task: str) -> None:

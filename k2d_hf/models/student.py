@@ -10,7 +10,14 @@ from k2d_hf.errors import K2DError
 from k2d_hf.models.generation import complete_generation_config, generation_gaps
 from k2d_hf.models.language_mix import checked_mix, mix_language_token
 from k2d_hf.models.languages import checked_language
-from k2d_hf.models.parts import copy_layers, set_language
+from k2d_hf.models.parts import (
+    copy_layers,
+    importance_by_weight,
+    keep_neurons,
+    largest_neurons,
+    neuron_count,
+    set_language,
+)
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.sources import load_whisper, resolve_checkpoint
 
@@ -27,6 +34,7 @@ def create_student(
     decoder_layers: int | Sequence[int] | None = 2,
     encoder_layers: int | Sequence[int] | None = None,
     *,
+    encoder_neurons: int | None = None,
     language: str | None = None,
     task: str = "transcribe",
     tokenizer: Any = None,
@@ -38,6 +46,8 @@ def create_student(
         teacher: checkpoint (path, Hub id, or several to try in order), or the model itself, which is left as it is.
         decoder_layers: how many, evenly spaced with first and last, or which; None is all; the paper's are 2 of 32.
         encoder_layers: likewise; None keeps all of the encoder.
+        encoder_neurons: how many neurons each feed-forward network of the encoder keeps, those with the largest weights
+            (`k2d_hf.models.parts.importance_by_weight`); None is all. Such an encoder has to be trained.
         language: that the student transcribes by default, as a code or a name such as `zh`; None keeps the teacher's.
         task: `transcribe` or `translate`, likewise.
         tokenizer: the teacher's, from which languages and timestamps come where its generation config is too old to
@@ -49,8 +59,8 @@ def create_student(
         The student in float32, token embeddings tied as in the teacher, ready to train.
 
     Raises:
-        K2DError: for no layer, an index out of range or a repeated one, an unknown language, a mix that is none, or a
-            teacher that is not a Whisper.
+        K2DError: for no layer, an index out of range or a repeated one, no neuron or more than there are, an unknown
+            language, a mix that is none, or a teacher that is not a Whisper.
     """
     import torch
     from transformers import WhisperForConditionalGeneration
@@ -62,7 +72,10 @@ def create_student(
         teacher = load_whisper(teacher)
     if not isinstance(teacher, WhisperForConditionalGeneration):
         raise K2DError(f"the teacher is a {type(teacher).__name__}, not a Whisper with a language-model head")
+    count = neuron_count(encoder_neurons, teacher.config.encoder_ffn_dim)
     student = copy_layers(teacher, decoder_layers, encoder_layers)
+    if count < student.config.encoder_ffn_dim:
+        keep_neurons(student, largest_neurons(importance_by_weight(student), count))
     _complete(student, tokenizer)
     set_language(student, language, task)
     if language_mix is not None:

@@ -25,6 +25,7 @@ from k2d_hf.pipeline.preflight import (
     check_prompts,
     student_shape,
     training_lacks,
+    untrained_encoder,
 )
 from k2d_hf.pipeline.prepare import find_data, recipe_lacks
 from k2d_hf.pipeline.recipe import TEACHER, Recipe
@@ -69,6 +70,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     chunks, kept = _chunks(recipe, recordings, finished)
     student = student_shape(origin.shape, recipe)
     check_adapters(recipe.distil, student, "distil.")
+    untrained = untrained_encoder(origin.shape, recipe)
     if here:
         check_models(recipe, *models)
     if teacher.checkpoint:
@@ -83,6 +85,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
         free=float(shutil.disk_usage(existing).free),
         covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
+        warnings=() if untrained is None else (untrained,),
     )  # fmt: skip
     stages = []
     for stage in planned:

@@ -19,7 +19,7 @@ from k2d_hf.labelling.measures import measured_columns
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.language_mix import check_mixable
-from k2d_hf.models.parts import layer_indices
+from k2d_hf.models.parts import layer_indices, neuron_count
 from k2d_hf.models.processors import load_tokenizer
 from k2d_hf.models.shapes import WhisperShape, shape_of_config
 from k2d_hf.models.whisper_tokens import LabelEncoder
@@ -70,14 +70,34 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
 
 
 def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape | None:
-    """The shape of the student that a recipe makes of a model; K2DError for layers that this does not have."""
+    """The shape of the student that a recipe makes of a model; K2DError for layers or neurons that it does not have."""
     if origin is None:
         return None
     settings = recipe.student
     whose = "teacher" if settings.init is None else "model of student.init"
     decoder = layer_indices(settings.decoder_layers, origin.decoder_layers, what="student.decoder_layers", whose=whose)
     encoder = layer_indices(settings.encoder_layers, origin.encoder_layers, what="student.encoder_layers", whose=whose)
-    return replace(origin, encoder_layers=len(encoder), decoder_layers=len(decoder))
+    count, had = settings.encoder_neurons, origin.encoder_neurons
+    width = neuron_count(count, had, what="student.encoder_neurons", whose=whose)
+    return replace(origin, encoder_layers=len(encoder), decoder_layers=len(decoder), encoder_ffn_dim=width)
+
+
+def untrained_encoder(origin: WhisperShape | None, recipe: Recipe) -> str | None:
+    """A warning where the student's encoder loses parts and is frozen, so that nothing makes up for them; else None."""
+    student = student_shape(origin, recipe)
+    if origin is None or student is None or not recipe.distil.get("freeze_encoder", True):
+        return None
+    fewer = {
+        "encoder_layers": student.encoder_layers < origin.encoder_layers,
+        "encoder_neurons": student.encoder_neurons < origin.encoder_neurons,
+    }
+    lost = [f"student.{name}" for name, less in fewer.items() if less]
+    if not lost:
+        return None
+    return (
+        f"{' and '.join(lost)}: the encoder loses parts, and is frozen, so it never learns to do without them; set "
+        "distil.freeze_encoder to false, and distil.encoder_weight above 0"
+    )
 
 
 def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:

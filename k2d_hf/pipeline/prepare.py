@@ -15,8 +15,9 @@ from k2d_hf.files.folders import check_writable
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
+from k2d_hf.models.inspect import inspect_model
 from k2d_hf.pipeline.command import check_machine
-from k2d_hf.pipeline.preflight import check_judges, check_languages, check_models, check_prompts
+from k2d_hf.pipeline.preflight import check_judges, check_languages, check_models, check_prompts, untrained_encoder
 from k2d_hf.pipeline.recipe import TEACHER, Recipe, key_of_set
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
@@ -44,6 +45,8 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
     with prefixed("student.init: "):
         run.origin = run.teacher if sources is None else resolve_checkpoint(sources)
     check_models(recipe, run.teacher, run.auxiliary, run.origin)
+    if warning := untrained_encoder(inspect_model(str(run.origin.path)).shape, recipe):
+        run.console.warn(warning)
     if from_stage is not None or any(stage.line(run) is None for stage in planned):
         check_languages(recipe, run.teacher, run.auxiliary)
         check_prompts(recipe, run.teacher)

@@ -22,7 +22,13 @@ from k2d_hf.validation.calibrate import validated_labels
 SECTIONS = ("label", "validate", "mix", "student", "targets", "distil", "evaluate", "report")  # that a round may change
 # What the rounds before the last change in the recipe, unless its `adapt` says otherwise; as in recipes/adapt.
 ADAPT: dict[str, dict[str, Any]] = {
-    "student": {"decoder_layers": None, "encoder_layers": None, "init": None, "language_mix": None},
+    "student": {
+        "decoder_layers": None,
+        "encoder_layers": None,
+        "encoder_neurons": None,
+        "init": None,
+        "language_mix": None,
+    },
     "distil": {
         "peft": {
             "r": 32,

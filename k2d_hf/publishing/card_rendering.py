@@ -145,6 +145,7 @@ def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
         "begins with": data.begins_with,
         "language token begins as": described(data.language_mix) if data.language_mix else None,
         "encoder layers": data.encoder_layers,
+        "neurons of an encoder layer": data.encoder_neurons,
         "decoder layers": data.decoder_layers,
         "parameters": parameters,
         **(_training_facts(data.training) if data.training else {}),

@@ -37,7 +37,7 @@ OF_WHISPER = (
     "without the text before it."
 )
 NOT_MEASURED = "Not measured like this."
-_SECTION = re.compile(r"(?<=\n## Use\n).*?(?=\n## |\Z)", re.DOTALL)
+SECTION = re.compile(r"(?<=\n## Use\n).*?(?=\n## |\Z)", re.DOTALL)
 _MODEL = re.compile(r'\bpipeline\(\s*"automatic-speech-recognition",\s*model=("[^"\n]*")')
 _REVISION = r'(, revision="[^"\n]*")?'
 _FOLDER = re.compile(r"(?<=from faster_whisper import WhisperModel\n).*?^folder = [^\n]*\n", re.DOTALL | re.MULTILINE)
@@ -164,7 +164,7 @@ def ways_of(evaluations: Any) -> dict[str, Mapping[str, Any]]:
 
 def turned_to(text: str, place: Place, config: Mapping[str, Any]) -> str:
     """A card whose section `Use` loads the student, of this generation config, from `place`; others' cards stay."""
-    section = _SECTION.search(text)
+    section = SECTION.search(text)
     if section is None:
         return text
     use = section[0]
@@ -183,7 +183,7 @@ def turned_to(text: str, place: Place, config: Mapping[str, Any]) -> str:
 
 def is_ours(text: str) -> bool:
     """Whether a card has the section that `turned_to` changes."""
-    return _SECTION.search(text) is not None
+    return SECTION.search(text) is not None
 
 
 def _unmeasured(section: Callable[..., str], place: Place, config: Mapping[str, Any], use: str) -> str:

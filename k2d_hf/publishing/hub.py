@@ -6,14 +6,18 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from k2d_hf.errors import K2DError
+from k2d_hf.models.adapters import read_adapter
+from k2d_hf.models.checkpoint import is_adapter
 from k2d_hf.models.exporting import export_formats
 from k2d_hf.models.hub import HUB_NOT_REACHABLE, HUB_REACHABLE, ensure_hub_state
+from k2d_hf.models.sources import merged_checkpoint
+from k2d_hf.publishing.adapter_files import adapter_card, adapter_files, merged_card
 from k2d_hf.publishing.card_use import Place, is_ours, turned_to
 from k2d_hf.publishing.commits import Destination, PushResult, check_for_token, push_files, will_hold
 from k2d_hf.publishing.retry import hub_requests, status_of, with_retries
@@ -35,6 +39,7 @@ def push_student(
     revision: str | None = None,
     ctranslate2: bool = False,
     ggml: bool = False,
+    merge: bool = False,
     message: str | None = None,
     token: str | None = None,
 ) -> PushResult:
@@ -45,31 +50,47 @@ def push_student(
     name in its code, and with the use of another engine where its folder is there; the one in `folder` stays as it is.
 
     Args:
-        folder: a complete checkpoint, as `k2d distil` and `k2d run` write it.
+        folder: a complete checkpoint, as `k2d distil` and `k2d run` write it, or an adapter with its `base.json`, as
+            `k2d_hf.models.adapters.save_adapter` writes it, which goes up as it is, with a card that says how to load
+            it.
         repo_id: `user/name`; the repository is made where there is none.
         private: whether only its owner may see it. A repository that is public already is then refused; one that is
             private becomes public where this is False, once the student is there.
         revision: the branch, made where there is none; None is the main one.
         ctranslate2: whether a folder `ctranslate2` with the same student for faster-whisper goes with it.
         ggml: likewise a folder `ggml` for whisper.cpp, in f16.
+        merge: whether an adapter is merged with its base, so that the repository holds a complete checkpoint.
         message: first line of the commit.
         token: an access token; that of `hf auth login` or `HF_TOKEN` if None.
 
     Raises:
-        K2DError: before any work, if the folder is not a complete student or the token may not write; later, if the Hub
-            does not answer in several tries or somebody else changes the same files at the same time.
+        K2DError: before any work, if the folder is not a complete student, or holds an adapter whose base the Hub does
+            not have (unless it is merged), or the token may not write; later, if the Hub does not answer in several
+            tries or somebody else changes the same files at the same time.
     """
-    files = student_files(Path(folder))
+    folder, adapter = Path(folder), None
+    if is_adapter(folder):
+        if not merge:
+            of_whole = [name for name, wanted in (("ctranslate2", ctranslate2), ("ggml", ggml)) if wanted]
+            return _push_adapter(folder, of_whole, repo_id, private, revision, message, token)
+        read_adapter(folder)
+        adapter = folder
+    files = {} if adapter is not None else student_files(folder)
     formats = export_formats()
     exports = {name: formats[name] for name, wanted in (("ctranslate2", ctranslate2), ("ggml", ggml)) if wanted}
     for one in exports.values():
         one.check_installed()
     destination = open_destination(repo_id, kind="model", private=private, revision=revision, token=token)
-    if CARD not in files:
+    if adapter is not None:
+        folder = merged_checkpoint(adapter)
+        files = student_files(folder)
+    if CARD not in files and adapter is None:
         logger.warning("%s has no %s, so the repository gets no card; k2d run writes one", folder, CARD)
     message = message or f"Student, by k2d_hf {__version__}"
     with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
-        files = completed(Path(folder), files, Path(temporary))
+        if adapter is not None:
+            files |= _card_of_merged(destination, files, adapter, Path(temporary))
+        files = completed(folder, files, Path(temporary))
         for name, one in exports.items():
             exported = one.export(folder, Path(temporary) / name)
             files |= {f"{name}/{file.name}": file for file in sorted(exported.iterdir())}
@@ -77,17 +98,61 @@ def push_student(
         return push_files(destination, files, message=message, stale=is_stale)
 
 
+def _push_adapter(
+    folder: Path,
+    exports: Sequence[str],
+    repo_id: str,
+    private: bool,
+    revision: str | None,
+    message: str | None,
+    token: str | None,
+) -> PushResult:
+    """Publish an adapter as it is; arguments are those of `push_student`."""
+    if exports:
+        raise K2DError(
+            f"push: {exports[0]} is of whole weights, and {folder} holds an adapter; add --merge (hub.merge)"
+        )
+    files = adapter_files(folder)
+    destination = open_destination(repo_id, kind="model", private=private, revision=revision, token=token)
+    with tempfile.TemporaryDirectory(prefix="k2d-push-") as temporary:
+        card = adapter_card(_text_of_card(files, destination), Place(repo_id, revision), folder)
+        files |= _written(card, Path(temporary))
+        message = message or f"Adapter, by k2d_hf {__version__}"
+        return push_files(destination, files, message=message, stale=is_stale)
+
+
+def _card_of_merged(
+    destination: Destination, files: Mapping[str, Path], adapter: Path, scratch: Path
+) -> dict[str, Path]:
+    """The card of a whole model that was made of an adapter's folder, written to `scratch`."""
+    config = json.loads(files["generation_config.json"].read_text(encoding="utf-8"))
+    place = Place(destination.repo_id, destination.revision)
+    (scratch / "merged").mkdir()
+    return _written(merged_card(_text_of_card(files, destination), place, config, adapter), scratch / "merged")
+
+
+def _text_of_card(files: Mapping[str, Path], destination: Destination) -> str:
+    """The card among some files, which must not hold the token; empty where there is none."""
+    if CARD not in files:
+        return ""
+    check_for_token({CARD: files[CARD]}, destination.token)
+    return files[CARD].read_text(encoding="utf-8")
+
+
+def _written(card: str, scratch: Path) -> dict[str, Path]:
+    (scratch / CARD).write_text(card, encoding="utf-8")
+    return {CARD: scratch / CARD}
+
+
 def _card(destination: Destination, files: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
     """The card with code that loads the student from that repository, written to `scratch`."""
-    text = files[CARD].read_text(encoding="utf-8") if CARD in files else ""
+    text = _text_of_card(files, destination)
     if not is_ours(text):
         return {}
-    check_for_token({CARD: files[CARD]}, destination.token)
     config = json.loads(files["generation_config.json"].read_text(encoding="utf-8"))
     held = {name: will_hold(destination, files, name, stale=is_stale) for name in (CTRANSLATE2, GGML)}
     place = Place(destination.repo_id, destination.revision, held[CTRANSLATE2], held[GGML])
-    (scratch / CARD).write_text(turned_to(text, place, config), encoding="utf-8")
-    return {CARD: scratch / CARD}
+    return _written(turned_to(text, place, config), scratch)
 
 
 def push_data(

@@ -126,6 +126,7 @@ class K2DModelCardData(ModelCardData):
     auxiliary: str | None = None
     auxiliary_is_teacher: bool = False
     encoder_layers: str | None = None
+    encoder_neurons: str | None = None  # of each layer, where not all are kept
     decoder_layers: str | None = None
     begins_with: str | None = None
     language_mix: dict[str, float] | None = None  # shares in the embedding that the language token begins with

@@ -23,6 +23,9 @@ class HubSettings:
     )
     ctranslate2: bool = setting(False, "Folder with the student for faster-whisper.")
     ggml: bool = setting(False, "Folder with the student for whisper.cpp, in f16.")
+    merge: bool = setting(
+        False, "Whole model in the place of an adapter's folder; a student that k2d trained is whole already."
+    )
 
     @property
     def adds_ctranslate2(self) -> bool:

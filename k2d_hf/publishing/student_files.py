@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from k2d_hf.errors import K2DError
+from k2d_hf.models.adapters import ADAPTER_FILES
 from k2d_hf.models.checkpoint import WEIGHTS_INDEX, checkpoint_gap, weight_files
 from k2d_hf.models.processors import NESTED
 from k2d_hf.models.student_folder import PROCESSOR, SETTINGS, complete_student, is_complete
@@ -65,11 +66,13 @@ def is_stale(path: str, changed: Iterable[str]) -> bool:
     """Whether a file of the repository that this student does not have is an earlier student's, and is deleted.
 
     Old shards beside new weights would be loaded in their place, and an export to another format is of the weights that
-    it was made from. Results on benchmarks that this student does not have are another's. Other files stay.
+    it was made from. With an adapter beside them, transformers would load another model in the place of whole weights.
+    Results on benchmarks that this student does not have are another's. Other files stay.
     """
     if path.startswith(FOLDER + OURS):
         return True
     for folder in (CTRANSLATE2, GGML):
         if path.startswith(folder):
-            return any(_WEIGHTS.fullmatch(name) or name.startswith(folder) for name in changed)
-    return path in (*SETTINGS, *PROCESSOR, NESTED) or _WEIGHTS.fullmatch(path) is not None
+            weights = (_WEIGHTS.fullmatch(name) or name in ADAPTER_FILES or name.startswith(folder) for name in changed)
+            return any(weights)
+    return path in (*SETTINGS, *PROCESSOR, NESTED, *ADAPTER_FILES) or _WEIGHTS.fullmatch(path) is not None

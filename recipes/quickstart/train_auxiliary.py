@@ -28,7 +28,7 @@ from k2d_hf.data.references import read_references
 from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.models import load_whisper, resolve_checkpoint
 from k2d_hf.models.adapters import WEIGHTS, read_adapter, save_adapter
-from k2d_hf.models.parts import keep_neurons
+from k2d_hf.models.parts import keep_neurons, largest_neurons
 from k2d_hf.pipeline.recipe import load_recipe
 
 HERE = Path(__file__).parent
@@ -171,7 +171,7 @@ def neurons_that_matter(
     for hook in hooks:
         hook.remove()
     added = [square.sqrt() * layer.fc2.weight.norm(dim=0) for square, layer in zip(squares, layers, strict=True)]
-    return [one.topk(count).indices.sort().values.tolist() for one in added]
+    return largest_neurons(added, count)
 
 
 @torch.no_grad()

@@ -78,6 +78,7 @@ def test_a_changed_setting_gives_what_a_fresh_run_gives(workplace, again, names)
 OTHERWISE = {  # how the card describes some settings, instead of by name
     "beam_size": "beam ", "metric": "full, ", "threshold": "threshold ",
     "decoder_layers": "decoder layers", "encoder_layers": "encoder layers", "init": "| begins with |",
+    "encoder_neurons": "neurons of an encoder layer",
     "language_mix": "50% zh, 50% en", "enabled": "teacher's probabilities",
     "engine": "engine faster-whisper", "weights": "3 * distance / threshold",
     **{judge.setting: judge.name for judge in JUDGES},

@@ -10,8 +10,9 @@ from transformers import WhisperForConditionalGeneration
 
 from distillation.tiny_training import another
 from k2d_hf import create_student
+from k2d_hf.cli import main
 from k2d_hf.errors import K2DError
-from k2d_hf.models.parts import keep_neurons, layer_indices, set_language
+from k2d_hf.models.parts import importance_by_weight, keep_neurons, largest_neurons, layer_indices, set_language
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,68 @@ def test_neurons_of_the_encoder_are_the_teachers_by_index(tiny_whisper, neurons)
 def test_impossible_neurons_are_named(tiny_whisper, neurons, message):
     with pytest.raises(K2DError, match=f"^encoder_neurons: {message}"):
         keep_neurons(create_student(tiny_whisper), neurons)
+
+
+@pytest.mark.parametrize(
+    ("importance", "count", "expected"),
+    [
+        ([[0.1, 3.0, 2.0, 0.5]], 2, [[1, 2]]),
+        ([[3.0, 1.0, 2.0], [1.0, 1.0, 1.0]], 2, [[0, 2], [0, 1]]),  # the first of the same importance
+        ([[1.0, 2.0]], 2, [[0, 1]]),
+    ],
+)
+def test_the_neurons_of_greatest_importance_in_order(importance, count, expected):
+    assert largest_neurons([torch.tensor(one) for one in importance], count) == expected
+
+
+def test_a_neuron_matters_by_what_comes_in_times_what_goes_out(tiny_whisper):
+    student = create_student(tiny_whisper, 2, [1])
+    layer = student.model.encoder.layers[0]
+    with torch.no_grad():
+        layer.fc1.weight[:, :], layer.fc2.weight[:, :] = 0, 0
+        layer.fc1.weight[0, :2] = torch.tensor([3.0, 4.0])
+        layer.fc2.weight[5:7, 0] = torch.tensor([0.6, 0.8])
+        layer.fc1.weight[7, 0], layer.fc1.bias[7] = 100, 100  # what it says reaches nobody
+        layer.fc2.weight[0, 8] = 100  # it hears nothing
+    (importance,) = importance_by_weight(student)
+    assert importance[0] == pytest.approx(5)
+    assert importance[1:].count_nonzero() == 0
+
+
+def test_a_student_keeps_that_many_neurons_and_says_what_it_would_with_the_others_silent(tiny_whisper):
+    student = create_student(tiny_whisper, 2, [1, 0], encoder_neurons=16)
+    assert student.config.encoder_ffn_dim == 16
+    assert student.config.decoder_ffn_dim == tiny_whisper.config.decoder_ffn_dim
+    silenced = create_student(tiny_whisper, 2, [1, 0])
+    kept = largest_neurons(importance_by_weight(silenced), 16)
+    for layer, indices in zip(silenced.model.encoder.layers, kept, strict=True):
+        others = [index for index in range(64) if index not in indices]
+        layer.fc2.weight.data[:, others] = 0
+    features = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        states, expected = (one.eval().model.encoder(features).last_hidden_state for one in (student, silenced))
+    assert torch.allclose(states, expected, atol=1e-4)
+    assert tiny_whisper.config.encoder_ffn_dim == 64
+
+
+def test_all_neurons_are_the_student_without_that_setting(tiny_whisper):
+    ours, theirs = (create_student(tiny_whisper, encoder_neurons=count).state_dict() for count in (64, None))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_the_command_writes_a_checkpoint_with_fewer_neurons(tiny_whisper_dir, tmp_path):
+    command = ["student", str(tiny_whisper_dir), "--encoder-neurons", "16", "--output", str(tmp_path / "student")]
+    assert main([*command, "--quiet"]) == 0
+    loaded = WhisperForConditionalGeneration.from_pretrained(tmp_path / "student")
+    assert loaded.model.encoder.layers[1].fc1.weight.shape == (16, 32)
+    assert main([*command[:3], "65", *command[4:-1], str(tmp_path / "no")]) == 1
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("count", [0, -1, 65])
+def test_an_impossible_number_of_neurons_is_named(tiny_whisper, count):
+    with pytest.raises(K2DError, match=f"^encoder_neurons: {count} neurons: a layer of the teacher has 64, so choose"):
+        create_student(tiny_whisper, encoder_neurons=count)
 
 
 def test_a_teacher_that_is_no_whisper_is_an_error():

@@ -16,6 +16,7 @@ from transformers import (
 from distillation.tiny_training import plain_loss, trainer_for
 from k2d_hf import MixedErrorRate, create_student
 from k2d_hf.audio.reader import read_audio
+from k2d_hf.models import load_whisper, resolve_checkpoint
 
 SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
 
@@ -225,6 +226,29 @@ def test_adapters_train_in_the_decoder_alone_and_merge_into_a_plain_whisper(trai
     changed = {name for name, value in loaded.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all(name.endswith(("q_proj.weight", "v_proj.weight")) and ".decoder." in name for name in changed)
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_adapters_merge_exactly_and_their_folder_is_that_model_for_all_that_begins_with_it(train, tmp_path, use_dora):
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "fc1"], use_dora=use_dora)
+    trainer = train(max_steps=3, peft_config=config, learning_rate=1e-2)
+    magnitudes = [value for name, value in trainer.model.named_parameters() if "magnitude" in name]
+    assert bool(magnitudes) == use_dora
+    trainer.save_model(str(tmp_path / "saved"))
+    expected = logits(trainer.model)
+    found = resolve_checkpoint(tmp_path / "saved")  # as teacher, auxiliary and student.init are found
+    assert found.origin == "adapter"
+    begun = create_student(tmp_path / "saved", None, language="zh")
+    before = logits(trainer.model.unload())
+    for model in (load_whisper(tmp_path / "saved"), WhisperForConditionalGeneration.from_pretrained(found.path), begun):
+        assert torch.allclose(logits(model), expected, atol=1e-4)
+    assert not torch.allclose(before, expected, atol=1e-2)
+
+
+@torch.no_grad()
+def logits(model):
+    features = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(0))
+    return model.eval()(input_features=features, decoder_input_ids=torch.tensor([[50258, 50260, 50359, 100]])).logits
 
 
 @pytest.mark.parametrize(("chosen", "beams"), [(None, 5), (2, 2)])

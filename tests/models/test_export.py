@@ -76,13 +76,13 @@ def large_v3(model):
 
 
 @pytest.mark.parametrize(
-    ("layers", "shape"),
-    [([0, -1], {}), ([0], {}), ([3], {}), ([0, -1], LARGE_V3)],
-    ids=["two layers", "the first", "the last", "of large-v3"],
+    ("layers", "shape", "neurons"),
+    [([0, -1], {}, None), ([0], {}, None), ([3], {}, None), ([0, -1], LARGE_V3, None), (2, {}, 10)],
+    ids=["two layers", "the first", "the last", "of large-v3", "with fewer neurons"],
 )
-def test_import_of_export_is_the_student(processor_of, tmp_path, layers, shape):
+def test_import_of_export_is_the_student(processor_of, tmp_path, layers, shape, neurons):
     teacher = make_tiny_whisper(**shape)
-    student = create_student(large_v3(teacher) if shape else teacher, layers, language="zh")
+    student = create_student(large_v3(teacher) if shape else teacher, layers, encoder_neurons=neurons, language="zh")
     student.save_pretrained(tmp_path / "student")
     processor_of(shape).save_pretrained(tmp_path / "student")
 

@@ -17,7 +17,7 @@ from k2d_hf.models.inspect import inspect_model
 from k2d_hf.models.shapes import known_shape, shape_of_config
 from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.pipeline.planning.data_facts import inspect_data
-from k2d_hf.pipeline.planning.plan_text import duration, gigabytes
+from k2d_hf.pipeline.planning.plan_text import duration, gigabytes, render_plan
 from k2d_hf.pipeline.planning.throughput import GPU, cores, decoding_seconds, training_operations
 from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings
 
@@ -170,6 +170,31 @@ def test_disk_is_counted_for_what_is_written(lectures, sets, named):
     always = {"openai/whisper-base (cache)", "openai/whisper-tiny (cache)", "student, before and after"}
     assert set(disk) == always | named
     assert all(size > 0 for size in disk.values())
+
+
+@pytest.mark.parametrize(
+    ("sets", "lost"),
+    [
+        (["student.encoder_neurons=1024"], "student.encoder_neurons"),
+        (["student.encoder_layers=3"], "student.encoder_layers"),
+        (["student.encoder_layers=3", "student.encoder_neurons=1024"], "student.encoder_layers and student.encoder_n"),
+        (["student.encoder_neurons=2048"], None),  # all of them
+        (["student.encoder_neurons=1024", "distil.freeze_encoder=false"], None),
+    ],
+)
+def test_an_encoder_that_loses_parts_and_is_not_trained_is_named(tmp_path, sets, lost):
+    plan = plan_of(tmp_path, MINIMAL, "distil.max_steps=10", *sets)
+    warned = [line for line in render_plan(plan).splitlines() if line.startswith("Warning: ")]
+    assert [line.startswith(f"Warning: {lost}") for line in warned] == [True] * (lost is not None)
+
+
+def test_fewer_neurons_make_a_smaller_student_with_an_encoder_of_its_own(tmp_path):
+    plan = plan_of(tmp_path, MINIMAL, "distil.max_steps=10", "student.encoder_neurons=1024")
+    assert BASE.encoder_parameters - plan.student.encoder_parameters == 6 * 1024 * (2 * 512 + 1)
+    assert "(encoder layers 6 of 6 with 1024 neurons of 2048, decoder layers 0,5 of 6)" in render_plan(plan)
+    assert not plan.shares_encoder
+    with pytest.raises(K2DError, match=r"^student\.encoder_neurons: 2049 neurons: a layer of the teacher has 2048"):
+        plan_of(tmp_path, MINIMAL, "student.encoder_neurons=2049")
 
 
 def test_the_teacher_checks_itself_where_no_auxiliary_is_to_be_had(tmp_path):

@@ -53,6 +53,7 @@ class Plan:
     machines: tuple[Throughput, ...] = ()
     stages: tuple[PlannedStage, ...] = ()
     lacks: tuple[str, ...] = ()  # what the settings need and this machine does not have
+    warnings: tuple[str, ...] = ()  # of what they do
 
     @property
     def speech(self) -> float:
@@ -120,7 +121,7 @@ class Plan:
     def shares_encoder(self) -> bool:
         """Whether teacher and student have one frozen encoder."""
         settings = self.recipe.student
-        return bool(self.arguments.freeze_encoder) and settings.encoder_layers is None and settings.init is None
+        return bool(self.arguments.freeze_encoder) and settings.has_whole_encoder and settings.init is None
 
     @property
     def encoder_states(self) -> float:

@@ -31,6 +31,7 @@ def render_plan(plan: Plan, screen: Screen = ENDLESS) -> str:
     head = f"Plan of {plan.recipe.name}, results in {plan.recipe.directory}; nothing is run, nothing is written"
     notes = [f"- takes no time to speak of, or cannot be told from here. Estimates: {CAVEAT}."]
     notes += [f"Not on this machine: {lack}" for lack in plan.lacks]
+    notes += [f"Warning: {warning}" for warning in plan.warnings]
     return "\n".join([head, "", listed(facts, screen), "", aligned(_stages(plan), screen), "", *notes])
 
 
@@ -53,6 +54,8 @@ def _student(plan: Plan) -> str:
     kept = layer_indices(plan.recipe.student.decoder_layers, of.decoder_layers)
     trained = "adapters" if plan.trained is None else millions(plan.trained)
     layers = f"encoder layers {plan.student.encoder_layers} of {of.encoder_layers}"
+    if plan.student.encoder_neurons < of.encoder_neurons:
+        layers += f" with {plan.student.encoder_neurons} neurons of {of.encoder_neurons}"
     layers += f", decoder layers {','.join(map(str, kept))} of {of.decoder_layers}"
     return f"{millions(plan.student.parameters)} parameters, {trained} of them trained ({layers})"
 

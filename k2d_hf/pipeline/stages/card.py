@@ -116,6 +116,7 @@ def gather_facts(
         begins_with=_begins_with(recipe),
         language_mix=mix_of(own) or recipe.student.language_mix,
         encoder_layers=_layers(own, begun, "encoder_layers", recipe.student.encoder_layers),
+        encoder_neurons=_neurons(own, begun, recipe.student.encoder_neurons),
         decoder_layers=_layers(own, begun, "decoder_layers", recipe.student.decoder_layers),
         parameters=count_parameters(student),
         teacher_parameters=count_parameters(teacher.path),
@@ -166,7 +167,7 @@ def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
         return None
     training = TrainingFacts(**stored)
     settings = recipe.distil
-    copied = recipe.student.encoder_layers is None and settings.get("freeze_encoder", True) and not settings.get("peft")
+    copied = recipe.student.has_whole_encoder and settings.get("freeze_encoder", True) and not settings.get("peft")
     return replace(training, shares_encoder=True) if training.shares_encoder is None and copied else training
 
 
@@ -190,6 +191,12 @@ def _layers(student: dict[str, Any], origin: dict[str, Any], name: str, chosen: 
     if kept is None or total is None or chosen is None:
         return str(kept) if kept is not None else None
     return f"{kept} of {total} ({', '.join(map(str, layer_indices(chosen, total, what=name)))})"
+
+
+def _neurons(student: dict[str, Any], origin: dict[str, Any], chosen: int | None) -> str | None:
+    """`1024 of 2048`; None where the recipe keeps all of them."""
+    kept, total = (config.get("encoder_ffn_dim") for config in (student, origin))
+    return None if chosen is None or kept is None else f"{kept} of {total}"
 
 
 def _read(path: Path, otherwise: Any) -> Any:

@@ -87,6 +87,8 @@ class Push(Stage, command.Command):
         parser.add_argument("--ctranslate2", action="store_true", help=folder)
         folder = "one more folder, the student for whisper.cpp"
         parser.add_argument("--ggml", action="store_true", help=folder)
+        whole = "an adapter's folder as the whole model that it makes of its base"
+        parser.add_argument("--merge", action="store_true", help=whole)
         parser.add_argument("--message", metavar="TEXT", help="first line of the commit")
         parser.epilog = (
             "Uploads weights, settings, processor and card, nothing else of the folder; nothing that is there already. "
@@ -97,7 +99,7 @@ class Push(Stage, command.Command):
         """`k2d push`."""
         if arguments.student is None and arguments.data is None:
             raise K2DError("push: nothing to push; give the folder of a student, or --data CHUNKS")
-        for name in ("ctranslate2", "ggml"):
+        for name in ("ctranslate2", "ggml", "merge"):
             if arguments.student is None and getattr(arguments, name):
                 raise K2DError(f"push: --{name} goes with a student; give its folder, or leave the option out")
         if arguments.data is None and arguments.data_repo_id is not None:
@@ -134,7 +136,8 @@ def push(
     where: dict[str, Any] = {"private": hub.private, "revision": hub.revision, "message": message}
     results = []
     if student is not None and hub.repo_id is not None:
-        results.append(push_student(student, hub.repo_id, ctranslate2=hub.ctranslate2, ggml=hub.ggml, **where))
+        what = {name: getattr(hub, name) for name in ("ctranslate2", "ggml", "merge")}
+        results.append(push_student(student, hub.repo_id, **what, **where))
     if chunks is not None and hub.data_repo_id is not None:
         where |= {"on_start": partial(job.progress.start, unit="chunks"), "on_progress": job.progress.advance}
         results.append(push_data(chunks, hub.data_repo_id, facts=facts, **where))

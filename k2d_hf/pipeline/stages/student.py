@@ -87,6 +87,7 @@ def student(origin: Checkpoint, settings: StudentSettings, job: Job) -> str:
         model,
         settings.decoder_layers,
         settings.encoder_layers,
+        encoder_neurons=settings.encoder_neurons,
         language=job.language,
         tokenizer=processor.tokenizer,
         language_mix=settings.language_mix,
@@ -99,4 +100,6 @@ def student(origin: Checkpoint, settings: StudentSettings, job: Job) -> str:
     sizes = f"{millions(model.num_parameters())} -> {millions(created.num_parameters())} parameters"
     begun = f" of {origin.name}" if settings.init is not None else ""
     mixed = f"; language token {described(mix)}" if (mix := mix_of(vars(created.config))) else ""
-    return f"decoder layers {kept} of {total}{begun}; {sizes}{mixed}"
+    had, has = model.config.encoder_ffn_dim, created.config.encoder_ffn_dim
+    narrowed = f"; encoder neurons {has} of {had}" if has < had else ""
+    return f"decoder layers {kept} of {total}{begun}{narrowed}; {sizes}{mixed}"

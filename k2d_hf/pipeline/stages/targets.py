@@ -56,7 +56,8 @@ class Targets(Stage, command.Command):
         recipe = run.recipe
         wanted = [deciding(recipe.targets), deciding_targets(recipe.distil), reason_to_skip_targets(run) is None]
         labels = run.ran("validate", *(["mix"] if recipe.sources else []))
-        models = [weights_of(run.teacher.path), recipe.student.encoder_layers, auxiliary_in_loss(run)]
+        encoder = [recipe.student.encoder_layers, recipe.student.encoder_neurons]
+        models = [weights_of(run.teacher.path), encoder, auxiliary_in_loss(run)]
         return [wanted, recipe.language, models, labels]
 
     def run(self, run: RunState, job: Job) -> str:
