@@ -226,10 +226,17 @@ OTHERS = {
     "dtype": "float64", "max_duration": 20.0, "silence": 0.25, "time_limit": 5.0, "metric": "mer", "threshold": 0.125,
     "normalise_by": "teacher", "unit": "segment", "keep": "mask", "no_repeat_ngram_size": 4, "kind": "top", "temperature": 3.0,
     "vad": True, "prompt": "今天講機器學習", "hotwords": "Whisper", "script": "simplified", "known_phrases": ["今天"],
-    "measures": True, "combine": "all", "weights": {"distance": 2.0},
+    "assistant": None, "espeak_language": "es", "measures": True, "combine": "all", "weights": {"distance": 2.0},
     "k": 7, "task": "translate", "timestamp_probability": 0.25, "previous_text_probability": 0.75, "full_windows": True,
     **{judge.setting: judge.example for judge in JUDGES},
 }  # fmt: skip
+
+
+NEEDS = {  # what goes with some of them
+    "prompt": {"engine": "faster-whisper"},  # which gives one without the text before
+    "assistant": {"engine": "transformers", "beam_size": 1, "temperature_fallback": False},
+    "weights": {"combine": "sum"},
+}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -239,8 +246,7 @@ def test_a_fingerprint_knows_every_setting_and_travels_without_the_model(step, m
     hashes = {Hasher.hash(step(models[0], **given))}
     for name in names:
         other = OTHERS[name] or models[1]
-        # which gives a prompt without the text before; and weights are of a sum alone
-        needs = {"prompt": {"engine": "faster-whisper"}, "weights": {"combine": "sum"}}.get(name, {})
+        needs = NEEDS.get(name, {})
         settings = {**dict(zip(names[:1], models)), **given, **needs, name: other}
         hashes.add(Hasher.hash(step(**settings)))
     assert len(hashes) == 1 + len(names)
