@@ -82,8 +82,9 @@ def test_links_within_the_repository_lead_somewhere(path):
         place, _, anchor = link.partition("#")
         if "://" in link or (path.parent / place) == tables.DOCS / "messages.md":
             continue
-        target = path.parent / place if place else path
+        target = (path.parent / place).resolve() if place else path
         assert target.exists(), link
+        assert path.parent != tables.DOCS or target.parent.is_relative_to(tables.DOCS), f"{link}: no page of the site"
         assert not anchor or anchor in headings(target), link
 
 
