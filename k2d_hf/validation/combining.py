@@ -112,7 +112,7 @@ def demands(settings: Mapping[str, Any]) -> list[str]:
         return [f"{' or '.join(each)}, unless the distance is within the threshold"]
     shares = {DISTANCE: "distance / threshold", **{judge.column: f"{judge.name} / {limit:g}" for judge, limit in given}}
     weights = settings.get("weights") or {}
-    weighted = [f"{weights[name]:g} * {share}" if name in weights else share for name, share in shares.items()]
+    weighted = [f"{weights[name]:g} times {share}" if name in weights else share for name, share in shares.items()]
     return [f"weighted mean of at most 1, of {', '.join(weighted)}"]
 
 

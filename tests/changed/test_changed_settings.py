@@ -80,7 +80,7 @@ OTHERWISE = {  # how the card describes some settings, instead of by name
     "decoder_layers": "decoder layers", "encoder_layers": "encoder layers", "init": "| begins with |",
     "encoder_neurons": "neurons of an encoder layer",
     "language_mix": "50% zh, 50% en", "enabled": "teacher's probabilities",
-    "engine": "engine faster-whisper", "weights": "3 * distance / threshold",
+    "engine": "engine faster-whisper", "weights": "3 times distance / threshold",
     **{judge.setting: judge.name for judge in JUDGES},
 }  # fmt: skip
 
@@ -143,6 +143,7 @@ FIRST = {
     "name": "card",
     "rounds": "card",
     "adapt": "card",
+    **{f"validate.{judge.setting}": "label" for judge in JUDGES if judge.measure is None},  # with label.measures
 }
 WITH_OTHERS = {"distil.encoder_weight": "student"}  # which is changed with it
 

@@ -279,9 +279,7 @@ CHANGES = {
     **{f"validate.{judge.setting}": limited(judge) for judge in JUDGES},
     "validate.max_speaking_rate": sets("validate.max_speaking_rate=4"),
     "validate.combine": sets("validate.combine=all", "validate.max_speaking_rate=4"),
-    "validate.weights": sets(
-        "validate.weights={{distance: 3.0}}", "validate.combine=sum", "validate.max_speaking_rate=4"
-    ),
+    "validate.weights": sets("validate.weights.distance=3.0", "validate.combine=sum", "validate.max_speaking_rate=4"),
     "validate.known_phrases": sets("validate.known_phrases=[今天]"),
     "validate.shard_size": sets("validate.shard_size=1"),
     "validate.beam_size": sets("validate.beam_size=2"),
