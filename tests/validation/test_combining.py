@@ -93,7 +93,9 @@ def test_cards_describe_each_way():
     assert described() == "composite, threshold 0.4, uncertainty of at most 0.5 nats"
     assert "unless the distance is within the threshold" in described(combine="all")
     assert described(combine="sum").endswith("weighted mean of at most 1, of distance / threshold, uncertainty / 0.5")
-    assert described(combine="sum", weights={"distance": 3}).endswith("of 3 times distance / threshold, uncertainty / 0.5")
+    assert described(combine="sum", weights={"distance": 3}).endswith(
+        "of 3 times distance / threshold, uncertainty / 0.5"
+    )
     assert demands({"max_uncertainty": 0.5}) == ["uncertainty of at most 0.5 nats"]  # a recipe from before
     checked_weights(vars(ValidateSettings(combine="sum", weights={"distance": 2})))
     assert not is_combined("distance > 0.40 and /home/me")
