@@ -30,7 +30,7 @@ def error_figures(pairs: Iterable[tuple[str, str]], language: str | None = None)
     Of another pair than Mandarin-English `zh_cer` and `en_wer` are None; its parts are in `parts`, by title.
     """
     pairs = list(pairs)
-    errors = sum((mixed_errors(reference, hypothesis) for reference, hypothesis in pairs), MixedErrors())
+    errors = _errors(pairs)
     counts = {name: getattr(errors.mixed, name) for name in COUNTS}
     paper = is_paper_pair(errors, language)
     parts = (errors.zh_cer, errors.en_wer, {}) if paper else (None, None, part_rates(errors, language))
@@ -70,4 +70,8 @@ def text_difference(way: Sequence[Mapping[str, Any]], proper: Sequence[Mapping[s
     if len(way) != len(proper):
         return None
     pairs = ((one["hypothesis"], other["hypothesis"]) for one, other in zip(proper, way, strict=True))
-    return error_figures(pairs)["mer"]
+    return _errors(pairs).mer
+
+
+def _errors(pairs: Iterable[tuple[str, str]]) -> MixedErrors:
+    return sum((mixed_errors(reference, hypothesis) for reference, hypothesis in pairs), MixedErrors())
