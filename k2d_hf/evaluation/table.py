@@ -15,7 +15,10 @@ from k2d_hf.terminal.bars import bars
 from k2d_hf.terminal.console import minutes
 from k2d_hf.terminal.screen import ENDLESS, Screen, aligned, columns_of, printable
 
-TITLES = {"student_before": "student, before"}  # rows whose title differs from the key in evaluation.json
+TITLES = {
+    "adapted": "teacher, adapted",
+    "student_before": "student, before",
+}  # rows whose title differs from the key in evaluation.json
 WIDTH = 80  # of a terminal, where none is known
 MER = "MER %"
 PAPER_PARTS = {"zh CER": "zh_cer", "en WER": "en_wer"}  # of Mandarin-English, by title; other pairs have their own

@@ -59,11 +59,13 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     sources = init_sources(recipe)
     with prefixed("student.init: "):
         origin = teacher if sources is None else inspect_model(sources)
+    with prefixed("evaluate.adapted_from: "):
+        original = teacher if recipe.evaluate.adapted_from is None else inspect_model(recipe.evaluate.adapted_from)
     recordings = inspect_data(recipe.recordings)
     given = count_given(recipe)
     evaluation = {name: inspect_data(data) for name, data in recipe.evaluation_sets.items()}
-    models = [model.checkpoint for model in (teacher, auxiliary, origin) if model.checkpoint is not None]
-    here = len(models) == 3  # and not known by their names alone
+    models = [model.checkpoint for model in (teacher, auxiliary, origin, original) if model.checkpoint]
+    here = len(models) == 4  # and not known by their names alone
     finished = _finished_stages(recipe, planned, models) if here else {}
     for name in names[names.index(from_stage) :] if from_stage else ():
         finished.pop(name, None)
@@ -72,7 +74,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     check_adapters(recipe.distil, student, "distil.")
     untrained = untrained_encoder(origin.shape, recipe)
     if here:
-        check_models(recipe, *models)
+        check_models(recipe, *models[:3])
     if teacher.checkpoint:
         check_prompts(recipe, teacher.checkpoint)
     if teacher.checkpoint and auxiliary.checkpoint:
@@ -115,7 +117,7 @@ def _finished_stages(recipe: Recipe, planned: Sequence[Stage], models: Sequence[
     if not (recipe.directory / "stages.json").exists():
         return finished
     run = RunState(recipe, [stage.name for stage in planned], Console(silent=True))
-    run.teacher, run.auxiliary, run.origin = models
+    run.teacher, run.auxiliary, run.origin, run.original = models
     try:
         find_data(run)
     except K2DError:

@@ -41,6 +41,8 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
     with prefixed("teacher: "):
         run.teacher = resolve_checkpoint(recipe.teacher)
     run.auxiliary = _auxiliary(run)
+    with prefixed("evaluate.adapted_from: "):
+        run.original = original_of(recipe, run.teacher)
     sources = init_sources(recipe)
     with prefixed("student.init: "):
         run.origin = run.teacher if sources is None else resolve_checkpoint(sources)
@@ -98,6 +100,12 @@ def _auxiliary(run: RunState) -> Checkpoint:
     except K2DError as error:
         run.console.note(f"auxiliary: {error}")
         return run.teacher
+
+
+def original_of(recipe: Recipe, teacher: Checkpoint) -> Checkpoint:
+    """What the teacher was adapted from, by the recipe; the teacher itself where it names nothing."""
+    named = recipe.evaluate.adapted_from
+    return teacher if named is None else resolve_checkpoint(named)
 
 
 def _announce(run: RunState, hub: str) -> None:

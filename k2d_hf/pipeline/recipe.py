@@ -63,6 +63,12 @@ class RecipeEvaluateSettings(EvaluateSettings):
     """The same in a recipe, where the student exists twice."""
 
     before: bool = setting(True, "Row for the student before distillation.")
+    adapted_from: str | list[str] | None = setting(
+        None,
+        "What the teacher was adapted from, as for `teacher`: the row of the teacher is of that one, and the teacher's "
+        "own is called adapted; with `rounds`, the teacher of the first.",
+        metavar="MODEL",
+    )
     way_recordings: int | None = setting(
         1,
         "Number of recordings, the first ones, for a figure of each way of use on the card; 0 is none, null is all.",
@@ -191,7 +197,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         check_shares(recipe.training.get("shares"))
     if recipe.distil.get("shares"):
         raise K2DError(f"{path}: distil.shares: in a recipe each source has its own (mix.NAME.share); leave it out")
-    references, assistant = recipe.references, recipe.label.assistant
+    references, assistant, original = recipe.references, recipe.label.assistant, recipe.evaluate.adapted_from
     if references is not None:
         references = _found(references, path, "references", may_lack=elsewhere)
     language = _language_of(recipe.language, where=f"{path}: language")
@@ -206,6 +212,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         auxiliary=_models_of(recipe.auxiliary, path, word=TEACHER),
         label=dataclasses.replace(recipe.label, assistant=assistant and _models_of([assistant], path)[0]),
         student=_student_of(recipe.student, path, language),
+        evaluate=dataclasses.replace(recipe.evaluate, adapted_from=original and _models_of(original, path)),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),
     )
 

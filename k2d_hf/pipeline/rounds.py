@@ -48,6 +48,8 @@ ADAPT: dict[str, dict[str, Any]] = {
 def rounds_of(recipe: Recipe) -> list[Recipe]:
     """The recipe of each round, the last in the recipe's own folder, those before it in `round-1`, `round-2`, ...
 
+    The last alone is evaluated: the recipe's teacher, what the rounds before made of it, and the student.
+
     Raises:
         K2DError: for an `adapt` that is no part of a recipe.
     """
@@ -59,18 +61,24 @@ def rounds_of(recipe: Recipe) -> list[Recipe]:
         name = f"{recipe.name[:70]}-round-{number}"
         rounds.append(replace(adapting, name=name, teacher=teacher, output=str(folder)))
         teacher = str(folder / "student")
-    return [*rounds, replace(recipe, teacher=teacher, rounds=1, adapt={})]
+    if not rounds:
+        return [replace(recipe, adapt={})]
+    original = recipe.evaluate.adapted_from or recipe.teacher
+    return [
+        *rounds,
+        replace(recipe, teacher=teacher, evaluate=replace(recipe.evaluate, adapted_from=original), rounds=1, adapt={}),
+    ]
 
 
 def _adapting(recipe: Recipe) -> Recipe:
-    """The recipe with what its rounds before the last change; none of these is pushed."""
+    """The recipe with what its rounds before the last change; none of these is pushed, or measured before the last."""
     if not recipe.adapt and recipe.rounds == 1:
         return recipe
     where = f"{recipe.name}: adapt"
     check_names(recipe.adapt, SECTIONS, where=where)
     changed = read_settings(Recipe, merge(asdict(recipe), merge(ADAPT, recipe.adapt)), where=where)
     distil = read_distil(changed.distil, where=where, section="distil", elsewhere=True)
-    return replace(changed, distil=distil, hub=HubSettings(), rounds=1, adapt={})
+    return replace(changed, distil=distil, evaluation=None, hub=HubSettings(), rounds=1, adapt={})
 
 
 def planned_rounds(recipe: Recipe) -> list[Recipe]:

@@ -49,6 +49,7 @@ class RunState:
 
     teacher: Checkpoint  # it and the following are set once the run has found them
     auxiliary: Checkpoint
+    original: Checkpoint  # what the teacher was adapted from; the teacher itself, if nothing else is named
     origin: Checkpoint  # what the student is made of: the teacher, or the model of `student.init`
     recordings: Dataset  # to learn from
     evaluation: dict[str, EvaluationSet]  # to measure on, by name

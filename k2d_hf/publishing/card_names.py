@@ -42,6 +42,11 @@ def public_name(checkpoint: Checkpoint) -> str:
     return checkpoint.name if has_id(checkpoint) else Path(checkpoint.name).name
 
 
+def teacher_name(teacher: Checkpoint, original: Checkpoint) -> str:
+    """What a card calls the teacher: if it was adapted, by what it was adapted from, as it has no name of its own."""
+    return public_name(teacher) if teacher.path == original.path else f"{public_name(original)}, adapted to this speech"
+
+
 def hub_id(name: Any) -> str | None:
     """`user/name`, without revision, where that is what `name` is, and not a folder of the user's; else None."""
     match = _HUB_ID.fullmatch(name) if isinstance(name, str) else None

@@ -17,7 +17,7 @@ from k2d_hf.distillation.settings import TRAINER_WITHOUT_EFFECT, DistillationSet
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import hints_of, section_of
 from k2d_hf.models import resolve_checkpoint
-from k2d_hf.pipeline.prepare import find_data
+from k2d_hf.pipeline.prepare import find_data, original_of
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import RunState, shards_of_stage
 from k2d_hf.pipeline.stages import planned_stages
@@ -120,6 +120,7 @@ def keys_of(workplace, run, *sets):
         resolve_checkpoint(str(workplace.folder / "auxiliary")),
     )
     sources = init_sources(recipe)
+    known.original = original_of(recipe, known.teacher)
     known.origin = known.teacher if sources is None else resolve_checkpoint(sources)
     find_data(known)
     keys = {stage.name: stage.key(known) for stage in planned}

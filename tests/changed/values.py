@@ -319,6 +319,7 @@ CHANGES = {
     "evaluate.speed_runs": sets("evaluate.speed_runs=2"),
     "evaluate.speed_recordings": sets("evaluate.speed_recordings=1"),
     "evaluate.before": sets("evaluate.before=false"),
+    "evaluate.adapted_from": sets("evaluate.adapted_from=auxiliary"),
     "evaluate.way_recordings": sets("evaluate.way_recordings=0"),
     "hub.repo_id": unrun(HUB, "hub.repo_id=me/student"),
     "hub.private": unrun(HUB, "hub.repo_id=me/student", "hub.private=false"),

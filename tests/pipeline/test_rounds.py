@@ -19,7 +19,7 @@ ADAPTING = Path(__file__).parents[2] / "recipes" / "adapt" / "adapt.yaml"
 
 
 def recipe_of(workplace, output, *sets):
-    return load_recipe(workplace / "recipe.yaml", [f"output={output}", "evaluation=null", "rounds=2", *sets])
+    return load_recipe(workplace / "recipe.yaml", [f"output={output}", "rounds=2", *sets])
 
 
 def test_what_the_first_rounds_change_is_what_the_recipe_of_adapting_sets():
@@ -47,6 +47,17 @@ def test_each_round_has_a_folder_and_its_teacher_from_the_one_before(workplace, 
     assert first.distil["peft"]["r"] == 32
     assert "peft" not in last.distil
     assert rounds_of(last) == [last]
+
+
+def test_the_last_round_alone_is_measured_with_the_teacher_of_the_first(workplace, tmp_path):
+    recipe = recipe_of(workplace, tmp_path / "run", "rounds=3")
+    first, second, last = rounds_of(recipe)
+    assert first.evaluation is second.evaluation is None
+    assert last.evaluation == recipe.evaluation
+    assert last.evaluate.adapted_from == recipe.teacher
+    other = str(workplace / "auxiliary")
+    named = recipe_of(workplace, tmp_path / "run", "evaluate.adapted_from=auxiliary")
+    assert rounds_of(named)[-1].evaluate.adapted_from == named.evaluate.adapted_from == other
 
 
 def test_adapt_goes_into_the_sections_of_the_recipe(workplace, tmp_path):
@@ -109,6 +120,15 @@ def test_two_rounds_from_the_command_line(workplace, tmp_path, capsys):
         return stream.getvalue()
 
     shown = run()
+    figures = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+    assert list(figures) == ["teacher", "adapted", "student_before", "student"]
+    assert (figures["teacher"]["mer"], figures["teacher"]["model"]) == (0.0, str(workplace / "teacher"))
+    assert figures["adapted"]["model"] == str(output / "round-1" / "student")
+    assert re.search(r"^teacher, adapted +", shown, re.MULTILINE)
+    assert "| teacher | teacher, adapted to this speech" in (output / "student" / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert not (output / "round-1" / "evaluation.json").exists()
     assert "Round 1 of 2, in " in shown
     assert "Round 2 of 2, in " in shown
     assert len(re.findall(r"true MER of the labels [\d.]+%", shown)) == 2

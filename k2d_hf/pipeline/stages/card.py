@@ -20,7 +20,7 @@ from k2d_hf.models.parts import layer_indices
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
-from k2d_hf.publishing.card_names import has_id, hub_id, public_name, teacher_licence
+from k2d_hf.publishing.card_names import has_id, hub_id, public_name, teacher_licence, teacher_name
 from k2d_hf.validation.combining import demands
 from k2d_hf.validation.judges import JUDGES
 
@@ -38,11 +38,13 @@ class Card(Stage):
         """All settings, the names of the models, and every stage before."""
         before = [stage for stage in run.planned if stage not in (self.name, "push")]
         settings = {**deciding(run.recipe), "distil": deciding_training(run.recipe.distil)}
-        return [settings, run.teacher.name, run.auxiliary.name, run.ran(*before)]
+        models = [model.name for model in dict.fromkeys((run.original, run.teacher, run.auxiliary))]
+        return [settings, *models, run.ran(*before)]
 
     def run(self, run: RunState, job: Job) -> str:
         """Write README.md beside the student."""
-        return str(write_card(run.folder, run.recipe, teacher=run.teacher, auxiliary=run.auxiliary, origin=run.origin))
+        models = {name: getattr(run, name) for name in ("teacher", "auxiliary", "origin", "original")}
+        return str(write_card(run.folder, run.recipe, **models))
 
 
 def write_card(
@@ -52,6 +54,7 @@ def write_card(
     teacher: Checkpoint,
     auxiliary: Checkpoint,
     origin: Checkpoint | None = None,
+    original: Checkpoint | None = None,
     **given: Any,
 ) -> Path:
     """Write `student/README.md` of a run, with what is `given`: fields of `K2DModelCardData`, such as `license="mit"`.
@@ -63,7 +66,7 @@ def write_card(
     from k2d_hf.publishing.card_rendering import render_card
     from k2d_hf.publishing.eval_results import write_results
 
-    data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary, origin=origin)
+    data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary, origin=origin, original=original)
     for name, value in given.items():
         setattr(data, name, value)
     path = directory / "student" / "README.md"
@@ -73,18 +76,25 @@ def write_card(
 
 
 def gather_facts(
-    directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint | None = None
+    directory: Path,
+    recipe: Recipe,
+    *,
+    teacher: Checkpoint,
+    auxiliary: Checkpoint,
+    origin: Checkpoint | None = None,
+    original: Checkpoint | None = None,
 ) -> K2DModelCardData:
     """Collect the facts of a run from its files; what is in a missing file stays unknown.
 
-    The student has layers of `origin`, which is the teacher where it is not given.
+    The student has layers of `origin`, and the teacher was adapted from `original`: the teacher, where not given.
     """
+    named = original or teacher  # an adapted one has the name of a folder of this run
     from k2d_hf.publishing.card_facts import data_facts, settings_for_card
     from k2d_hf.publishing.model_card_data import K2DModelCardData
 
     student = directory / "student"
     own, begun = (_read(folder / "config.json", {}) for folder in (student, (origin or teacher).path))
-    licence: dict[str, Any] = dict(teacher_licence(teacher.path, hub_id(teacher.name) if has_id(teacher) else None))
+    licence: dict[str, Any] = dict(teacher_licence(named.path, hub_id(named.name) if has_id(named) else None))
     figures = figures_of_sets(_read(directory / "evaluation.json", {})) if recipe.evaluation_sets else {}
     judged = ("metric", "threshold", *(judge.setting for judge in JUDGES))
     recordings = hub_id(recipe.recordings.source)
@@ -101,8 +111,8 @@ def gather_facts(
         ggml=recipe.hub.adds_ggml,
         decoding=recipe.decoding,
         # the recipe and labelling
-        teacher=public_name(teacher),
-        base_model=teacher.name if has_id(teacher) else None,
+        teacher=teacher_name(teacher, named),
+        base_model=named.name if has_id(named) else None,
         beam_size=recipe.label.beam_size,
         settings={  # those that are not at the paper's value, less those that have a row
             "labelling": settings_for_card(recipe.label, besides=("beam_size",)),

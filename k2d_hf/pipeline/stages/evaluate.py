@@ -68,13 +68,15 @@ class Evaluate(Stage, command.Command):
             [name, one.language, one.normaliser, list(one.recordings), files_key(one.recordings["recording"])]
             for name, one in run.evaluation.items()
         ]
-        folders = (run.teacher.path, run.folder / "student-before", run.folder / "student")
+        folders = (run.original.path, run.teacher.path, run.folder / "student-before", run.folder / "student")
         return [*settings, sets, [weights_of(folder) for folder in folders], run.ran("distil")]
 
     def run(self, run: RunState, job: Job) -> str:
         """Write figures and transcripts."""
         settings = run.recipe.evaluate
-        models = {"teacher": run.teacher}
+        models = {"teacher": run.original}
+        if run.original.path != run.teacher.path:
+            models["adapted"] = run.teacher
         for folder in ("student-before", "student") if settings.before else ("student",):
             path = run.folder / folder
             models[folder.replace("-", "_")] = Checkpoint(path, name=str(path), origin="local")
@@ -91,7 +93,9 @@ class Evaluate(Stage, command.Command):
         teacher, student, settings = plan.teacher.shape, plan.student, plan.recipe.evaluate
         if teacher is None or student is None:
             return None
-        models = [teacher, student, student] if settings.before else [teacher, student]
+        models = [teacher, student]
+        models += [student] if settings.before else []
+        models += [teacher] if settings.adapted_from is not None else []
         seconds = 0.0
         for data in plan.evaluation.values():
             if data.seconds is None:

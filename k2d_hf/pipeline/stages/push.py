@@ -18,7 +18,7 @@ from k2d_hf.pipeline import command
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.run_state import Job, RunState
 from k2d_hf.pipeline.stages.stage import Stage
-from k2d_hf.publishing.card_names import public_name
+from k2d_hf.publishing.card_names import public_name, teacher_name
 from k2d_hf.publishing.hub import PushResult, check_repo_id, check_revision, open_destination, push_data, push_student
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.terminal.command_parser import CommandParser
@@ -60,7 +60,7 @@ class Push(Stage, command.Command):
     def run(self, run: RunState, job: Job) -> str:
         """Write what was pushed."""
         facts = {
-            "teacher": public_name(run.teacher),
+            "teacher": teacher_name(run.teacher, run.original),
             "auxiliary": public_name(run.auxiliary),
             "validation": describe_validation(vars(run.recipe.validate)),
         }
