@@ -2,6 +2,7 @@
 
     python recipes/lab/run.py                       # five rows, three seeds, two runs at a time on two cores
     python recipes/lab/run.py --rows full composite --seeds 1 2 3 --set distil.max_steps=1200
+    python recipes/lab/run.py --rows composite auxiliary-0.1 soft augment   # what a setting is worth
 
 The run `labels-of-lab` comes first and keeps every chunk, so that teacher and auxiliary hear each once; the others
 begin with a copy of it. What is there already is up to date and takes seconds: a laboratory that was stopped goes on
@@ -24,6 +25,14 @@ from k2d_hf.pipeline.commands.compare import compare
 
 HERE = Path(__file__).parent
 ROWS = ["full", "trivial", "mer", "per", "composite"]
+CHANGED = {  # the row "composite" with what the paper does not have
+    "auxiliary-0.1": ["distil.auxiliary_weight=0.1"],
+    "auxiliary-0.3": ["distil.auxiliary_weight=0.3"],
+    "soft": ["distil.chunk_weighting=soft"],
+    "augment": ["distil.augment=0.5"],
+    "on-policy": ["distil.on_policy=0.2"],
+    "silence": ["label.silence=0.05"],
+}
 OF_ONE_RUN = shutil.ignore_patterns(
     "student", "report.html", "calibration.*", "evaluation*", "log.txt", "distil-*", ".*"
 )
@@ -33,7 +42,7 @@ CORES = sorted(os.sched_getaffinity(0))
 def main() -> None:
     """Run what is asked for, seed by seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, *CHANGED], default=ROWS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--prefix", default="lab", help="what the runs' names begin with")
     parser.add_argument("--jobs", type=int, default=len(CORES), help="runs at the same time, each with as many cores")
@@ -81,8 +90,9 @@ def measurements(folders: Iterable[Path]) -> Iterator[Path]:
 
 def run(row: str, folder: Path, seed: int, settings: list[str], cores: list[int]) -> None:
     """One run of `k2d run`, in a process of its own on some cores."""
-    sets = [f"name={folder.name}", f"distil.seed={seed}", *settings]
-    command = [sys.executable, "-m", "k2d_hf", "run", str(HERE / f"{row}.yaml"), "--quiet"]
+    sets = [f"name={folder.name}", f"distil.seed={seed}", *CHANGED.get(row, []), *settings]
+    recipe = HERE / f"{row if row in ROWS else 'composite'}.yaml"
+    command = [sys.executable, "-m", "k2d_hf", "run", str(recipe), "--quiet"]
     command += [part for setting in sets for part in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(len(cores))}
     print(f"{folder}: begins", flush=True)

@@ -22,7 +22,8 @@ from k2d_hf.pipeline.planning.throughput import GPU, cores, decoding_seconds, tr
 from k2d_hf.pipeline.recipe import DataSettings, EvaluationDataSettings
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-ROWS = sorted((RECIPES / "k2d_large_v2_zh_en").glob("*.yaml"))
+LARGE_V2 = RECIPES / "k2d_large_v2_zh_en"
+ROWS = sorted(path for path in LARGE_V2.glob("*.yaml") if "auxiliary" not in path.stem)
 MINIMAL = "name: mine\nrecordings: lectures\nteacher: openai/whisper-base\nauxiliary: openai/whisper-tiny\n"
 LARGE, BASE = known_shape("openai/whisper-large-v2"), known_shape("openai/whisper-base")
 
@@ -235,6 +236,15 @@ def test_rows_of_the_papers_table_differ_in_one_setting():
         assert values["validate"].pop("metric") == path.stem
         common.add(json.dumps(values, sort_keys=True))
     assert len(common) == 1
+
+
+def test_the_recipe_beside_them_adds_the_auxiliarys_loss_alone():
+    read = [yaml.safe_load((LARGE_V2 / f"{name}.yaml").read_text()) for name in ("composite", "composite_auxiliary")]
+    paper, ours = read
+    assert ours.pop("name") == f"{paper.pop('name')}-auxiliary"
+    assert (ours["distil"].pop("auxiliary_weight"), ours["distil"].pop("chunk_weighting")) == (0.1, "soft")
+    assert ours == paper
+    assert plan_run(load_recipe(LARGE_V2 / "composite_auxiliary.yaml", elsewhere=True)).steps == 120_000
 
 
 def test_the_papers_setting_is_the_papers():
