@@ -42,6 +42,7 @@ ADAPT: dict[str, dict[str, Any]] = {
         "lr_scheduler_type": "linear",
     },
     "evaluate": {"before": False},
+    "report": {"student": False},  # nobody is to use it, and its transcripts take a minute
 }
 
 

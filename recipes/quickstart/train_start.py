@@ -84,7 +84,7 @@ def main() -> None:
             Dataset.from_list(chunks_with_texts(manifest)),
             arguments.teacher,
             collator,
-            kind="top",
+            kind="hidden",
             temperature=training.temperature,
             encoder_states_dir=training.encoder_states_dir,
             shards_dir=arguments.work / f"targets-{Path(manifest).stem}",
