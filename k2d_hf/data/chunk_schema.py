@@ -61,6 +61,10 @@ COLUMNS = (
         "minus the mean log-probability of the teacher's tokens, nats: the mean of its segments by their seconds",
     ),
     Column(
+        "entropy", "float64", MEASURING,
+        "mean entropy of the distributions that the teacher's text was chosen from, nats, likewise",
+    ),
+    Column(
         "no_speech_probability", "float64", MEASURING,
         "the teacher's probability that a window has no speech, the highest of its segments",
     ),

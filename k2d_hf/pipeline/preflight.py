@@ -6,7 +6,8 @@ Used by `k2d run`, by its plan (`--dry-run`), and, stage by stage, by the comman
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.labelling.measures import measured_columns
+from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.language_mix import check_mixable
@@ -154,12 +156,24 @@ def check_judges(recipe: Recipe) -> None:
             continue
         if not recipe.label.measures:
             raise K2DError(f"validate.{judge.setting}: labelling does not measure it; set label.measures to true")
-        engine = engine_named(recipe.label.engine)
-        if judge.column not in measured_columns(engine.confidence(recipe.label.decoding(None))):
-            raise K2DError(
-                f"validate.{judge.setting}: the engine {engine.name} does not give {judge.column} as it decodes here; "
-                "set label.engine to faster-whisper, or leave the limit out"
-            )
+        if judge.column in _measured_by(recipe.label):
+            continue
+        ways: dict[str, Any] = {"engine": "faster-whisper", "beam_size": 1, "temperature_fallback": False}
+        changes = ["leave the limit out"]
+        for name, value in ways.items():
+            with suppress(K2DError):  # of an engine that is not installed
+                if judge.column in _measured_by(replace(recipe.label, **{name: value})):
+                    changes.insert(-1, f"set label.{name} to {str(value).lower()}")
+        engine = engine_named(recipe.label.engine).name
+        raise K2DError(
+            f"validate.{judge.setting}: the engine {engine} does not give {judge.column} as it decodes here; "
+            + ", or ".join(changes)
+        )
+
+
+def _measured_by(settings: LabelSettings) -> Collection[str]:
+    """The columns for judges that labelling writes with these settings."""
+    return measured_columns(engine_named(settings.engine).confidence(settings.decoding(None)))
 
 
 def check_prompts(recipe: Recipe, teacher: Checkpoint) -> None:
