@@ -14,17 +14,20 @@ if TYPE_CHECKING:
 
 LABELLING, VALIDATION, MIXING = "labelling", "validation", "mixing"  # writers of columns
 SEGMENTS = "validation of segments"  # likewise: validation, where it judges segments
+SEVERAL = "validation by several auxiliaries"  # likewise
 MEASURING = "labelling with `measures`"
 # Uses of a column: the chunk's audio, its label, the prompt before it, the draw of its form, the verdict on it
 SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdict"
 SOURCE = "source"  # the column that names where a chunk with a given text is from
 SEGMENT_VERDICTS = "segment_verdicts"  # the column of chunks that were judged segment by segment
+MORE_AUXILIARIES = "more_auxiliaries"  # the column of chunks that several auxiliaries transcribed
 # Types of columns that hold a list: what each of its elements has
 _LISTS = {
     "segments": {"start": "float64", "end": "float64", "text": "string"},
     "verdicts": {
         "distance": "float64", "mer": "float64", "per": "float64", "teacher_loops": "bool", "drop_reason": "string"
     },
+    "hypotheses": {"text": "string", "loops": "bool", "mer": "float64", "per": "float64", "distance": "float64"},
 }  # fmt: skip
 
 
@@ -78,6 +81,10 @@ COLUMNS = (
     Column("mer", "float64", VALIDATION, "mixed error rate between the two texts"),
     Column("per", "float64", VALIDATION, "phoneme error rate between them"),
     Column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
+    Column(
+        MORE_AUXILIARIES, "hypotheses", SEVERAL,
+        "of each further auxiliary text, loops, mer, per and distance; `distance` beside it is then that of all",
+    ),
     Column(
         SEGMENT_VERDICTS, "verdicts", SEGMENTS,
         "of each segment distance, mer, per, teacher_loops, and drop_reason, null where it is trusted",

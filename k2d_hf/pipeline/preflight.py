@@ -6,7 +6,7 @@ Used by `k2d run`, by its plan (`--dry-run`), and, stage by stage, by the comman
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -135,11 +135,19 @@ def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, ori
         raise K2DError(f"targets.k: {recipe.targets.k}: the teacher has {vocabulary} tokens")
 
 
-def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> None:
-    """Raise K2DError if a vocabulary of the two models does not have a language that the recipe names."""
+def check_auxiliaries(auxiliaries: Sequence[Checkpoint]) -> None:
+    """Raise K2DError if one of several auxiliaries is there twice, or no Whisper."""
+    for at, one in enumerate(auxiliaries):
+        _config(one)
+        if one.path in [other.path for other in auxiliaries[:at]]:
+            raise K2DError(f"more_auxiliaries: {one.name} is an auxiliary already; give another, or leave it out")
+
+
+def check_languages(recipe: Recipe, teacher: Checkpoint, *auxiliaries: Checkpoint) -> None:
+    """Raise K2DError if a vocabulary of the models does not have a language that the recipe names."""
     languages = {"language": recipe.language, "distil.language": recipe.distil.get("language")}
     languages |= {f"mix.{name}.language": data.language for name, data in recipe.sources.items()}
-    models = list(dict.fromkeys((teacher, auxiliary)))
+    models = list(dict.fromkeys((teacher, *auxiliaries)))
     asked = [(key, language, model) for key, language in languages.items() for model in models]
     asked += [(f"{key_of_set(name)}.language", one.language, teacher) for name, one in recipe.evaluation_sets.items()]
     for key, language, model in asked:

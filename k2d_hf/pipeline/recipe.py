@@ -30,7 +30,7 @@ from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.scoring.normalisers import WHISPER_ENGLISH
 from k2d_hf.transcription.decoding import NOT_EVALUATED
 from k2d_hf.transcription.transcribers import DecodingOptions
-from k2d_hf.validation.settings import ValidateSettings
+from k2d_hf.validation.settings import ValidateSettings, check_auxiliaries
 
 METHOD = ("label", "validate", "mix", "student", "targets", "distil", "evaluate", "card", "push")  # stages, in order
 
@@ -82,6 +82,12 @@ class Recipe:
     )
     auxiliary: str | list[str] = setting(
         help="a small checkpoint likewise, or 'teacher' for the teacher's own", metavar="MODEL"
+    )
+    more_auxiliaries: list[str | list[str]] = setting(
+        [],
+        "A list of other auxiliaries, each a checkpoint, or a list of which the first that answers is taken; all judge "
+        "each label, see validate.auxiliaries_by.",
+        metavar="[MODEL, [MODEL, ...], ...]",
     )
     evaluation: EvaluationDataSettings | dict[str, EvaluationDataSettings] | None = setting(
         None,
@@ -183,6 +189,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     for name in ("ctranslate2", "ggml", "revision"):
         if getattr(recipe.hub, name) and not recipe.hub.repo_id:
             raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
+    with prefixed(f"{path}: "):
+        check_auxiliaries(recipe.more_auxiliaries, recipe.validate)
     mix = {
         name: _source_of(data, path, f"mix.{name}" if isinstance(recipe.mix, dict) else "mix", elsewhere=elsewhere)
         for name, data in recipe.sources.items()
@@ -204,6 +212,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         references=references,
         teacher=_models_of(recipe.teacher, path),
         auxiliary=_models_of(recipe.auxiliary, path, word=TEACHER),
+        more_auxiliaries=_models_of(recipe.more_auxiliaries, path, word=TEACHER),
         label=dataclasses.replace(recipe.label, assistant=assistant and _models_of([assistant], path)[0]),
         student=_student_of(recipe.student, path, language),
         distil=read_distil(recipe.distil, where=str(path), section="distil", elsewhere=elsewhere),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import setting
 from k2d_hf.scoring.phonemes import Phones, phones_by
 from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
 from k2d_hf.transcription.transcribers import DecodingOptions
 from k2d_hf.validation.combining import ANY, WAYS, checked_weights
-from k2d_hf.validation.distance import METRICS, NORMALISERS, check_choice, keeps
+from k2d_hf.validation.distance import AUXILIARIES_BY, MEDIAN, METRICS, NORMALISERS, check_choice, keeps
 from k2d_hf.validation.hallucinations import checked_phrases
 from k2d_hf.validation.judges import limits_of, with_limits
 
@@ -59,6 +62,13 @@ class ValidateSettings(WorkersSettings):
     device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
+    auxiliaries_by: str = setting(
+        MEDIAN,
+        "Distance of a label where there are more_auxiliaries: the median of those from each; or a vote, by which it "
+        "is dropped where more than half of them would drop it.",
+        choices=AUXILIARIES_BY,
+        after_model=True,
+    )
     combine: str = setting(
         ANY,
         "Judges that drop a label: any, one limit that it is beyond; all, only where it is beyond the threshold and "
@@ -85,6 +95,7 @@ class ValidateSettings(WorkersSettings):
         object.__setattr__(self, "known_phrases", checked_phrases(self.known_phrases))
         check_choice("metric", self.metric, METRICS)
         check_choice("normalise_by", self.normalise_by, NORMALISERS)
+        check_choice("auxiliaries_by", self.auxiliaries_by, AUXILIARIES_BY)
         check_choice("unit", self.unit, UNITS)
         check_choice("keep", self.keep, KEEP)
         keeps(0.0, self.threshold)
@@ -111,3 +122,11 @@ class ValidateSettings(WorkersSettings):
             device=self.device,
             dtype=self.dtype,
         )
+
+
+def check_auxiliaries(more: Sequence[Any], settings: ValidateSettings) -> None:
+    """Raise K2DError for more auxiliaries that are no list, or where segments are judged."""
+    if isinstance(more, str):
+        raise K2DError(f"more_auxiliaries: {more!r} is no list; give a list of models, such as [{more!r}]")
+    if more and settings.unit == "segment":
+        raise K2DError("more_auxiliaries: segments are judged by one auxiliary; set unit to chunk, or leave them out")

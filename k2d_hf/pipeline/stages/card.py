@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,15 @@ class Card(Stage):
         """All settings, the names of the models, and every stage before."""
         before = [stage for stage in run.planned if stage not in (self.name, "push")]
         settings = {**deciding(run.recipe), "distil": deciding_training(run.recipe.distil)}
-        return [settings, run.teacher.name, run.auxiliary.name, run.ran(*before)]
+        return [settings, run.teacher.name, *(one.name for one in run.auxiliaries), run.ran(*before)]
 
     def run(self, run: RunState, job: Job) -> str:
         """Write README.md beside the student."""
-        return str(write_card(run.folder, run.recipe, teacher=run.teacher, auxiliary=run.auxiliary, origin=run.origin))
+        path = write_card(
+            run.folder, run.recipe, teacher=run.teacher, auxiliary=run.auxiliary, origin=run.origin,
+            more_auxiliaries=run.more_auxiliaries,
+        )  # fmt: skip
+        return str(path)
 
 
 def write_card(
@@ -52,6 +56,7 @@ def write_card(
     teacher: Checkpoint,
     auxiliary: Checkpoint,
     origin: Checkpoint | None = None,
+    more_auxiliaries: Sequence[Checkpoint] = (),
     **given: Any,
 ) -> Path:
     """Write `student/README.md` of a run, with what is `given`: fields of `K2DModelCardData`, such as `license="mit"`.
@@ -63,7 +68,9 @@ def write_card(
     from k2d_hf.publishing.card_rendering import render_card
     from k2d_hf.publishing.eval_results import write_results
 
-    data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary, origin=origin)
+    data = gather_facts(
+        directory, recipe, teacher=teacher, auxiliary=auxiliary, origin=origin, more_auxiliaries=more_auxiliaries
+    )
     for name, value in given.items():
         setattr(data, name, value)
     path = directory / "student" / "README.md"
@@ -73,7 +80,13 @@ def write_card(
 
 
 def gather_facts(
-    directory: Path, recipe: Recipe, *, teacher: Checkpoint, auxiliary: Checkpoint, origin: Checkpoint | None = None
+    directory: Path,
+    recipe: Recipe,
+    *,
+    teacher: Checkpoint,
+    auxiliary: Checkpoint,
+    origin: Checkpoint | None = None,
+    more_auxiliaries: Sequence[Checkpoint] = (),
 ) -> K2DModelCardData:
     """Collect the facts of a run from its files; what is in a missing file stays unknown.
 
@@ -113,6 +126,8 @@ def gather_facts(
         and ", ".join(filter(None, (recordings, recipe.recordings.config, recipe.recordings.split))),
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
+        more_auxiliaries=list(map(public_name, more_auxiliaries)),
+        auxiliaries_by=recipe.validate.auxiliaries_by,
         begins_with=_begins_with(recipe),
         language_mix=mix_of(own) or recipe.student.language_mix,
         encoder_layers=_layers(own, begun, "encoder_layers", recipe.student.encoder_layers),

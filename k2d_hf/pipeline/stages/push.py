@@ -61,7 +61,7 @@ class Push(Stage, command.Command):
         """Write what was pushed."""
         facts = {
             "teacher": public_name(run.teacher),
-            "auxiliary": public_name(run.auxiliary),
+            "auxiliary": ", ".join(map(public_name, run.auxiliaries)),
             "validation": describe_validation(vars(run.recipe.validate)),
         }
         results = push(run.folder / "student", run.folder / "validated", run.recipe.hub, job, facts=facts)
