@@ -32,8 +32,8 @@ def unrun(why, *assignments):
 
 
 def limited(judge):
-    """A limit of a judge, with what labelling has to measure for it."""
-    measures = ["label.measures=true"] if judge.measure is None else []
+    """A limit of a judge, with what labelling has to measure for it, and an engine that can."""
+    measures = ["label.measures=true", "label.engine=faster-whisper"] if judge.measure is None else []
     return sets(f"validate.{judge.setting}={judge.example}", *measures)
 
 
