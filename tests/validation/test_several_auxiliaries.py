@@ -1,11 +1,13 @@
 """Several auxiliaries: each transcribes each chunk, and one distance is made of theirs, by median or by vote."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from scripted_transcriber import ScriptedTranscriber
 from scripted_whisper import write_scripted_whisper
 
@@ -15,9 +17,13 @@ from k2d_hf.data.chunking import Segment, chunk_rows
 from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import write_rows
 from k2d_hf.labelling.hypotheses import chunk_features
+from k2d_hf.models import resolve_checkpoint
 from k2d_hf.pipeline.dry_run import plan_run
 from k2d_hf.pipeline.planning.plan_text import render_plan
 from k2d_hf.pipeline.recipe import load_recipe
+from k2d_hf.pipeline.run_state import RunState
+from k2d_hf.pipeline.stages.validate import Validate
+from k2d_hf.terminal.console import Console
 from k2d_hf.validation.auxiliary import drop_counts, validate_labels
 from k2d_hf.validation.calibrate import calibrate, validated_labels
 from k2d_hf.validation.calibration_report import render_calibration
@@ -118,11 +124,7 @@ def test_what_one_of_them_fails_on_is_dropped(validate, chunks):
     validated = validate(first, Failing(second.script), batch_size=1)
     assert [one[0]["text"] for one in validated[MORE_AUXILIARIES]] == [LABEL, None, FAR, LOOP, FAR]
     assert (validated["keep"][1], validated["drop_reason"][1]) == (False, "not transcribed")
-    assert not validated_labels_of(validated).transcribed[1]
-
-
-def validated_labels_of(validated):
-    return validated_labels(validated, None)
+    assert not validated_labels(validated, None).transcribed[1]
 
 
 def test_one_auxiliary_after_several_leaves_no_trace_of_them(chunks, validate):
@@ -131,7 +133,7 @@ def test_one_auxiliary_after_several_leaves_no_trace_of_them(chunks, validate):
     assert again.remove_columns(MORE_AUXILIARIES)[:] == validate_labels(chunks, auxiliaries()[0])[:]
     by_segment = validate_labels(validate(*auxiliaries()), auxiliaries()[0], unit="segment")
     assert set(by_segment[MORE_AUXILIARIES]) == {None}
-    assert validated_labels_of(again).further == []
+    assert validated_labels(again, None).further == []
 
 
 # Resuming
@@ -180,7 +182,7 @@ def on_disk(validate, tmp_path):
 def test_calibration_has_the_distance_by_which_chunks_were_judged(validate, metric, by):
     for count in (2, 3):
         validated = validate(*auxiliaries(count), metric=metric, auxiliaries_by=by)
-        labels = replace(validated_labels_of(validated), auxiliaries_by=by)
+        labels = replace(validated_labels(validated, None), auxiliaries_by=by)
         assert labels.distances()[metric].tolist() == validated["distance"][:]
 
 
@@ -211,7 +213,7 @@ def test_transcripts_of_all_are_compared_anew(on_disk, validate):
 def test_chunks_of_unlike_numbers_of_auxiliaries_are_not_calibrated(validate, chunks):
     mixed = [*validate(*auxiliaries(2)).select([0]), *validate(*auxiliaries(3)).select([1])]
     with pytest.raises(K2DError, match="some chunks were judged by more auxiliaries than others"):
-        validated_labels_of(Dataset.from_list(mixed, features=validate(*auxiliaries(2)).features))
+        validated_labels(Dataset.from_list(mixed, features=validate(*auxiliaries(2)).features), None)
 
 
 # What is refused
@@ -307,6 +309,24 @@ def test_a_recipe_lists_them_and_its_plan_shows_each(workplace, tmp_path, capsys
             load_recipe(workplace / "recipe.yaml", [f"more_auxiliaries={wrong}"])
     with pytest.raises(K2DError, match="recipe.yaml: more_auxiliaries: segments are judged by one auxiliary"):
         load_recipe(workplace / "recipe.yaml", ["more_auxiliaries=[teacher]", "validate.unit=segment"])
+
+
+def test_other_weights_in_any_of_them_are_another_result(workplace, tmp_path):
+    run = RunState(load_recipe(workplace / "recipe.yaml"), ["label", "validate"], Console(silent=True))
+    run.auxiliary = resolve_checkpoint(str(workplace / "auxiliary"))
+    run.more_auxiliaries = [resolve_checkpoint(str(workplace / "teacher"))]
+    keys = [Validate().depends(run)]
+    copied = shutil.copytree(workplace / "teacher", tmp_path / "copied")
+    run.more_auxiliaries = [resolve_checkpoint(str(copied))]
+    assert Validate().depends(run) == keys[0]  # whatever it is called
+    weights = load_file(copied / "model.safetensors")
+    weights["model.decoder.layer_norm.weight"] += 1
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    run.more_auxiliaries = [resolve_checkpoint(str(copied))]
+    keys.append(Validate().depends(run))
+    run.more_auxiliaries = []
+    keys.append(Validate().depends(run))
+    assert len(set(map(repr, keys))) == 3
 
 
 def test_a_run_has_them_in_line_card_and_keys(workplace, tmp_path, capsys):
