@@ -21,13 +21,16 @@ SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdi
 SOURCE = "source"  # the column that names where a chunk with a given text is from
 SEGMENT_VERDICTS = "segment_verdicts"  # the column of chunks that were judged segment by segment
 MORE_AUXILIARIES = "more_auxiliaries"  # the column of chunks that several auxiliaries transcribed
-# Types of columns that hold a list: what each of its elements has
-_LISTS = {
+# Types of columns that hold a list: what each of its elements has, which may be a list in turn
+_LISTS: dict[str, dict[str, Any]] = {
     "segments": {"start": "float64", "end": "float64", "text": "string"},
     "verdicts": {
         "distance": "float64", "mer": "float64", "per": "float64", "teacher_loops": "bool", "drop_reason": "string"
     },
-    "hypotheses": {"text": "string", "loops": "bool", "mer": "float64", "per": "float64", "distance": "float64"},
+    "hypotheses": {
+        "text": "string", "loops": "bool", "mer": "float64", "per": "float64", "distance": "float64",
+        "segments": {"mer": "float64", "per": "float64"},
+    },
 }  # fmt: skip
 
 
@@ -83,7 +86,8 @@ COLUMNS = (
     Column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
     Column(
         MORE_AUXILIARIES, "hypotheses", SEVERAL,
-        "of each further auxiliary text, loops, mer, per and distance; `distance` beside it is then that of all",
+        "of each further auxiliary text, loops, mer, per, distance, and mer and per of segments that were judged; the "
+        "column `distance` is then that of all",
     ),
     Column(
         SEGMENT_VERDICTS, "verdicts", SEGMENTS,
@@ -127,7 +131,10 @@ def known_features(names: Iterable[str]) -> Features:
     """Types of those of some columns that chunks have; not of audio, which has several."""
     from datasets import Features, Value
 
-    lists = {kind: [{name: Value(of) for name, of in fields.items()}] for kind, fields in _LISTS.items()}
+    def list_of(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{name: list_of(of) if isinstance(of, Mapping) else Value(of) for name, of in fields.items()}]
+
+    lists = {kind: list_of(fields) for kind, fields in _LISTS.items()}
     kinds = {column.name: column.kind for column in COLUMNS if column.kind != "audio"}
     known = {name: lists.get(kind) or Value(kind) for name, kind in kinds.items()}
     return Features({name: known[name] for name in names if name in known})

@@ -30,7 +30,7 @@ from k2d_hf.reporting.settings import ReportSettings
 from k2d_hf.scoring.normalisers import WHISPER_ENGLISH
 from k2d_hf.transcription.decoding import NOT_EVALUATED
 from k2d_hf.transcription.transcribers import DecodingOptions
-from k2d_hf.validation.settings import ValidateSettings, check_auxiliaries
+from k2d_hf.validation.settings import ValidateSettings
 
 METHOD = ("label", "validate", "mix", "student", "targets", "distil", "evaluate", "card", "push")  # stages, in order
 
@@ -189,8 +189,6 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     for name in ("ctranslate2", "ggml", "revision"):
         if getattr(recipe.hub, name) and not recipe.hub.repo_id:
             raise K2DError(f"{path}: hub.{name}: there is no repository to push to; set hub.repo_id too")
-    with prefixed(f"{path}: "):
-        check_auxiliaries(recipe.more_auxiliaries, recipe.validate)
     mix = {
         name: _source_of(data, path, f"mix.{name}" if isinstance(recipe.mix, dict) else "mix", elsewhere=elsewhere)
         for name, data in recipe.sources.items()

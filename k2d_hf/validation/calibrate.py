@@ -137,9 +137,15 @@ def _further(chunks: Dataset) -> tuple[list[FurtherTranscripts], np.ndarray]:
     counts = set(map(len, rows))
     if len(counts) > 1:
         raise K2DError("some chunks were judged by more auxiliaries than others; validate all of them together")
-    values = np.array(rows, dtype=float).reshape(len(rows), max(counts, default=0), 4)
-    further = [FurtherTranscripts(one[:, 0].astype(bool), one[:, 1], one[:, 2]) for one in values.transpose(1, 0, 2)]
-    return further, np.all(values[:, :, 3], axis=1)
+    wrote = np.array([all(one[3] for one in others) for others in rows], dtype=bool)
+    return _transcripts(rows, 4), wrote
+
+
+def _transcripts(values: Sequence[Sequence[tuple[float, ...]]], size: int) -> list[FurtherTranscripts]:
+    """Of each auxiliary as arrays: loops, MER and PER, the first of `size` values by chunk and auxiliary."""
+    count = len(values[0]) if values else 0
+    arrays = np.array(values, dtype=float).reshape(len(values), count, size).transpose(1, 0, 2)
+    return [FurtherTranscripts(one[:, 0].astype(bool), one[:, 1], one[:, 2]) for one in arrays]
 
 
 def compared_anew(chunks: Dataset, settings: ValidateSettings) -> list[np.ndarray]:
@@ -213,8 +219,10 @@ def _bad(units: Sequence[tuple[str, float]], rates: Sequence[float] | None) -> f
 def by_segment(labels: ValidatedLabels, chunks: Dataset, rates: Sequence[list[float] | None] | None) -> ValidatedLabels:
     """The labels of chunks as those of the segments that were judged; a chunk that was judged as one stays."""
     names = ["duration", "segments", SEGMENT_VERDICTS, "chunk_distance"]
+    names += [MORE_AUXILIARIES] if MORE_AUXILIARIES in chunks.column_names else []
     rows = (row for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE) for row in rows_of(batch))
     units: dict[str, list[Any]] = defaultdict(list)
+    theirs: list[list[tuple[float, ...]]] = []  # of more auxiliaries, for each unit
     for index, row in enumerate(rows):
         distance = row["chunk_distance"]
         one = {name: getattr(labels, name) for name in _OF_A_UNIT}
@@ -233,8 +241,11 @@ def by_segment(labels: ValidatedLabels, chunks: Dataset, rates: Sequence[list[fl
                     unit |= {"true_mer": rate, "bad_seconds": bad}
             for name, value in unit.items():
                 units[name].append(value)
+            more = row.get(MORE_AUXILIARIES) or ()
+            of_unit = [one if verdict is None else one["segments"][at] for one in more]
+            theirs.append([(one["loops"], of["mer"], of["per"]) for one, of in zip(more, of_unit, strict=True)])
     arrays: Any = {name: np.array(values) for name, values in units.items()}
-    return replace(labels, **arrays)
+    return replace(labels, **arrays, further=_transcripts(theirs, 3))
 
 
 def write_calibration(calibration: Calibration, output: Path) -> None:

@@ -38,7 +38,7 @@ from k2d_hf.validation.combining import reason_to_drop
 from k2d_hf.validation.distance import compare_labels, joint_distance
 from k2d_hf.validation.judges import MEASURED, check_measured, labelled_measures, limits_of, measures
 from k2d_hf.validation.kept_parts import TextBefore, rows_of_segments
-from k2d_hf.validation.settings import ValidateSettings, check_auxiliaries
+from k2d_hf.validation.settings import ValidateSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,8 @@ class AuxiliaryHypotheses(Hypotheses):
         language: str | None = None,
         settings: ValidateSettings,
     ) -> None:
-        check_auxiliaries(more_auxiliaries, settings)
+        if isinstance(more_auxiliaries, str):
+            raise K2DError(f"more_auxiliaries: {more_auxiliaries!r} is no list; give a list of models")
         given = {"auxiliary": auxiliary, "more_auxiliaries": list(more_auxiliaries), "language": language}
         super().__init__(auxiliary, settings, settings.decoding(language), more=more_auxiliaries, **given)
         self.limits = limits_of(vars(settings))
@@ -174,6 +175,7 @@ class AuxiliaryHypotheses(Hypotheses):
         verdict = {"auxiliary_text": texts[0], "keep": reason is None, "drop_reason": reason}
         others = [
             {"text": text, "loops": one.auxiliary_loops, "mer": one.mer, "per": one.per, "distance": one.distance}
+            | {"segments": None}
             for text, one in zip(texts[1:], each[1:], strict=True)
         ]
         return {**asdict(comparison), **({MORE_AUXILIARIES: others} if others else {}), **measured, **verdict}

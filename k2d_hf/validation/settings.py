@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
-from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import setting
 from k2d_hf.scoring.phonemes import Phones, phones_by
 from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
@@ -122,11 +119,3 @@ class ValidateSettings(WorkersSettings):
             device=self.device,
             dtype=self.dtype,
         )
-
-
-def check_auxiliaries(more: Sequence[Any], settings: ValidateSettings) -> None:
-    """Raise K2DError for more auxiliaries that are no list, or where segments are judged."""
-    if isinstance(more, str):
-        raise K2DError(f"more_auxiliaries: {more!r} is no list; give a list of models, such as [{more!r}]")
-    if more and settings.unit == "segment":
-        raise K2DError("more_auxiliaries: segments are judged by one auxiliary; set unit to chunk, or leave them out")

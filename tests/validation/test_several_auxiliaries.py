@@ -82,7 +82,8 @@ def test_the_distance_is_that_of_all_and_the_other_columns_are_those_of_the_firs
     for row, (text, texts), of_each in zip(together, CASES.values(), distances(), strict=True):
         for at, other in enumerate(row[MORE_AUXILIARIES], start=1):
             rates = {name: label_distance(text, texts[at], name) for name in ("mer", "per")}
-            assert other == {"text": texts[at], "loops": texts[at] == LOOP, **rates, "distance": of_each[at]}
+            of_other = {"text": texts[at], "loops": texts[at] == LOOP, **rates, "distance": of_each[at]}
+            assert other == {**of_other, "segments": None}
 
 
 def test_what_median_and_vote_keep(validate):
@@ -134,6 +135,80 @@ def test_one_auxiliary_after_several_leaves_no_trace_of_them(chunks, validate):
     by_segment = validate_labels(validate(*auxiliaries()), auxiliaries()[0], unit="segment")
     assert set(by_segment[MORE_AUXILIARIES]) == {None}
     assert validated_labels(again, None).further == []
+
+
+# By segment
+
+A, B, C = "今天講機器學習", "我們用電腦", "明天考試很重要"
+WRONG = "完全不一樣的東西"
+
+
+@pytest.fixture
+def lesson(noise_file):
+    """A chunk of three segments, and one without usable times."""
+    segments = [Segment(0.0, 2.0, A), Segment(2.0, 4.0, B), Segment(4.0, 6.5, C)]
+    rows = chunk_rows(str(noise_file), [segments, [Segment(10.0, 12.0, A)]], language="zh")
+    rows[1]["segments"] = []
+    return Dataset.from_list(rows, features=chunk_features())
+
+
+def by_segment(lesson, *texts, **given):
+    first, *more = [ScriptedTranscriber({6.5: text, 2.0: text[: len(A)]}) for text in texts]
+    return validate_labels(lesson, first, more_auxiliaries=more, unit="segment", **given)
+
+
+def test_a_segment_is_judged_by_all_and_every_part_has_what_each_wrote_of_it(lesson):
+    texts = (f"{A}{WRONG}{C}", f"{A}{WRONG}{C}", f"{A}{B}{WRONG}")
+    cut = by_segment(lesson, *texts)
+    assert cut["text"][:3] == [A, B, C]
+    assert cut["keep"][:] == [True, False, True, True]
+    assert cut["auxiliary_text"][:3] == [A, WRONG, C]
+    assert [[one["text"] for one in more] for more in cut[MORE_AUXILIARIES][:3]] == [[A, A], [WRONG, B], [C, WRONG]]
+    masked = by_segment(lesson, *texts, keep="mask")
+    verdicts = masked["segment_verdicts"][0]
+    assert [one["drop_reason"] for one in verdicts] == [None, "distance > 0.40", None]
+    assert masked[MORE_AUXILIARIES][0][1]["text"] == texts[2]
+    assert masked["segment_verdicts"][1] is None  # judged as one
+    assert masked[MORE_AUXILIARIES][1][0]["segments"] is None
+
+
+@pytest.mark.parametrize("by", ["median", "vote"])
+@pytest.mark.parametrize("keep", ["cut", "mask"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_calibration_has_the_distances_by_which_segments_were_judged(lesson, by, keep, count):
+    texts = (f"{A}{WRONG}{C}", f"{B}{C}", f"{A}{B}{WRONG}")[:count]
+    for metric in METRICS:
+        validated = by_segment(lesson, *texts, auxiliaries_by=by, keep=keep, metric=metric)
+        labels = replace(validated_labels(validated, None), auxiliaries_by=by)
+        judged = [one for row in validated for one in row["segment_verdicts"] or [row]]
+        assert len(judged) == 4
+        assert labels.distances()[metric].tolist() == [one["distance"] for one in judged]
+    (each,) = {len(labels.distances_of_each())}
+    assert each == count
+
+
+def test_of_one_auxiliary_that_is_there_twice_segments_are_those_of_it_alone(lesson):
+    text = f"{A}{WRONG}{C}"
+    for keep in ("cut", "mask"):
+        alone, twice = by_segment(lesson, text, keep=keep), by_segment(lesson, text, text, keep=keep)
+        assert twice.remove_columns(MORE_AUXILIARIES)[:] == alone[:]
+        for row in twice:
+            (other,) = row[MORE_AUXILIARIES]
+            assert other["text"] == row["auxiliary_text"]
+            assert (other["mer"], other["per"]) == (row["mer"], row["per"])
+            rates = other["segments"]
+            assert rates is None or rates == [{k: one[k] for k in ("mer", "per")} for one in row["segment_verdicts"]]
+
+
+def test_a_chunk_that_one_failed_on_stays_one_unit(lesson):
+    class Failing(ScriptedTranscriber):
+        def transcribe_chunks(self, audio, languages=None):
+            raise RuntimeError("no memory")
+
+    first = ScriptedTranscriber({6.5: f"{A}{B}{C}", 2.0: A})
+    validated = validate_labels(lesson, first, more_auxiliaries=[Failing({})], unit="segment")
+    assert validated["drop_reason"][:] == ["not transcribed"] * 2
+    assert validated["chunk_distance"][:] == validated["segment_verdicts"][:] == [None] * 2
 
 
 # Resuming
@@ -223,7 +298,6 @@ def test_wrong_settings_are_one_line_before_any_work(validate, chunks, tmp_path)
     models = auxiliaries()
     for more, settings, line in [
         ("openai/whisper-base", {}, r"^more_auxiliaries: 'openai/whisper-base' is no list; give a list of models"),
-        (models[1:], {"unit": "segment"}, "^more_auxiliaries: segments are judged by one auxiliary; set unit to chunk"),
         (models[1:], {"auxiliaries_by": "mean"}, "^auxiliaries_by 'mean' is unknown: choose one of median, vote"),
         (models[1:], {"shards_dir": tmp_path}, "^shards_dir: 1 for 3 auxiliaries; give a list with a folder for each"),
     ]:
@@ -282,8 +356,6 @@ def test_the_command_takes_each_as_an_option(noise_file, models, tmp_path, capsy
     more = ["--more-auxiliaries", models[1], "--more-auxiliaries", models[2]]
     assert k2d(*command, *more[:2], "--more-auxiliaries", models[0]) == 1
     assert f"more_auxiliaries: {models[0]} is an auxiliary already; give another" in capsys.readouterr().err
-    assert k2d(*command, *more, "--unit", "segment") == 1
-    assert "more_auxiliaries: segments are judged by one auxiliary" in capsys.readouterr().err
     assert k2d(*command, *more) == 0
     assert not (tmp_path / "validated.resume").exists()
     assert k2d("calibrate", tmp_path / "validated", "--auxiliaries-by", "vote") == 0
@@ -307,8 +379,6 @@ def test_a_recipe_lists_them_and_its_plan_shows_each(workplace, tmp_path, capsys
     ]:
         with pytest.raises(K2DError, match=line):
             load_recipe(workplace / "recipe.yaml", [f"more_auxiliaries={wrong}"])
-    with pytest.raises(K2DError, match="recipe.yaml: more_auxiliaries: segments are judged by one auxiliary"):
-        load_recipe(workplace / "recipe.yaml", ["more_auxiliaries=[teacher]", "validate.unit=segment"])
 
 
 def test_other_weights_in_any_of_them_are_another_result(workplace, tmp_path):

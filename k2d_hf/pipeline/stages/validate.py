@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.data.chunk_files import check_chunks, kept_of, load_chunks
-from k2d_hf.errors import K2DError, prefixed
+from k2d_hf.errors import K2DError
 from k2d_hf.files.arrow import write_rows
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.languages import checked_language
@@ -25,7 +25,6 @@ from k2d_hf.terminal.console import minutes
 from k2d_hf.terminal.progress import length_of
 from k2d_hf.validation.distance import ValidationReport
 from k2d_hf.validation.settings import ValidateSettings
-from k2d_hf.validation.settings import check_auxiliaries as check_more_auxiliaries
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -84,8 +83,6 @@ class Validate(Stage, command.Command):
         folder = command.part_of_run(arguments.chunks, "chunks")
         chunks = load_chunks(folder, streaming=arguments.streaming == "true")
         check_chunks(chunks, folder)
-        with prefixed(f"{self.name}: "):
-            check_more_auxiliaries(arguments.more_auxiliaries, settings)
         named = [arguments.auxiliary, *([one] for one in arguments.more_auxiliaries)]
         auxiliaries = [command.model_of(sources) for sources in named]
         check_auxiliaries(auxiliaries)
