@@ -56,7 +56,7 @@ def workers():
     return found
 
 
-def test_rows_equal_those_of_one_process_though_a_worker_is_killed(cluster, corpus, tmp_path, processor):
+def test_rows_equal_those_of_one_process_though_a_worker_is_killed(cluster, corpus, tmp_path):
     recordings, model = corpus
     here, there = LabellingReport(), LabellingReport()
     expected = label_recordings(recordings, model, engine="transformers", report=here, shard_size=1, **OPTIONS)
@@ -80,11 +80,16 @@ def test_rows_equal_those_of_one_process_though_a_worker_is_killed(cluster, corp
     judged = validate_labels(expected, model, engine="transformers", shard_size=4, batch_size=2)
     spread = validate_labels(expected, model, engine="ray+transformers", workers=2, shard_size=4, batch_size=2)
     assert spread[:] == judged[:]
+
+
+def test_several_auxiliaries_take_turns_on_the_cluster(cluster, corpus, tmp_path, processor):
+    recordings, model = corpus
     other = write_scripted_whisper(tmp_path / "other", processor, (2.0, "今天講 machine learnings"), (5.0, "不重要"))
-    given = {"more_auxiliaries": [other], "shard_size": 4, "batch_size": 2}
-    judged = validate_labels(expected, model, engine="transformers", **given)
-    assert judged["distance"][:] != spread["distance"][:]
-    assert validate_labels(expected, model, engine="ray+transformers", workers=2, **given)[:] == judged[:]
+    chunks = label_recordings(recordings.select([0, 1]), model, engine="transformers", **OPTIONS)
+    given = {"more_auxiliaries": [other], "batch_size": 2}
+    judged = validate_labels(chunks, model, engine="transformers", **given)
+    assert validate_labels(chunks, model, engine="ray+transformers", workers=1, **given)[:] == judged[:]
+    assert judged["auxiliary_text"][0] != judged["more_auxiliaries"][0][0]["text"]
 
 
 def test_map_batches_takes_the_steps_themselves(cluster, corpus):
