@@ -80,13 +80,16 @@ def calibrate(
     return calibration
 
 
-def kept_speech(validated: str | Path, references: str | Path, metric: str, threshold: float) -> str:
+def kept_speech(
+    validated: str | Path, references: str | Path, metric: str, threshold: float, auxiliaries_by: str = MEDIAN
+) -> str:
     """What judging segments kept, and how much of it is bad, beside what whole chunks would keep, in one line.
 
     Raises:
         K2DError: as `calibrate` does.
     """
-    return kept_line(calibrate_labels(validated_labels(load_chunks(validated), references)), metric, threshold)
+    labels = replace(validated_labels(load_chunks(validated), references), auxiliaries_by=auxiliaries_by)
+    return kept_line(calibrate_labels(labels), metric, threshold)
 
 
 def validated_labels(chunks: Dataset, references: str | Path | None) -> ValidatedLabels:
