@@ -184,10 +184,10 @@ JUDGES = (
     Judge(
         name="entropy",
         setting="max_entropy",
-        help="Largest mean entropy of the teacher's choice of each token (nats) in a label that is kept, such as 1; "
+        help="Largest mean entropy of the teacher's choice of each token (nats) in a label that is kept, such as 2; "
         "null is no limit; it takes label.measures.",
         least=0.001,
-        example=1,
+        example=2,
         cause="the teacher might as well have written something else",
         unit="nats",
         description=_described("entropy"),
