@@ -227,6 +227,7 @@ OTHERS = {
     "normalise_by": "teacher", "unit": "segment", "keep": "mask", "no_repeat_ngram_size": 4, "kind": "top", "temperature": 3.0,
     "vad": True, "prompt": "今天講機器學習", "hotwords": "Whisper", "script": "simplified", "known_phrases": ["今天"],
     "assistant": None, "espeak_language": "es", "measures": True, "combine": "all", "weights": {"distance": 2.0},
+    "more_auxiliaries": [None], "auxiliaries_by": "vote",
     "k": 7, "task": "translate", "timestamp_probability": 0.25, "previous_text_probability": 0.75, "full_windows": True,
     **{judge.setting: judge.example for judge in JUDGES},
 }  # fmt: skip
@@ -245,7 +246,7 @@ def test_a_fingerprint_knows_every_setting_and_travels_without_the_model(step, m
     names = list(inspect.signature(step).parameters)
     hashes = {Hasher.hash(step(models[0], **given))}
     for name in names:
-        other = OTHERS[name] or models[1]
+        other = [models[1]] if OTHERS[name] == [None] else OTHERS[name] or models[1]
         needs = NEEDS.get(name, {})
         settings = {**dict(zip(names[:1], models)), **given, **needs, name: other}
         hashes.add(Hasher.hash(step(**settings)))

@@ -46,6 +46,7 @@ BY_NAME = {  # what has the right type, and is wrong all the same
     "references": ("nowhere.jsonl",),
     "source": ("./nowhere",),
     "k": (10**9,),
+    "more_auxiliaries": ("teacher", [3], [["nowhere", "./nowhere"]], ["auxiliary"]),  # which is one already
     "channel": ("left", -1),
     "output": ("recipe.yaml", "recipe.yaml/inside"),
 }

@@ -140,6 +140,11 @@ def test_models_beside_the_recipe_are_found(write, tmp_path, monkeypatch):
     recipe = load_recipe(write(MINIMAL.replace("org/teacher", "models/big")))
     assert recipe.teacher == str(tmp_path / "models" / "big")
     assert recipe.auxiliary == ["org/small", "teacher"]  # the word keeps its meaning
+    recipe = load_recipe(write(f"{MINIMAL}more_auxiliaries: [models/big, [org/small, models/big, teacher]]\n"))
+    assert recipe.more_auxiliaries == [
+        str(tmp_path / "models" / "big"),
+        ["org/small", str(tmp_path / "models" / "big"), "teacher"],
+    ]
 
 
 @pytest.mark.parametrize("place", ["spoken.jsonl", "s3://bucket/spoken.jsonl"])

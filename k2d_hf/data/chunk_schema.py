@@ -14,16 +14,22 @@ if TYPE_CHECKING:
 
 LABELLING, VALIDATION, MIXING = "labelling", "validation", "mixing"  # writers of columns
 SEGMENTS = "validation of segments"  # likewise: validation, where it judges segments
+SEVERAL = "validation by several auxiliaries"  # likewise
 MEASURING = "labelling with `measures`"
 # Uses of a column: the chunk's audio, its label, the prompt before it, the draw of its form, the verdict on it
 SOUND, LABEL, PROMPT, DRAW, VERDICT = "sound", "label", "prompt", "draw", "verdict"
 SOURCE = "source"  # the column that names where a chunk with a given text is from
 SEGMENT_VERDICTS = "segment_verdicts"  # the column of chunks that were judged segment by segment
-# Types of columns that hold a list: what each of its elements has
-_LISTS = {
+MORE_AUXILIARIES = "more_auxiliaries"  # the column of chunks that several auxiliaries transcribed
+# Types of columns that hold a list: what each of its elements has, which may be a list in turn
+_LISTS: dict[str, dict[str, Any]] = {
     "segments": {"start": "float64", "end": "float64", "text": "string"},
     "verdicts": {
         "distance": "float64", "mer": "float64", "per": "float64", "teacher_loops": "bool", "drop_reason": "string"
+    },
+    "hypotheses": {
+        "text": "string", "loops": "bool", "mer": "float64", "per": "float64", "distance": "float64",
+        "segments": {"mer": "float64", "per": "float64"},
     },
 }  # fmt: skip
 
@@ -61,6 +67,10 @@ COLUMNS = (
         "minus the mean log-probability of the teacher's tokens, nats: the mean of its segments by their seconds",
     ),
     Column(
+        "entropy", "float64", MEASURING,
+        "mean entropy of the distributions that the teacher's text was chosen from, nats, likewise",
+    ),
+    Column(
         "no_speech_probability", "float64", MEASURING,
         "the teacher's probability that a window has no speech, the highest of its segments",
     ),
@@ -74,6 +84,11 @@ COLUMNS = (
     Column("mer", "float64", VALIDATION, "mixed error rate between the two texts"),
     Column("per", "float64", VALIDATION, "phoneme error rate between them"),
     Column("distance", "float64", VALIDATION, "the distance by which chunks were kept or dropped"),
+    Column(
+        MORE_AUXILIARIES, "hypotheses", SEVERAL,
+        "of each further auxiliary text, loops, mer, per, distance, and mer and per of segments that were judged; the "
+        "column `distance` is then that of all",
+    ),
     Column(
         SEGMENT_VERDICTS, "verdicts", SEGMENTS,
         "of each segment distance, mer, per, teacher_loops, and drop_reason, null where it is trusted",
@@ -116,7 +131,10 @@ def known_features(names: Iterable[str]) -> Features:
     """Types of those of some columns that chunks have; not of audio, which has several."""
     from datasets import Features, Value
 
-    lists = {kind: [{name: Value(of) for name, of in fields.items()}] for kind, fields in _LISTS.items()}
+    def list_of(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{name: list_of(of) if isinstance(of, Mapping) else Value(of) for name, of in fields.items()}]
+
+    lists = {kind: list_of(fields) for kind, fields in _LISTS.items()}
     kinds = {column.name: column.kind for column in COLUMNS if column.kind != "audio"}
     known = {name: lists.get(kind) or Value(kind) for name, kind in kinds.items()}
     return Features({name: known[name] for name in names if name in known})

@@ -175,9 +175,10 @@ def _made(kind: Any, given: Mapping[str, Any], version: str, identities: Sequenc
 
 
 def _portable(value: Any) -> Any:
-    """An argument as it travels; `NotImplemented` for a loaded model."""
+    """An argument as it travels; `NotImplemented` for a loaded model, or several with one among them."""
     if isinstance(value, (list, tuple)):
-        return [_portable(one) for one in value]
+        portable = [_portable(one) for one in value]
+        return NotImplemented if any(one is NotImplemented for one in portable) else portable
     if isinstance(value, Path):
         return str(value)
     return value if value is None or isinstance(value, (bool, int, float, str)) else NotImplemented

@@ -221,6 +221,8 @@ def _convert(value: Any, hint: Any) -> tuple[bool, Any]:
     kind = typing.get_origin(hint) or hint
     if hint is Any:
         return True, value
+    if kind in (typing.Union, types.UnionType):  # of the elements of a list
+        return next((found for option in _options(hint) if (found := _convert(value, option))[0]), (False, None))
     if hint is float:
         return _convert_float(value)
     if kind in (bool, str, dict, type(None)):
@@ -253,7 +255,8 @@ def _describe(hint: Any) -> str:
     described = []
     for option in _options(hint):
         if typing.get_origin(option) in (list, tuple):
-            described.append("a list of " + _plural(_describe(typing.get_args(option)[0])))
+            elements = _options(typing.get_args(option)[0])
+            described.append("a list of " + " or ".join(_plural(_describe(one)) for one in elements))
         elif isinstance(option, type) and issubclass(option, Enum):
             described.append("one of " + ", ".join(str(member.value) for member in option))
         elif (typing.get_origin(option) or option) is dict:

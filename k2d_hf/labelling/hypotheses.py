@@ -117,7 +117,7 @@ class TeacherHypotheses(Hypotheses):
         keys = count()
         plan = planned(_recordings_in(given), given=self.model.options.language, file_key=lambda _: str(next(keys)))
         items = [replace(item, repeated=False) for item, _ in plan]  # a step knows no batch but its own
-        values = self.transcribe(items, rank)
+        (values,) = self.transcribe(items, rank)
         report = LabellingReport()
         rows = [
             row for item in items for row in chunks_of(item, values[item.key], self.settings, report, self.measured)

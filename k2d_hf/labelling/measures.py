@@ -16,10 +16,10 @@ from k2d_hf.data.chunk_schema import MEASURING, features_of_writer
 from k2d_hf.data.chunking import Segment
 from k2d_hf.scoring.error_rates import script_of
 from k2d_hf.scoring.text import mixed_tokens
-from k2d_hf.transcription.transcribers import NO_SPEECH_PROBABILITY, UNCERTAINTY
+from k2d_hf.transcription.transcribers import ENTROPY, NO_SPEECH_PROBABILITY, UNCERTAINTY
 
 MISSING_LANGUAGE = "missing_language"
-CONFIDENCE = (UNCERTAINTY, NO_SPEECH_PROBABILITY)
+CONFIDENCE = (UNCERTAINTY, ENTROPY, NO_SPEECH_PROBABILITY)
 
 
 def measured_columns(confidence: Collection[str]) -> list[str]:
@@ -38,8 +38,8 @@ def with_measures(
 ) -> list[dict[str, Any]]:
     """The rows of the chunks of one recording, with these columns.
 
-    Uncertainty is the mean over the segments of a chunk by their seconds, the probability of no speech the highest of
-    one. Both are null where no segment carries them.
+    Uncertainty and entropy are the mean over the segments of a chunk by their seconds, the probability of no speech the
+    highest of one. Each is null where no segment carries it.
     """
     missing = missing_language([row["text"] for row in rows])
     measured = [
@@ -53,11 +53,12 @@ def _confidence(chunk: Sequence[Segment]) -> dict[str, float | None]:
     values = {
         name: [(seconds, one[name]) for seconds, one in known if one.get(name) is not None] for name in CONFIDENCE
     }
-    mean, highest = values[UNCERTAINTY], values[NO_SPEECH_PROBABILITY]
-    return {
-        UNCERTAINTY: float(np.average([v for _, v in mean], weights=[s for s, _ in mean])) if mean else None,
-        NO_SPEECH_PROBABILITY: max((v for _, v in highest), default=None),
+    means = {
+        name: float(np.average([v for _, v in mean], weights=[s for s, _ in mean])) if mean else None
+        for name, mean in values.items()
+        if name != NO_SPEECH_PROBABILITY
     }
+    return {**means, NO_SPEECH_PROBABILITY: max((v for _, v in values[NO_SPEECH_PROBABILITY]), default=None)}
 
 
 def missing_language(texts: Sequence[str]) -> list[float]:

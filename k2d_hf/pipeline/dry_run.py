@@ -20,6 +20,7 @@ from k2d_hf.pipeline.planning.plan import Plan, PlannedStage
 from k2d_hf.pipeline.planning.throughput import CHUNK_SPEECH, GPU, cores
 from k2d_hf.pipeline.preflight import (
     check_adapters,
+    check_auxiliaries,
     check_languages,
     check_models,
     check_prompts,
@@ -55,7 +56,8 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     check_references(recipe)
     with prefixed("teacher: "):
         teacher = inspect_model(recipe.teacher)
-    auxiliary = _auxiliary(recipe, teacher)
+    auxiliary = _auxiliary(recipe.auxiliary, teacher, "auxiliary")
+    more = tuple(_auxiliary(one, teacher, "more_auxiliaries") for one in recipe.more_auxiliaries)
     sources = init_sources(recipe)
     with prefixed("student.init: "):
         origin = teacher if sources is None else inspect_model(sources)
@@ -64,8 +66,9 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     recordings = inspect_data(recipe.recordings)
     given = count_given(recipe)
     evaluation = {name: inspect_data(data) for name, data in recipe.evaluation_sets.items()}
-    models = [model.checkpoint for model in (teacher, auxiliary, origin, original) if model.checkpoint]
-    here = len(models) == 4  # and not known by their names alone
+    named = (teacher, auxiliary, origin, original, *more)
+    models = [model.checkpoint for model in named if model.checkpoint is not None]
+    here = len(models) == len(named)  # and not known by their names alone
     finished = _finished_stages(recipe, planned, models) if here else {}
     for name in names[names.index(from_stage) :] if from_stage else ():
         finished.pop(name, None)
@@ -75,15 +78,18 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     untrained = untrained_encoder(origin.shape, recipe)
     if here:
         check_models(recipe, *models[:3])
+        check_auxiliaries([models[1], *models[4:]])
     if teacher.checkpoint:
         check_prompts(recipe, teacher.checkpoint)
     if teacher.checkpoint and auxiliary.checkpoint:
-        check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint)
+        others = [model.checkpoint for model in more if model.checkpoint is not None]
+        check_languages(recipe, teacher.checkpoint, auxiliary.checkpoint, *others)
     unused, directory = Path("unused"), recipe.directory
     existing = next(folder for folder in (directory, *directory.resolve().parents) if folder.exists())
     plan = Plan(
         recipe, training_arguments(on_any_machine(recipe.distil), unused, resume=unused, language=None),
-        recordings, evaluation, teacher, auxiliary, origin, student, chunks, kept, "validate" in finished, given,
+        recordings, evaluation, teacher, auxiliary, origin, student, chunks, kept, "validate" in finished, more,
+        given,
         free=float(shutil.disk_usage(existing).free),
         covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
@@ -98,11 +104,11 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     return replace(plan, stages=tuple(stages))
 
 
-def _auxiliary(recipe: Recipe, teacher: ModelInfo) -> ModelInfo:
+def _auxiliary(named: str | Sequence[str], teacher: ModelInfo, key: str) -> ModelInfo:
     """As a run finds it: the teacher where nothing before it is to be had, which a name alone is not."""
-    sources = [recipe.auxiliary] if isinstance(recipe.auxiliary, str) else list(recipe.auxiliary)
+    sources = [named] if isinstance(named, str) else list(named)
     if TEACHER not in sources:
-        with prefixed("auxiliary: "):
+        with prefixed(f"{key}: "):
             return inspect_model(sources)
     before = sources[: sources.index(TEACHER)]
     with suppress(K2DError):
@@ -117,7 +123,7 @@ def _finished_stages(recipe: Recipe, planned: Sequence[Stage], models: Sequence[
     if not (recipe.directory / "stages.json").exists():
         return finished
     run = RunState(recipe, [stage.name for stage in planned], Console(silent=True))
-    run.teacher, run.auxiliary, run.origin, run.original = models
+    run.teacher, run.auxiliary, run.origin, run.original, *run.more_auxiliaries = models
     try:
         find_data(run)
     except K2DError:

@@ -6,7 +6,8 @@ Used by `k2d run`, by its plan (`--dry-run`), and, stage by stage, by the comman
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.files.folders import check_writable
 from k2d_hf.formatting import error_message
 from k2d_hf.labelling.measures import measured_columns
+from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.models import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.language_mix import check_mixable
@@ -133,11 +135,19 @@ def check_models(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint, ori
         raise K2DError(f"targets.k: {recipe.targets.k}: the teacher has {vocabulary} tokens")
 
 
-def check_languages(recipe: Recipe, teacher: Checkpoint, auxiliary: Checkpoint) -> None:
-    """Raise K2DError if a vocabulary of the two models does not have a language that the recipe names."""
+def check_auxiliaries(auxiliaries: Sequence[Checkpoint]) -> None:
+    """Raise K2DError if one of several auxiliaries is there twice, or no Whisper."""
+    for at, one in enumerate(auxiliaries):
+        _config(one)
+        if one.path in [other.path for other in auxiliaries[:at]]:
+            raise K2DError(f"more_auxiliaries: {one.name} is an auxiliary already; give another, or leave it out")
+
+
+def check_languages(recipe: Recipe, teacher: Checkpoint, *auxiliaries: Checkpoint) -> None:
+    """Raise K2DError if a vocabulary of the models does not have a language that the recipe names."""
     languages = {"language": recipe.language, "distil.language": recipe.distil.get("language")}
     languages |= {f"mix.{name}.language": data.language for name, data in recipe.sources.items()}
-    models = list(dict.fromkeys((teacher, auxiliary)))
+    models = list(dict.fromkeys((teacher, *auxiliaries)))
     asked = [(key, language, model) for key, language in languages.items() for model in models]
     asked += [(f"{key_of_set(name)}.language", one.language, teacher) for name, one in recipe.evaluation_sets.items()]
     for key, language, model in asked:
@@ -154,12 +164,24 @@ def check_judges(recipe: Recipe) -> None:
             continue
         if not recipe.label.measures:
             raise K2DError(f"validate.{judge.setting}: labelling does not measure it; set label.measures to true")
-        engine = engine_named(recipe.label.engine)
-        if judge.column not in measured_columns(engine.confidence(recipe.label.decoding(None))):
-            raise K2DError(
-                f"validate.{judge.setting}: the engine {engine.name} does not give {judge.column} as it decodes here; "
-                "set label.engine to faster-whisper, or leave the limit out"
-            )
+        if judge.column in _measured_by(recipe.label):
+            continue
+        ways: dict[str, Any] = {"engine": "faster-whisper", "beam_size": 1, "temperature_fallback": False}
+        changes = ["leave the limit out"]
+        for name, value in ways.items():
+            with suppress(K2DError):  # of an engine that is not installed
+                if judge.column in _measured_by(replace(recipe.label, **{name: value})):
+                    changes.insert(-1, f"set label.{name} to {str(value).lower()}")
+        engine = engine_named(recipe.label.engine).name
+        raise K2DError(
+            f"validate.{judge.setting}: the engine {engine} does not give {judge.column} as it decodes here; "
+            + ", or ".join(changes)
+        )
+
+
+def _measured_by(settings: LabelSettings) -> Collection[str]:
+    """The columns for judges that labelling writes with these settings."""
+    return measured_columns(engine_named(settings.engine).confidence(settings.decoding(None)))
 
 
 def check_prompts(recipe: Recipe, teacher: Checkpoint) -> None:

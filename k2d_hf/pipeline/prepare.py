@@ -17,7 +17,14 @@ from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.hub import ensure_hub_state
 from k2d_hf.models.inspect import inspect_model
 from k2d_hf.pipeline.command import check_machine
-from k2d_hf.pipeline.preflight import check_judges, check_languages, check_models, check_prompts, untrained_encoder
+from k2d_hf.pipeline.preflight import (
+    check_auxiliaries,
+    check_judges,
+    check_languages,
+    check_models,
+    check_prompts,
+    untrained_encoder,
+)
 from k2d_hf.pipeline.recipe import TEACHER, Recipe, key_of_set
 from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
@@ -40,17 +47,19 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
     hub = ensure_hub_state()
     with prefixed("teacher: "):
         run.teacher = resolve_checkpoint(recipe.teacher)
-    run.auxiliary = _auxiliary(run)
+    run.auxiliary = _auxiliary(run, recipe.auxiliary, "auxiliary")
+    run.more_auxiliaries = [_auxiliary(run, one, "more_auxiliaries") for one in recipe.more_auxiliaries]
     with prefixed("evaluate.adapted_from: "):
         run.original = original_of(recipe, run.teacher)
     sources = init_sources(recipe)
     with prefixed("student.init: "):
         run.origin = run.teacher if sources is None else resolve_checkpoint(sources)
     check_models(recipe, run.teacher, run.auxiliary, run.origin)
+    check_auxiliaries(run.auxiliaries)
     if warning := untrained_encoder(inspect_model(str(run.origin.path)).shape, recipe):
         run.console.warn(warning)
     if from_stage is not None or any(stage.line(run) is None for stage in planned):
-        check_languages(recipe, run.teacher, run.auxiliary)
+        check_languages(recipe, run.teacher, *run.auxiliaries)
         check_prompts(recipe, run.teacher)
         for stage in planned:
             stage.check(run)
@@ -87,18 +96,17 @@ def _source(name: str, settings: LabelledDataSettings) -> tuple[Dataset, Labelle
         return load_source(name, settings)
 
 
-def _auxiliary(run: RunState) -> Checkpoint:
-    """The first auxiliary that answers, among them, where it is named, the teacher itself."""
-    named = run.recipe.auxiliary
+def _auxiliary(run: RunState, named: str | Sequence[str], key: str) -> Checkpoint:
+    """The first of the models named that answers, among them, where it is named, the teacher itself."""
     sources = [named] if isinstance(named, str) else list(named)
     if TEACHER not in sources:
-        with prefixed("auxiliary: "):
+        with prefixed(f"{key}: "):
             return resolve_checkpoint(sources)
     before = sources[: sources.index(TEACHER)]
     try:
         return resolve_checkpoint(before) if before else run.teacher
     except K2DError as error:
-        run.console.note(f"auxiliary: {error}")
+        run.console.note(f"{key}: {error}")
         return run.teacher
 
 
@@ -114,6 +122,11 @@ def _announce(run: RunState, hub: str) -> None:
     checks = (
         "auxiliary: the same checkpoint, decoding each chunk from scratch" if same else f"auxiliary {auxiliary.name}"
     )
+    if run.more_auxiliaries:
+        named = ", ".join(
+            "the same checkpoint, from scratch" if one.path == teacher.path else one.name for one in run.auxiliaries
+        )
+        same, checks = False, f"auxiliaries {named} ({run.recipe.validate.auxiliaries_by})"
     run.console.line(
         f"K2D {run.recipe.name}: {count} recording{'s' if count != 1 else ''}, "
         f"teacher {teacher.name} (from {ORIGINS.get(teacher.origin, teacher.origin)}, {hub}), {checks}"

@@ -89,6 +89,12 @@ class Recipe:
     auxiliary: str | list[str] = setting(
         help="a small checkpoint likewise, or 'teacher' for the teacher's own", metavar="MODEL"
     )
+    more_auxiliaries: list[str | list[str]] = setting(
+        [],
+        "A list of other auxiliaries, each a checkpoint, or a list of which the first that answers is taken; all judge "
+        "each label, see validate.auxiliaries_by.",
+        metavar="[MODEL, [MODEL, ...], ...]",
+    )
     evaluation: EvaluationDataSettings | dict[str, EvaluationDataSettings] | None = setting(
         None,
         "Recordings with references, for the figures of teacher and student: one set, or several by name.",
@@ -210,6 +216,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         references=references,
         teacher=_models_of(recipe.teacher, path),
         auxiliary=_models_of(recipe.auxiliary, path, word=TEACHER),
+        more_auxiliaries=_models_of(recipe.more_auxiliaries, path, word=TEACHER),
         label=dataclasses.replace(recipe.label, assistant=assistant and _models_of([assistant], path)[0]),
         student=_student_of(recipe.student, path, language),
         evaluate=dataclasses.replace(recipe.evaluate, adapted_from=original and _models_of(original, path)),

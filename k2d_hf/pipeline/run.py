@@ -150,7 +150,8 @@ def _show_labels(run: RunState, references: str) -> None:
     """What judging segments kept, against references; what these lack is no reason to fail."""
     settings = run.recipe.validate
     try:
-        line = kept_speech(run.folder / "validated", references, settings.metric, settings.threshold)
+        how = settings.metric, settings.threshold, settings.auxiliaries_by
+        line = kept_speech(run.folder / "validated", references, *how)
     except K2DError as error:
         run.console.warn(str(error))
     else:

@@ -56,12 +56,18 @@ class RunState:
 
     def __init__(self, recipe: Recipe, planned: list[str], console: Console) -> None:
         self.recipe = recipe
+        self.more_auxiliaries: list[Checkpoint] = []
         self.labelled: dict[str, tuple[Dataset, LabelledReport]] = {}  # chunks whose text is known, by source
         self.planned = planned
         self.console = console
         self.folder = recipe.directory
         self.record = StageRecord(self.folder / "stages.json")
         self.resume = self.folder / "resume"
+
+    @property
+    def auxiliaries(self) -> list[Checkpoint]:
+        """All of them."""
+        return [self.auxiliary, *self.more_auxiliaries]
 
     def ran(self, *stages: str) -> list[str | None]:
         """Which runs of these stages a result was read from."""

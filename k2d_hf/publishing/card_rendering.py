@@ -133,6 +133,7 @@ def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
     """Names and values of the table, those that are known."""
     teacher = data.teacher and data.teacher + (f", beam {data.beam_size}" if data.beam_size else "")
     same = "the teacher's checkpoint, decoding each chunk from scratch"
+    more = ", ".join(data.more_auxiliaries)
     parameters = millions(data.parameters) if data.parameters else None
     if parameters and data.teacher_parameters:
         parameters += f"; teacher {millions(data.teacher_parameters)}"
@@ -140,6 +141,7 @@ def _facts(data: K2DModelCardData) -> list[tuple[str, str]]:
         "teacher": teacher,
         "recordings": data.recordings,
         "auxiliary": same if data.auxiliary_is_teacher else data.auxiliary,
+        "more auxiliaries": f"{more}; distance by {data.auxiliaries_by} of all" if more else None,
         **_data_facts(data),
         **{f"settings of {stage}": _named(values) for stage, values in data.settings.items()},
         "begins with": data.begins_with,

@@ -164,7 +164,7 @@ def features_of(rows: Dataset) -> Features:
     """Columns and types of the published data set: the audio, and those of the contract that the chunks have."""
     from datasets import Audio, Features
 
-    known = {**chunk_features(), **validation_features("segment")}
+    known = {**chunk_features(), **validation_features("segment", several=True)}
     present = {name: kind for name, kind in known.items() if name in rows.column_names}
     return Features({"audio": Audio(sampling_rate=SAMPLE_RATE), **present})
 

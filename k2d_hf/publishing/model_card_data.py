@@ -125,6 +125,8 @@ class K2DModelCardData(ModelCardData):
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # of a stage, those not at the paper's value
     auxiliary: str | None = None
     auxiliary_is_teacher: bool = False
+    more_auxiliaries: list[str] = field(default_factory=list)
+    auxiliaries_by: str = "median"  # how one distance is made of those of several
     encoder_layers: str | None = None
     encoder_neurons: str | None = None  # of each layer, where not all are kept
     decoder_layers: str | None = None

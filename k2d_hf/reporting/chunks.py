@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from k2d_hf.data.chunk_files import load_chunks
-from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS, SOUND, columns_for
+from k2d_hf.data.chunk_schema import MORE_AUXILIARIES, SEGMENT_VERDICTS, SOUND, columns_for
 from k2d_hf.data.segment_verdicts import READ, distrusted_seconds
 from k2d_hf.errors import K2DError
 from k2d_hf.reporting.facts import ChunkFact, Share, short_names
@@ -132,6 +132,7 @@ def _fact(row: dict[str, Any], names: dict[str, str], segments: Mapping[str, Any
         reference=reference,
         true_mer=None if reference is None else label_error_rate(reference, row["text"]),
         source={name: row[name] for name in (*columns_for(SOUND, among=row), "language") if name in row},
+        more_texts=[one["text"] for one in row.get(MORE_AUXILIARIES) or ()],
         measures={judge.name: row[judge.column] for judge in JUDGES if row.get(judge.column) is not None},
         **{name: row[name] for name in _SHOWN},
     )

@@ -58,6 +58,7 @@ class ChunkFact:
     source: Mapping[str, Any] = field(repr=False)
     measures: Mapping[str, float] = field(default_factory=dict)  # of the judges beyond the distance, by name
     student_text: str | None = None  # None without a student, or without its transcript
+    more_texts: Sequence[str | None] = ()  # of auxiliaries beside the first
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def gather(directory: Path, references: str | Path | None = None, *, stages: Ite
     if references is None:
         references, no_references = _references_of_recipe(recipe, table.recordings)
     worst, sample = chunk_facts(table, references)
-    calibration, no_calibration = _calibration(directory / "validated", table, references, validation.get("metric"))
+    calibration, no_calibration = _calibration(directory / "validated", table, references, validation)
     content = read_json(directory / "evaluation.json", {}) if recipe.get("evaluation") else {}
     evaluation = figures_of_sets(content)
     lines = read_lines(directory / "evaluation_transcripts.jsonl") if evaluation else []
@@ -102,17 +102,19 @@ def _references_of_recipe(recipe: dict[str, Any], recordings: list[str]) -> tupl
 
 
 def _calibration(
-    validated: Path, table: ChunkTable, references: str | Path | None, metric: Any
+    validated: Path, table: ChunkTable, references: str | Path | None, validation: dict[str, Any]
 ) -> tuple[Any, str | None]:
     """The curves over alpha, or why there are none. Wrong references are the user's error."""
     from k2d_hf.validation.calibrate import calibrate
     from k2d_hf.validation.calibration import THRESHOLD_METRICS
+    from k2d_hf.validation.distance import AUXILIARIES_BY, MEDIAN
 
     if not len(table.distances):
         return None, "no chunk has been validated"
-    chosen = metric if metric in THRESHOLD_METRICS else "composite"
+    metric, by = validation.get("metric"), validation.get("auxiliaries_by")
+    chosen, by = metric if metric in THRESHOLD_METRICS else "composite", by if by in AUXILIARIES_BY else MEDIAN
     try:
-        return calibrate(validated, references, metric=chosen, output=None), None
+        return calibrate(validated, references, metric=chosen, output=None, auxiliaries_by=by), None
     except K2DError as error:
         if references is not None:
             raise

@@ -214,6 +214,7 @@ def _chunks(chunks: Sequence[ChunkFact], clips: Iterator[Clip], tinting: Tinting
         texts: list[tuple[str, str | None]] = []
         texts += [("reference", chunk.reference)] if chunk.reference is not None else []
         texts += [("teacher", chunk.text), ("auxiliary", chunk.auxiliary_text)]
+        texts += [(f"auxiliary {number}", text) for number, text in enumerate(chunk.more_texts, start=2)]
         texts += [("student", chunk.student_text)] if student else []
         shown.append(
             {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from k2d_hf.transcription.transcribers import UNCERTAINTY, DecodingOptions
+from k2d_hf.transcription.transcribers import ENTROPY, UNCERTAINTY, DecodingOptions
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,7 @@ def kept_by_generate(options: DecodingOptions) -> tuple[str, ...]:
     The scores of a sampled window are divided by a temperature that is not kept, and its probability of no speech is
     not either.
     """
-    return () if any(options.temperatures) else (UNCERTAINTY,)
+    return () if any(options.temperatures) else (UNCERTAINTY, ENTROPY)
 
 
 def confidences(
@@ -33,14 +33,15 @@ def confidences(
     if not (options.confidence and kept_by_generate(options)):
         return [None] * len(segments)
     windows = {id(segment["result"]): segment["result"] for segment in segments}
-    known = {key: {UNCERTAINTY: -_mean_log_probability(window, end_id)} for key, window in windows.items()}
+    known = {key: _confidence(window, end_id) for key, window in windows.items()}
     return [known[id(segment["result"])] for segment in segments]
 
 
-def _mean_log_probability(window: Mapping[str, Any], end_id: int) -> float:
-    """Over the tokens of a window, nats, by its scores [tokens, vocabulary]; of beams those of the one that was taken.
+def _confidence(window: Mapping[str, Any], end_id: int) -> dict[str, float]:
+    """Of the tokens of a window, by its scores [tokens, vocabulary]; of beams those of the one that was taken.
 
-    They are normalised over the tokens that were allowed, as both engines choose among these alone.
+    They are normalised over the tokens that were allowed, as both engines choose among these alone. The entropy is that
+    of text: where a segment begins and ends is open by some hundredths of a second in the best of labels.
     """
     import torch
 
@@ -48,5 +49,10 @@ def _mean_log_probability(window: Mapping[str, Any], end_id: int) -> float:
     tokens = window["sequences"][-len(scores) :].to(scores.device)
     ends = (tokens == end_id).nonzero()
     length = int(ends[0]) + 1 if len(ends) else len(tokens)
-    chosen = scores[:length].float().log_softmax(-1).gather(-1, tokens[:length, None])
-    return float(chosen.mean())
+    tokens, log_probabilities = tokens[:length], scores[:length].float().log_softmax(-1)
+    measured = {UNCERTAINTY: -float(log_probabilities.gather(-1, tokens[:, None]).mean())}
+    of_text = log_probabilities[tokens < end_id]
+    if len(of_text):
+        finite = of_text.clamp(min=torch.finfo(of_text.dtype).min)  # a probability of 0 has no say
+        measured[ENTROPY] = -float((finite.exp() * finite).sum(-1).mean())
+    return measured

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from k2d_hf.transcription.decoding import faster_whisper_arguments
 from k2d_hf.transcription.prompts import sharing_room
 from k2d_hf.transcription.speech import Times, clips_of
 from k2d_hf.transcription.transcribers import (
+    ENTROPY,
     NO_SPEECH_PROBABILITY,
     UNCERTAINTY,
     DecodingOptions,
@@ -88,6 +90,10 @@ class FasterWhisperTranscriber:
         self.runtime = Runtime(device, self.model.model.compute_type, threads if device == "cpu" else None)
         sampler = partial(_loaded, ctranslate2.models.Whisper, str(converted), intra_threads=threads, **where)
         self.model.model = _Reproducible(self.model.model, sampler)
+        self._window = threading.local()  # of each thread, the one that it decoded last
+        if ENTROPY in _confidence_of(options):
+            self.model.model.text_ends_at = self.encoder.special.end_of_text
+            self.model.generate_with_fallback = self._noting_entropy(self.model.generate_with_fallback)
         if options.hotwords:
             hotword_tokens = len(self.encoder.text_ids(f" {options.hotwords}"))
             self.model.get_prompt = sharing_room(self.model.get_prompt, hotword_tokens)
@@ -116,14 +122,29 @@ class FasterWhisperTranscriber:
             for clip in clips_of(audio, vad=self.options.vad):
                 found, info = self.model.transcribe(audio[clip.start : clip.end], language=language, **arguments)
                 language = info.language  # of what follows, too
-                for one in found:
-                    confidence = _confidence(one) if self.options.confidence else None
+                for one in found:  # window by window, each decoded when its first segment is asked for
+                    confidence = self._confidence(one) if self.options.confidence else None
                     segments.append(Segment(*_rounded(clip.times(one.start, one.end)), one.text, confidence))
                     words.append([Word(*_rounded(clip.times(w.start, w.end)), w.word) for w in one.words or ()])
                     if on_segment is not None:
                         on_segment(segments[-1])
         spoken = language if self.encoder.special.multilingual else None
         return Transcript(segments, spoken, words if word_times else None)
+
+    def _noting_entropy(self, decode: Callable[..., Any]) -> Callable[..., Any]:
+        """The decoding of a window, which notes the entropy of what was taken of several attempts at it."""
+
+        def decoded(*arguments: Any, **options: Any) -> Any:
+            result = decode(*arguments, **options)
+            self._window.entropy = result[0].entropy
+            return result
+
+        return decoded
+
+    def _confidence(self, segment: Any) -> dict[str, float]:
+        measured = {UNCERTAINTY: -segment.avg_logprob, NO_SPEECH_PROBABILITY: segment.no_speech_prob}
+        entropy = getattr(self._window, "entropy", None)
+        return measured if entropy is None else {**measured, ENTROPY: entropy}
 
     def transcribe_chunks(
         self, audio: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
@@ -200,6 +221,7 @@ class _Reproducible:
         self._model = model
         self._load_sampler = load_sampler
         self._never_sampled = model.num_workers == 1
+        self.text_ends_at: int | None = None  # the first token that is no text, where the entropy of text is wanted
         self._of_thread = threading.local()
 
     def __getattr__(self, name: str) -> Any:
@@ -217,20 +239,54 @@ class _Reproducible:
     def generate(self, *arguments: Any, **options: Any) -> Any:
         """As the model's own."""
         check_cancelled()
-        if "sampling_temperature" not in options:
-            return self._model.generate(*arguments, **options)
-        if getattr(self._of_thread, "sampler", None) is None:
-            self._of_thread.sampler = self._model if self._never_sampled else self._load_sampler()
-            self._never_sampled = False
-        return self._of_thread.sampler.generate(*arguments, **options)
+        model = self._model
+        if "sampling_temperature" in options:
+            if getattr(self._of_thread, "sampler", None) is None:
+                self._of_thread.sampler = self._model if self._never_sampled else self._load_sampler()
+                self._never_sampled = False
+            model = self._of_thread.sampler
+        if self.text_ends_at is None:
+            return model.generate(*arguments, **options)
+        results = model.generate(*arguments, **options, return_logits_vocab=True)
+        return [_measured(result, self.text_ends_at) for result in results]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A result of CTranslate2 without its logits, which take 0.2 MB a token, and with what is wanted of them."""
+
+    sequences_ids: list[list[int]]
+    scores: list[float]
+    no_speech_prob: float
+    entropy: float | None  # None of a window without text
+
+
+def _measured(result: Any, text_ends_at: int) -> _Measured:
+    """A result with the mean entropy of the distributions that its text was chosen from, nats.
+
+    The logits are those of the model, whatever the temperature at which a token was drawn of them, with the lowest
+    number where a token was not allowed. CTranslate2 has none of `<|endoftext|>`, and none of beams.
+    """
+    steps = zip(result.sequences_ids[0], result.logits[0], strict=False)
+    entropies = [_entropy(logits) for token, logits in steps if token < text_ends_at]
+    mean = float(np.mean(entropies)) if entropies else None
+    return _Measured(result.sequences_ids, result.scores, result.no_speech_prob, mean)
+
+
+def _entropy(logits: Any) -> float:
+    """Of one distribution, nats, from logits [vocabulary]."""
+    import ctranslate2
+
+    here = logits.to_device(ctranslate2.Device.cpu).to(ctranslate2.DataType.float32)
+    values = np.array(here, dtype=np.float32)
+    values -= values.max()
+    weights = np.exp(values)
+    total = weights.sum(dtype=np.float64)
+    return float(np.log(total) - np.dot(weights, np.maximum(values, -1e4)) / total)
 
 
 def _rounded(times: Times) -> Times:
     return round(float(times[0]), 2), round(float(times[1]), 2)
-
-
-def _confidence(segment: Any) -> dict[str, float]:
-    return {UNCERTAINTY: -segment.avg_logprob, NO_SPEECH_PROBABILITY: segment.no_speech_prob}
 
 
 def _loaded(kind: Callable[..., Any], path: str, **options: Any) -> Any:
@@ -257,6 +313,14 @@ def _supported_dtypes(device: str, index: int) -> set[str]:
     return ctranslate2.get_supported_compute_types(device, index)
 
 
+def _confidence_of(options: DecodingOptions) -> tuple[str, ...]:
+    """What it measures: CTranslate2 keeps the distributions of one beam alone."""
+    if not options.confidence:
+        return ()
+    one_beam = (ENTROPY,) if options.beam_size == 1 else ()
+    return (UNCERTAINTY, *one_beam, NO_SPEECH_PROBABILITY)
+
+
 def _refusal(options: DecodingOptions) -> str | None:
     if options.assistant:
         return (
@@ -274,7 +338,7 @@ ENGINE = Engine(
     device_count=_device_count,
     supported_dtypes=_supported_dtypes,
     refusal=_refusal,
-    confidence=lambda options: (UNCERTAINTY, NO_SPEECH_PROBABILITY),
+    confidence=_confidence_of,
     word_times=True,
     module="faster_whisper",
     extra="fast",

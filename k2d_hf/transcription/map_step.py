@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -20,46 +21,58 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-class Hypotheses(MapStep):
-    """A map step with a model that transcribes: a checkpoint, or a loaded `Transcriber` with its own options.
+Source = str | Path | Sequence[str] | Transcriber  # of a model that transcribes
 
-    `given` is what the step was made with beside its settings, by the name of the argument.
+
+class Hypotheses(MapStep):
+    """A map step with models that transcribe: each a checkpoint, or a loaded `Transcriber` with its own options.
+
+    There is one, or there are `more` that do the same. `given` is what the step was made with beside its settings, by
+    the name of the argument.
     """
 
     work: Work
 
     def __init__(
         self,
-        source: str | Path | Sequence[str] | Transcriber,
+        source: Source,
         settings: WorkersSettings,
         options: DecodingOptions,
         /,
+        *,
+        more: Sequence[Source] = (),
         **given: Any,
     ) -> None:
         super().__init__(settings, **given)
-        self.model = OnDemand(source, options, engine=settings.engine)
-        self._worker: Worker | None = None
+        self.models = [OnDemand(one, options, engine=settings.engine) for one in (source, *more)]
+        self._workers: list[Worker] = []
 
-    def transcribe(self, items: Sequence[Any], rank: int | None) -> Values:
-        """The results of each item, by its key, as in a shard."""
+    @property
+    def model(self) -> OnDemand:
+        """The first of the models."""
+        return self.models[0]
+
+    def transcribe(self, items: Sequence[Any], rank: int | None) -> list[Values]:
+        """The results of each item by each of the models, by its key, as in a shard."""
         self.ready(rank)
-        assert self._worker is not None
-        return self._worker.transcribe(items)
+        return [worker.transcribe(items) for worker in self._workers]
 
     def identities(self) -> list[str | None]:
-        """The fingerprint of the checkpoint."""
-        return [self.model.settings()["model"]]
+        """The fingerprints of the checkpoints."""
+        return [model.settings()["model"] for model in self.models]
 
     def load(self, device: str) -> None:
         """Set the device; the worker loads the model when there is something to transcribe."""
         if on_ray(self.settings.engine):
             raise K2DError("engine ray is that of whole data sets: give the class itself to map_batches of ray.data")
-        self.model.move(device)
-        self._worker = Worker(self.work, self.model, NoFolder())
+        for model in self.models:
+            model.move(device)
+        self._workers = [Worker(self.work, model, NoFolder()) for model in self.models]
 
     def unload(self) -> None:
-        """Forget the model."""
-        self.model.unload()
+        """Forget the models."""
+        for model in self.models:
+            model.unload()
 
 
 @contextmanager
@@ -73,6 +86,7 @@ def finished_shards(
     folder: str | Path | None,
     calls: int,
     on_progress: Callable[..., None] | None,
+    ahead: bool = False,
 ) -> Iterator[Iterator[tuple[Shard, Values]]]:
     """The shards with their results, in order, for as long as a `with` lasts.
 
@@ -85,17 +99,22 @@ def finished_shards(
         folder: where finished shards stay; None is a temporary one.
         calls: limit of the transcriber's calls.
         on_progress: called with the number of items done.
+        ahead: whether all are finished, and the model is forgotten, before the first of them comes.
     """
     with ExitStack() as stack:
         keep = folder if folder is not None else stack.enter_context(scratch_folder())
         finished = ShardFolder(keep, schema, settings=model.settings() if folder is not None else {})
         worker = Worker(work, model, finished, on_progress=on_progress)
-        if not on_ray(settings.engine):
+        if not (ahead or on_ray(settings.engine)):
             results = worker.finish(shards(), at_most=calls)
         else:
-            from k2d_hf.transcription.ray_cluster import finish_on_ray
+            if on_ray(settings.engine):
+                from k2d_hf.transcription.ray_cluster import finish_on_ray
 
-            finish_on_ray(worker, shards(), settings)
+                finish_on_ray(worker, shards(), settings)
+            else:
+                deque(worker.finish(shards(), at_most=calls), maxlen=0)
+            model.unload()
             quiet = Worker(work, model, ShardFolder(keep, schema, settings=finished.settings))
             results = quiet.finish(shards(), try_again=False)
         stack.enter_context(closing(results))

@@ -23,8 +23,9 @@ FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # Whisper's own ladder (
 LOGPROB_THRESHOLD = -1.0  # windows beyond these thresholds are decoded again, hotter
 NO_SPEECH_THRESHOLD = 0.6
 # What an engine may measure of the window that a segment was decoded in: minus the mean log-probability of its tokens
-# (nats), and the probability of `<|nospeech|>` where it begins.
-UNCERTAINTY, NO_SPEECH_PROBABILITY = "uncertainty", "no_speech_probability"
+# (nats), the mean entropy of the distributions that its text was chosen from (nats), and the probability of
+# `<|nospeech|>` where it begins.
+UNCERTAINTY, ENTROPY, NO_SPEECH_PROBABILITY = "uncertainty", "entropy", "no_speech_probability"
 
 
 @dataclass(frozen=True)

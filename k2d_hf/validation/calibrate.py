@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from k2d_hf.data.chunk_files import COUNTED_AT_ONCE, load_chunks
-from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS, rows_of
+from k2d_hf.data.chunk_schema import MORE_AUXILIARIES, SEGMENT_VERDICTS, rows_of
 from k2d_hf.data.chunking import Segment
 from k2d_hf.data.references import chunk_reference, label_error_rate, references_of
 from k2d_hf.data.segment_references import true_rates, units_of
 from k2d_hf.errors import K2DError
 from k2d_hf.files.extras import install_hint
 from k2d_hf.files.json_files import write_json
-from k2d_hf.validation.calibration import BAD_MER, THRESHOLD_METRICS, ValidatedLabels
+from k2d_hf.validation.calibration import BAD_MER, THRESHOLD_METRICS, FurtherTranscripts, ValidatedLabels
 from k2d_hf.validation.calibration_report import Calibration, kept_line
 from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
+from k2d_hf.validation.distance import MEDIAN
 from k2d_hf.validation.judges import JUDGES, is_judged
 from k2d_hf.validation.parallel import compare_many
 from k2d_hf.validation.settings import ValidateSettings
@@ -47,10 +48,12 @@ def calibrate(
     metric: str,
     output: Path | None,
     compared: ValidateSettings | None = None,
+    auxiliaries_by: str = MEDIAN,
 ) -> Calibration:
     """Calibrate on the chunks of `validated`; with `output`, a folder, `calibration.json`, `.png` and `.svg` in it.
 
-    With `compared` the transcripts are compared anew, by its `espeak_language` and `normalise_by`.
+    With `compared` the transcripts are compared anew, by its `espeak_language` and `normalise_by`. Of several
+    auxiliaries the distance is that of all, `auxiliaries_by` median or vote.
 
     Raises:
         K2DError: for chunks that were not validated, references of which none belongs to them, or a language that
@@ -62,10 +65,12 @@ def calibrate(
         raise K2DError(f"{validated}: no column {', '.join(missing)}; give what `k2d validate` wrote")
     if compared is not None and SEGMENT_VERDICTS in chunks.column_names:
         raise K2DError(f"{validated}: judged by segments, which are not compared anew; validate with other settings")
-    labels = validated_labels(chunks, references)
+    labels = replace(validated_labels(chunks, references), auxiliaries_by=auxiliaries_by)
     if compared is not None:
-        mer, per = compared_anew(chunks, compared)
-        labels = replace(labels, mer=mer, per=per)
+        (mer, per), *others = compared_anew(chunks, compared)
+        pairs = zip(labels.further, others, strict=True)
+        further = [replace(one, mer=of_one[0], per=of_one[1]) for one, of_one in pairs]
+        labels = replace(labels, mer=mer, per=per, further=further)
     calibration = calibrate_labels(labels, metric)
     if output is not None:
         try:
@@ -75,13 +80,16 @@ def calibrate(
     return calibration
 
 
-def kept_speech(validated: str | Path, references: str | Path, metric: str, threshold: float) -> str:
+def kept_speech(
+    validated: str | Path, references: str | Path, metric: str, threshold: float, auxiliaries_by: str = MEDIAN
+) -> str:
     """What judging segments kept, and how much of it is bad, beside what whole chunks would keep, in one line.
 
     Raises:
         K2DError: as `calibrate` does.
     """
-    return kept_line(calibrate_labels(validated_labels(load_chunks(validated), references)), metric, threshold)
+    labels = replace(validated_labels(load_chunks(validated), references), auxiliaries_by=auxiliaries_by)
+    return kept_line(calibrate_labels(labels), metric, threshold)
 
 
 def validated_labels(chunks: Dataset, references: str | Path | None) -> ValidatedLabels:
@@ -102,11 +110,13 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
         for name in names:
             columns[name] += batch[name]
     kinds = dict.fromkeys(("duration", "mer", "per", *judges), float)
-    arrays = {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}
+    arrays: dict[str, Any] = {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}
     of_units = None if known is None else _unit_rates(chunks, known)
+    further, all_wrote = _further(chunks)
     labels = ValidatedLabels(
         seconds=arrays.pop("duration"),
-        transcribed=arrays.pop("auxiliary_text"),
+        transcribed=arrays.pop("auxiliary_text") & all_wrote,
+        further=further,
         judged=arrays.pop("drop_reason", None),
         keep=arrays.pop("keep", None),
         measures={name: arrays.pop(name) for name in judges},
@@ -117,15 +127,42 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
     return by_segment(labels, chunks, of_units) if SEGMENT_VERDICTS in chunks.column_names else labels
 
 
-def compared_anew(chunks: Dataset, settings: ValidateSettings) -> np.ndarray:
-    """The columns `mer` and `per` as these settings give them, from the transcripts that are stored [2, chunks]."""
-    pairs = (
-        (text, auxiliary or "")
-        for batch in chunks.select_columns(["text", "auxiliary_text"]).iter(batch_size=COUNTED_AT_ONCE)
-        for text, auxiliary in zip(batch["text"], batch["auxiliary_text"], strict=True)
+def _further(chunks: Dataset) -> tuple[list[FurtherTranscripts], np.ndarray]:
+    """What decides of the transcripts of auxiliaries beside the first, and whether all of them wrote one [chunks]."""
+    rows: list[list[tuple[float, ...]]] = [[]] * len(chunks)
+    if MORE_AUXILIARIES in chunks.column_names:
+        batches = chunks.select_columns([MORE_AUXILIARIES]).iter(batch_size=COUNTED_AT_ONCE)
+        rows = [
+            [(one["loops"], one["mer"], one["per"], one["text"] is not None) for one in others or ()]
+            for batch in batches
+            for others in batch[MORE_AUXILIARIES]
+        ]
+    counts = set(map(len, rows))
+    if len(counts) > 1:
+        raise K2DError("some chunks were judged by more auxiliaries than others; validate all of them together")
+    wrote = np.array([all(one[3] for one in others) for others in rows], dtype=bool)
+    return _transcripts(rows, 4), wrote
+
+
+def _transcripts(values: Sequence[Sequence[tuple[float, ...]]], size: int) -> list[FurtherTranscripts]:
+    """Of each auxiliary as arrays: loops, MER and PER, the first of `size` values by chunk and auxiliary."""
+    count = len(values[0]) if values else 0
+    arrays = np.array(values, dtype=float).reshape(len(values), count, size).transpose(1, 0, 2)
+    return [FurtherTranscripts(one[:, 0].astype(bool), one[:, 1], one[:, 2]) for one in arrays]
+
+
+def compared_anew(chunks: Dataset, settings: ValidateSettings) -> list[np.ndarray]:
+    """MER and PER as these settings give them, from the transcripts of each auxiliary that are stored [2, chunks]."""
+    names = [name for name in ("text", "auxiliary_text", MORE_AUXILIARIES) if name in chunks.column_names]
+    rows = (row for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE) for row in rows_of(batch))
+    texts = (
+        (row["text"], text or "")
+        for row in rows
+        for text in (row["auxiliary_text"], *(one["text"] for one in row.get(MORE_AUXILIARIES) or ()))
     )
-    rates = [(one.mer, one.per) for one in compare_many(pairs, normalise_by=settings.normalise_by, **settings.phones)]
-    return np.array(rates, dtype=float).reshape(-1, 2).T
+    rates = [(one.mer, one.per) for one in compare_many(texts, normalise_by=settings.normalise_by, **settings.phones)]
+    by_chunk = np.array(rates, dtype=float).reshape(len(chunks), -1, 2)
+    return list(by_chunk.transpose(1, 2, 0))
 
 
 def _known_references(chunks: Dataset, file: str | Path) -> dict[str, list[Segment]]:
@@ -185,8 +222,10 @@ def _bad(units: Sequence[tuple[str, float]], rates: Sequence[float] | None) -> f
 def by_segment(labels: ValidatedLabels, chunks: Dataset, rates: Sequence[list[float] | None] | None) -> ValidatedLabels:
     """The labels of chunks as those of the segments that were judged; a chunk that was judged as one stays."""
     names = ["duration", "segments", SEGMENT_VERDICTS, "chunk_distance"]
+    names += [MORE_AUXILIARIES] if MORE_AUXILIARIES in chunks.column_names else []
     rows = (row for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE) for row in rows_of(batch))
     units: dict[str, list[Any]] = defaultdict(list)
+    theirs: list[list[tuple[float, ...]]] = []  # of more auxiliaries, for each unit
     for index, row in enumerate(rows):
         distance = row["chunk_distance"]
         one = {name: getattr(labels, name) for name in _OF_A_UNIT}
@@ -205,8 +244,11 @@ def by_segment(labels: ValidatedLabels, chunks: Dataset, rates: Sequence[list[fl
                     unit |= {"true_mer": rate, "bad_seconds": bad}
             for name, value in unit.items():
                 units[name].append(value)
+            more = row.get(MORE_AUXILIARIES) or ()
+            of_unit = [one if verdict is None else one["segments"][at] for one in more]
+            theirs.append([(one["loops"], of["mer"], of["per"]) for one, of in zip(more, of_unit, strict=True)])
     arrays: Any = {name: np.array(values) for name, values in units.items()}
-    return replace(labels, **arrays)
+    return replace(labels, **arrays, further=_transcripts(theirs, 3))
 
 
 def write_calibration(calibration: Calibration, output: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from k2d_hf.errors import K2DError
-from k2d_hf.validation.distance import METRICS, check_choice, distances_of
+from k2d_hf.validation.distance import MEDIAN, METRICS, check_choice, distances_of, joint_distance
 
 BAD_MER = 0.4  # a label whose true MER is above is bad (paper)
 PAPER_ALPHA = 0.4
@@ -22,6 +22,15 @@ LEAST_KEPT = 0.5  # the paper takes the maximum recall among alphas that keep mo
 FEW_BAD = 20  # labels, below which one more or less moves the recall by over 5%
 LEAST_KNEE = 0.1  # of a curve scaled to a unit square; below, it is taken for straight
 THRESHOLD_METRICS = ("mer", "per", "composite")  # those whose verdict depends on alpha
+
+
+@dataclass(frozen=True)
+class FurtherTranscripts:
+    """What decides of the transcripts of a further auxiliary, a value a chunk."""
+
+    loops: np.ndarray
+    mer: np.ndarray
+    per: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,25 @@ class ValidatedLabels:
     per: np.ndarray
     teacher_loops: np.ndarray
     auxiliary_loops: np.ndarray
-    transcribed: np.ndarray  # False where the auxiliary gave no transcript: such a chunk is dropped whatever the metric
+    transcribed: np.ndarray  # False where an auxiliary gave no transcript: such a chunk is dropped whatever the metric
     true_mer: np.ndarray | None = None  # of the label against its reference; NaN where there is none
     judged: np.ndarray | None = None  # True where a judge beyond the distance dropped it, whatever metric and alpha
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the judges, a value a chunk, by column
     keep: np.ndarray | None = None  # the verdict as it is
     bad_seconds: np.ndarray | None = None  # of its segments that are bad; NaN where there is no reference
     chunk_distances: np.ndarray | None = None  # of segments: of the chunk that each is of; infinite where it had none
+    further: Sequence[FurtherTranscripts] = ()  # of the auxiliaries beside the first, whose columns are above
+    auxiliaries_by: str = MEDIAN  # how one distance is made of those of several
+
+    def distances_of_each(self) -> list[dict[str, np.ndarray]]:
+        """Distances by metric (Eq. 1 to 5) from what each auxiliary wrote."""
+        first = FurtherTranscripts(self.auxiliary_loops, self.mer, self.per)
+        return [distances_of(self.teacher_loops, one.loops, one.mer, one.per) for one in (first, *self.further)]
+
+    def distances(self, by: str | None = None) -> dict[str, np.ndarray]:
+        """Distances by metric from what all of them wrote; `by` another way than that of these labels."""
+        each = self.distances_of_each()
+        return {name: joint_distance([one[name] for one in each], by or self.auxiliaries_by) for name in METRICS}
 
 
 @dataclass(frozen=True)
@@ -87,9 +108,8 @@ class Recommendation:
 def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
     """Distance of every chunk by `metric` (Eq. 1 to 5), infinite where it is dropped whatever alpha."""
     check_choice("metric", metric, METRICS)
-    distances = distances_of(labels.teacher_loops, labels.auxiliary_loops, labels.mer, labels.per)
     eligible = labels.transcribed if labels.judged is None else labels.transcribed & ~labels.judged
-    return np.where(eligible, distances[metric], np.inf)
+    return np.where(eligible, labels.distances()[metric], np.inf)
 
 
 def metric_curve(labels: ValidatedLabels, metric: str) -> MetricCurve:

@@ -157,7 +157,7 @@ def _measures(calibration: Calibration) -> list[str]:
 def _comparison(calibration: Calibration, screen: Screen) -> list[str]:
     """The judges at the share that the recommended alpha keeps, and which to take."""
     compared = calibration.comparison
-    if compared is None or len(compared.judges) == len(THRESHOLD_METRICS):  # no judge measured these
+    if compared is None or len(compared.judges) == len(THRESHOLD_METRICS):  # no judge, or other auxiliary, beside them
         return []
     known = calibration.references is not None
     rows = [

@@ -18,6 +18,8 @@ from k2d_hf.scoring.text import drop_special_tokens, mixed_runs, split_runs
 
 METRICS = ("full", "trivial", "mer", "per", "composite")
 NORMALISERS = ("auxiliary", "teacher")
+MEDIAN, VOTE = "median", "vote"
+AUXILIARIES_BY = (MEDIAN, VOTE)
 LOOP_NGRAM = 6
 LOOP_MAX_COUNT = 5
 _LONG_TEXT = 4096  # characters from which on counting all n-grams costs less than looking for some
@@ -152,6 +154,25 @@ def distances_of(teacher_loops: Any, auxiliary_loops: Any, mer: Any, per: Any) -
         "per": per,
         "composite": np.maximum(teacher_loops, np.minimum(1.0 - auxiliary_loops, per)),
     }
+
+
+def joint_distance(distances: Sequence[Any], by: str = MEDIAN) -> Any:
+    """Distance of a label from what several auxiliaries wrote, or of many labels where each is an array [labels].
+
+    median: the one in the middle; of an even number the mean of the two there. vote: the largest of the nearer half,
+    which is beyond a threshold exactly where more than half of the distances are, so a tie keeps the label. Of an odd
+    number both are the same.
+
+    >>> [float(joint_distance([0.1, 0.3, 0.8], by)) for by in AUXILIARIES_BY]
+    [0.3, 0.3]
+    >>> [float(joint_distance([0.1, 0.3], by)) for by in AUXILIARIES_BY]
+    [0.2, 0.1]
+    """
+    if len(distances) == 1:
+        return distances[0]
+    if by == VOTE:
+        return np.sort(np.array(distances), axis=0)[(len(distances) - 1) // 2]
+    return np.median(np.array(distances), axis=0)
 
 
 def keeps(distance: float, threshold: float) -> bool:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2d_hf.audio.reader import Reading
 from k2d_hf.data.chunk_audio import chunk_key, read_chunk
 from k2d_hf.data.chunk_schema import (
+    MORE_AUXILIARIES,
     SEGMENT_VERDICTS,
     SEGMENTS,
+    SEVERAL,
     SOUND,
     VALIDATION,
     VERDICT,
@@ -29,12 +30,12 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.keywords import takes
 from k2d_hf.models.languages import language_code
-from k2d_hf.transcription.map_step import Hypotheses
+from k2d_hf.transcription.map_step import Hypotheses, Source
 from k2d_hf.transcription.settings import SHARD_BY_SHARD
 from k2d_hf.transcription.transcribers import Transcriber
 from k2d_hf.transcription.worker import Work
 from k2d_hf.validation.combining import reason_to_drop
-from k2d_hf.validation.distance import compare_labels
+from k2d_hf.validation.distance import compare_labels, joint_distance
 from k2d_hf.validation.judges import MEASURED, check_measured, labelled_measures, limits_of, measures
 from k2d_hf.validation.kept_parts import TextBefore, rows_of_segments
 from k2d_hf.validation.settings import ValidateSettings
@@ -47,24 +48,26 @@ if TYPE_CHECKING:
 READ_AHEAD = 2  # batches whose audio is decoded while others are transcribed
 
 
-def validation_features(unit: str = "chunk") -> Features:
-    """Columns and types that validation adds, where it judges chunks or segments."""
+def validation_features(unit: str = "chunk", *, several: bool = False) -> Features:
+    """Columns and types that validation adds, where it judges chunks or segments, by one auxiliary or `several`."""
     from datasets import Value
 
     features = features_of_writer(VALIDATION)
     judged = {judge.column: Value("float64") for judge in MEASURED}
     by_segment = features_of_writer(SEGMENTS) if unit == "segment" else {}
+    of_more = features_of_writer(SEVERAL) if several else {}
     verdict = {name: features.pop(name) for name in columns_for(VERDICT, among=list(features))}
-    return type(features)({**features, **judged, **by_segment, **verdict})
+    return type(features)({**features, **of_more, **judged, **by_segment, **verdict})
 
 
-def added_features(settings: ValidateSettings, columns: Iterable[str]) -> Features:
-    """What validation writes of chunks with these columns: prompts too where it judges segments.
+def added_features(settings: ValidateSettings, columns: Iterable[str], *, several: bool = False) -> Features:
+    """What validation by one auxiliary or `several` writes of chunks with these columns; of segments prompts too.
 
-    An earlier verdict on segments becomes null where it judges chunks.
+    An earlier verdict on segments becomes null where it judges chunks, and so does what more auxiliaries wrote before.
     """
     segments = settings.unit == "segment"
-    features = validation_features("segment" if segments or SEGMENT_VERDICTS in columns else "chunk")
+    unit = "segment" if segments or SEGMENT_VERDICTS in columns else "chunk"
+    features = validation_features(unit, several=several or MORE_AUXILIARIES in columns)
     return type(features)({**known_features(["previous_text"] if segments else []), **features})
 
 
@@ -80,9 +83,11 @@ class AuxiliaryHypotheses(Hypotheses):
     before it; the same with `keep="mask"`.
 
     The auxiliary is loaded by the first call in a process. With `with_rank=True` each has the GPU of its rank.
+    `more_auxiliaries` are loaded beside it, and transcribe each chunk too.
 
     Args:
         auxiliary: checkpoint (path, Hub id, or several to try in order); a loaded `Transcriber` stays in its process.
+        more_auxiliaries: a list of others, each given likewise; the distance is that of all, by `auxiliaries_by`.
         language: code or name, such as `zh`, of chunks that carry none.
 
     Raises:
@@ -92,12 +97,16 @@ class AuxiliaryHypotheses(Hypotheses):
     @takes(ValidateSettings, without=SHARD_BY_SHARD)
     def __init__(
         self,
-        auxiliary: str | Path | Sequence[str] | Transcriber,
+        auxiliary: Source,
         *,
+        more_auxiliaries: Sequence[Source] = (),
         language: str | None = None,
         settings: ValidateSettings,
     ) -> None:
-        super().__init__(auxiliary, settings, settings.decoding(language), auxiliary=auxiliary, language=language)
+        if isinstance(more_auxiliaries, str):
+            raise K2DError(f"more_auxiliaries: {more_auxiliaries!r} is no list; give a list of models")
+        given = {"auxiliary": auxiliary, "more_auxiliaries": list(more_auxiliaries), "language": language}
+        super().__init__(auxiliary, settings, settings.decoding(language), more=more_auxiliaries, **given)
         self.limits = limits_of(vars(settings))
         self.phones = settings.phones
         self.work = Work(
@@ -118,8 +127,10 @@ class AuxiliaryHypotheses(Hypotheses):
         items = [_span(row, key=str(index)) for index, row in enumerate(rows)]
         values, before = self.transcribe(items, rank), TextBefore()
         pairs = zip(rows, items, strict=True)
-        judged = [part for row, item in pairs for part in self.judged(row, values[item.key], before)]
-        features = added_features(self.settings, given.columns)
+        judged = [
+            part for row, item in pairs for part in self.judged(row, [of_one[item.key] for of_one in values], before)
+        ]
+        features = added_features(self.settings, given.columns, several=self.several)
         if self.cuts:
             return given.remade(judged, features)
         return given.extended({name: [row[name] for row in judged] for name in features}, features)
@@ -129,28 +140,45 @@ class AuxiliaryHypotheses(Hypotheses):
         """Whether more rows may come out than went in."""
         return self.settings.unit == "segment" and self.settings.keep == "cut"
 
-    def judged(self, row: dict[str, Any], transcript: dict[str, Any], before: TextBefore) -> list[dict[str, Any]]:
+    @property
+    def several(self) -> bool:
+        """Whether there are more auxiliaries than one."""
+        return len(self.models) > 1
+
+    def judged(
+        self, row: dict[str, Any], transcripts: Sequence[dict[str, Any]], before: TextBefore
+    ) -> list[dict[str, Any]]:
         """A chunk with its verdict, or the parts of it with theirs; `before` knows the chunks that came before."""
-        whole = self.verdict(row, transcript)
+        earlier = {MORE_AUXILIARIES: None} if MORE_AUXILIARIES in row else {}
+        whole = {**earlier, **self.verdict(row, transcripts)}
         if self.settings.unit == "segment":
             return rows_of_segments(row, whole, self.settings, before)
         earlier = dict.fromkeys(features_of_writer(SEGMENTS)) if SEGMENT_VERDICTS in row else {}
         return [{**row, **earlier, **whole}]
 
-    def verdict(self, row: dict[str, Any], transcript: dict[str, Any]) -> dict[str, Any]:
-        """The columns of one row. A chunk whose audio could not be read again has no transcript and is dropped.
+    def verdict(self, row: dict[str, Any], transcripts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The columns of one row, from what each auxiliary wrote.
 
-        What drops a chunk at every threshold is named before the distance: calibration counts it apart.
+        A chunk whose audio could not be read again has no transcript and is dropped; so is one that some auxiliary
+        failed on. What drops a chunk at every threshold is named before the distance: calibration counts it apart.
         """
-        text = transcript["text"] if transcript["reason"] is None else None
         settings, measured = self.settings, measures(row, vars(self.settings))
-        comparison = compare_labels(
-            row["text"], text or "", settings.metric, normalise_by=settings.normalise_by, **self.phones
-        )
-        known = {**labelled_measures(row), **measured}
-        reason = transcript["reason"] or reason_to_drop(comparison, known, vars(settings))
-        verdict = {"auxiliary_text": text, "keep": reason is None, "drop_reason": reason}
-        return {**asdict(comparison), **measured, **verdict}
+        texts = [one["text"] if one["reason"] is None else None for one in transcripts]
+        each = [
+            compare_labels(row["text"], text or "", settings.metric, normalise_by=settings.normalise_by, **self.phones)
+            for text in texts
+        ]
+        distance = float(joint_distance([one.distance for one in each], settings.auxiliaries_by))
+        comparison, known = replace(each[0], distance=distance), {**labelled_measures(row), **measured}
+        failure = next((one["reason"] for one in transcripts if one["reason"] is not None), None)
+        reason = failure or reason_to_drop(comparison, known, vars(settings))
+        verdict = {"auxiliary_text": texts[0], "keep": reason is None, "drop_reason": reason}
+        others = [
+            {"text": text, "loops": one.auxiliary_loops, "mer": one.mer, "per": one.per, "distance": one.distance}
+            | {"segments": None}
+            for text, one in zip(texts[1:], each[1:], strict=True)
+        ]
+        return {**asdict(comparison), **({MORE_AUXILIARIES: others} if others else {}), **measured, **verdict}
 
 
 def check_chunks(columns: Iterable[str], limits: Mapping[str, float]) -> None:

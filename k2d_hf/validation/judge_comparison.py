@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from k2d_hf.validation.calibration import BAD_MER, FEW_BAD, THRESHOLD_METRICS, ValidatedLabels, percent, share_of
-from k2d_hf.validation.distance import distances_of
+from k2d_hf.validation.distance import AUXILIARIES_BY
 from k2d_hf.validation.judges import JUDGES
 
 
@@ -20,7 +20,7 @@ from k2d_hf.validation.judges import JUDGES
 class JudgeFigures:
     """A judge at the limit at which it drops as many labels as the distance, or the next fewer where some are alike."""
 
-    name: str  # a metric, a judge, or the distance and a judge by their mean
+    name: str  # a metric, also of one of several auxiliaries, a judge, or the distance and a judge by their mean
     setting: str | None  # that takes the limit; None for such a mean
     limit: float
     kept: float  # share of the chunks
@@ -42,12 +42,12 @@ class JudgeComparison:
 def compare_judges(labels: ValidatedLabels, metric: str, alpha: float) -> JudgeComparison:
     """Compare the other metrics, the judges, and the mean of the distance and each judge with `metric` at `alpha`.
 
+    Where there are several auxiliaries the distance from each alone is among them, and that by the other way.
     Chunks that the auxiliary did not transcribe are dropped by all. One of which a judge knows nothing it keeps.
     """
     known = None if labels.true_mer is None else ~np.isnan(labels.true_mer)
     bad = None if labels.true_mer is None or known is None else known & (labels.true_mer > BAD_MER)
-    distances = distances_of(labels.teacher_loops, labels.auxiliary_loops, labels.mer, labels.per)
-    of_metric = np.where(labels.transcribed, distances[metric], np.inf)
+    of_metric = np.where(labels.transcribed, labels.distances()[metric], np.inf)
     by_distance = of_metric > alpha
 
     def figures(name: str, setting: str | None, values: np.ndarray, limit: float) -> JudgeFigures:
@@ -62,7 +62,7 @@ def compare_judges(labels: ValidatedLabels, metric: str, alpha: float) -> JudgeC
     for name, setting, values in _candidates(labels, metric):
         limit = limit_that_drops(values, int(by_distance.sum()))
         judges.append(figures(name, setting, values, limit))
-        if setting is not None and name not in THRESHOLD_METRICS and limit > 0 and alpha > 0:
+        if setting != "threshold" and limit > 0 and alpha > 0:
             both = (of_metric / alpha + np.maximum(values, 0.0) / limit) / 2
             beside = limit_that_drops(both, int(by_distance.sum()))
             judges.append(figures(f"{metric} + {name}", None, both, beside))
@@ -71,10 +71,16 @@ def compare_judges(labels: ValidatedLabels, metric: str, alpha: float) -> JudgeC
 
 def _candidates(labels: ValidatedLabels, metric: str) -> Iterator[tuple[str, str, np.ndarray]]:
     """Name, setting and measure of each, infinite where the auxiliary wrote nothing, the lowest where unknown."""
-    distances = distances_of(labels.teacher_loops, labels.auxiliary_loops, labels.mer, labels.per)
-    for name in THRESHOLD_METRICS:
-        if name != metric:
-            yield name, "threshold", np.where(labels.transcribed, distances[name], np.inf)
+    distances = {name: values for name, values in labels.distances().items() if name in THRESHOLD_METRICS}
+    distances.pop(metric)
+    if labels.further:
+        each = [one[metric] for one in labels.distances_of_each()]
+        distances |= {f"{metric} of auxiliary {number}": values for number, values in enumerate(each, start=1)}
+        if len(each) % 2 == 0:  # of an odd number both ways are the same
+            other = next(by for by in AUXILIARIES_BY if by != labels.auxiliaries_by)
+            distances[f"{metric} by {other}"] = labels.distances(other)[metric]
+    for name, of_name in distances.items():
+        yield name, "threshold", np.where(labels.transcribed, of_name, np.inf)
     for judge in JUDGES:
         values = labels.measures.get(judge.column)
         if values is not None and not np.isnan(values).all():

@@ -182,6 +182,17 @@ JUDGES = (
         description=_described("uncertainty"),
     ),
     Judge(
+        name="entropy",
+        setting="max_entropy",
+        help="Largest mean entropy of the teacher's choice of each token (nats) in a label that is kept, such as 2; "
+        "null is no limit; it takes label.measures.",
+        least=0.001,
+        example=2,
+        cause="the teacher might as well have written something else",
+        unit="nats",
+        description=_described("entropy"),
+    ),
+    Judge(
         name="no speech probability",
         setting="max_no_speech_probability",
         help="Largest probability of no speech, by the teacher, in a label that is kept, such as 0.6; null is no "

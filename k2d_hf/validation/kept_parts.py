@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound
-from k2d_hf.data.chunk_schema import SEGMENT_VERDICTS
+from k2d_hf.data.chunk_schema import MORE_AUXILIARIES, SEGMENT_VERDICTS
 from k2d_hf.data.chunking import join_texts
 from k2d_hf.errors import K2DError
 from k2d_hf.validation.distance import compare_labels
@@ -49,22 +49,23 @@ def rows_of_segments(
 ) -> list[dict[str, Any]]:
     """The rows of a chunk that is judged by segments; `whole` is the verdict on the chunk as one.
 
-    Without usable times, or a transcript of the auxiliary, it stays one unit. Its rows are then one, as are those of
+    Without usable times, or a transcript of each auxiliary, it stays one unit. Its rows are then one, as are those of
     `keep: mask`; of `keep: cut` they are its trusted and distrusted parts, in order, which together are the chunk.
 
     Raises:
         K2DError: for a chunk to be cut that carries its own sound.
     """
-    transcript, segments = whole["auxiliary_text"], usable_segments(chunk)
+    segments, further = usable_segments(chunk), [one["text"] for one in whole.get(MORE_AUXILIARIES) or ()]
+    transcript = None if None in further else whole["auxiliary_text"]
     chunk_distance = None if transcript is None or is_judged(whole["drop_reason"]) else whole["distance"]
     row = {**chunk, **whole, "chunk_distance": chunk_distance, "previous_text": before.of(chunk)}
     if transcript is None or not segments:
         before.add(chunk, chunk["text"] if whole["keep"] else None)
         return [{**row, SEGMENT_VERDICTS: None}]
-    judged = judge_segments(segments, transcript, settings, labelled_measures(chunk))
+    judged = judge_segments(segments, transcript, settings, labelled_measures(chunk), further)
     before.add(chunk, trusted_end(judged))
     if settings.keep == "mask":
-        return [{**row, **_masked(judged, settings)}]
+        return [{**row, **_with_rates(row, judged), **_masked(judged, settings)}]
     return _cut(row, judged, settings)
 
 
@@ -86,6 +87,17 @@ def _verdict(judged: Sequence[JudgedSegment], settings: ValidateSettings) -> dic
     text = join_texts(one["text"] for one in segments)
     measured = measures({"text": text, "duration": duration, "segments": segments}, vars(settings))
     return {**measured, "distance": mean_distance(judged)}
+
+
+def _with_rates(row: Mapping[str, Any], judged: Sequence[JudgedSegment]) -> dict[str, Any]:
+    """The column of more auxiliaries, if there are some, with their error rates of each segment."""
+    more = row.get(MORE_AUXILIARIES)
+    if not more:
+        return {}
+    rates = [
+        [{"mer": one.further[at][0].mer, "per": one.further[at][0].per} for one in judged] for at in range(len(more))
+    ]
+    return {MORE_AUXILIARIES: [{**one, "segments": of_one} for one, of_one in zip(more, rates, strict=True)]}
 
 
 def _cut(row: Mapping[str, Any], judged: Sequence[JudgedSegment], settings: ValidateSettings) -> list[dict[str, Any]]:
@@ -112,15 +124,18 @@ def _part(
         "keep": run[0].reason is None,
         "drop_reason": run[0].reason,
     }
+    verdict |= _with_rates(row, run)
     if alone:
         return {**row, **verdict}
     begin = run[0].segment["start"]
     segments = [_moved(one.segment, -begin) for one in run]
     text = join_texts(one["text"] for one in segments)
-    transcript = row["auxiliary_text"]
-    heard = [one.span for one in run if one.span[0] < one.span[1]]
-    transcript = transcript[heard[0][0] : heard[-1][1]].strip() if heard else ""
+    transcript = _heard(row["auxiliary_text"], [one.span for one in run])
     compared = asdict(compare_labels(text, transcript, settings.metric, normalise_by=settings.normalise_by))
+    for at, other in enumerate(verdict.get(MORE_AUXILIARIES, ())):
+        theirs = _heard(other["text"], [one.further[at][1] for one in run])
+        rates = compare_labels(text, theirs, settings.metric, normalise_by=settings.normalise_by)
+        other |= {"text": theirs, "mer": rates.mer, "per": rates.per, "distance": mean_distance(run, at)}
     return {
         **row,
         "start": _seconds(row["start"] + begin),
@@ -135,6 +150,12 @@ def _part(
         "teacher_loops": any(one.comparison.teacher_loops for one in run),
         **verdict,
     }
+
+
+def _heard(transcript: str, spans: Sequence[tuple[int, int]]) -> str:
+    """What a transcript has of a run of segments."""
+    heard = [span for span in spans if span[0] < span[1]]
+    return transcript[heard[0][0] : heard[-1][1]].strip() if heard else ""
 
 
 def _moved(segment: Mapping[str, Any], by: float) -> dict[str, Any]:

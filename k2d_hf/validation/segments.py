@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from k2d_hf.data.chunking import join_texts
@@ -23,6 +23,7 @@ from k2d_hf.validation.distance import (
     compare_labels,
     distances_of,
     is_looping,
+    joint_distance,
 )
 from k2d_hf.validation.judges import measures
 from k2d_hf.validation.settings import ValidateSettings
@@ -36,6 +37,7 @@ class JudgedSegment:
     comparison: LabelComparison
     reason: str | None  # why it is distrusted; None where it is not
     span: Span  # what the auxiliary has of it: characters of its transcript
+    further: Sequence[tuple[LabelComparison, Span]] = ()  # the same of each auxiliary beside the first
 
     @property
     def seconds(self) -> float:
@@ -64,8 +66,11 @@ def judge_segments(
     auxiliary_text: str,
     settings: ValidateSettings,
     labelled: Mapping[str, float | None] | None = None,
+    further_texts: Sequence[str] = (),
 ) -> list[JudgedSegment]:
     """Each segment of a chunk with its own distance from the auxiliary's transcript of the whole chunk, and a verdict.
+
+    Where there are `further_texts`, of more auxiliaries, the distance of a segment is that of all.
 
     A segment that takes part in a loop of the chunk loops (Eq. 1), even where it says its part of it once, and so do
     those after it: their times are those of a decoder that lost the thread. A transcript of the auxiliary that loops
@@ -74,19 +79,29 @@ def judge_segments(
     when it was labelled: that holds for each of its segments.
     """
     texts = [segment["text"] for segment in segments]
-    loops, auxiliary_loops = looping_parts(texts), is_looping(auxiliary_text)
-    judged, phones = [], settings.phones
-    spans = counterparts(texts, auxiliary_text, phones)
-    for segment, text, looping, span in zip(segments, texts, loops, spans, strict=True):
-        compared = compare_labels(text, auxiliary_text[slice(*span)], normalise_by=settings.normalise_by, **phones)
-        rates = compared.mer, compared.per
-        distance = float(distances_of(looping, auxiliary_loops, *rates)[settings.metric])
-        comparison = LabelComparison(looping, auxiliary_loops, *rates, distance)
-        alone = {"text": text, "duration": segment["end"] - segment["start"]}
+    loops, judged = looping_parts(texts), []
+    compared = [_compared(texts, loops, one, settings) for one in (auxiliary_text, *further_texts)]
+    for segment, *by_each in zip(segments, *compared, strict=True):
+        (first, span), *further = by_each
+        distance = float(joint_distance([one.distance for one, _ in by_each], settings.auxiliaries_by))
+        comparison = replace(first, distance=distance)
+        alone = {"text": segment["text"], "duration": segment["end"] - segment["start"]}
         known = {**(labelled or {}), **measures(alone, vars(settings))}
         reason = reason_to_drop(comparison, known, vars(settings))
-        judged.append(JudgedSegment(segment, comparison, reason, span))
+        judged.append(JudgedSegment(segment, comparison, reason, span, further))
     return judged
+
+
+def _compared(
+    texts: Sequence[str], loops: Sequence[bool], auxiliary_text: str, settings: ValidateSettings
+) -> list[tuple[LabelComparison, Span]]:
+    """The text of each segment beside what an auxiliary has of it, and where that is in its transcript."""
+    compared, auxiliary_loops, phones = [], is_looping(auxiliary_text), settings.phones
+    for text, looping, span in zip(texts, loops, counterparts(texts, auxiliary_text, phones), strict=True):
+        one = compare_labels(text, auxiliary_text[slice(*span)], normalise_by=settings.normalise_by, **phones)
+        distance = float(distances_of(looping, auxiliary_loops, one.mer, one.per)[settings.metric])
+        compared.append((LabelComparison(looping, auxiliary_loops, one.mer, one.per, distance), span))
+    return compared
 
 
 def looping_parts(texts: Sequence[str], ngram: int = LOOP_NGRAM, max_count: int = LOOP_MAX_COUNT) -> list[bool]:
@@ -119,11 +134,14 @@ def runs_of(judged: Sequence[JudgedSegment]) -> list[list[JudgedSegment]]:
     return runs
 
 
-def mean_distance(judged: Sequence[JudgedSegment]) -> float:
-    """Mean distance of some segments, by their seconds: at most the threshold where each of them is."""
+def mean_distance(judged: Sequence[JudgedSegment], further: int | None = None) -> float:
+    """Mean distance of some segments, by their seconds: at most the threshold where each of them is.
+
+    It is the one by which they were judged, or that from a `further` auxiliary alone.
+    """
     seconds = math.fsum(one.seconds for one in judged)
-    mean = math.fsum(one.seconds * one.comparison.distance for one in judged) / seconds
-    distances = [one.comparison.distance for one in judged]
+    distances = [(one.comparison if further is None else one.further[further][0]).distance for one in judged]
+    mean = math.fsum(one.seconds * distance for one, distance in zip(judged, distances, strict=True)) / seconds
     return min(max(mean, min(distances)), max(distances))  # and not by a rounding beyond all of them
 
 

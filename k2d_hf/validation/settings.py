@@ -9,7 +9,7 @@ from k2d_hf.scoring.phonemes import Phones, phones_by
 from k2d_hf.transcription.settings import DEVICE_HELP, SAME_MODEL, SAME_ROWS, SAME_SHARDS, WorkersSettings
 from k2d_hf.transcription.transcribers import DecodingOptions
 from k2d_hf.validation.combining import ANY, WAYS, checked_weights
-from k2d_hf.validation.distance import METRICS, NORMALISERS, check_choice, keeps
+from k2d_hf.validation.distance import AUXILIARIES_BY, MEDIAN, METRICS, NORMALISERS, check_choice, keeps
 from k2d_hf.validation.hallucinations import checked_phrases
 from k2d_hf.validation.judges import limits_of, with_limits
 
@@ -59,6 +59,13 @@ class ValidateSettings(WorkersSettings):
     device: str = setting("auto", DEVICE_HELP, no_effect=SAME_MODEL)
     dtype: str = setting("auto", "Number format; auto is int8 or float32 on a CPU, float16 on a GPU.", metavar="FORMAT")
 
+    auxiliaries_by: str = setting(
+        MEDIAN,
+        "Distance of a label where there are more_auxiliaries: the median of those from each; or a vote, by which it "
+        "is dropped where more than half of them would drop it.",
+        choices=AUXILIARIES_BY,
+        after_model=True,
+    )
     combine: str = setting(
         ANY,
         "Judges that drop a label: any, one limit that it is beyond; all, only where it is beyond the threshold and "
@@ -85,6 +92,7 @@ class ValidateSettings(WorkersSettings):
         object.__setattr__(self, "known_phrases", checked_phrases(self.known_phrases))
         check_choice("metric", self.metric, METRICS)
         check_choice("normalise_by", self.normalise_by, NORMALISERS)
+        check_choice("auxiliaries_by", self.auxiliaries_by, AUXILIARIES_BY)
         check_choice("unit", self.unit, UNITS)
         check_choice("keep", self.keep, KEEP)
         keeps(0.0, self.threshold)

@@ -156,7 +156,8 @@ def test_a_key_changes_with_a_setting_unless_that_has_no_effect(workplace, finis
         if name.partition(".")[0] != section or not change.sets or change.why_not in (GPU, REFUSED, PROCESSES):
             continue
         given = [one.format(elsewhere="elsewhere", teacher="teacher") for one in change.sets]
-        if section == "evaluation" or name in ("teacher", "auxiliary", "distil.deepspeed", "distil.parallelism_config"):
+        read = ("teacher", "auxiliary", "more_auxiliaries", "distil.deepspeed", "distil.parallelism_config")
+        if section == "evaluation" or name in read:
             continue  # what is read decides, and not the setting
         others, other_shards = keys_of(workplace, finished, *given)
         changed = [stage for stage in keys if others.get(stage) != keys[stage]]

@@ -32,8 +32,8 @@ def unrun(why, *assignments):
 
 
 def limited(judge):
-    """A limit of a judge, with what labelling has to measure for it."""
-    measures = ["label.measures=true"] if judge.measure is None else []
+    """A limit of a judge, with what labelling has to measure for it, and an engine that can."""
+    measures = ["label.measures=true", "label.engine=faster-whisper"] if judge.measure is None else []
     return sets(f"validate.{judge.setting}={judge.example}", *measures)
 
 
@@ -215,6 +215,7 @@ CHANGES = {
     "name": sets("name=other"),
     "teacher": sets("teacher=other"),
     "auxiliary": sets("auxiliary=teacher"),
+    "more_auxiliaries": sets("more_auxiliaries=[other]"),
     "references": unrun("for the report alone", "references=said.jsonl"),
     "language": sets("language=en"),
     "output": unrun("what every two runs differ by", "output={elsewhere}"),
@@ -281,6 +282,7 @@ CHANGES = {
     "validate.combine": sets("validate.combine=all", "validate.max_speaking_rate=4"),
     "validate.weights": sets("validate.weights.distance=3.0", "validate.combine=sum", "validate.max_speaking_rate=4"),
     "validate.known_phrases": sets("validate.known_phrases=[今天]"),
+    "validate.auxiliaries_by": sets("validate.auxiliaries_by=vote", "more_auxiliaries=[other]"),
     "validate.shard_size": sets("validate.shard_size=1"),
     "validate.beam_size": sets("validate.beam_size=2"),
     "validate.no_repeat_ngram_size": sets("validate.no_repeat_ngram_size=2"),

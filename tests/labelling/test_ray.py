@@ -82,6 +82,16 @@ def test_rows_equal_those_of_one_process_though_a_worker_is_killed(cluster, corp
     assert spread[:] == judged[:]
 
 
+def test_several_auxiliaries_take_turns_on_the_cluster(cluster, corpus, tmp_path, processor):
+    recordings, model = corpus
+    other = write_scripted_whisper(tmp_path / "other", processor, (2.0, "今天講 machine learnings"), (5.0, "不重要"))
+    chunks = label_recordings(recordings.select([0, 1]), model, engine="transformers", **OPTIONS)
+    given = {"more_auxiliaries": [other], "batch_size": 2}
+    judged = validate_labels(chunks, model, engine="transformers", **given)
+    assert validate_labels(chunks, model, engine="ray+transformers", workers=1, **given)[:] == judged[:]
+    assert judged["auxiliary_text"][0] != judged["more_auxiliaries"][0][0]["text"]
+
+
 def test_map_batches_takes_the_steps_themselves(cluster, corpus):
     import ray
 

@@ -178,7 +178,7 @@ def test_a_chunk_that_carries_its_own_sound_is_not_cut(chunks, auxiliary):
     own = chunks.add_column("audio", sound)
     step = AuxiliaryHypotheses(auxiliary, unit="segment")
     with pytest.raises(K2DError, match="carries its own sound.* set keep to mask"):
-        [step.judged(row, {"text": f"{A}{RIGHT}{C}", "reason": None}, _nothing_before()) for row in own]
+        [step.judged(row, [{"text": f"{A}{RIGHT}{C}", "reason": None}], _nothing_before()) for row in own]
 
 
 def _nothing_before():

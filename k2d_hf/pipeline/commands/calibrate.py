@@ -13,6 +13,7 @@ from k2d_hf.scoring.phonemes import phones_by
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
 from k2d_hf.validation.calibration import THRESHOLD_METRICS
+from k2d_hf.validation.distance import AUXILIARIES_BY, MEDIAN
 from k2d_hf.validation.settings import ValidateSettings
 
 COMPARED = ("espeak_language", "normalise_by")  # settings that decide how two transcripts are compared
@@ -34,6 +35,9 @@ class Calibrate(Command):
         metric = "distance whose threshold is recommended; all are compared (default: composite)"
         shown = "|".join(THRESHOLD_METRICS)
         parser.add_argument("--metric", default="composite", choices=THRESHOLD_METRICS, metavar=shown, help=metric)
+        by = "distance of several auxiliaries, as of validate.auxiliaries_by (default: median)"
+        shown = "|".join(AUXILIARIES_BY)
+        parser.add_argument("--auxiliaries-by", default=MEDIAN, choices=AUXILIARIES_BY, metavar=shown, help=by)
         group = parser.add_argument_group("settings of validation, by which stored transcripts are compared anew")
         add_options(group, ValidateSettings, skip=[name for name in hints_of(ValidateSettings) if name not in COMPARED])
         parser.add_argument("--output", type=Path, metavar="DIR", help="folder of calibration.json, .png and .svg")
@@ -55,6 +59,7 @@ class Calibrate(Command):
         console = Console()
         with console.warnings():
             calibration = calibrate(
-                validated, arguments.references, metric=arguments.metric, output=arguments.output, compared=compared
-            )
+                validated, arguments.references, metric=arguments.metric, output=arguments.output, compared=compared,
+                auxiliaries_by=arguments.auxiliaries_by,
+            )  # fmt: skip
         console.line(render_calibration(calibration, console.screen))

@@ -21,7 +21,10 @@ def render_plan(plan: Plan, screen: Screen = ENDLESS) -> str:
         ("recordings", _data(plan.recordings)),
         *([(f"evaluation {name}".rstrip(), _data(data)) for name, data in plan.evaluation.items()] or _NOT_EVALUATED),
         ("teacher", _model(plan.teacher)),
-        ("auxiliary", "the teacher itself" if plan.auxiliary is plan.teacher else _model(plan.auxiliary)),
+        *(
+            ("auxiliary", "the teacher itself" if model is plan.teacher else _model(model))
+            for model in (plan.auxiliary, *plan.more_auxiliaries)
+        ),
         ("student", _student(plan)),
         ("chunks", _chunks(plan)),
         *([("texts", _texts(plan))] if plan.recipe.sources else []),

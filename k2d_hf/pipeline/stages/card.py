@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +38,14 @@ class Card(Stage):
         """All settings, the names of the models, and every stage before."""
         before = [stage for stage in run.planned if stage not in (self.name, "push")]
         settings = {**deciding(run.recipe), "distil": deciding_training(run.recipe.distil)}
-        models = [model.name for model in dict.fromkeys((run.original, run.teacher, run.auxiliary))]
+        models = [model.name for model in dict.fromkeys((run.original, run.teacher, *run.auxiliaries))]
         return [settings, *models, run.ran(*before)]
 
     def run(self, run: RunState, job: Job) -> str:
         """Write README.md beside the student."""
-        models = {name: getattr(run, name) for name in ("teacher", "auxiliary", "origin", "original")}
+        models = {
+            name: getattr(run, name) for name in ("teacher", "auxiliary", "more_auxiliaries", "origin", "original")
+        }
         return str(write_card(run.folder, run.recipe, **models))
 
 
@@ -55,6 +57,7 @@ def write_card(
     auxiliary: Checkpoint,
     origin: Checkpoint | None = None,
     original: Checkpoint | None = None,
+    more_auxiliaries: Sequence[Checkpoint] = (),
     **given: Any,
 ) -> Path:
     """Write `student/README.md` of a run, with what is `given`: fields of `K2DModelCardData`, such as `license="mit"`.
@@ -66,7 +69,8 @@ def write_card(
     from k2d_hf.publishing.card_rendering import render_card
     from k2d_hf.publishing.eval_results import write_results
 
-    data = gather_facts(directory, recipe, teacher=teacher, auxiliary=auxiliary, origin=origin, original=original)
+    models: dict[str, Any] = {"teacher": teacher, "auxiliary": auxiliary, "origin": origin, "original": original}
+    data = gather_facts(directory, recipe, **models, more_auxiliaries=more_auxiliaries)
     for name, value in given.items():
         setattr(data, name, value)
     path = directory / "student" / "README.md"
@@ -83,6 +87,7 @@ def gather_facts(
     auxiliary: Checkpoint,
     origin: Checkpoint | None = None,
     original: Checkpoint | None = None,
+    more_auxiliaries: Sequence[Checkpoint] = (),
 ) -> K2DModelCardData:
     """Collect the facts of a run from its files; what is in a missing file stays unknown.
 
@@ -123,6 +128,8 @@ def gather_facts(
         and ", ".join(filter(None, (recordings, recipe.recordings.config, recipe.recordings.split))),
         auxiliary=public_name(auxiliary),
         auxiliary_is_teacher=teacher.path == auxiliary.path,
+        more_auxiliaries=list(map(public_name, more_auxiliaries)),
+        auxiliaries_by=recipe.validate.auxiliaries_by,
         begins_with=_begins_with(recipe),
         language_mix=mix_of(own) or recipe.student.language_mix,
         encoder_layers=_layers(own, begun, "encoder_layers", recipe.student.encoder_layers),

@@ -59,10 +59,12 @@ class Push(Stage, command.Command):
 
     def run(self, run: RunState, job: Job) -> str:
         """Write what was pushed."""
+        settings = run.recipe.validate
+        by = f", {settings.auxiliaries_by} of {len(run.auxiliaries)} auxiliaries" if run.more_auxiliaries else ""
         facts = {
             "teacher": teacher_name(run.teacher, run.original),
-            "auxiliary": public_name(run.auxiliary),
-            "validation": describe_validation(vars(run.recipe.validate)),
+            "auxiliary": ", ".join(map(public_name, run.auxiliaries)),
+            "validation": describe_validation(vars(settings)) + by,
         }
         results = push(run.folder / "student", run.folder / "validated", run.recipe.hub, job, facts=facts)
         write_json(job.output, [asdict(result) for result in results])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from k2d_hf.models.languages import checked_language
 from k2d_hf.pipeline import command
 from k2d_hf.pipeline.planning.plan import Plan
 from k2d_hf.pipeline.planning.throughput import Throughput, decoding_seconds
+from k2d_hf.pipeline.preflight import check_auxiliaries
 from k2d_hf.pipeline.run_state import Job, RunState, shards_of_stage, weights_of, work_settings
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.reporting.chunks import ChunkTable
@@ -39,20 +40,22 @@ class Validate(Stage, command.Command):
     runs_model = True
 
     def depends(self, run: RunState) -> list[Any]:
-        """Settings, auxiliary, and the chunks."""
+        """Settings, auxiliaries, and the chunks."""
         settings = [work_settings(run.recipe.validate), run.recipe.language]
-        return [*settings, weights_of(run.auxiliary.path), run.ran("label")]
+        return [*settings, *(weights_of(one.path) for one in run.auxiliaries), run.ran("label")]
 
     def run(self, run: RunState, job: Job) -> str:
         """Write the chunks with distance and verdict."""
         chunks = load_chunks(run.folder / "chunks")
-        return validate(chunks, run.auxiliary, run.recipe.validate, job)
+        return validate(chunks, run.auxiliaries, run.recipe.validate, job)
 
     def seconds(self, plan: Plan, machine: Throughput) -> float | None:
-        """Of decoding all chunks."""
-        if plan.auxiliary.shape is None or plan.student is None:
+        """Of decoding all chunks by each auxiliary."""
+        shapes = [model.shape for model in (plan.auxiliary, *plan.more_auxiliaries)]
+        if None in shapes or plan.student is None:
             return None
-        return decoding_seconds(machine, plan.auxiliary.shape, plan.speech, beam_size=plan.recipe.validate.beam_size)
+        beams = plan.recipe.validate.beam_size
+        return sum(decoding_seconds(machine, shape, plan.speech, beam_size=beams) for shape in shapes if shape)
 
     def in_and_out(self, folder: Path, chunks: ChunkTable, evaluation: Mapping[str, Any]) -> tuple[str, str]:
         """Chunks before and after, with the reasons of dropping."""
@@ -66,6 +69,8 @@ class Validate(Stage, command.Command):
         text = "CHUNKS read as a stream, none of them held (default: false)"
         parser.add_argument("--streaming", **streaming, metavar="true|false", help=text)
         command.add_model(parser, "--auxiliary")
+        more = "another auxiliary, which judges each label too (see --auxiliaries-by); repeatable, each is one more"
+        parser.add_argument("--more-auxiliaries", action="append", default=[], metavar="MODEL", help=more)
         command.add_folder(parser, "folder of the same chunks with distance and keep", remote=True)
         command.add_language(parser, "language of chunks that carry none, such as zh")
         command.add_settings(parser, ValidateSettings)
@@ -78,14 +83,18 @@ class Validate(Stage, command.Command):
         folder = command.part_of_run(arguments.chunks, "chunks")
         chunks = load_chunks(folder, streaming=arguments.streaming == "true")
         check_chunks(chunks, folder)
-        auxiliary = command.model_of(arguments.auxiliary)
-        command.perform(arguments, lambda job: validate(chunks, auxiliary, settings, job), language=language)
+        named = [arguments.auxiliary, *([one] for one in arguments.more_auxiliaries)]
+        auxiliaries = [command.model_of(sources) for sources in named]
+        check_auxiliaries(auxiliaries)
+        command.perform(arguments, lambda job: validate(chunks, auxiliaries, settings, job), language=language)
 
 
-def validate(chunks: Dataset | IterableDataset, auxiliary: Checkpoint, settings: ValidateSettings, job: Job) -> str:
+def validate(
+    chunks: Dataset | IterableDataset, auxiliaries: Sequence[Checkpoint], settings: ValidateSettings, job: Job
+) -> str:
     """Chunks to the same chunks with distance and verdict.
 
-    The auxiliary's transcripts are kept, shard by shard, for a run that is interrupted or has another verdict.
+    The auxiliaries' transcripts are kept, shard by shard, for a run that is interrupted or has another verdict.
 
     Raises:
         K2DError: if no chunk is kept; the distances are written all the same.
@@ -93,12 +102,15 @@ def validate(chunks: Dataset | IterableDataset, auxiliary: Checkpoint, settings:
     from k2d_hf.validation.auxiliary import validate_labels
 
     report = ValidationReport()
-    job.progress.start(length_of(chunks), "chunks")
+    length = length_of(chunks)
+    job.progress.start(None if length is None else length * len(auxiliaries), "chunks")
+    sources = [[str(one.path), one.name] for one in auxiliaries]
     validated = validate_labels(
         chunks,
-        [str(auxiliary.path), auxiliary.name],
+        sources[0],
+        more_auxiliaries=sources[1:],
         language=job.language,
-        shards_dir=shards_of_stage(job.resume, "validate", auxiliary, settings, job.language),
+        shards_dir=[shards_of_stage(job.resume, "validate", one, settings, job.language) for one in auxiliaries],
         report=report,
         on_progress=job.progress.advance,
         **vars(settings),
