@@ -2,8 +2,8 @@
 
     python recipes/lab/speech/make_speech.py lab-speech
     k2d run recipes/adapt/adapt.yaml
-    python recipes/quickstart/train_start.py lab-speech/train-wide.jsonl --teacher runs/adapt/student --output my-start
-    python recipes/quickstart/train_start.py lab-speech/train-wide.jsonl --teacher runs/adapt/student \\
+    python recipes/quickstart/train_start.py lab-speech/start.jsonl --teacher runs/adapt/student --output my-start
+    python recipes/quickstart/train_start.py lab-speech/start.jsonl --teacher runs/adapt/student \\
         --begin my-start --output my-better-start
 
 It learns from speech with its texts, none of it of the quickstart or of a set that anything is measured on. What is

@@ -1,7 +1,8 @@
 """Who says what in a recording: voice, pitch, subject and sentences, from pools that are apart from the start.
 
 The pool `first` is what the oldest splits are of, and stays as it is: their recordings come out the same. `train` is
-everything else but for `unseen`, whose voices, subjects, frames and sentences no training split has.
+everything else but for `unseen`, whose voices, subjects, frames and sentences no training split has. `start` is `train`
+without the voices, subjects and frames of `first`, which the quickstart is of.
 """
 
 import json
@@ -19,8 +20,19 @@ def frames_of(pool: str) -> list[str]:
 
 VOICES: dict[str, list[str]] = json.loads((HERE / "voices.json").read_text(encoding="utf-8"))
 MORE: dict[str, dict[str, list[str]]] = json.loads((HERE / "subjects.json").read_text(encoding="utf-8"))
-SUBJECTS = {"first": TOPICS, "train": TOPICS | MORE["train"], "unseen": MORE["unseen"]}
-POOL_FRAMES = {"first": FRAMES, "train": FRAMES + frames_of("train"), "unseen": frames_of("unseen")}
+VOICES["start"] = [voice for voice in VOICES["train"] if voice not in VOICES["first"]]
+SUBJECTS = {
+    "first": TOPICS,
+    "train": TOPICS | MORE["train"],
+    "start": MORE["train"],
+    "unseen": MORE["unseen"],
+}
+POOL_FRAMES = {
+    "first": FRAMES,
+    "train": FRAMES + frames_of("train"),
+    "start": frames_of("train"),
+    "unseen": frames_of("unseen"),
+}
 
 OPEN = 0.25
 """How often a lecture of the later pools says an open sentence instead of a frame."""

@@ -29,6 +29,7 @@ JOINED = {
     "repair": ["repair-lecture", "repair-hard", "repair-broad"],  # with its texts, for the auxiliary alone
     "train": ["train-lecture", "train-lecture-more", "train-hard", "train-broad"],
     "train-wide": [name for name in SPLITS if name.startswith("train")],
+    "start": [name for name in SPLITS if name.startswith("start")],  # for the quickstart's start
     "dev": ["dev-hard", "dev-broad"],  # and the three lectures that lie here
     "repair-more": ["repair-open", "repair-wide"],
     "dev-more": ["dev-more-lecture", "dev-more-hard", "dev-more-broad"],  # for the auxiliary: dev has few bad labels
