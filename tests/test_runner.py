@@ -482,6 +482,7 @@ def run(*more):
 """
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_push_where_the_recipe_names_a_repository(again, workplace, tmp_path):
     hub = LocalHub()
     prepare = f"RECIPE, OUTPUT = {str(workplace / 'recipe.yaml')!r}, {str(again)!r}\n{PUSH}"

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_every_variant_of_the_loss_stays_on_its_device_and_asks_once_for_its_positions():
     script = Path(__file__).with_name("on_another_device.py")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)

@@ -5,6 +5,7 @@ import random
 import unicodedata
 from collections import Counter
 
+import pytest
 from hypothesis import strategies as st
 
 from k2d_hf.scoring.error_rates import count_errors, error_rate
@@ -114,6 +115,7 @@ def test_any_text_has_clean_tokens_and_each_is_spoken(text):
     "".join(tokens).encode("utf-8")
 
 
+@pytest.mark.slow
 @fuzz(examples=15, text=LONG)
 def test_tokens_phonemes_and_loops_take_linear_time(text):
     prepared()

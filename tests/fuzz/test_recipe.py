@@ -6,6 +6,7 @@ import os
 import shutil
 from unittest import mock
 
+import pytest
 import yaml
 from hypothesis import strategies as st
 
@@ -106,6 +107,7 @@ def folder() -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @fuzz(examples=250, content=FILES, overrides=st.one_of(st.just([]), st.lists(OVERRIDES, max_size=2)))
 def test_any_bytes_are_a_recipe_or_one_line(content, overrides):
     path = os.path.join(folder(), "recipe.yaml")
