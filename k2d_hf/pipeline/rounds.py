@@ -19,7 +19,7 @@ from k2d_hf.pipeline.recipe import Recipe, read_distil
 from k2d_hf.publishing.settings import HubSettings
 from k2d_hf.validation.calibrate import validated_labels
 
-SECTIONS = ("label", "validate", "mix", "student", "targets", "distil", "evaluate", "report")  # that a round may change
+SECTIONS = ("label", "validate", "mix", "student", "targets", "distil", "report")  # that a round may change
 # What the rounds before the last change in the recipe, unless its `adapt` says otherwise; as in recipes/adapt.
 ADAPT: dict[str, dict[str, Any]] = {
     "student": {

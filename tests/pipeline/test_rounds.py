@@ -77,6 +77,7 @@ def test_adapt_goes_into_the_sections_of_the_recipe(workplace, tmp_path):
             "adapt: teacher: no such setting; known are label, validate, mix, student, targets, distil",
         ),
         ("adapt={rounds: 2}", "adapt: rounds: no such setting"),
+        ("adapt={evaluate: {beam_size: 2}}", "adapt: evaluate: no such setting"),  # the last round alone is measured
         ("adapt={distil: 3}", "adapt: distil: 3 is not a mapping"),
         ("adapt.distil={learning_rat: 1}", "adapt: distil.learning_rat: no such setting; did you mean learning_rate?"),
         ("adapt.student={decoder_layers: two}", "adapt: student.decoder_layers: 'two' is not"),

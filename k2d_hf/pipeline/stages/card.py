@@ -93,10 +93,10 @@ def gather_facts(
 
     The student has layers of `origin`, and the teacher was adapted from `original`: the teacher, where not given.
     """
-    named = original or teacher  # an adapted one has the name of a folder of this run
     from k2d_hf.publishing.card_facts import data_facts, settings_for_card
     from k2d_hf.publishing.model_card_data import K2DModelCardData
 
+    named = original or teacher  # an adapted one has the name of a folder of this run
     student = directory / "student"
     own, begun = (_read(folder / "config.json", {}) for folder in (student, (origin or teacher).path))
     licence: dict[str, Any] = dict(teacher_licence(named.path, hub_id(named.name) if has_id(named) else None))
