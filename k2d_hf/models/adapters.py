@@ -144,7 +144,13 @@ def read_adapter(folder: Path) -> AdapterBase:
         if not (folder / name).is_file():
             raise K2DError(f"{folder}: {ADAPTER_BASE} without {name}; save the adapter again, with safetensors")
     path = folder / ADAPTER_BASE
-    adapter = read_settings(AdapterBase, read_json(path), where=str(path))
+    return read_base(read_json(path), path)
+
+
+def read_base(values: Mapping[str, Any], path: Path) -> AdapterBase:
+    """What a `base.json` at `path` holds, with sources as seen from here; K2DError for what is wrong with it."""
+    folder = path.parent
+    adapter = read_settings(AdapterBase, values, where=str(path))
     if adapter.name is not None and short_name(adapter.name) != adapter.name:
         raise K2DError(f"{path}: name: {quote(adapter.name)} is no name of one line; give a shorter one")
     sources = [adapter.sources] if isinstance(adapter.sources, str) else adapter.sources

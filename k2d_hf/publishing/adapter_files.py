@@ -23,14 +23,12 @@ _USE = """
 {begin}; `{base_file}` names the weights that it belongs to: {base}.
 
 ```python
-from huggingface_hub import snapshot_download
-
 from k2d_hf.models import load_whisper
 
-model = load_whisper(snapshot_download({source}))  # base and adapter as one model
+model = load_whisper({source})  # base and adapter as one model
 ```
 
-Its folder serves wherever `k2d` takes a model. `k2d push FOLDER --merge` publishes the whole model for `pipeline`.
+Its id serves wherever `k2d` takes a model. `k2d push FOLDER --merge` publishes the whole model for `pipeline`.
 """
 _MERGED = "\nThe weights in this repository are whole: the adapter is merged with its base.\n"
 
@@ -57,7 +55,8 @@ def adapter_card(text: str, place: Place, folder: Path) -> str:
     """The card of an adapter with how to load it from `place`; a section `Use` of the user's own stays."""
     bases = [names_of(source)[1] for source in _bases(folder)]
     named = next(filter(None, bases), None)
-    use = _USE.format(begin=_OF_ADAPTER, base_file=ADAPTER_BASE, base=named or "installed wheels", source=place.source)
+    source = json.dumps("@".join(filter(None, (place.repo_id, place.revision))))
+    use = _USE.format(begin=_OF_ADAPTER, base_file=ADAPTER_BASE, base=named or "installed wheels", source=source)
     if not text:
         metadata = [*([f"base_model: {named}"] if named else []), "library_name: peft", "tags:", "- k2d", "- whisper"]
         text = "\n".join(["---", *metadata, "---", "", f"# {str(place.repo_id).split('/')[1]}", ""])

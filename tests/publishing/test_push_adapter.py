@@ -21,7 +21,6 @@ from publishing.card_parts import facts
 
 SETUP = """
 import torch
-from huggingface_hub import snapshot_download
 from transformers import pipeline
 from k2d_hf.models import load_whisper
 from k2d_hf.publishing.hub import push_student
@@ -156,7 +155,7 @@ def test_neither_leaves_the_other_behind_where_it_would_be_loaded(hub, push, sav
     held = hub.repository("me/turn").contents()
     adapter = {"adapter_config.json", "adapter_model.safetensors", "base.json"}
     assert held.keys() == {*adapter, "generation_config.json", "README.md"}
-    assert 'load_whisper(snapshot_download("me/turn"))' in card_of(hub, "me/turn")
+    assert 'load_whisper("me/turn")' in card_of(hub, "me/turn")
     push(folder, "me/turn", merge=True)
     held = hub.repository("me/turn").contents()
     assert not adapter & held.keys()
@@ -194,3 +193,55 @@ def test_an_adapter_of_a_trainer_goes_up_merged_with_the_student_beneath_it(hub,
     assert "holds adapters" not in card
     assert card.index('model="me/trainer"') < card.index("## How it was made")
     assert python.run("result = logits(load_whisper('me/trainer'))").result == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_adapter_on_a_branch_is_loaded_from_there_by_its_card(hub, push, python, save, expected):
+    assert push(save(), "me/branch", revision="try").error is None
+    card = hub.repository("me/branch").contents("try")["README.md"].decode()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    assert 'load_whisper("me/branch@try")' in code
+    assert python.run(f"{code}\nresult = logits(model)").result == pytest.approx(expected, abs=1e-3)
+
+
+INSPECT = """
+from k2d_hf.errors import K2DError
+from k2d_hf.models import resolve_checkpoint
+from k2d_hf.models.inspect import inspect_model
+result = []
+for of in (inspect_model, resolve_checkpoint, inspect_model):
+    try:
+        found = of({source!r})
+        result.append([found.name, getattr(found, "where", None) or found.origin])
+    except K2DError as error:
+        result.append(str(error))
+"""
+
+
+def test_an_adapter_is_inspected_fetched_and_merged_by_its_id(hub, push, python, save):
+    push(save(), "me/by-id")
+    first, fetched, again = python.run(INSPECT.format(source="me/by-id")).result
+    assert first[0] == fetched[0] == again[0] == "me/by-id"
+    assert first[1].endswith("; to be fetched from the Hub and merged")
+    assert first[1].startswith("adapter of me/base, ")
+    assert fetched[1] == "adapter"
+    assert again[1] == "adapter of me/base, merged"
+    lost = """
+from k2d_hf.models.sources import cached_snapshot, model_gap
+cached = cached_snapshot("me/by-id", None)
+(cached / "adapter_model.safetensors").unlink()
+result = [model_gap(cached), resolve_checkpoint("me/by-id").origin, model_gap(cached)]
+"""
+    assert python.run(lost).result == ["no adapter_model.safetensors", "adapter", None]
+
+
+def test_an_adapter_of_an_adapter_is_refused_and_no_circle_goes_round(hub, push, python, save):
+    """Two that name each other, as strangers may push them."""
+    folder = save(source="me/other")
+    push(folder, "me/circle")
+    base = folder / "base.json"
+    base.write_text(base.read_text(encoding="utf-8").replace("me/other", "me/circle"), encoding="utf-8")
+    push(folder, "me/other")
+    planned, refused, again = python.run(INSPECT.format(source="me/circle")).result
+    assert "none of me/other is here" in planned
+    assert "base.json: sources: model me/other: an adapter too; give the weights that it belongs to" in refused
+    assert "none of me/other is here" in again
