@@ -89,7 +89,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     plan = Plan(
         recipe, training_arguments(on_any_machine(recipe.distil), unused, resume=unused, language=None),
         recordings, evaluation, teacher, auxiliary, origin, student, chunks, kept, "validate" in finished, more,
-        given,
+        given, original=original,
         free=float(shutil.disk_usage(existing).free),
         covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),

@@ -41,7 +41,6 @@ ADAPT: dict[str, dict[str, Any]] = {
         "warmup_steps": 10,
         "lr_scheduler_type": "linear",
     },
-    "evaluate": {"before": False},
     "report": {"student": False},  # nobody is to use it, and its transcripts take a minute
 }
 

@@ -173,6 +173,15 @@ def test_disk_is_counted_for_what_is_written(lectures, sets, named):
     assert all(size > 0 for size in disk.values())
 
 
+def test_every_model_that_a_run_fetches_has_its_disk(tmp_path):
+    """Each once, whichever setting names it, and how often."""
+    init, original = "openai/whisper-small", "openai/whisper-tiny.en"
+    disk = plan_of(tmp_path, MINIMAL, f"student.init={init}", f"evaluate.adapted_from={original}").disk
+    cached = [name for name in disk if name.endswith("(cache)")]
+    models = ["openai/whisper-base", "openai/whisper-tiny", init, original]
+    assert cached == [f"{model} (cache)" for model in models]
+
+
 @pytest.mark.parametrize(
     ("sets", "lost"),
     [

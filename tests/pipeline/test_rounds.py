@@ -28,7 +28,6 @@ def test_what_the_first_rounds_change_is_what_the_recipe_of_adapting_sets():
     assert changed.pop("max_steps") == -1  # a recipe's own would end the epochs
     assert {name: adapting["distil"][name] for name in changed} == changed
     assert adapting["student"]["decoder_layers"] == 6  # all that its teacher has
-    assert adapting["evaluate"]["before"] is False is ADAPT["evaluate"]["before"]
 
 
 def test_each_round_has_a_folder_and_its_teacher_from_the_one_before(workplace, tmp_path):

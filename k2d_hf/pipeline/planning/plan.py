@@ -49,6 +49,7 @@ class Plan:
     counted: bool  # and not estimated, as to chunks and kept
     more_auxiliaries: tuple[ModelInfo, ...] = ()
     given: Mapping[str, int] = field(default_factory=dict)  # chunks whose text is known, by source, those that are here
+    original: ModelInfo | None = None  # what an adapted teacher was before, which is measured too
     free: float = 0.0
     covered: tuple[float, float] | None = None  # seconds of recordings in chunks, and in all
     machines: tuple[Throughput, ...] = ()
@@ -138,7 +139,8 @@ class Plan:
     def disk(self) -> dict[str, float]:
         """Bytes by what they are for."""
         disk: dict[str, float] = {}
-        for model in (self.teacher, self.auxiliary, *self.more_auxiliaries):
+        original = () if self.original is None else (self.original,)
+        for model in (self.teacher, self.auxiliary, *self.more_auxiliaries, self.origin, *original):
             if model.checkpoint is None and model.shape is not None:
                 disk[f"{model.name} (cache)"] = model.shape.parameters * FLOAT32
         if self.student is None:
