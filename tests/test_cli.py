@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import WRITTEN
 from datasets import load_from_disk
+from espeak_extra import needs_espeak
 from tiny_whisper import make_tiny_whisper
 
 from k2d_hf.cli import MISTYPED, main
@@ -289,6 +290,36 @@ def test_every_stage_of_training_takes_a_run(a_run, workplace, tmp_path, capsys)
     assert k2d("targets", a_run, *options, *teacher, "--output", a_run / "targets", "--kind", "top", "--k", "4") == 0
     assert k2d("distil", a_run, *options, "--output", tmp_path / "out", "--max_steps", "1") == 0
     assert "soft targets, no teacher in memory" in capsys.readouterr().out  # without a teacher, those are meant
+
+
+@needs_espeak
+@pytest.mark.parametrize(
+    ("options", "language"),
+    [
+        (["--token-weighting", "agreement"], "es"),  # as the run's chunks were validated
+        (["--token-weighting", "agreement", "--espeak-language", "hi"], "hi"),
+        ([], None),  # nothing is compared
+    ],
+)
+def test_tokens_of_a_run_are_weighed_by_the_phones_of_its_validation(
+    a_run, workplace, tmp_path, monkeypatch, options, language
+):
+    (a_run / "recipe.yaml").write_text("{validate: {espeak_language: es}}", encoding="utf-8")
+    given = []
+    monkeypatch.setattr("k2d_hf.pipeline.stages.distil.distil", lambda *all: given.append(all[4]) or "done")
+    for place in (a_run, a_run / "validated"):
+        command = [
+            "distil",
+            place,
+            "--student",
+            a_run,
+            "--teacher",
+            workplace / "teacher",
+            "--output",
+            tmp_path / "out",
+        ]
+        assert k2d(*command, *options) == 0
+    assert [settings.get("espeak_language") for settings in given] == [language] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,13 @@
 """The recipe: what a user may write, and the line that answers each mistake before any model loads."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from k2d_hf import K2DTrainingArguments, load_recipe, load_recordings
 from k2d_hf.data.references import references_of
-from k2d_hf.distillation.settings import DistillationSettings
+from k2d_hf.distillation.settings import DistillationSettings, deciding_targets
 from k2d_hf.errors import K2DError
 from k2d_hf.pipeline.recipe import (
     MANAGED,
@@ -16,6 +16,7 @@ from k2d_hf.pipeline.recipe import (
     Recipe,
     read_distil,
 )
+from k2d_hf.pipeline.rounds import rounds_of
 
 MINIMAL = "name: mine\nrecordings: speech\nteacher: org/teacher\nauxiliary: [org/small, teacher]\n"
 
@@ -66,6 +67,7 @@ def test_a_recipe_can_be_made_in_python():
         (MINIMAL + "distil: {zzzz: 3}\n", "{path}: distil.zzzz: no such setting"),
         (MINIMAL + "distil: {max_steps: 1.5}\n", "{path}: distil.max_steps: 1.5 is not a whole number"),
         (MINIMAL + "distil: {ce_weight: -1}\n", "{path}: distil: ce_weight -1.0: must not be negative"),
+        (MINIMAL + "distil: {espeak_language: es}\n", "{path}: distil.espeak_language: a recipe has one for labels and tokens (validate.espeak_language); leave it out"),
         (MINIMAL + "distil: {output_dir: x}\n", "{path}: distil.output_dir: this one is set by k2d itself; leave it out"),
         (MINIMAL + "distil: {peft: {rr: 3}}\n", "{path}: distil.peft.rr: no such setting; did you mean r?"),
         (MINIMAL.replace("name: mine", "name: a/b"), "{path}: name: 'a/b' names a folder: letters, digits, dots, dashes and underscores"),
@@ -178,6 +180,19 @@ def test_settings_of_distillation_are_those_of_the_trainer():
     for field in fields(DistillationSettings):
         assert arguments[field.name].default == field.default
         assert field.metadata["help"]
+
+
+def test_tokens_are_weighed_by_the_phones_that_labels_are_compared_by(write):
+    path = write(MINIMAL + "validate: {espeak_language: es}\ndistil: {token_weighting: agreement}\n")
+    recipe = load_recipe(path)
+    assert recipe.training == {"token_weighting": "agreement", "espeak_language": "es"}
+    assert load_recipe(path, ["distil.token_weighting=none"]).training == {"token_weighting": "none"}  # as ever
+    assert load_recipe(path, ["validate.espeak_language=null"]).training == recipe.distil
+    before = replace(recipe, rounds=2, adapt={"validate": {"espeak_language": "hi"}})
+    assert [each.training["espeak_language"] for each in rounds_of(before)] == ["hi", "es"]
+    assert deciding_targets(recipe.training) == {}
+    recipe.write(path)
+    assert load_recipe(path).training == recipe.training
 
 
 def test_settings_of_distillation_are_copied_not_changed():

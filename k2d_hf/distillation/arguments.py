@@ -16,6 +16,7 @@ from k2d_hf.distillation.settings import DECLARED, DistillationSettings, check_s
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import documented
 from k2d_hf.models.languages import checked_language
+from k2d_hf.scoring.phonemes import phones_by
 
 # Least and most of each number. transformers takes most of its own as they come: a learning rate below 0 trains away
 # from the labels, a batch of 0 chunks fails after hours of labelling.
@@ -55,6 +56,7 @@ class K2DTrainingArguments(DistillationSettings, Seq2SeqTrainingArguments):
     def __post_init__(self) -> None:
         """Check our own fields, then let transformers check its; K2DError names setting, value and what it may be."""
         self.language = checked_language(self.language)
+        phones_by(self.espeak_language)  # which espeak-ng may not have
         _check_ours(self)
         if not any(getattr(self, name) for name, about in DECLARED.items() if about["loss_term"]):
             raise K2DError("ce_weight, kl_weight and the other weights are all 0: there is nothing to learn from")

@@ -20,7 +20,7 @@ from k2d_hf.distillation.batches.streams import described, is_stream
 from k2d_hf.distillation.batches.target_columns import check_embedding, kind_of, values_of
 from k2d_hf.distillation.measures import GENERATED, MixedErrorRateMetric, known_metric
 from k2d_hf.distillation.models import base_whisper, find_processor, load_for_loss, output_embedding, with_adapters
-from k2d_hf.distillation.settings import keeps_teacher
+from k2d_hf.distillation.settings import AGREEMENT, keeps_teacher
 from k2d_hf.distillation.sharding import check_loaded, complete_loading
 from k2d_hf.errors import K2DError
 from k2d_hf.models import load_whisper
@@ -94,7 +94,7 @@ def check_sampling(args: K2DTrainingArguments, rows: Any, collator: Any) -> None
 def check_token_weighting(args: K2DTrainingArguments, rows: Any) -> None:
     """Raise K2DError for chunks of which nobody knows what the auxiliary wrote, where tokens are weighed by it."""
     names = getattr(described(rows), "column_names", None)
-    if args.token_weighting == "agreement" and names and "auxiliary_text" not in names:
+    if args.token_weighting == AGREEMENT and names and "auxiliary_text" not in names:
         raise K2DError("token_weighting agreement: the chunks have no column auxiliary_text; `k2d validate` writes it")
 
 

@@ -16,6 +16,7 @@ from k2d_hf.distillation.loss.divergences import DIVERGENCES, FORWARD
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import documented, setting
 
+AGREEMENT = "agreement"  # the weighting of tokens by the auxiliary's transcript
 DISAGREED = 0.5  # weight of a token that the auxiliary does not have, by agreement: some are the auxiliary's errors
 
 
@@ -177,7 +178,14 @@ class DistillationSettings:
         "none",
         "Weight of a token in the loss: none is 1; agreement is 1 where the auxiliary's transcript has the word too, "
         f"by phonemes, else {DISAGREED:g}.",
-        choices=("none", "agreement"),
+        choices=("none", AGREEMENT),
+        training_alone=True,
+    )
+    espeak_language: str | None = _setting(
+        None,
+        "Language of espeak-ng by whose phones agreement compares, the one that chunks were validated with; a run has "
+        "that of validate.espeak_language.",
+        metavar="CODE",
         training_alone=True,
     )
     language: str | None = _setting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,9 +16,11 @@ from k2d_hf.files.settings import add_options, assign, given_options, read_setti
 from k2d_hf.files.storage import files_below, is_address, remove_folder
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.pipeline.machine import lacks_of
+from k2d_hf.pipeline.recipe import read_values
 from k2d_hf.pipeline.run_state import Job
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
+from k2d_hf.validation.settings import ValidateSettings
 
 Place = TypeVar("Place", str, Path)
 Settings = TypeVar("Settings")
@@ -146,6 +148,23 @@ def part_of_run(path: Place, *parts: str) -> Place:
         if inside.is_dir() and any(inside.iterdir()):
             return type(path)(inside)
     raise K2DError(f"{path}: a run without {' or '.join(parts)}; `k2d run` makes it, or give another folder")
+
+
+def validation_of_run(path: str | Path, *names: str) -> dict[str, Any]:
+    """Settings by which the chunks of a run were validated, those named that its recipe has; none of a path in no run.
+
+    Raises:
+        K2DError: for a recipe of the run that cannot be read, or a value that validation does not take.
+    """
+    if is_address(str(path)):
+        return {}
+    file = run_around(Path(path)) / "recipe.yaml"
+    if not (is_run(file.parent) and file.is_file()):
+        return {}
+    section = read_values(file).get("validate")
+    given = {name: section[name] for name in names if name in section} if isinstance(section, Mapping) else {}
+    read = vars(read_settings(ValidateSettings, given, where=str(file), section="validate"))
+    return {name: read[name] for name in given}
 
 
 def run_around(path: Path) -> Path:

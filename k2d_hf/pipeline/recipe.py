@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from k2d_hf.data.settings import GIVEN, DataSettings, EvaluationDataSettings, LabelledDataSettings
-from k2d_hf.distillation.settings import check_shares
+from k2d_hf.distillation.settings import AGREEMENT, check_shares
 from k2d_hf.distillation.targets.settings import TargetsSettings
 from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.evaluation.sets import UNNAMED
@@ -38,6 +38,12 @@ TEACHER = "teacher"  # as an auxiliary: the teacher's own checkpoint, decoding e
 
 # Fields of K2DTrainingArguments that the stage sets itself.
 MANAGED = ("output_dir", "resume_from_checkpoint", "remove_unused_columns", "logging_dir", "push_to_hub", "do_train")
+
+# Those that a recipe has elsewhere.
+ELSEWHERE = {
+    "shares": "in a recipe each source has its own (mix.NAME.share); leave it out",
+    "espeak_language": "a recipe has one for labels and tokens (validate.espeak_language); leave it out",
+}
 
 _NAME = re.compile(r"\w[\w.-]{0,79}")
 
@@ -144,9 +150,11 @@ class Recipe:
 
     @property
     def training(self) -> dict[str, Any]:
-        """The settings of distillation, with the shares of the sources."""
+        """The settings of distillation, with the shares of the sources, and how validation reads words where used."""
         shares = {name: data.share for name, data in self.sources.items() if data.share is not None}
-        return {**self.distil, "shares": shares} if shares else self.distil
+        espeak = self.validate.espeak_language if self.distil.get("token_weighting") == AGREEMENT else None
+        given = {"shares": shares, "espeak_language": espeak}
+        return {**self.distil, **{name: value for name, value in given.items() if value}}
 
     @property
     def labels(self) -> str:
@@ -186,7 +194,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
         K2DError: one line that names file and key, before any model loads.
     """
     path = Path(path)
-    recipe = read_settings(Recipe, assign(_read_yaml(path), overrides), where=str(path))
+    recipe = read_settings(Recipe, assign(read_values(path), overrides), where=str(path))
     if not _NAME.fullmatch(recipe.name):
         characters = "letters, digits, dots, dashes and underscores, at most 80"
         raise K2DError(f"{path}: name: {quote(recipe.name)} names a folder: {characters}")
@@ -201,8 +209,6 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     }
     with prefixed(f"{path}: mix: "):
         check_shares(recipe.training.get("shares"))
-    if recipe.distil.get("shares"):
-        raise K2DError(f"{path}: distil.shares: in a recipe each source has its own (mix.NAME.share); leave it out")
     references, assistant, original = recipe.references, recipe.label.assistant, recipe.evaluate.adapted_from
     if references is not None:
         references = _found(references, path, "references", may_lack=elsewhere)
@@ -224,7 +230,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = (), *, elsewhere: b
     )
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def read_values(path: Path) -> Mapping[str, Any]:
+    """The settings of a recipe as its file has them, not checked; K2DError for a file that is none."""
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -330,7 +337,8 @@ def _student_of(student: StudentSettings, recipe: Path, language: str | None) ->
 def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", elsewhere: bool = False) -> dict[str, Any]:
     """Settings of distillation with names, types and values checked against `K2DTrainingArguments` and peft's LoRA.
 
-    Where it is to be run `elsewhere`, it may ask for what a GPU alone can do, such as bf16.
+    With a `section` they are those of a recipe, which has some of them in other sections. Where it is to be run
+    `elsewhere`, it may ask for what a GPU alone can do, such as bf16.
 
     Raises:
         K2DError: naming key and file.
@@ -342,6 +350,9 @@ def read_distil(values: Mapping[str, Any], *, where: str, section: str = "", els
     for name in MANAGED:
         if name in values:
             raise K2DError(f"{where}: {key}{name}: this one is set by k2d itself; leave it out")
+    for name, why in ELSEWHERE.items():
+        if section and values.get(name):
+            raise K2DError(f"{where}: {key}{name}: {why}")
     fields = {field.name for field in dataclasses.fields(K2DTrainingArguments) if field.init}
     check_names(values, sorted({*fields, "peft"}), where=where, section=section)
     hints = {**hints_of(K2DTrainingArguments), "peft": dict[str, Any] | None}

@@ -88,16 +88,16 @@ def counterparts(parts: Sequence[str], other: str, phones: Phones = PAPER_PHONES
     ][: len(parts)]
 
 
-def agreements(text: str, other: str) -> list[tuple[Span, bool]]:
+def agreements(text: str, other: str, phones: Phones = PAPER_PHONES) -> list[tuple[Span, bool]]:
     """Each word and Han character of a text: its span, and whether the other transcript has all its phones there.
 
-    What has no phones, such as punctuation, agrees.
+    Both are read by the same `phones`. What has no phones, such as punctuation, agrees.
 
     >>> [agrees for _, agrees in agreements("我们用GPU", "我門用CPU")]
     [True, True, True, False]
     """
-    pieces = pieces_of(text)
-    path = _stretches("".join(piece.codes for piece in pieces), "".join(piece.codes for piece in pieces_of(other)))
+    pieces, others = pieces_of(text, phones), pieces_of(other, phones)
+    path = _stretches("".join(piece.codes for piece in pieces), "".join(piece.codes for piece in others))
     edited = [stretch.first for stretch in path if not stretch.equal]
     spans = _phone_spans(pieces)
     return [

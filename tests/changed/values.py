@@ -74,6 +74,7 @@ OURS = {one.name: one for one in dataclasses.fields(DistillationSettings)}
 CHOSEN = {
     "kl_weight": sets("distil.kl_weight=0"),
     "shares": unrun(REFUSED),
+    "espeak_language": unrun(REFUSED),  # a recipe has that of validation
     "auxiliary_weight": sets("distil.auxiliary_weight=0.5"),
     "encoder_weight": sets("distil.encoder_weight=0.5", "distil.freeze_encoder=false", "student.encoder_layers=[0]"),
     "timestamp_probability": sets("distil.timestamp_probability=1"),

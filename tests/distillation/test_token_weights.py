@@ -1,11 +1,14 @@
 """Weights of tokens: distrusted segments teach nothing, tokens that the auxiliary lacks teach less, targets stay."""
 
+from functools import partial
+
 import pytest
 import torch
 from datasets import Dataset
+from espeak_extra import needs_espeak
 
 from distillation.tiny_training import plain_loss, trainer_for
-from k2d_hf import K2DDataCollator, create_student
+from k2d_hf import K2DDataCollator, K2DTrainingArguments, create_student
 from k2d_hf.data.chunking import join_texts
 from k2d_hf.distillation.on_policy import with_own_labels
 from k2d_hf.distillation.settings import DISAGREED
@@ -100,6 +103,28 @@ def test_tokens_that_the_auxiliary_has_not_weigh_less(make, rows, processor, tim
     for nothing in ({"auxiliary_loops": True}, {"auxiliary_text": None}):
         assert "token_weights" not in collator([{**chunk, **nothing}])
     assert "token_weights" not in make(timestamp_probability=timestamps)([chunk])
+
+
+@needs_espeak
+def test_words_are_compared_by_the_phones_that_the_chunks_were_validated_by(
+    make, rows, tiny_whisper, processor, tmp_path
+):
+    segment = {"start": 0.0, "end": 2.0, "text": "una vaca"}  # said as una baca is in Spanish, and not in English
+    chunk = {**rows[2], "text": "una vaca", "segments": [segment], "segment_verdicts": None}
+    chunk |= {"auxiliary_text": "una baca"}
+    settings = {"timestamp_probability": 0, "token_weighting": "agreement"}
+    assert text_of(weighed(make(**settings), chunk, processor), DISAGREED) == "vaca"
+    spanish = make(**settings, espeak_language="es")
+    assert text_of(weighed(spanish, chunk, processor), 1.0) == "una vaca"
+    assert spanish.label_settings() == make(**settings).label_settings()  # the label is the same, and its targets
+    trainer = trainer_for(
+        create_student(tiny_whisper, language="zh"), rows, processor, tmp_path,
+        teacher_model=tiny_whisper, token_weighting="agreement", espeak_language="es",
+    )  # fmt: skip
+    assert trainer.data_collator.phones == spanish.phones
+    for made in (make, partial(K2DTrainingArguments, str(tmp_path))):
+        with pytest.raises(K2DError, match="^espeak_language: espeak-ng has no language 'zz'"):
+            made(espeak_language="zz")
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["online", "targets"])

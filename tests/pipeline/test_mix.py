@@ -92,6 +92,10 @@ def test_a_plan_counts_them(place, capsys):
         (["mix.corpus.language=klingon"], "mix.corpus.language: 'klingon' is unknown"),
         (["mix.corpus.streaming=true"], "mix.corpus.streaming: the chunks of an epoch are drawn from all of them"),
         (["distil.shares={corpus: 0.5}"], "distil.shares: in a recipe each source has its own (mix.NAME.share)"),
+        (
+            ["rounds=2", "adapt.distil.shares={corpus: 0.5}"],
+            "adapt: distil.shares: in a recipe each source has its own",
+        ),
         (["mix.corpus.source=recordings"], "mix.corpus: "),
         (["mix.corpus.reference_column=said"], "no column said; it has path, sentence; set reference_column to one"),
     ],

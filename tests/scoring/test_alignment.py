@@ -1,9 +1,10 @@
 """Two transcripts aligned by phonemes: what of one belongs to which part of the other, and which words both have."""
 
 import pytest
+from espeak_extra import needs_espeak
 
 from k2d_hf.scoring.alignment import agreements, counterparts, pieces_of
-from k2d_hf.scoring.phonemes import phone_codes
+from k2d_hf.scoring.phonemes import phone_codes, phones_by
 from k2d_hf.scoring.text import mixed_runs
 
 
@@ -75,3 +76,9 @@ def test_words_agree_where_all_their_phones_are_there():
         ("models", False),
     ]
     assert all(agrees for _, agrees in agreements("，。", ""))
+
+
+@needs_espeak
+def test_which_words_agree_by_the_phones_of_another_language():
+    assert [agrees for _, agrees in agreements("una vaca", "una baca")] == [True, False]
+    assert [agrees for _, agrees in agreements("una vaca", "una baca", phones_by("es"))] == [True, True]

@@ -21,6 +21,7 @@ from k2d_hf.distillation.settings import DECLARED
 from k2d_hf.errors import K2DError
 from k2d_hf.models.languages import checked_language, language_code
 from k2d_hf.models.whisper_tokens import CHUNK_SECONDS, IGNORED, MAX_TARGET_TOKENS, LabelEncoder
+from k2d_hf.scoring.phonemes import phones_by
 
 if TYPE_CHECKING:
     from k2d_hf.distillation.arguments import K2DTrainingArguments
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 # Of a collator: how labels become batches, and which of their forms is drawn when.
 _NO_LABEL = (
     *("processor", "encoder", "encoder_states", "_epoch", "chunk_weighting", "seed", "pad_to_multiple_of"),
-    *("augment", "augment_copies", "keeps_clean", "token_weighting"),
+    *("augment", "augment_copies", "keeps_clean", "token_weighting", "phones"),
 )
 CLEAN = {"input_features": "clean_features", "encoder_states": "clean_states"}  # of a batch, by what is disturbed
 EPOCH = "_epoch"  # column of chunks from a stream, where an epoch may end within a batch
@@ -57,11 +58,15 @@ class K2DDataCollator:
         full_windows: whether the input, with timestamps, is the full window from the chunk's start.
         chunk_weighting: `hard` or `soft`.
         token_weighting: `none` or `agreement` (`batches.token_weights`).
+        espeak_language: by whose phones that compares, as the chunks were validated; None reads as the paper does.
         augment: how often the student's input is disturbed (`batches.augmentation`).
         augment_copies: disturbed copies of a chunk, one an epoch in turn.
         seed: of the draws.
         max_tokens: positions of the decoder.
         pad_to_multiple_of: labels are padded to the longest of the batch, rounded up to a multiple of this.
+
+    Raises:
+        K2DError: for an unknown language, or one that espeak-ng does not have, or where that is not installed.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class K2DDataCollator:
         full_windows: bool = False,
         chunk_weighting: str = "hard",
         token_weighting: str = "none",
+        espeak_language: str | None = None,
         augment: float = 0.0,
         augment_copies: int = 4,
         seed: int = 0,
@@ -89,6 +95,7 @@ class K2DDataCollator:
         self.full_windows = full_windows
         self.chunk_weighting = chunk_weighting
         self.token_weighting = token_weighting
+        self.phones = phones_by(espeak_language)
         self.augment = augment
         self.augment_copies = augment_copies
         self.keeps_clean = False  # set by the trainer where a model in memory takes the clean audio
@@ -261,7 +268,12 @@ class K2DDataCollator:
             supervised = (labels[row] != IGNORED).nonzero()[:, 0]
             timestamps, _ = self.draws(chunk)
             of_label = label_weights(
-                chunk, self.encoder, timestamps=timestamps, length=len(supervised) + 1, weighting=self.token_weighting
+                chunk,
+                self.encoder,
+                timestamps=timestamps,
+                length=len(supervised) + 1,
+                weighting=self.token_weighting,
+                phones=self.phones,
             )
             weights[row, supervised] = torch.tensor(of_label[1:])  # the first is no label
         return weights

@@ -12,12 +12,11 @@ from typing import Any
 
 from k2d_hf.data.chunking import join_texts
 from k2d_hf.data.segment_verdicts import trusted_segments
-from k2d_hf.distillation.settings import DISAGREED
+from k2d_hf.distillation.settings import AGREEMENT, DISAGREED
 from k2d_hf.errors import K2DError
 from k2d_hf.models.whisper_tokens import LabelEncoder, plain_text
 from k2d_hf.scoring.alignment import Span, agreements
-
-AGREEMENT = "agreement"
+from k2d_hf.scoring.phonemes import PAPER_PHONES, Phones
 
 
 def has_weights(chunk: Mapping[str, Any], weighting: str) -> bool:
@@ -33,7 +32,13 @@ def _compares(chunk: Mapping[str, Any], weighting: str) -> bool:
 
 
 def label_weights(
-    chunk: Mapping[str, Any], encoder: LabelEncoder, *, timestamps: bool, length: int, weighting: str
+    chunk: Mapping[str, Any],
+    encoder: LabelEncoder,
+    *,
+    timestamps: bool,
+    length: int,
+    weighting: str,
+    phones: Phones = PAPER_PHONES,
 ) -> list[float]:
     """Weight of each token of a chunk's label in one of its forms, `<|startoftranscript|>` to `<|endoftext|>`.
 
@@ -48,6 +53,7 @@ def label_weights(
         timestamps: whether the label has them.
         length: tokens of the label.
         weighting: `none` or `agreement`.
+        phones: by which both texts are read there; those by which the chunk was validated.
     """
     if not has_weights(chunk, weighting):
         return [1.0] * length
@@ -55,7 +61,7 @@ def label_weights(
     trusted = trusted_segments(chunk) or [True] * len(segments)
     timed = timestamps and bool(segments)
     texts, places = _texts_with_times(segments) if timed else _text_alone(chunk, segments)
-    disagreed = _disagreed("\n".join(texts), chunk["auxiliary_text"]) if _compares(chunk, weighting) else []
+    disagreed = _disagreed("\n".join(texts), chunk["auxiliary_text"], phones) if _compares(chunk, weighting) else []
     weights, at = [1.0] * encoder.start_length, 0
     for text, owned in zip(texts, places, strict=True):
         distrusted = [(at + first, at + last) for (first, last), owner in owned if not trusted[owner]]
@@ -87,8 +93,8 @@ def _text_alone(
     return [plain_text(text)], [[((first, last), at) for at, (first, last) in enumerate(pairwise([0, *ends]))]]
 
 
-def _disagreed(text: str, auxiliary_text: str) -> list[Span]:
-    return [span for span, agrees in agreements(text, auxiliary_text) if not agrees]
+def _disagreed(text: str, auxiliary_text: str, phones: Phones) -> list[Span]:
+    return [span for span, agrees in agreements(text, auxiliary_text, phones) if not agrees]
 
 
 def _meets(span: Span, others: Iterable[Span]) -> bool:

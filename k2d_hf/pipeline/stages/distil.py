@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from k2d_hf.data.chunk_files import load_chunks
-from k2d_hf.distillation.settings import DistillationSettings, deciding_training, keeps_teacher
+from k2d_hf.distillation.settings import AGREEMENT, DistillationSettings, deciding_training, keeps_teacher
 from k2d_hf.files.folders import write_folder
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.processes import is_main_process, process_count
@@ -132,6 +132,8 @@ class Distil(Stage, command.Command):
             command.check_machine(training_lacks(settings, where))
         command.check_output(arguments.output, resumes=True)
         validated = training_chunks(arguments, *([] if arguments.teacher else ["targets"]), "mixed", "validated")
+        if settings.get("token_weighting") == AGREEMENT:
+            settings = {**command.validation_of_run(validated, "espeak_language"), **settings}
         untrained = command.model_of(arguments.student, "student-before")
         check_adapters(settings, inspect_model(str(untrained.path)).shape, where)
         teacher = command.model_of(arguments.teacher) if arguments.teacher else None
