@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from k2d_hf.data.chunk_audio import chunk_name, ends_with_its_sound
@@ -131,10 +132,13 @@ def _part(
     segments = [_moved(one.segment, -begin) for one in run]
     text = join_texts(one["text"] for one in segments)
     transcript = _heard(row["auxiliary_text"], [one.span for one in run])
-    compared = asdict(compare_labels(text, transcript, settings.metric, normalise_by=settings.normalise_by))
+    compare = partial(
+        compare_labels, text, metric=settings.metric, normalise_by=settings.normalise_by, **settings.phones
+    )
+    compared = asdict(compare(transcript))
     for at, other in enumerate(verdict.get(MORE_AUXILIARIES, ())):
         theirs = _heard(other["text"], [one.further[at][1] for one in run])
-        rates = compare_labels(text, theirs, settings.metric, normalise_by=settings.normalise_by)
+        rates = compare(theirs)
         other |= {"text": theirs, "mer": rates.mer, "per": rates.per, "distance": mean_distance(run, at)}
     return {
         **row,

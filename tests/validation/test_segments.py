@@ -184,6 +184,19 @@ def test_a_chunk_that_carries_its_own_sound_is_not_cut(chunks, auxiliary):
 def _nothing_before():
     from k2d_hf.validation.kept_parts import TextBefore
 
+@needs_espeak
+def test_parts_that_are_cut_out_have_the_rates_of_the_language_that_is_set(noise_file):
+    packed = [segments((0.0, 2.0, "la vaca come"), (2.0, 4.0, "el perro negro ladra mucho"), (4.0, 6.0, "un kilo"))]
+    chunks = Dataset.from_list(chunk_rows(str(noise_file), packed, language="es"), features=chunk_features())
+    texts = [ScriptedTranscriber({6.0: "la baca come aquí no hay nada un quilo"}) for _ in range(2)]
+    given = {"unit": "segment", "metric": "per", "espeak_language": "es"}
+    cut = validate_labels(chunks, texts[0], more_auxiliaries=texts[1:], **given)
+    kept = cut.filter(lambda row: row["keep"])
+    assert kept["text"][:] == ["la vaca come", "un kilo"]
+    assert kept["per"][:] == kept["distance"][:] == [0.0, 0.0]
+    assert [one[0]["per"] for one in kept["more_auxiliaries"]] == [0.0, 0.0]
+
+
     return TextBefore()
 
 
