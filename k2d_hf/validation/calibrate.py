@@ -112,7 +112,8 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
     kinds = dict.fromkeys(("duration", "mer", "per", *judges), float)
     arrays: dict[str, Any] = {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}
     of_units = None if known is None else _unit_rates(chunks, known)
-    further, all_wrote = _further(chunks)
+    segments = SEGMENT_VERDICTS in chunks.column_names
+    further, all_wrote = ([], True) if segments else _further(chunks)  # of segments `by_segment` reads both
     labels = ValidatedLabels(
         seconds=arrays.pop("duration"),
         transcribed=arrays.pop("auxiliary_text") & all_wrote,
@@ -124,7 +125,7 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
         bad_seconds=None if of_units is None else _bad_seconds(chunks, of_units),
         **arrays,
     )
-    return by_segment(labels, chunks, of_units) if SEGMENT_VERDICTS in chunks.column_names else labels
+    return by_segment(labels, chunks, of_units) if segments else labels
 
 
 def _further(chunks: Dataset) -> tuple[list[FurtherTranscripts], np.ndarray]:
@@ -137,15 +138,18 @@ def _further(chunks: Dataset) -> tuple[list[FurtherTranscripts], np.ndarray]:
             for batch in batches
             for others in batch[MORE_AUXILIARIES]
         ]
-    counts = set(map(len, rows))
-    if len(counts) > 1:
-        raise K2DError("some chunks were judged by more auxiliaries than others; validate all of them together")
     wrote = np.array([all(one[3] for one in others) for others in rows], dtype=bool)
     return _transcripts(rows, 4), wrote
 
 
 def _transcripts(values: Sequence[Sequence[tuple[float, ...]]], size: int) -> list[FurtherTranscripts]:
-    """Of each auxiliary as arrays: loops, MER and PER, the first of `size` values by chunk and auxiliary."""
+    """Of each auxiliary as arrays: loops, MER and PER, the first of `size` values by chunk and auxiliary.
+
+    Raises:
+        K2DError: for chunks of which some have more auxiliaries than others.
+    """
+    if len(set(map(len, values))) > 1:
+        raise K2DError("some chunks were judged by more auxiliaries than others; validate all of them together")
     count = len(values[0]) if values else 0
     arrays = np.array(values, dtype=float).reshape(len(values), count, size).transpose(1, 0, 2)
     return [FurtherTranscripts(one[:, 0].astype(bool), one[:, 1], one[:, 2]) for one in arrays]
@@ -238,13 +242,14 @@ def by_segment(labels: ValidatedLabels, chunks: Dataset, rates: Sequence[list[fl
                 seconds = row["segments"][at]["end"] - row["segments"][at]["start"]
                 unit = {**same, **{name: verdict[name] for name in ("mer", "per", "teacher_loops")}, "seconds": seconds}
                 unit |= {"judged": is_judged(verdict["drop_reason"]), "keep": verdict["drop_reason"] is None}
+        more = row.get(MORE_AUXILIARIES) or ()
+        same["transcribed"] &= all(other["text"] is not None for other in more)
                 if rates is not None:
                     rate = float("nan") if of_chunk is None else of_chunk[at]
                     bad = float("nan") if of_chunk is None else seconds * (rate > BAD_MER)
                     unit |= {"true_mer": rate, "bad_seconds": bad}
             for name, value in unit.items():
                 units[name].append(value)
-            more = row.get(MORE_AUXILIARIES) or ()
             of_unit = [one if verdict is None else one["segments"][at] for one in more]
             theirs.append([(one["loops"], of["mer"], of["per"]) for one, of in zip(more, of_unit, strict=True)])
     arrays: Any = {name: np.array(values) for name, values in units.items()}

@@ -285,10 +285,38 @@ def test_transcripts_of_all_are_compared_anew(on_disk, validate):
         assert point.kept == np.mean(np.array(expected) <= point.alpha)
 
 
-def test_chunks_of_unlike_numbers_of_auxiliaries_are_not_calibrated(validate, chunks):
-    mixed = [*validate(*auxiliaries(2)).select([0]), *validate(*auxiliaries(3)).select([1])]
+@pytest.mark.parametrize("unit", ["chunk", "segment"])
+def test_chunks_of_unlike_numbers_of_auxiliaries_are_not_calibrated(validate, unit):
+    two, three = (validate(*auxiliaries(count), unit=unit) for count in (2, 3))
+    mixed = [*two.select([0]), *three.select([1])]
     with pytest.raises(K2DError, match="some chunks were judged by more auxiliaries than others"):
-        validated_labels(Dataset.from_list(mixed, features=validate(*auxiliaries(2)).features), None)
+        validated_labels(Dataset.from_list(mixed, features=two.features), None)
+
+
+@pytest.mark.parametrize("unit", ["chunk", "segment"])
+def test_calibration_reads_what_each_wrote_once(validate, monkeypatch, unit):
+    validated, read, select = validate(*auxiliaries(), unit=unit), [], Dataset.select_columns
+
+    def noted(chunks, names):
+        read.extend(names)
+        return select(chunks, names)
+
+    monkeypatch.setattr(Dataset, "select_columns", noted)
+    assert len(validated_labels(validated, None).further) == 2
+    assert read.count(MORE_AUXILIARIES) == 1
+
+
+@pytest.mark.parametrize("unit", ["chunk", "segment"])
+def test_what_a_further_one_did_not_transcribe_is_dropped_at_every_alpha(validate, unit):
+    class FailingOnOne(ScriptedTranscriber):
+        def transcribe_chunks(self, audio, languages=None):
+            if any(len(samples) == 1.5 * 16000 for samples in audio):
+                raise RuntimeError("no memory")
+            return super().transcribe_chunks(audio, languages)
+
+    first, second, _ = auxiliaries()
+    labels = validated_labels(validate(first, FailingOnOne(second.script), batch_size=1, unit=unit), None)
+    assert labels.transcribed.tolist() == [True, False, True, True, True]
 
 
 # What is refused
