@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from datasets import Dataset
+from espeak_extra import needs_espeak
 from safetensors.torch import load_file, save_file
 from scripted_transcriber import ScriptedTranscriber
 from scripted_whisper import write_scripted_whisper
@@ -317,6 +318,51 @@ def test_what_a_further_one_did_not_transcribe_is_dropped_at_every_alpha(validat
     first, second, _ = auxiliaries()
     labels = validated_labels(validate(first, FailingOnOne(second.script), batch_size=1, unit=unit), None)
     assert labels.transcribed.tolist() == [True, False, True, True, True]
+
+
+@pytest.mark.parametrize("part", ["", "validated"])
+def test_calibrating_a_run_takes_its_own_settings_unless_others_are_given(validate, tmp_path, capsys, part):
+    run = tmp_path / "run"
+    given = {"auxiliaries_by": "vote", "metric": "mer", "normalise_by": "teacher"}
+    validated = validate(*auxiliaries(2), **given)
+    write_rows(validated, run / "validated")
+    (run / "stages.json").write_text("{}", encoding="utf-8")
+    settings = ", ".join(f"{name}: {value}" for name, value in given.items())
+    (run / "recipe.yaml").write_text(f"{{name: a, validate: {{{settings}, gone: 1}}}}", encoding="utf-8")
+
+    def kept(*options):
+        assert k2d("calibrate", run / part, "--output", tmp_path / "out", *options) == 0
+        written = json.loads((tmp_path / "out" / "calibration.json").read_text(encoding="utf-8"))
+        metric = written["recommendation"]["metric"]
+        return metric, [point["kept"] for point in written["curves"][metric]["points"]]
+
+    def expected(metric, **others):
+        again = validate(*auxiliaries(2), **{**given, "metric": metric, **others})["distance"][:]
+        return metric, [float(np.mean(np.array(again) <= step / 100)) for step in range(101)]
+
+    assert kept() == expected("mer")
+    assert kept("--auxiliaries-by", "median") == expected("mer", auxiliaries_by="median")
+    assert kept("--metric", "per") == expected("per")
+    assert kept("--normalise-by", "auxiliary") == expected("mer", normalise_by="auxiliary")
+    (run / "recipe.yaml").write_text("{name: a, validate: {auxiliaries_by: mean}}", encoding="utf-8")
+    capsys.readouterr()
+    assert k2d("calibrate", run / part) == 1
+    error = capsys.readouterr().err
+    assert "recipe.yaml: validate.auxiliaries_by: 'mean' is none of median, vote" in error
+
+
+@needs_espeak
+def test_calibrating_a_run_anew_reads_words_as_the_run_did(tmp_path):
+    run = tmp_path / "run"
+    texts = {"text": ["vaca"], "auxiliary_text": ["baca"]}
+    rest = {"recording": ["a"], "start": [0.0], "duration": [9.0], "mer": [1.0], "per": [1.0]}
+    loops = {"teacher_loops": [False], "auxiliary_loops": [False]}
+    write_rows(Dataset.from_dict(texts | rest | loops), run / "validated")
+    (run / "stages.json").write_text("{}", encoding="utf-8")
+    (run / "recipe.yaml").write_text("{validate: {espeak_language: es}}", encoding="utf-8")
+    assert k2d("calibrate", run, "--output", tmp_path / "out", "--normalise-by", "teacher") == 0
+    written = json.loads((tmp_path / "out" / "calibration.json").read_text(encoding="utf-8"))
+    assert written["curves"]["per"]["points"][0]["kept"] == 1.0
 
 
 # What is refused

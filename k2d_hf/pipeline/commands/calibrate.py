@@ -8,7 +8,7 @@ from pathlib import Path
 from k2d_hf.errors import prefixed
 from k2d_hf.files.folders import check_writable
 from k2d_hf.files.settings import add_options, given_options, hints_of, read_settings
-from k2d_hf.pipeline.command import Command, part_of_run, place
+from k2d_hf.pipeline.command import Command, part_of_run, place, validation_of_run
 from k2d_hf.scoring.phonemes import phones_by
 from k2d_hf.terminal.command_parser import CommandParser
 from k2d_hf.terminal.console import Console
@@ -32,12 +32,12 @@ class Calibrate(Command):
             "JSONL manifest with audio and segments (start, end, text), or a folder with subtitles, for the recall"
         )
         parser.add_argument("--references", type=place, metavar="FILE", help=references)
-        metric = "distance whose threshold is recommended; all are compared (default: composite)"
+        metric = "distance whose threshold is recommended; all are compared (default: the run's, else composite)"
         shown = "|".join(THRESHOLD_METRICS)
-        parser.add_argument("--metric", default="composite", choices=THRESHOLD_METRICS, metavar=shown, help=metric)
-        by = "distance of several auxiliaries, as of validate.auxiliaries_by (default: median)"
+        parser.add_argument("--metric", choices=THRESHOLD_METRICS, metavar=shown, help=metric)
+        by = "distance of several auxiliaries, as of validate.auxiliaries_by (default: the run's, else median)"
         shown = "|".join(AUXILIARIES_BY)
-        parser.add_argument("--auxiliaries-by", default=MEDIAN, choices=AUXILIARIES_BY, metavar=shown, help=by)
+        parser.add_argument("--auxiliaries-by", choices=AUXILIARIES_BY, metavar=shown, help=by)
         group = parser.add_argument_group("settings of validation, by which stored transcripts are compared anew")
         add_options(group, ValidateSettings, skip=[name for name in hints_of(ValidateSettings) if name not in COMPARED])
         parser.add_argument("--output", type=Path, metavar="DIR", help="folder of calibration.json, .png and .svg")
@@ -51,15 +51,18 @@ class Calibrate(Command):
         given = given_options(
             arguments, ValidateSettings, but=[name for name in vars(arguments) if name not in COMPARED]
         )
-        compared = read_settings(ValidateSettings, given, where=self.name) if given else None
+        own = validation_of_run(arguments.validated, "metric", "auxiliaries_by", *COMPARED)
+        same = {name: own[name] for name in COMPARED if name in own}
+        compared = read_settings(ValidateSettings, {**same, **given}, where=self.name) if given else None
         if compared is not None:
             with prefixed(f"{self.name}: "):
                 phones_by(compared.espeak_language)  # which may be missing, before chunks are read
         validated = part_of_run(arguments.validated, "validated")
+        metric = own["metric"] if own.get("metric") in THRESHOLD_METRICS else "composite"
         console = Console()
         with console.warnings():
             calibration = calibrate(
-                validated, arguments.references, metric=arguments.metric, output=arguments.output, compared=compared,
-                auxiliaries_by=arguments.auxiliaries_by,
+                validated, arguments.references, metric=arguments.metric or metric, output=arguments.output,
+                compared=compared, auxiliaries_by=arguments.auxiliaries_by or own.get("auxiliaries_by", MEDIAN),
             )  # fmt: skip
         console.line(render_calibration(calibration, console.screen))
