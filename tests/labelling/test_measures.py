@@ -11,7 +11,7 @@ from transformers import WhisperForConditionalGeneration
 
 from k2d_hf.data.chunking import Segment, chunk_rows
 from k2d_hf.errors import K2DError
-from k2d_hf.labelling.hypotheses import chunk_features
+from k2d_hf.labelling.hypotheses import TeacherHypotheses, chunk_features
 from k2d_hf.labelling.measures import measured_columns, missing_language, with_measures
 from k2d_hf.labelling.silences import with_silences
 from k2d_hf.labelling.teacher import label_recordings
@@ -99,6 +99,14 @@ def test_beams_of_the_fast_engine_have_no_entropy(unsure_dir, audio):
     options = DecodingOptions(language="zh", confidence=True, **{**GREEDY, "beam_size": 2})
     transcriber = open_transcriber(unsure_dir, options, engine="faster-whisper")
     assert {*transcriber.transcribe([audio])[0].segments[0].confidence} == {"uncertainty", "no_speech_probability"}
+
+
+@pytest.mark.parametrize(("beam_size", "lacks"), [(1, False), (2, True), (5, True)])
+def test_what_the_engine_cannot_give_is_one_line_before_its_model_is_loaded(unsure_dir, caplog, beam_size, lacks):
+    step = TeacherHypotheses(unsure_dir, engine="faster-whisper", measures=True, beam_size=beam_size)
+    line = "measures: the engine faster-whisper does not give entropy as it decodes here"
+    assert [record.message for record in caplog.records] == [line] * lacks
+    assert step.model._loaded is None
 
 
 def test_segments_carry_it_only_where_it_is_asked_for(unsure_dir, audio):
