@@ -29,7 +29,7 @@ from k2d_hf.reporting.facts import ChunkFact, RecordingFact, RunFacts, SetFacts,
 from k2d_hf.reporting.markup import Tinting
 from k2d_hf.reporting.plots import Plot
 from k2d_hf.validation.calibration import BAD_MER
-from k2d_hf.validation.calibration_report import kept_whole
+from k2d_hf.validation.calibration_report import kept_at, kept_whole
 from k2d_hf.version import __version__
 
 COMPARED = ("teacher", "student")  # of the models of an evaluation: those whose transcripts are shown
@@ -179,10 +179,9 @@ def _truth(facts: RunFacts) -> str | None:
     calibration = facts.calibration
     if calibration is None or calibration.references is None:
         return None
-    counts, curve = calibration.references, calibration.curves.get(str(facts.metric))
+    counts, point = calibration.references, kept_at(calibration, facts.metric, facts.threshold)
     text = f"Against the references, {counts.chunks:,} labels have a mean true MER (each at most 100%) of "
     text += f"{100 * counts.mean_capped_true_mer:.1f}%"
-    point = curve.at(facts.threshold) if curve is not None and facts.threshold is not None else None
     if point is not None and point.capped_true_mer is not None:
         text += f", those that the run kept of {100 * point.capped_true_mer:.1f}%"
     text += f"; {counts.bad:,} are bad (above {100 * BAD_MER:.0f}%)"
@@ -196,8 +195,8 @@ def _bad_speech(facts: RunFacts) -> str:
     calibration = facts.calibration
     if calibration is None or facts.threshold is None or facts.metric not in calibration.curves:
         return ""
-    point = calibration.curves[facts.metric].at(facts.threshold)
-    if point.bad_speech is None:
+    point = kept_at(calibration, facts.metric, facts.threshold)
+    if point is None or point.bad_speech is None:
         return ""
     text = f" Of the {length(3600 * point.hours)} at this threshold {100 * point.bad_speech:.0f}% are in segments that "
     text += f"are bad (true MER above {100 * BAD_MER:.0f}%)"

@@ -158,6 +158,8 @@ def _calibration(facts: RunFacts) -> Iterable[tuple[Any, str, str]]:
     at = calibration.curves[recommended.metric].at(recommended.alpha)
     caption = f"Kept share against alpha; the line is this run's. Recommended for {recommended.metric}: alpha "
     caption += f"{recommended.alpha:.2f}, which keeps {100 * at.kept:.0f}%, as {recommended.why}."
+    if calibration.combined:
+        caption += f" {calibration.combined:,} were dropped by several judges together, here by the distance alone."
     kept = partial(draw, figure="kept", label="% of chunks kept", corner="lower right")
     yield kept, caption, "Share of the chunks that each metric keeps, against alpha"
     if (counts := calibration.references) is not None:

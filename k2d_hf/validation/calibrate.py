@@ -23,6 +23,7 @@ from k2d_hf.files.json_files import write_json
 from k2d_hf.validation.calibration import BAD_MER, THRESHOLD_METRICS, FurtherTranscripts, ValidatedLabels
 from k2d_hf.validation.calibration_report import Calibration, kept_line
 from k2d_hf.validation.calibration_report import calibrate as calibrate_labels
+from k2d_hf.validation.combining import is_of_several
 from k2d_hf.validation.distance import MEDIAN
 from k2d_hf.validation.judges import JUDGES, is_judged
 from k2d_hf.validation.parallel import compare_many
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 COLOURS = {"mer": "#0072b2", "per": "#009e73", "composite": "#d55e00"}  # colour-blind readers can distinguish them
 _OF_A_UNIT = (
     *("seconds", "mer", "per", "teacher_loops", "auxiliary_loops", "transcribed"),
-    *("true_mer", "judged", "keep", "bad_seconds"),
+    *("true_mer", "judged", "combined", "keep", "bad_seconds"),
 )
 _NEEDED = ("duration", "mer", "per", "teacher_loops", "auxiliary_loops", "auxiliary_text")
 
@@ -85,6 +86,8 @@ def kept_speech(
 ) -> str:
     """What judging segments kept, and how much of it is bad, beside what whole chunks would keep, in one line.
 
+    The first is the verdict of validation, the other by the distance of the chunks, `metric` and `threshold`.
+
     Raises:
         K2DError: as `calibrate` does.
     """
@@ -104,9 +107,12 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
     judges = [judge.column for judge in JUDGES if judge.column in chunks.column_names]  # not in what is older
     names = [*_NEEDED, *judges, *(name for name in ("drop_reason", "keep") if name in chunks.column_names)]
     columns: dict[str, list[Any]] = {name: [] for name in names}
+    combined: list[bool] = []
     for batch in chunks.select_columns(names).iter(batch_size=COUNTED_AT_ONCE):
         batch["auxiliary_text"] = [text is not None for text in batch["auxiliary_text"]]
-        batch["drop_reason"] = [is_judged(reason) for reason in batch.get("drop_reason", ())]
+        reasons = batch.get("drop_reason", ())
+        combined += map(is_of_several, reasons)
+        batch["drop_reason"] = list(map(is_judged, reasons))
         for name in names:
             columns[name] += batch[name]
     kinds = dict.fromkeys(("duration", "mer", "per", *judges), float)
@@ -119,6 +125,7 @@ def validated_labels(chunks: Dataset, references: str | Path | None) -> Validate
         transcribed=arrays.pop("auxiliary_text") & all_wrote,
         further=further,
         judged=arrays.pop("drop_reason", None),
+        combined=np.array(combined, dtype=bool) if "drop_reason" in names else None,
         keep=arrays.pop("keep", None),
         measures={name: arrays.pop(name) for name in judges},
         true_mer=None if known is None else _true_rates(chunks, known),
@@ -235,15 +242,16 @@ def by_segment(labels: ValidatedLabels, chunks: Dataset, rates: Sequence[list[fl
         one = {name: getattr(labels, name) for name in _OF_A_UNIT}
         same = {name: values[index] for name, values in one.items() if values is not None}
         same["chunk_distances"] = math.inf if distance is None else distance
+        more = row.get(MORE_AUXILIARIES) or ()
+        same["transcribed"] &= all(other["text"] is not None for other in more)
         of_chunk = None if rates is None else rates[index]
         for at, verdict in enumerate(row[SEGMENT_VERDICTS] or [None]):
             unit = same
             if verdict is not None:
                 seconds = row["segments"][at]["end"] - row["segments"][at]["start"]
                 unit = {**same, **{name: verdict[name] for name in ("mer", "per", "teacher_loops")}, "seconds": seconds}
-                unit |= {"judged": is_judged(verdict["drop_reason"]), "keep": verdict["drop_reason"] is None}
-        more = row.get(MORE_AUXILIARIES) or ()
-        same["transcribed"] &= all(other["text"] is not None for other in more)
+                reason = verdict["drop_reason"]
+                unit |= {"judged": is_judged(reason), "combined": is_of_several(reason), "keep": reason is None}
                 if rates is not None:
                     rate = float("nan") if of_chunk is None else of_chunk[at]
                     bad = float("nan") if of_chunk is None else seconds * (rate > BAD_MER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,8 @@ class ValidatedLabels:
     transcribed: np.ndarray  # False where an auxiliary gave no transcript: such a chunk is dropped whatever the metric
     true_mer: np.ndarray | None = None  # of the label against its reference; NaN where there is none
     judged: np.ndarray | None = None  # True where a judge beyond the distance dropped it, whatever metric and alpha
+    # True where several together dropped it (`validate.combine`): at which alpha they do takes all their limits
+    combined: np.ndarray | None = None
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the judges, a value a chunk, by column
     keep: np.ndarray | None = None  # the verdict as it is
     bad_seconds: np.ndarray | None = None  # of its segments that are bad; NaN where there is no reference
@@ -67,17 +70,23 @@ class ValidatedLabels:
 
 
 @dataclass(frozen=True)
-class CurvePoint:
-    """What one alpha keeps. The last five are None without references, or where there is nothing to count."""
+class Kept:
+    """What is kept of some labels. All but the first two are None without references, or with nothing to count."""
 
-    alpha: float
     kept: float  # share of the chunks, or segments
     hours: float
     recall: float | None  # share of the bad labels that is dropped
     good_dropped: float | None  # share of the other labels that is dropped
     true_mer: float | None  # mean over the kept labels that have a reference
     capped_true_mer: float | None  # likewise, each counted as 1 at most: one loop may have a rate of 20
-    bad_speech: float | None = None  # share of the kept speech, by seconds, that is in bad segments
+    bad_speech: float | None  # share of the kept speech, by seconds, that is in bad segments
+
+
+@dataclass(frozen=True)
+class CurvePoint(Kept):
+    """What one alpha keeps, by the distance and by judges that drop a label alone."""
+
+    alpha: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,10 @@ class Recommendation:
 
 
 def metric_distances(labels: ValidatedLabels, metric: str) -> np.ndarray:
-    """Distance of every chunk by `metric` (Eq. 1 to 5), infinite where it is dropped whatever alpha."""
+    """Distance of every chunk by `metric` (Eq. 1 to 5) [chunks], infinite where it is dropped whatever alpha.
+
+    A chunk that several judges dropped together has its distance: by it alone another alpha may keep it.
+    """
     check_choice("metric", metric, METRICS)
     eligible = labels.transcribed if labels.judged is None else labels.transcribed & ~labels.judged
     return np.where(eligible, labels.distances()[metric], np.inf)
@@ -121,7 +133,7 @@ def metric_curve(labels: ValidatedLabels, metric: str) -> MetricCurve:
     if not len(labels.seconds):
         raise K2DError("there are no chunks to calibrate on; `k2d validate` writes some")
     distances = metric_distances(labels, metric)
-    points = [_point(labels, distances, alpha) for alpha in ALPHAS]
+    points = [CurvePoint(alpha=alpha, **_kept(labels, distances <= alpha)) for alpha in ALPHAS]
     half = [point for point in points if point.kept > LEAST_KEPT and point.recall is not None]
     best = max(half, key=lambda point: (point.recall, -abs(point.alpha - PAPER_ALPHA)), default=None)
     known = [point.recall for point in points if point.alpha in COARSE_ALPHAS and point.recall is not None]
@@ -136,8 +148,13 @@ def metric_curve(labels: ValidatedLabels, metric: str) -> MetricCurve:
     )
 
 
-def _point(labels: ValidatedLabels, distances: np.ndarray, alpha: float) -> CurvePoint:
-    kept = distances <= alpha
+def kept_by_verdict(labels: ValidatedLabels) -> Kept | None:
+    """What validation kept by its own verdict, however it combined its judges; None where that is not known."""
+    return None if labels.keep is None else Kept(**_kept(labels, labels.keep))
+
+
+def _kept(labels: ValidatedLabels, kept: np.ndarray) -> dict[str, Any]:
+    """The fields of `Kept`, of the labels where `kept` [labels] is true."""
     recall = good_dropped = true_mer = capped = None
     if labels.true_mer is not None:
         known = ~np.isnan(labels.true_mer)
@@ -147,9 +164,15 @@ def _point(labels: ValidatedLabels, distances: np.ndarray, alpha: float) -> Curv
         if (kept & known).any():
             rates = labels.true_mer[kept & known]
             true_mer, capped = float(rates.mean()), float(np.minimum(rates, 1.0).mean())
-    hours = float(labels.seconds[kept].sum()) / 3600
-    bad_speech = bad_share(labels, kept)
-    return CurvePoint(alpha, float(kept.mean()), hours, recall, good_dropped, true_mer, capped, bad_speech)
+    return {
+        "kept": float(kept.mean()),
+        "hours": float(labels.seconds[kept].sum()) / 3600,
+        "recall": recall,
+        "good_dropped": good_dropped,
+        "true_mer": true_mer,
+        "capped_true_mer": capped,
+        "bad_speech": bad_share(labels, kept),
+    }
 
 
 def bad_share(labels: ValidatedLabels, kept: np.ndarray) -> float | None:

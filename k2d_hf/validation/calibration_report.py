@@ -12,11 +12,13 @@ from k2d_hf.validation.calibration import (
     COARSE_ALPHAS,
     PAPER_ALPHA,
     THRESHOLD_METRICS,
+    Kept,
     KeptSpeech,
     MetricCurve,
     Recommendation,
     ValidatedLabels,
     kept_by_chunk,
+    kept_by_verdict,
     metric_curve,
     percent,
     recommend,
@@ -56,10 +58,12 @@ class Calibration:
     recommendation: Recommendation
     curves: dict[str, MetricCurve]
     judged: int = 0  # dropped by a judge beyond the distance, at every alpha
+    combined: int = 0  # dropped by several judges together; the curves have them by the distance alone
+    verdict: Kept | None = None  # what validation kept, whatever decided; None where the chunks do not say
     measures: dict[str, Spread] = field(default_factory=dict)  # what the judges measured, by column
     unit: str = "chunk"  # what is kept or dropped, and counted as `chunks`
     by_chunk: list[KeptSpeech] = field(default_factory=list)  # of segments: what whole chunks would keep, by alpha
-    comparison: JudgeComparison | None = None  # of the judges, at the share that the recommended alpha keeps
+    comparison: JudgeComparison | None = None  # of the judges, at the share that the distance keeps at that alpha
 
 
 def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration:
@@ -78,6 +82,8 @@ def calibrate(labels: ValidatedLabels, metric: str = "composite") -> Calibration
         recommendation=recommendation,
         curves=curves,
         judged=0 if labels.judged is None else int((labels.transcribed & labels.judged).sum()),
+        combined=0 if labels.combined is None else int((labels.transcribed & labels.combined).sum()),
+        verdict=kept_by_verdict(labels),
         unit="chunk" if labels.chunk_distances is None else "segment",
         by_chunk=kept_by_chunk(labels),
         measures={
@@ -103,9 +109,18 @@ def kept_whole(calibration: Calibration, alpha: float) -> KeptSpeech | None:
     return min(calibration.by_chunk, key=lambda point: abs(point.alpha - alpha), default=None)
 
 
+def kept_at(calibration: Calibration, metric: str | None, alpha: float | None) -> Kept | None:
+    """What validation with this metric and alpha kept: by its verdict where that is known, else by the curve."""
+    curve = calibration.curves.get(str(metric))
+    if calibration.verdict is not None or curve is None or alpha is None:
+        return calibration.verdict
+    return curve.at(alpha)
+
+
 def kept_line(calibration: Calibration, metric: str, alpha: float) -> str:
-    """What validation keeps at an alpha, and how much of it is bad, by segment and beside it by chunk, in one line."""
-    point, whole = calibration.curves[metric].at(alpha), kept_whole(calibration, alpha)
+    """What validation kept at an alpha, and how much of it is bad, by segment and beside it by chunk, in one line."""
+    point, whole = kept_at(calibration, metric, alpha), kept_whole(calibration, alpha)
+    assert point is not None
     assert whole is not None
     parts = [("segments", point.hours, point.bad_speech), ("whole chunks would", whole.hours, whole.bad_speech)]
     told = [
@@ -122,6 +137,7 @@ def render_calibration(calibration: Calibration, screen: Screen = ENDLESS) -> st
         _summary(calibration),
         aligned(_alphas_table(calibration), screen),
         aligned(_metrics_table(calibration), screen),
+        *_verdict(calibration),
         *_measures(calibration),
         f"Recommended: {chosen.metric} with alpha {chosen.alpha:.2f}: {chosen.why}.",
         *_comparison(calibration, screen),
@@ -135,6 +151,8 @@ def _summary(calibration: Calibration) -> str:
         text += f", {calibration.unheard} without a transcript of the auxiliary, dropped at every alpha"
     if calibration.judged:
         text += f", {calibration.judged} dropped by a limit beyond the distance, at every alpha"
+    if calibration.combined:
+        text += f", {calibration.combined} dropped by several judges together, here by the distance alone"
     counts = calibration.references
     if counts is None:
         return text + "; no references, so whether a label is bad is not known"
@@ -142,6 +160,17 @@ def _summary(calibration: Calibration) -> str:
         f"{text}; {counts.chunks} with a reference, of which {counts.bad} bad (true MER > {BAD_MER}), "
         f"mean true MER {counts.mean_true_mer:.3f} ({counts.mean_capped_true_mer:.3f} with each at most 1)"
     )
+
+
+def _verdict(calibration: Calibration) -> list[str]:
+    """What validation kept, where it combined judges: no row of the tables has it, as they know the distance alone."""
+    kept = calibration.verdict
+    if not calibration.combined or kept is None:
+        return []
+    text = f"Validation kept {percent(kept.kept)}, {kept.hours:.2f} h, by the distance and judges together"
+    if calibration.references is not None:
+        text += f"; it dropped {percent(kept.recall)} of the bad and {percent(kept.good_dropped)} of the others"
+    return [f"{text}."]
 
 
 def _measures(calibration: Calibration) -> list[str]:

@@ -122,7 +122,17 @@ def describe_validation(settings: Mapping[str, Any]) -> str:
     return ", ".join([settings["metric"], f"threshold {settings['threshold']:g}", *unit, *demands(settings)])
 
 
+def is_of_several(reason: str | None) -> bool:
+    """Whether a label was dropped by the distance and judges, or several judges, together: none of them alone did.
+
+    >>> reasons = ("entropy > 2", "distance > 0.40", "distance > 0.40 and entropy > 2", "weighted mean > 1")
+    >>> list(map(is_of_several, reasons))
+    [False, False, True, True]
+    """
+    return reason is not None and is_combined(reason) and (reason == BEYOND_SUM or " and " in reason)
+
+
 def is_combined(reason: str) -> bool:
-    """Whether a reason is one of several judges together."""
+    """Whether a reason is one that the distance or judges give, alone or several together."""
     parts = reason.split(" and ")
     return reason == BEYOND_SUM or all(is_judged(part) or bool(_DISTANCE_REASON.fullmatch(part)) for part in parts)

@@ -44,6 +44,7 @@ def compare_judges(labels: ValidatedLabels, metric: str, alpha: float) -> JudgeC
 
     Where there are several auxiliaries the distance from each alone is among them, and that by the other way.
     Chunks that the auxiliary did not transcribe are dropped by all. One of which a judge knows nothing it keeps.
+    Every other chunk counts, one that a limit dropped, or several judges together, too: no verdict of validation does.
     """
     known = None if labels.true_mer is None else ~np.isnan(labels.true_mer)
     bad = None if labels.true_mer is None or known is None else known & (labels.true_mer > BAD_MER)

@@ -58,7 +58,9 @@ def rows_of_segments(
     """
     segments, further = usable_segments(chunk), [one["text"] for one in whole.get(MORE_AUXILIARIES) or ()]
     transcript = None if None in further else whole["auxiliary_text"]
-    chunk_distance = None if transcript is None or is_judged(whole["drop_reason"]) else whole["distance"]
+    # dropped by judges, alone or together, and not by its distance, so at whatever threshold of that
+    judged = is_judged(whole["drop_reason"]) or not whole["keep"] and whole["distance"] <= settings.threshold
+    chunk_distance = None if transcript is None or judged else whole["distance"]
     row = {**chunk, **whole, "chunk_distance": chunk_distance, "previous_text": before.of(chunk)}
     if transcript is None or not segments:
         before.add(chunk, chunk["text"] if whole["keep"] else None)

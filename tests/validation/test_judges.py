@@ -11,6 +11,7 @@ from k2d_hf.cli import main
 from k2d_hf.data.chunk_schema import MEASURING, features_of_writer
 from k2d_hf.data.chunking import Segment, chunk_rows
 from k2d_hf.errors import K2DError
+from k2d_hf.files.arrow import write_rows
 from k2d_hf.pipeline.recipe import ValidateSettings
 from k2d_hf.publishing.card_facts import data_facts
 from k2d_hf.publishing.data_set import COLUMNS
@@ -201,6 +202,22 @@ def test_calibration_drops_them_at_every_alpha(chunks, tmp_path, capsys):
     assert shown.count("5 chunks, 0.01 h, 2 dropped by a limit beyond the distance, at every alpha") == 1
     assert shown.count("speaking rate: median ") == 2
     assert "syllables a second (max_speaking_rate sets a limit)" in shown
+
+
+@pytest.mark.parametrize(("combine", "count"), [("all", 1), ("sum", 2)])
+def test_calibration_names_what_several_judges_dropped_together(chunks, tmp_path, capsys, combine, count):
+    given = {"max_compression_ratio": 0.7, "max_speaking_rate": 15, "threshold": 0.2, "combine": combine}
+    validated = validate_labels(chunks, ScriptedTranscriber(TRANSCRIPTS), **given)
+    dropped = drop_counts(validated)
+    together = sum(number for reason, number in dropped.items() if reason != "teacher loops")
+    assert together == count, dropped
+    write_rows(validated, tmp_path / "validated")
+    assert main(["calibrate", str(tmp_path / "validated"), "--output", str(tmp_path / "out")]) == 0
+    written = json.loads((tmp_path / "out" / "calibration.json").read_text(encoding="utf-8"))
+    assert (written["combined"], written["judged"], written["verdict"]["kept"]) == (count, 0, 1 - (count + 1) / 5)
+    shown = capsys.readouterr().out
+    assert f"{count} dropped by several judges together, here by the distance alone" in shown
+    assert f"Validation kept {100 * (4 - count) // 5}%, 0.0" in shown
 
 
 # A very low share

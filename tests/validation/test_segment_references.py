@@ -123,6 +123,31 @@ def test_the_end_of_a_run_and_its_report_say_what_segments_keep(validated, refer
     )
 
 
+@pytest.mark.parametrize("unit", ["chunk", "segment"])
+def test_a_report_counts_what_validation_kept_however_it_combined_its_judges(validated, references, tmp_path, unit):
+    """By the distance alone the wrong segment would go."""
+    rows = validated(unit=unit, max_speaking_rate=50, combine="all")
+    assert all(rows["keep"])
+    write_rows(rows, tmp_path / "validated")
+    calibration = calibrate(validated_labels(rows, references))
+    assert (calibration.verdict.kept, calibration.verdict.recall) == (1.0, 0.0)
+    facts = RunFacts("tiny", str(tmp_path), metric="composite", threshold=0.4, calibration=calibration)
+    bad = round(100 * 2 / 16)
+    assert f"Of the 16 s at this threshold {bad}% are in segments that are bad" in _truth(facts)
+    if unit == "segment":
+        assert ", of which it dropped 0%" in _truth(facts)
+        line = kept_speech(tmp_path / "validated", references, "composite", 0.4)
+        assert line.startswith("segments keep 0.3 min, 0.0 min of it bad; ")
+    dropped = validated(unit=unit, max_compression_ratio=0.1, combine="sum")
+    assert not any(dropped["keep"])
+    calibration = calibrate(validated_labels(dropped, references))
+    assert (calibration.combined, calibration.verdict.kept) == (len(calibration_units(dropped)), 0.0)
+
+
+def calibration_units(rows):
+    return [one for row in rows for one in row.get("segment_verdicts") or [row]]
+
+
 def test_masked_seconds_count_as_lost_wherever_speech_is_counted(validated, tmp_path):
     rows = validated(unit="segment", keep="mask")
     write_rows(rows, tmp_path / "validated")

@@ -120,6 +120,17 @@ def test_at_a_threshold_the_report_has_what_whole_chunks_would_keep(chunks, auxi
         assert report.kept_seconds > report.whole_seconds
 
 
+@pytest.mark.parametrize("combine", ["any", "all", "sum"])
+def test_the_report_counts_whole_chunks_that_judges_drop(chunks, auxiliary, combine):
+    """The limit drops the text of a whole chunk by any judge, or by the mean of it and the distance, which is small."""
+    given = {"max_compression_ratio": 0.3, "combine": combine, "threshold": 0.9}
+    report, whole = ValidationReport(), ValidationReport()
+    validate_labels(chunks, auxiliary, unit="segment", report=report, **given)
+    alone = validate_labels(chunks, auxiliary, report=whole, **given)
+    assert whole.kept == (3 if combine == "all" else 0)
+    assert report.whole_seconds == pytest.approx(kept_of(alone)[1])
+
+
 @pytest.mark.parametrize("keep", ["cut", "mask"])
 def test_without_usable_times_a_chunk_stays_one_unit(noise_file, keep):
     (row,) = chunk_rows(str(noise_file), [segments((1.0, 4.0, A), (4.0, 6.0, B), (6.5, 9.0, C))], language="zh")
@@ -173,17 +184,6 @@ def test_segments_are_compared_by_the_phones_of_the_language_that_is_set():
     assert judged(texts, "baca quilo", metric="per", threshold=0.1)[0] == "distance > 0.10"
 
 
-def test_a_chunk_that_carries_its_own_sound_is_not_cut(chunks, auxiliary):
-    sound = [{"bytes": b"RIFF", "path": None}] * len(chunks)
-    own = chunks.add_column("audio", sound)
-    step = AuxiliaryHypotheses(auxiliary, unit="segment")
-    with pytest.raises(K2DError, match="carries its own sound.* set keep to mask"):
-        [step.judged(row, [{"text": f"{A}{RIGHT}{C}", "reason": None}], _nothing_before()) for row in own]
-
-
-def _nothing_before():
-    from k2d_hf.validation.kept_parts import TextBefore
-
 @needs_espeak
 def test_parts_that_are_cut_out_have_the_rates_of_the_language_that_is_set(noise_file):
     packed = [segments((0.0, 2.0, "la vaca come"), (2.0, 4.0, "el perro negro ladra mucho"), (4.0, 6.0, "un kilo"))]
@@ -196,6 +196,17 @@ def test_parts_that_are_cut_out_have_the_rates_of_the_language_that_is_set(noise
     assert kept["per"][:] == kept["distance"][:] == [0.0, 0.0]
     assert [one[0]["per"] for one in kept["more_auxiliaries"]] == [0.0, 0.0]
 
+
+def test_a_chunk_that_carries_its_own_sound_is_not_cut(chunks, auxiliary):
+    sound = [{"bytes": b"RIFF", "path": None}] * len(chunks)
+    own = chunks.add_column("audio", sound)
+    step = AuxiliaryHypotheses(auxiliary, unit="segment")
+    with pytest.raises(K2DError, match="carries its own sound.* set keep to mask"):
+        [step.judged(row, [{"text": f"{A}{RIGHT}{C}", "reason": None}], _nothing_before()) for row in own]
+
+
+def _nothing_before():
+    from k2d_hf.validation.kept_parts import TextBefore
 
     return TextBefore()
 
