@@ -1,7 +1,7 @@
 """Greedy transcription by a teacher alone, and with its student as assistant: the same text, in what part of the time.
 
-python benchmarks/assistant.py recipes/quickstart/start                # two decoder layers
-python benchmarks/assistant.py runs/quickstart/student --minutes 3     # four
+python benchmarks/assistant.py runs/quickstart/student --minutes 3    # two decoder layers
+python benchmarks/assistant.py runs/one-round/student --minutes 3     # four
 python benchmarks/assistant.py recipes/quickstart/start --decoder-layers 6 12 24 32   # how deep a teacher must be
 
 A deeper decoder is the teacher's own with layers that add nothing behind it: the same text, at the price of its depth.

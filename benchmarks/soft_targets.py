@@ -1,6 +1,6 @@
 """Soft targets against the teacher in every step: loss, final mixed error rate, time, and bytes on disk.
 
-The quickstart's recipe is run once, then its student is distilled again from the same labels with the teacher online,
+The quickstart's recipe of one round is run once, then its student is distilled again from the same labels with the teacher online,
 with its stored hidden states, with its 32 top tokens, and with hidden states and frozen embeddings, for several seeds.
 What is done stays in the folder of results, so a run that was stopped goes on. Some 4 minutes a training on two cores.
 
@@ -25,7 +25,7 @@ from transformers import WhisperProcessor
 from k2d_hf import K2DTrainer, K2DTrainingArguments, load_recipe, run_recipe
 from k2d_hf.models import resolve_checkpoint
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart" / "quickstart.yaml"
+RECIPE = Path(__file__).parents[1] / "recipes" / "quickstart" / "one_round.yaml"
 SIDES = {
     "online": ["targets.enabled=false"],
     "hidden": ["targets.enabled=true"],

@@ -167,9 +167,10 @@ def test_a_written_recipe_reads_the_same(write, tmp_path):
     assert load_recipe(tmp_path / "resolved.yaml") == recipe
 
 
-def test_the_quickstart_is_a_recipe():
-    recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / "quickstart.yaml")
-    assert recipe.name == "quickstart"
+@pytest.mark.parametrize(("file", "rounds", "layers"), [("quickstart", 2, 2), ("one_round", 1, [0, 1, 3, 5])])
+def test_the_quickstart_and_its_one_round_are_recipes(file, rounds, layers):
+    recipe = load_recipe(Path(__file__).parents[1] / "recipes" / "quickstart" / f"{file}.yaml")
+    assert (recipe.rounds, recipe.student.decoder_layers) == (rounds, layers)
     recordings = load_recordings(recipe.recordings.source)["recording"]
     assert list(references_of(recipe.references, recordings)) == recordings
 
