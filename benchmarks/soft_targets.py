@@ -1,8 +1,9 @@
 """Soft targets against the teacher in every step: loss, final mixed error rate, time, and bytes on disk.
 
-The quickstart's recipe of one round is run once, then its student is distilled again from the same labels with the teacher online,
-with its stored hidden states, with its 32 top tokens, and with hidden states and frozen embeddings, for several seeds.
-What is done stays in the folder of results, so a run that was stopped goes on. Some 4 minutes a training on two cores.
+The quickstart's recipe of one round is run once. Then its student is distilled again from the same labels, for several
+seeds: with the teacher online, with its stored hidden states, with its 32 top tokens, and with hidden states and frozen
+embeddings. What is done stays in the folder of results, so a run that was stopped goes on. Some 4 minutes a training on
+two cores.
 
     python benchmarks/soft_targets.py --seeds 3 --output runs/soft-targets
 """
