@@ -451,9 +451,17 @@ def test_speeds_of_two_measurements_are_not_divided():
 def test_the_quickstart_s_card_is_built_as_the_renderer_builds_it():
     """Rendered from facts such as the quickstart leaves; when the template changes, make the quickstart's card anew."""
     committed = (CARDS / "quickstart.md").read_text(encoding="utf-8")
-    measured = [evaluated(en_wer=0.3, ways={FASTER_WHISPER: way_figures(FIGURES)})]
+    switching = switching_of([("我開 meeting 談 budget", "我开会谈 budget")])
+    measured = [evaluated(en_wer=0.3, switching=switching, ways={FASTER_WHISPER: way_figures(FIGURES)})]
+    begun = training(shares_encoder=None)  # with a start, whose encoder nobody compared with the teacher's
     rendered = render_card(
-        facts(model_name="quickstart", evaluations=measured, machine="x86_64, Linux", license="apache-2.0")
+        facts(
+            model_name="quickstart",
+            evaluations=measured,
+            machine="x86_64, Linux",
+            license="apache-2.0",
+            training=begun,
+        )
     ).content
     assert headings(committed) == headings(rendered)
     assert list(metadata(committed)) == list(metadata(rendered))
