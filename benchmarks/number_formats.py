@@ -14,7 +14,7 @@ from typing import Any
 import measure
 import quickstart
 
-from k2d_hf.audio.reader import read_audio
+from k2d_hf.audio.reader import SAMPLE_RATE, read_audio
 from k2d_hf.models import resolve_checkpoint
 from k2d_hf.models.exports.ctranslate2_format import FORMAT
 from k2d_hf.scoring.error_rates import mixed_errors
@@ -56,7 +56,7 @@ def main() -> None:
             folder = FORMAT.cached(path, quantization=None if number_format == "float32" else number_format)
             room[name] = (folder / "model.bin").stat().st_size / 1e6
     seconds = measure.in_turns(sides, rounds=options.rounds)
-    figures: dict[str, Any] = {"minutes": round(len(audio) / 16_000 / 60, 2), "beam_size": options.beam_size}
+    figures: dict[str, Any] = {"minutes": round(len(audio) / SAMPLE_RATE / 60, 2), "beam_size": options.beam_size}
     for name, taken in seconds.items():
         errors = mixed_errors(reference, texts[name]).mixed
         figures[name] = {

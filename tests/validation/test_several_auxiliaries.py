@@ -115,15 +115,18 @@ def test_a_vote_is_weighed_with_judges_like_any_distance(validate):
     assert validate(*auxiliaries(), **given)["keep"][:] == [True, True, False, False, True]
 
 
-def test_what_one_of_them_fails_on_is_dropped(validate, chunks):
-    class Failing(ScriptedTranscriber):
-        def transcribe_chunks(self, audio, languages=None):
-            if any(len(samples) == 1.5 * 16000 for samples in audio):
-                raise RuntimeError("no memory")
-            return super().transcribe_chunks(audio, languages)
+class FailingOnOne(ScriptedTranscriber):
+    """An auxiliary without memory for the chunk of 1.5 s."""
 
+    def transcribe_chunks(self, audio, languages=None):
+        if any(len(samples) == 1.5 * 16000 for samples in audio):
+            raise RuntimeError("no memory")
+        return super().transcribe_chunks(audio, languages)
+
+
+def test_what_one_of_them_fails_on_is_dropped(validate, chunks):
     first, second, _ = auxiliaries()
-    validated = validate(first, Failing(second.script), batch_size=1)
+    validated = validate(first, FailingOnOne(second.script), batch_size=1)
     assert [one[0]["text"] for one in validated[MORE_AUXILIARIES]] == [LABEL, None, FAR, LOOP, FAR]
     assert (validated["keep"][1], validated["drop_reason"][1]) == (False, "not transcribed")
     assert not validated_labels(validated, None).transcribed[1]
@@ -309,12 +312,6 @@ def test_calibration_reads_what_each_wrote_once(validate, monkeypatch, unit):
 
 @pytest.mark.parametrize("unit", ["chunk", "segment"])
 def test_what_a_further_one_did_not_transcribe_is_dropped_at_every_alpha(validate, unit):
-    class FailingOnOne(ScriptedTranscriber):
-        def transcribe_chunks(self, audio, languages=None):
-            if any(len(samples) == 1.5 * 16000 for samples in audio):
-                raise RuntimeError("no memory")
-            return super().transcribe_chunks(audio, languages)
-
     first, second, _ = auxiliaries()
     labels = validated_labels(validate(first, FailingOnOne(second.script), batch_size=1, unit=unit), None)
     assert labels.transcribed.tolist() == [True, False, True, True, True]
