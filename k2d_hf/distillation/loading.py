@@ -26,6 +26,7 @@ from k2d_hf.distillation.batches.sampling import LengthGroupedSampler
 from k2d_hf.distillation.batches.streams import ChunkStream, collate_unseen, is_stream, open_stream
 from k2d_hf.distillation.batches.target_columns import targets_for_loss
 from k2d_hf.distillation.construction import check_sampling, check_token_weighting
+from k2d_hf.distillation.label_script import LabelScriptCheck
 from k2d_hf.distillation.models import base_whisper, encode
 from k2d_hf.distillation.saving import SavingTrainer
 from k2d_hf.distillation.targets.encoder_states import cache_encoder_states, epochs_of
@@ -50,6 +51,7 @@ class LoadingTrainer(SavingTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_callback(EpochToData(lambda: self.data_collator))
+        self.add_callback(LabelScriptCheck(self))
 
     def _open_data(self, rows: Any, evaluation: Any, collator: Any, *, student: Any) -> tuple[Any, Any, Any]:
         """Rows to train and to evaluate on, and their collator, before the Trainer has them; sets the language."""

@@ -35,6 +35,18 @@ def to_script(texts: Sequence[str], script: str) -> list[str]:
     return [_to_traditional(text, _REGIONS[script], mark, simplified) for text, mark in zip(texts, marks, strict=True)]
 
 
+def script_of(text: str) -> str | None:
+    """`simplified` or `traditional`, by the characters that only one of them has; None where there are none.
+
+    >>> [script_of(text) for text in ("我们说话", "我們說話", "里面", "okay")]
+    ['simplified', 'traditional', None, None]
+    """
+    marks = _marks(text)
+    if marks.simplified == marks.traditional:
+        return None
+    return "simplified" if marks.simplified > marks.traditional else "traditional"
+
+
 class _Marks(NamedTuple):
     """How many characters of a text are Simplified alone, and Traditional alone."""
 
