@@ -2,7 +2,7 @@
 
     python recipes/lab/run.py                       # five rows, three seeds, two runs at a time on two cores
     python recipes/lab/run.py --rows full composite --seeds 1 2 3 --set distil.max_steps=1200
-    python recipes/lab/run.py --rows composite auxiliary-0.1 soft augment   # what a setting is worth
+    python recipes/lab/run.py --rows composite bare rounds soft augment     # what a setting is worth
 
 The run `labels-of-lab` comes first and keeps every chunk, so that teacher and auxiliary hear each once; the others
 begin with a copy of it. What is there already is up to date and takes seconds: a laboratory that was stopped goes on
@@ -25,7 +25,9 @@ from k2d_hf.pipeline.commands.compare import compare
 
 HERE = Path(__file__).parent
 ROWS = ["full", "trivial", "mer", "per", "composite"]
-CHANGED = {  # the row "composite" with what the paper does not have
+CHANGED = {  # the row "composite" with what the paper does not have, or without what the students begin with
+    "bare": ["student.init=null", "distil.peft=null", "distil.learning_rate=3.0e-4"],
+    "rounds": ["rounds=2"],
     "auxiliary-0.1": ["distil.auxiliary_weight=0.1"],
     "auxiliary-0.3": ["distil.auxiliary_weight=0.3"],
     "soft": ["distil.chunk_weighting=soft"],
@@ -58,7 +60,7 @@ def main() -> None:
         free.put(CORES[job :: arguments.jobs])
 
     def one(row: str, seed: int, folder: Path) -> None:
-        begin(folder, labels, folders)
+        begin(folder, labels, folders, rounds="rounds=2" in CHANGED.get(row, []))
         cores = free.get()
         try:
             run(row, folder, seed, arguments.set, cores)
@@ -71,11 +73,12 @@ def main() -> None:
     print(write_comparison(compare(folders), None))
 
 
-def begin(folder: Path, labels: Path, others: Iterable[Path]) -> None:
-    """Copy labels, targets, and what was measured of the teacher, unless the run has begun."""
+def begin(folder: Path, labels: Path, others: Iterable[Path], *, rounds: bool = False) -> None:
+    """Copy labels, targets, and what was measured of the teacher, unless the run has begun; of rounds to the first."""
     if folder.exists():
         return
-    shutil.copytree(labels, folder, ignore=OF_ONE_RUN)
+    shutil.copytree(labels, folder / "round-1" if rounds else folder, ignore=OF_ONE_RUN)
+    (folder / "resume").mkdir(exist_ok=True)
     for measured in measurements(others):
         shutil.copy2(measured, folder / "resume")
 

@@ -30,7 +30,7 @@ JOINED = {
     "train": ["train-lecture", "train-lecture-more", "train-hard", "train-broad"],
     "train-wide": [name for name in SPLITS if name.startswith("train")],
     "start": [name for name in SPLITS if name.startswith("start")],  # for the quickstart's start
-    "dev": ["dev-hard", "dev-broad"],  # and the three lectures that lie here
+    "dev": ["dev-hard", "dev-broad", "dev-unseen"],  # and the three lectures that lie here
     "repair-more": ["repair-open", "repair-wide"],
     "dev-more": ["dev-more-lecture", "dev-more-hard", "dev-more-broad"],  # for the auxiliary: dev has few bad labels
 }
@@ -43,11 +43,12 @@ def main() -> None:
     parser.add_argument("--split", action="append", choices=SPLITS, help="only this split (may be repeated)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     parser.add_argument("--first", type=int, default=0, metavar="N", help="make none before this number of a split")
+    parser.add_argument("--end", type=int, metavar="N", help="make none from this number on")
     parser.add_argument("--join", action="store_true", help="make no speech, only manifests of what is there")
     arguments = parser.parse_args()
     names = arguments.split or list(SPLITS)
     if not arguments.join:
-        make_recordings(arguments.out, in_turn(names, arguments.first), arguments.workers)
+        make_recordings(arguments.out, in_turn(names, arguments.first, arguments.end), arguments.workers)
     for line in write_manifests(arguments.out, names):
         print(line)
 
@@ -61,9 +62,9 @@ def make_recordings(out: Path, wanted: list[tuple[str, int]], workers: int) -> N
             print(line, flush=True)
 
 
-def in_turn(names: list[str], first: int = 0) -> list[tuple[str, int]]:
+def in_turn(names: list[str], first: int = 0, end: int | None = None) -> list[tuple[str, int]]:
     """Recordings of some splits, so ordered that at any time about the same share of each is made."""
-    wanted = [(name, index) for name in names for index in range(first, SPLITS[name]["recordings"])]
+    wanted = [(name, index) for name in names for index in range(SPLITS[name]["recordings"])[first:end]]
     return sorted(wanted, key=lambda one: (one[1] + 1) / SPLITS[one[0]]["recordings"])
 
 
