@@ -47,13 +47,15 @@ def warnings_of(writes_traditional, processor, tmp_path, caplog):
         trainer = trainer_for(student, chunks, processor, tmp_path, **{**ALONE, "max_steps": 1, **settings})
         with caplog.at_level(logging.WARNING, MODULE):
             trainer.train()
+        assert (trainer.data_collator.encoder_states is not None) == settings.get("keep_encoder_states", False)
         return [record.message for record in caplog.records if record.name == MODULE]
 
     return step
 
 
-def test_labels_in_the_other_script_are_warned_of(warnings_of, traditional):
-    (line,) = warnings_of(in_script(traditional, "simplified"))
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_labels_in_the_other_script_are_warned_of(warnings_of, traditional, on_disk):
+    (line,) = warnings_of(in_script(traditional, "simplified"), keep_encoder_states=on_disk, max_steps=4)
     assert line.startswith("the student writes traditional characters and its labels are simplified (cross-entropy ")
     assert line.endswith("its first steps go into the script; set label.script: traditional")
 
