@@ -60,7 +60,7 @@ def main() -> None:
         free.put(CORES[job :: arguments.jobs])
 
     def one(row: str, seed: int, folder: Path) -> None:
-        begin(folder, labels, folders, rounds="rounds=2" in CHANGED.get(row, []))
+        begin(folder, labels, folders, rounds=row == "rounds")
         cores = free.get()
         try:
             run(row, folder, seed, arguments.set, cores)
