@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -46,6 +46,7 @@ class LoadingTrainer(SavingTrainer):
     shares_encoder: bool  # of student and teacher
     mixture: Mixture | None = None  # of the sources that the chunks name; None where they name none
     _language: str | None  # of the student
+    on_encoder_states: Callable[[int], None] | None = None  # told of the states that are written before the first step
     rounds_states = False  # whether the frozen encoder gives in each step what would be cached, if there were room
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -132,7 +133,9 @@ class LoadingTrainer(SavingTrainer):
             logger.info("encoder states are not kept: %s", reason)
             return
         student: Any = base_whisper(self.accelerator.unwrap_model(self.model))
-        self.rounds_states = not cache_encoder_states(student, rows, collator, self.args)
+        self.rounds_states = not cache_encoder_states(
+            student, rows, collator, self.args, on_progress=self.on_encoder_states
+        )
 
     def _frozen_states(self, base: Any, inputs: dict[str, Tensor]) -> Tensor | None:
         """States of the frozen encoder in a step, [B, frames, d]; None of one that is trained.

@@ -110,12 +110,20 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, bar: ProgressLine) -> None:
         self.bar = bar
         self.logs: list[dict[str, float]] = []
+        self.counts_states = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the bar, at the step of the checkpoint that is resumed, if one is."""
         self.bar.start(state.max_steps, "steps")
         self.bar.advance(state.global_step)
         self.logs = [entry for entry in state.log_history if "loss" in entry]
+
+    def count_encoder_states(self, count: int) -> None:
+        """So many more states of the frozen encoder were written, before the first step."""
+        if not self.counts_states:
+            self.counts_states = True
+            self.bar.start(None, "encoder states")
+        self.bar.advance(count)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step more."""

@@ -49,6 +49,26 @@ def test_states_on_disk_give_the_same_loss_within_half_precision(train):
     assert losses(kept) != losses(fresh)
 
 
+def test_states_are_counted_as_they_are_written_and_a_bar_shows_them_to_who_asks_for_none(
+    tiny_whisper, chunks, processor, tmp_path, capsys
+):
+    settings = {"keep_encoder_states": True, "per_device_train_batch_size": 4, "num_train_epochs": 2}
+
+    def train_once(name, told, **more):
+        student = create_student(tiny_whisper, language="zh")
+        settings["encoder_states_dir"] = str(tmp_path / name)
+        trainer = trainer_for(student, chunks, processor, tmp_path, teacher_model=tiny_whisper, **settings, **more)
+        trainer.on_encoder_states = told
+        trainer.train()
+        return "Encoder states" in capsys.readouterr().err
+
+    counts = []
+    assert not train_once("told", counts.append, disable_tqdm=False)
+    assert counts == [4, 4]
+    assert train_once("bar", None, disable_tqdm=False)
+    assert not train_once("quiet", None, disable_tqdm=True)
+
+
 def test_each_chunk_is_encoded_once_and_found_again_by_the_next_run(train, encoded, tmp_path):
     train()
     assert encoded == [4, 4]

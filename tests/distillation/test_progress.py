@@ -58,3 +58,11 @@ def test_a_resumed_run_starts_where_it_was_and_knows_its_first_loss():
     made = progress({"loss": 1.0}, at=3, before=[{"loss": 9.0}, {"eval_loss": 8.0}])
     assert made.bar.calls[:2] == [(4, "steps"), (3, "")]
     assert made.summary() == "loss 9.00 -> 1.00"
+
+
+def test_states_of_the_encoder_are_counted_before_the_first_step():
+    made = TrainingProgress(Bar())
+    made.count_encoder_states(4)
+    made.count_encoder_states(2)
+    made.on_train_begin(None, SimpleNamespace(max_steps=4, global_step=0, log_history=[]), None)
+    assert made.bar.calls == [(None, "encoder states"), (4, ""), (2, ""), (4, "steps"), (0, "")]

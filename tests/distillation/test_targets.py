@@ -355,6 +355,16 @@ def test_progress_counts_every_chunk(with_targets):
     assert counts == [3, 3, 2]
 
 
+def test_progress_does_not_wait_for_the_encoder_to_hear_every_chunk(with_targets, tmp_path):
+    kept = []
+
+    def count_files(done):
+        kept.append(len(list(tmp_path.rglob("*.npy"))))
+
+    with_targets(batch_size=3, on_progress=count_files, encoder_states_dir=tmp_path / "states")
+    assert kept == [3, 6, 8]
+
+
 def test_blocks_of_any_size_give_the_same_targets(monkeypatch):
     head = Head(torch.randn(20, 4), torch.randn(9, 4))
     whole = top_tokens(head, k=3, temperature=1.0)

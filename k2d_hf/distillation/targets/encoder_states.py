@@ -31,6 +31,7 @@ from k2d_hf.distillation.models import encode
 from k2d_hf.files.content_keys import content_key
 from k2d_hf.files.storage import is_address, write_atomic
 from k2d_hf.models.fingerprints import module_fingerprint
+from k2d_hf.terminal.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +83,15 @@ class EncoderStates:
         run_encoder: Callable[[list[dict[str, Any]]], Tensor],
         *,
         batch_size: int,
+        on_progress: Callable[[int], None] | None = None,
     ) -> None:
         """Write the states of all chunks; `run_encoder` gives those of a batch, [B, frames, d]."""
         left = iter(chunks)
         while batch := list(islice(left, batch_size)):
             for chunk, states in zip(batch, run_encoder(batch).float().cpu().numpy(), strict=True):
                 self.write(chunk, states)
+            if on_progress is not None:
+                on_progress(len(batch))
 
     def batch(self, chunks: Sequence[Mapping[str, Any]]) -> Tensor:
         """States of some chunks, [B, frames, d] float16."""
@@ -115,9 +119,12 @@ def lack_of_disk(chunks: int, config: Any, folder: Path) -> str | None:
     return f"{chunks} chunks need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {existing}"
 
 
-def cache_encoder_states(student: Any, rows: Any, collator: K2DDataCollator, args: Any) -> bool:
+def cache_encoder_states(
+    student: Any, rows: Any, collator: K2DDataCollator, args: Any, *, on_progress: Callable[[int], None] | None = None
+) -> bool:
     """Write the encoder states that are not on disk yet, each process its share, and let the collator read them.
 
+    `on_progress` is called with the number of states that this process wrote; None shows a bar, as the Trainer does.
     False, and a warning, where the disk has no room for them. What free disk decides is time alone: states that do not
     fit are computed in each step as those that do.
     """
@@ -140,14 +147,21 @@ def cache_encoder_states(student: Any, rows: Any, collator: K2DDataCollator, arg
         return False
     if mine := missing[args.process_index :: args.world_size]:
         encoder = _encoder_for_states(student, args.device)
-        states.write_all(
-            inputs(mine),
-            lambda batch: encode(encoder, collator.features(batch).to(args.device)),
-            batch_size=args.per_device_train_batch_size,
-        )
+        told = on_progress or (_nobody if args.disable_tqdm else None)
+        with progress_bar(told, "Encoder states", len(mine), "inputs") as progress:
+            states.write_all(
+                inputs(mine),
+                lambda batch: encode(encoder, collator.features(batch).to(args.device)),
+                batch_size=args.per_device_train_batch_size,
+                on_progress=progress,
+            )
     wait_for_everyone()
     collator.encoder_states = states
     return True
+
+
+def _nobody(count: int) -> None:
+    """Whom progress is told where no bar is wanted."""
 
 
 def _encoder_for_states(student: Any, device: torch.device) -> Any:

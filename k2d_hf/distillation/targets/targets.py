@@ -116,8 +116,8 @@ def write_soft_targets(
     for rows in plain.with_format(None).iter(batch_size=writer.settings.shard_size):
         path = shards_dir / f"{shard_key(rows)}.arrow"
         files.append(path)
-        writer.cache_states(rows)
         if path.exists():
+            writer.cache_states(rows_of(rows))  # training may have taken them away since
             writer.on_progress(len(rows["text"]))
             continue
         finished.record()
@@ -131,6 +131,7 @@ def _shard(writer: TargetWriter, rows: dict[str, list[Any]], reusable: ReusableT
     targets = [reusable.of(chunk) if writer.wants(chunk) else None for chunk in chunks]
     missing = [index for index, found in enumerate(targets) if found is None]
     if len(missing) < len(chunks):
+        writer.cache_states(chunk for chunk, found in zip(chunks, targets, strict=True) if found is not None)
         writer.on_progress(len(chunks) - len(missing))
     computed = writer.columns([chunks[index] for index in missing])
     for place, index in enumerate(missing):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from k2d_hf.data.chunk_schema import rows_of
 from k2d_hf.distillation.batches.collator import K2DDataCollator, pad_examples
 from k2d_hf.distillation.batches.rows import reasons_to_leave_out
 from k2d_hf.distillation.batches.target_columns import (
@@ -102,10 +101,12 @@ class TargetWriter:
         return target_features(self.kinds, {name: self.width(name) for name in self.models})
 
     def columns(self, chunks: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-        """Target columns of any number of chunks, a batch at a time."""
+        """Target columns of any number of chunks, a batch at a time: first the encoder's states, then the decoder."""
         columns: dict[str, list[Any]] = defaultdict(list)
         for at in range(0, len(chunks), self.settings.batch_size):
-            for name, values in self(chunks[at : at + self.settings.batch_size]).items():
+            batch = chunks[at : at + self.settings.batch_size]
+            self.cache_states(batch)
+            for name, values in self(batch).items():
                 columns[name] += values
         return dict(columns)
 
@@ -113,11 +114,11 @@ class TargetWriter:
         """Whether a chunk gets targets: if it is kept, and its label is not too long."""
         return reasons_to_leave_out([chunk], self.collator) == [None]
 
-    def cache_states(self, rows: Mapping[str, list[Any]]) -> None:
-        """Cache the encoder states of every input that training may draw of some rows, whatever targets are there."""
+    def cache_states(self, chunks: Iterable[dict[str, Any]]) -> None:
+        """Cache the encoder states of every input that training may draw of some chunks."""
         if self.cached_states is None:
             return
-        spans = [span for chunk in rows_of(rows) if self.wants(chunk) for span in self.collator.spans(chunk)]
+        spans = [span for chunk in chunks if self.wants(chunk) for span in self.collator.spans(chunk)]
         teacher = self.models["teacher"]
         self.cached_states.write_all(
             (dict(spans[index]) for index in self.cached_states.missing(spans)),

@@ -191,6 +191,7 @@ def distil(
         peft_config=peft_config(settings.get("peft")),
         callbacks=[training],
     )
+    trainer.on_encoder_states = training.count_encoder_states
     trainer.remove_callback(PrinterCallback)  # the bar and the log of training show what it prints
     trainer.train(resume_from_checkpoint=trainer.last_complete_checkpoint())
     card: Any = trainer.card.card_data()
