@@ -101,7 +101,7 @@ def compare_runs(
         runs: at least one.
         patterns: of file names, as a shell has them; only recordings that match one are counted. Speed stays that of
             the whole evaluation.
-        against: name of a row; every other row has the change of MER against it.
+        against: name of a row, with its seed or without; every other row has the change of MER against it.
 
     Raises:
         K2DError: for runs evaluated on different data or decoded differently, where it names the difference; for a
@@ -115,8 +115,8 @@ def compare_runs(
     teachers = _grouped(runs, lambda run: str(run.figures["teacher"]["model"]))
     students = _grouped(runs, _recipe_key)
     names = [f"teacher ({name})" if len(teachers) > 1 else "teacher" for name in teachers] + _row_names(students)
-    if against is not None and against not in names:
-        raise K2DError(f"--against {short_name(against)}: no such row; there are {', '.join(names)}")
+    if against is not None:
+        against = _row_called(against, names)
     groups = [(group, "teacher") for group in teachers.values()] + [(group, "student") for group in students.values()]
     lengths = [len(mixed_tokens(row["reference"])) for row in ordered(runs[0], "teacher")]
     errors = np.array([np.mean([_errors(run, model) for run in group], axis=0) for group, model in groups])
@@ -201,6 +201,20 @@ def _row_names(groups: Mapping[str, Sequence[MeasuredRun]]) -> list[str]:
         names.append(shared or own[0])
     named = zip(names, groups.values(), strict=True)
     return [name if names.count(name) == 1 else f"{name} ({group[0].folder})" for name, group in named]
+
+
+def _row_called(wanted: str, names: Sequence[str]) -> str:
+    """The row of that name, or the only one that has a seed after it: `lab-full` is `lab-full-1` where seed 1 is alone.
+
+    Raises:
+        K2DError: if there is no such row.
+    """
+    seeded = [name for name in names if _SEED_ENDING.sub("", name.rstrip("0123456789")) == wanted]
+    if wanted in names or len(seeded) != 1:
+        seeded = [wanted]
+    if seeded[0] not in names:
+        raise K2DError(f"--against {short_name(wanted)}: no such row; there are {', '.join(names)}")
+    return seeded[0]
 
 
 def _errors(run: MeasuredRun, model: str) -> list[int]:

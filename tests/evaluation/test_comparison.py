@@ -331,6 +331,19 @@ def test_the_change_against_a_row_is_paired_and_of_means_over_runs():
     assert compare_runs([full, *seeds]).rows[1].reduction_against is None
 
 
+@pytest.mark.parametrize("name", ["full-1", "full-seed1", "full_2", "full"])
+def test_a_row_of_one_run_is_found_without_its_seed(name):
+    runs = [measured(name, 2), measured("per-1", 3, metric="per"), measured("per-2", 4, seed=2, metric="per")]
+    assert compare_runs(runs, against="full").against == name
+    assert compare_runs(runs, against="per").against == "per"
+
+
+def test_a_name_that_two_rows_begin_with_is_neither():
+    runs = [measured("a-1", 2), measured("a-2", 2, metric="per")]
+    with pytest.raises(K2DError, match="^--against a: no such row; there are teacher, a-1, a-2$"):
+        compare_runs(runs, against="a")
+
+
 def test_a_row_that_is_not_there_is_refused_with_those_that_are():
     runs = [measured("a", 2), measured("b", 2, metric="per")]
     with pytest.raises(K2DError, match="^--against c: no such row; there are teacher, a, b$"):
