@@ -194,7 +194,8 @@ def _comparison(calibration: Calibration, screen: Screen) -> list[str]:
     ]
     for one in compared.judges:
         name = one.name.removeprefix(f"{compared.judges[0].name} ")  # of a mean with it: `+ uncertainty`
-        row = [name, f"{one.limit:.3g}", percent(one.kept), percent(one.shared)]
+        limit = f"{one.limit:.3g}" if one.threshold is None else f"{one.threshold:.3g}, {one.limit:.3g}"
+        row = [name, limit, percent(one.kept), percent(one.shared)]
         auc = "-" if one.auc is None else f"{one.auc:.2f}"
         rows.append([*row, *([percent(one.recall), percent(one.good_dropped), auc] if known else [])])
     return [aligned(rows, screen), f"Recommended judge: {compared.recommended}: {compared.why}."]

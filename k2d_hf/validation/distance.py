@@ -17,6 +17,7 @@ from k2d_hf.scoring.phonemes import phone_codes
 from k2d_hf.scoring.text import drop_special_tokens, mixed_runs, split_runs
 
 METRICS = ("full", "trivial", "mer", "per", "composite")
+COUNTING_LOOPS = ("trivial", "composite")  # those by which a looping teacher's label is dropped, whatever judges say
 NORMALISERS = ("auxiliary", "teacher")
 MEDIAN, VOTE = "median", "vote"
 AUXILIARIES_BY = (MEDIAN, VOTE)
@@ -194,7 +195,7 @@ def drop_reason(comparison: LabelComparison, metric: str, threshold: float) -> s
     check_choice("metric", metric, METRICS)
     if keeps(comparison.distance, threshold):
         return None
-    if comparison.teacher_loops and metric in ("trivial", "composite"):
+    if comparison.teacher_loops and metric in COUNTING_LOOPS:
         return "teacher loops"
     return f"distance > {threshold:.2f}"
 

@@ -8,26 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from k2d_hf.validation.calibration import BAD_MER, FEW_BAD, THRESHOLD_METRICS, ValidatedLabels, percent, share_of
-from k2d_hf.validation.distance import AUXILIARIES_BY
+from k2d_hf.validation.combining import ALL, ANY, SUM
+from k2d_hf.validation.distance import AUXILIARIES_BY, COUNTING_LOOPS
 from k2d_hf.validation.judges import JUDGES
+
+_SIGNS = {ANY: "or", ALL: "and", SUM: "+"}
 
 
 @dataclass(frozen=True)
 class JudgeFigures:
     """A judge at the limit at which it drops as many labels as the distance, or the next fewer where some are alike."""
 
-    name: str  # a metric, also of one of several auxiliaries, a judge, or the distance and a judge by their mean
-    setting: str | None  # that takes the limit; None for such a mean
+    name: str  # a metric, also of one of several auxiliaries, a judge, or the distance with a judge
+    setting: str  # that takes the limit
     limit: float
     kept: float  # share of the chunks
     shared: float | None  # share of the chunks it drops that the distance drops, too
     recall: float | None  # share of the bad labels that it drops; like the next two None without references
     good_dropped: float | None
     auc: float | None  # probability that it measures more of a bad label than of another; 0.5 is chance
+    combine: str | None = None  # how distance and judge decide together, as of `validate.combine`; None of one alone
+    threshold: float | None = None  # of the distance beside the limit, where they decide together
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class JudgeComparison:
 
 
 def compare_judges(labels: ValidatedLabels, metric: str, alpha: float) -> JudgeComparison:
-    """Compare the other metrics, the judges, and the mean of the distance and each judge with `metric` at `alpha`.
+    """Compare the other metrics, the judges, and the distance with each judge, with `metric` at `alpha`.
 
     Where there are several auxiliaries the distance from each alone is among them, and that by the other way.
     Chunks that the auxiliary did not transcribe are dropped by all. One of which a judge knows nothing it keeps.
@@ -50,28 +56,40 @@ def compare_judges(labels: ValidatedLabels, metric: str, alpha: float) -> JudgeC
     bad = None if labels.true_mer is None or known is None else known & (labels.true_mer > BAD_MER)
     of_metric = np.where(labels.transcribed, labels.distances()[metric], np.inf)
     by_distance = of_metric > alpha
+    count = int(by_distance.sum())
 
-    def figures(name: str, setting: str | None, values: np.ndarray, limit: float) -> JudgeFigures:
-        dropped = values > limit
-        shown = (name, setting, float(limit), float(1 - dropped.mean()), share_of(by_distance, dropped))
+    def figures(order: np.ndarray, beyond: float) -> dict[str, Any]:
+        """Of whatever drops the labels that come after `beyond` in some order."""
+        dropped = order > beyond
+        found = {"kept": float(1 - dropped.mean()), "shared": share_of(by_distance, dropped)}
         if known is None or bad is None:
-            return JudgeFigures(*shown, None, None, None)
+            return {**found, "recall": None, "good_dropped": None, "auc": None}
         good = known & ~bad
-        return JudgeFigures(*shown, share_of(dropped, bad), share_of(dropped, good), _auc(values[bad], values[good]))
+        recall, good_dropped = share_of(dropped, bad), share_of(dropped, good)
+        return {**found, "recall": recall, "good_dropped": good_dropped, "auc": _auc(order[bad], order[good])}
 
-    judges = [figures(metric, "threshold", of_metric, alpha)]
-    for name, setting, values in _candidates(labels, metric):
-        limit = limit_that_drops(values, int(by_distance.sum()))
-        judges.append(figures(name, setting, values, limit))
-        if setting != "threshold" and limit > 0 and alpha > 0:
-            both = (of_metric / alpha + np.maximum(values, 0.0) / limit) / 2
-            beside = limit_that_drops(both, int(by_distance.sum()))
-            judges.append(figures(f"{metric} + {name}", None, both, beside))
+    judges = [JudgeFigures(metric, "threshold", alpha, **figures(of_metric, alpha))]
+    for name, values in _other_distances(labels, metric):
+        limit = limit_that_drops(values, count)
+        judges.append(JudgeFigures(name, "threshold", limit, **figures(values, limit)))
+    always = ~labels.transcribed | (labels.teacher_loops.astype(bool) & (metric in COUNTING_LOOPS))
+    for judge in JUDGES:
+        measured = labels.measures.get(judge.column)
+        if measured is None or np.isnan(measured).all():
+            continue
+        values = np.where(np.isnan(measured), np.nanmin(measured), measured)  # which no limit among them drops
+        values = np.where(labels.transcribed, values, np.inf)
+        limit = limit_that_drops(values, count)
+        judges.append(JudgeFigures(judge.name, judge.setting, limit, **figures(values, limit)))
+        for one in _together(of_metric, measured, always, (alpha, limit), count):
+            name, together = f"{metric} {_SIGNS[one.way]} {judge.name}", figures(one.order, one.beyond)
+            together |= {"combine": one.way, "threshold": one.threshold}
+            judges.append(JudgeFigures(name, judge.setting, one.limit, **together))
     return JudgeComparison(judges, *_recommended(judges, 0 if bad is None else int(bad.sum()), labels))
 
 
-def _candidates(labels: ValidatedLabels, metric: str) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, setting and measure of each, infinite where the auxiliary wrote nothing, the lowest where unknown."""
+def _other_distances(labels: ValidatedLabels, metric: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values of each distance but that of `metric`, infinite where the auxiliary wrote nothing."""
     distances = {name: values for name, values in labels.distances().items() if name in THRESHOLD_METRICS}
     distances.pop(metric)
     if labels.further:
@@ -81,12 +99,55 @@ def _candidates(labels: ValidatedLabels, metric: str) -> Iterator[tuple[str, str
             other = next(by for by in AUXILIARIES_BY if by != labels.auxiliaries_by)
             distances[f"{metric} by {other}"] = labels.distances(other)[metric]
     for name, of_name in distances.items():
-        yield name, "threshold", np.where(labels.transcribed, of_name, np.inf)
-    for judge in JUDGES:
-        values = labels.measures.get(judge.column)
-        if values is not None and not np.isnan(values).all():
-            measured = np.where(np.isnan(values), np.nanmin(values), values)  # which no limit among them drops
-            yield judge.name, judge.setting, np.where(labels.transcribed, measured, np.inf)
+        yield name, np.where(labels.transcribed, of_name, np.inf)
+
+
+@dataclass(frozen=True)
+class _Together:
+    """The distance and a judge by one of `WAYS`: an order of the labels, of which those beyond a place are dropped."""
+
+    way: str
+    order: np.ndarray  # [chunks]
+    beyond: float
+    threshold: float  # of the distance, with which validation drops the same labels
+    limit: float  # likewise of the judge
+
+
+def _together(
+    distance: np.ndarray, measured: np.ndarray, always: np.ndarray, alone: tuple[float, float], count: int
+) -> Iterator[_Together]:
+    """How distance and judge decide together where they drop no more than `count`, as `combining.reason_to_drop` does.
+
+    By `any` and `all` both have the limit at which they drop an equal number alone. By `sum` their limits are in the
+    proportion of those at which each drops `count` alone.
+
+    Args:
+        distance: of the labels, [chunks].
+        measured: by the judge, [chunks]; NaN is not known, and has no say.
+        always: which labels are dropped whatever they measure, [chunks].
+        alone: threshold and limit at which each drops `count` alone.
+        count: of the labels to drop.
+    """
+    unknown = np.isnan(measured)
+    if len(np.unique(measured[~unknown])) < 2 or always.all() or always.sum() > count:  # it tells no label from another
+        return
+    values = np.where(unknown, np.nanmin(measured), measured)
+    # a value is beyond the limit that drops k of them where no more than k are as high as it
+    as_high = [np.searchsorted(np.sort(-one), -one, side="right").astype(float) for one in (distance, values)]
+    for way, of_both in ((ANY, np.minimum), (ALL, np.maximum)):
+        has_no_say = len(values) + 1 if way == ANY else 0
+        order = -of_both(as_high[0], np.where(unknown, has_no_say, as_high[1]))
+        order = np.where(always, np.inf, order)
+        beyond = limit_that_drops(order, count)
+        each = -int(beyond) - 1
+        yield _Together(way, order, beyond, limit_that_drops(distance, each), limit_that_drops(values, each))
+    threshold, limit = alone
+    if threshold > 0 and limit > 0:
+        order = np.where(unknown, distance / threshold, (distance / threshold + measured / limit) / 2)
+        order = np.where(always, np.inf, order)
+        beyond = limit_that_drops(order, count)
+        above = beyond * (1 + 1e-9)  # so that rounding leaves the label that is at the limit where it is
+        yield _Together(SUM, order, beyond, threshold * above, limit * above)
 
 
 def limit_that_drops(values: np.ndarray, count: int) -> float:
@@ -123,6 +184,8 @@ def _recommended(judges: list[JudgeFigures], bad: int, labels: ValidatedLabels) 
     best = max(judges, key=worth)  # the first of several alike
     few = f"; with only {bad} bad labels that is a hint" if bad < FEW_BAD else ""
     what = f"it drops {percent(best.recall)} of the {bad} bad labels and {percent(best.good_dropped)} of the others"
+    if best.combine is not None:
+        what += f" (combine {best.combine}, threshold {best.threshold:.3g}, {best.setting} {best.limit:.3g})"
     if best is first:
         return best.name, f"{what}, and no judge that keeps as many does better{few}"
     than = f"{first.name} {percent(first.recall)} and {percent(first.good_dropped)}"

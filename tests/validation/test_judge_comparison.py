@@ -7,6 +7,8 @@ import pytest
 
 from k2d_hf.validation.calibration import ValidatedLabels
 from k2d_hf.validation.calibration_report import calibrate, render_calibration
+from k2d_hf.validation.combining import reason_to_drop
+from k2d_hf.validation.distance import LabelComparison
 from k2d_hf.validation.judge_comparison import compare_judges, limit_that_drops
 
 NO = np.zeros(8, dtype=bool)
@@ -35,7 +37,8 @@ def test_the_judge_with_the_highest_recall_at_the_same_share_is_recommended():
     compared = compare_judges(LABELS, "composite", 0.4)
     judges = by_name(compared)
     distance, uncertainty, both = (judges[name] for name in ("composite", "uncertainty", "composite + uncertainty"))
-    assert distance.kept == uncertainty.kept == both.kept == 0.75
+    assert distance.kept == uncertainty.kept == both.kept == judges["composite and uncertainty"].kept == 0.75
+    assert judges["composite or uncertainty"].kept == 0.875  # of each the first, which is the same
     assert (distance.recall, distance.good_dropped) == pytest.approx((0.5, 0.2))
     assert (uncertainty.recall, uncertainty.good_dropped, uncertainty.limit) == (1.0, 0.0, 0.2)
     assert uncertainty.shared == 0.5
@@ -45,6 +48,36 @@ def test_the_judge_with_the_highest_recall_at_the_same_share_is_recommended():
     assert compared.recommended == "uncertainty"
     assert "100% of the 2 bad labels and 0% of the others, composite 50% and 20%" in compared.why
     assert "that is a hint" in compared.why
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("way", ["any", "all", "sum"])
+@pytest.mark.parametrize("metric", ["per", "composite"])
+def test_validation_with_the_limits_of_a_way_drops_what_the_comparison_says(metric, way, seed):
+    random = np.random.default_rng(seed)
+    count = 60
+    rates, loops = random.random(count).round(seed % 3 + 1), random.random(count) < 0.1  # rounded: some are alike
+    uncertainty = np.where(random.random(count) < 0.2, np.nan, random.random(count).round(2))
+    labels = replace(
+        LABELS, seconds=np.full(count, 30.0), mer=rates, per=rates, teacher_loops=loops,
+        auxiliary_loops=np.zeros(count, bool), transcribed=np.ones(count, bool), measures={"uncertainty": uncertainty},
+        true_mer=random.random(count),
+    )  # fmt: skip
+    (found,) = [one for one in compare_judges(labels, metric, 0.6).judges if one.combine == way]
+    settings = {
+        "metric": metric, "threshold": found.threshold, "combine": way, "weights": None, found.setting: found.limit,
+    }  # fmt: skip
+    dropped = []
+    for loop, rate, measure in zip(loops.tolist(), rates.tolist(), uncertainty.tolist(), strict=True):
+        distance = 1.0 if loop and metric == "composite" else rate
+        measured = {"uncertainty": None if np.isnan(measure) else measure}
+        dropped.append(
+            reason_to_drop(LabelComparison(loop, False, rate, rate, distance), measured, settings) is not None
+        )
+    bad = labels.true_mer > 0.4
+    assert found.kept == pytest.approx(1 - np.mean(dropped))
+    assert found.recall == pytest.approx(np.mean(np.array(dropped)[bad]))
+    assert 0.35 <= found.kept < 1
 
 
 def test_without_references_the_distance_stands():
