@@ -2,7 +2,7 @@
 
     python recipes/lab/run.py                       # five rows, three seeds, two runs at a time on two cores
     python recipes/lab/run.py --rows full composite --seeds 1 2 3 --set distil.max_steps=1200
-    python recipes/lab/run.py --rows composite bare rounds soft augment     # what a setting is worth
+    python recipes/lab/run.py --rows composite bare cut mask agreement      # what a setting is worth
 
 The run `labels-of-lab` comes first and keeps every chunk, so that teacher and auxiliary hear each once; the others
 begin with a copy of it. What is there already is up to date and takes seconds: a laboratory that was stopped goes on
@@ -34,6 +34,11 @@ CHANGED = {  # the row "composite" with what the paper does not have, or without
     "augment": ["distil.augment=0.5"],
     "on-policy": ["distil.on_policy=0.2"],
     "silence": ["label.silence=0.05"],
+    "cut": ["validate.unit=segment", "validate.keep=cut"],
+    "mask": ["validate.unit=segment", "validate.keep=mask"],
+    "agreement": ["distil.token_weighting=agreement"],
+    "language-mix": ["student.language_mix.zh=0.5", "student.language_mix.en=0.5"],
+    "dora": ["distil.peft.use_dora=true"],
 }
 OF_ONE_RUN = shutil.ignore_patterns(
     "student", "report.html", "calibration.*", "evaluation*", "log.txt", "distil-*", ".*"
