@@ -448,11 +448,26 @@ def test_what_would_stop_a_later_stage_is_found_before_the_first(own, processor,
     assert "k2d: " in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
 
 
-def test_an_encoder_that_loses_parts_and_is_not_trained_is_named_before_the_first_stage(own, tmp_path):
+@pytest.mark.parametrize(
+    ("sets", "lines"),
+    [
+        (["student.encoder_neurons=64"], ["student.encoder_neurons: the encoder loses parts, and is frozen"]),
+        (["student.encoder_neurons=64", "distil.freeze_encoder=false"], []),
+        (["distil.initial_share=0.5", "student.decoder_layers=[0, 1, 2, 3]"], []),
+        (
+            ["distil.initial_share=0.5", "student.decoder_layers=1"],
+            ["distil.initial_share: the student begins without parts of the model that it is made of (student.decoder"],
+        ),
+    ],
+)
+def test_lost_parts_that_nothing_makes_up_for_are_named_before_the_first_stage(own, tmp_path, sets, lines):
     with pytest.raises(K2DError, match=r"^push to me/x"):
-        run(own, tmp_path / "out", "student.encoder_neurons=64", "hub.repo_id=me/x")
+        run(own, tmp_path / "out", *sets, "hub.repo_id=me/x")
     log = (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
-    assert "k2d: student.encoder_neurons: the encoder loses parts, and is frozen" in log
+    assert [line for line in log.splitlines() if "loses parts" in line or "begins without" in line] == [
+        line for line in log.splitlines() if any(f"k2d: {one}" in line for one in lines)
+    ]
+    assert sum(f"k2d: {one}" in log for one in lines) == len(lines)
     assert "label" not in log
 
 

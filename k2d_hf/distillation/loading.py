@@ -26,6 +26,7 @@ from k2d_hf.distillation.batches.sampling import LengthGroupedSampler
 from k2d_hf.distillation.batches.streams import ChunkStream, collate_unseen, is_stream, open_stream
 from k2d_hf.distillation.batches.target_columns import targets_for_loss
 from k2d_hf.distillation.construction import check_sampling, check_token_weighting
+from k2d_hf.distillation.initial_weights import InitialWeights
 from k2d_hf.distillation.label_script import LabelScriptCheck
 from k2d_hf.distillation.models import base_whisper, encode
 from k2d_hf.distillation.saving import SavingTrainer
@@ -44,6 +45,7 @@ class LoadingTrainer(SavingTrainer):
     stored_embedding: Tensor | None  # with which the teacher's stored hidden states become logits
     encoder_is_frozen: bool
     shares_encoder: bool  # of student and teacher
+    initial: InitialWeights | None  # what the student began with, where it keeps a share of that
     mixture: Mixture | None = None  # of the sources that the chunks name; None where they name none
     _language: str | None  # of the student
     on_encoder_states: Callable[[int], None] | None = None  # told of the states that are written before the first step
@@ -110,6 +112,9 @@ class LoadingTrainer(SavingTrainer):
         if self.args.keep_encoder_states:
             self._cache_encoder_states()
         output = super().train(*args, **kwargs)
+        if self.initial is not None:
+            student: Any = self.model
+            self.initial.mix_into(student, self.args.initial_share)  # checkpoints have what training made alone
         if isinstance(self.train_dataset, ChunkStream):
             logger.info("training: %s", self.train_dataset.summary())
         return output

@@ -119,6 +119,14 @@ class DistillationSettings:
         "Frozen token embedding, which is also the output layer: without the largest gradient of a small student.",
         training_alone=True,
     )
+    initial_share: float = _setting(
+        0.0,
+        "Share of the weights that the student began with, in the trained ones (WiSE-FT): 0.5 is their mean, which "
+        "forgets less.",
+        least=0,
+        most=1,
+        training_alone=True,
+    )
     timestamp_probability: float = _setting(
         0.5, "Probability of timestamps in a label; drawn anew each epoch.", least=0, most=1
     )

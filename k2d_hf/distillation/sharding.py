@@ -99,7 +99,8 @@ def check_sharding(args: Any, accelerator: Any, *, sharded: bool) -> None:
         if args.fsdp:
             logger.warning("fsdp is left out of account: accelerate shards on GPUs and their like, not on CPUs")
         return
-    if setting := keeps_teacher(vars(args)) or ("augment" if args.augment else None):
+    alone = next((name for name in ("augment", "initial_share") if getattr(args, name)), None)
+    if setting := keeps_teacher(vars(args)) or alone:
         raise K2DError(f"{setting}: not for a student that is sharded (FSDP); train it by DDP")
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:

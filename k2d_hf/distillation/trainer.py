@@ -20,6 +20,7 @@ from k2d_hf.distillation.construction import (
     prepare_student,
 )
 from k2d_hf.distillation.evaluating import EvaluatingTrainer
+from k2d_hf.distillation.initial_weights import InitialWeights
 from k2d_hf.distillation.loss.losses import (
     Head,
     LossSums,
@@ -155,6 +156,7 @@ class K2DTrainer(EvaluatingTrainer):
             language=self._language,
             stored_embedding=self.stored_embedding if self._bound_to_embedding else None,
         )
+        self.initial = InitialWeights(student) if self.args.initial_share else None
         encoder = base_whisper(student).model.encoder
         self.encoder_is_frozen = is_frozen(encoder)
         self.shares_encoder = (

@@ -24,9 +24,9 @@ from k2d_hf.pipeline.preflight import (
     check_languages,
     check_models,
     check_prompts,
+    lost_parts,
     student_shape,
     training_lacks,
-    untrained_encoder,
 )
 from k2d_hf.pipeline.prepare import find_data, recipe_lacks
 from k2d_hf.pipeline.recipe import TEACHER, Recipe
@@ -75,7 +75,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
     chunks, kept = _chunks(recipe, recordings, finished)
     student = student_shape(origin.shape, recipe)
     check_adapters(recipe.distil, student, "distil.")
-    untrained = untrained_encoder(origin.shape, recipe)
+    warnings = lost_parts(origin.shape, recipe)
     if here:
         check_models(recipe, *models[:3])
         check_auxiliaries([models[1], *models[4:]])
@@ -93,7 +93,7 @@ def plan_run(recipe: Recipe, *, from_stage: str | None = None) -> Plan:
         free=float(shutil.disk_usage(existing).free),
         covered=_covered(directory) if "label" in finished else None,
         machines=(cores(os.cpu_count() or 1), GPU), lacks=tuple(lacks),
-        warnings=() if untrained is None else (untrained,),
+        warnings=tuple(warnings),
     )  # fmt: skip
     stages = []
     for stage in planned:

@@ -57,6 +57,7 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
+    from k2d_hf.distillation.initial_weights import check_adapters_scale
     from k2d_hf.distillation.models import output_embedding, with_adapters
 
     sizes = {name: getattr(student, name) for name in ("d_model", "encoder_layers", "decoder_layers", "vocab_size")}
@@ -65,8 +66,12 @@ def check_adapters(values: Mapping[str, Any], student: WhisperShape | None, wher
     try:
         with torch.device("meta"):
             model = WhisperForConditionalGeneration(WhisperConfig(**sizes))
-            with_adapters(model, peft_config(values["peft"]), freeze_encoder=values.get("freeze_encoder", True))
+            adapted = with_adapters(
+                model, peft_config(values["peft"]), freeze_encoder=values.get("freeze_encoder", True)
+            )
         output_embedding(model)
+        if values.get("initial_share"):
+            check_adapters_scale(adapted)
     except Exception as error:  # of peft, which has many kinds
         raise K2DError(f"{where}peft: {error if isinstance(error, K2DError) else error_message(error)}") from None
 
@@ -84,22 +89,27 @@ def student_shape(origin: WhisperShape | None, recipe: Recipe) -> WhisperShape |
     return replace(origin, encoder_layers=len(encoder), decoder_layers=len(decoder), encoder_ffn_dim=width)
 
 
-def untrained_encoder(origin: WhisperShape | None, recipe: Recipe) -> str | None:
-    """A warning where the student's encoder loses parts and is frozen, so that nothing makes up for them; else None."""
+def lost_parts(origin: WhisperShape | None, recipe: Recipe) -> list[str]:
+    """Warnings of parts that the student lost and does not learn to do without."""
     student = student_shape(origin, recipe)
-    if origin is None or student is None or not recipe.distil.get("freeze_encoder", True):
-        return None
-    fewer = {
-        "encoder_layers": student.encoder_layers < origin.encoder_layers,
-        "encoder_neurons": student.encoder_neurons < origin.encoder_neurons,
-    }
-    lost = [f"student.{name}" for name, less in fewer.items() if less]
-    if not lost:
-        return None
-    return (
-        f"{' and '.join(lost)}: the encoder loses parts, and is frozen, so it never learns to do without them; set "
-        "distil.freeze_encoder to false, and distil.encoder_weight above 0"
-    )
+    if origin is None or student is None:
+        return []
+    names = "encoder_layers", "encoder_neurons", "decoder_layers"
+    lost = [name for name in names if getattr(student, name) < getattr(origin, name)]
+    of_encoder = " and ".join(f"student.{name}" for name in lost if name != "decoder_layers")
+    warnings = []
+    if of_encoder and recipe.distil.get("freeze_encoder", True):
+        warnings.append(
+            f"{of_encoder}: the encoder loses parts, and is frozen, so it never learns to do without them; set "
+            "distil.freeze_encoder to false, and distil.encoder_weight above 0"
+        )
+    if lost and recipe.distil.get("initial_share"):
+        warnings.append(
+            f"distil.initial_share: the student begins without parts of the model that it is made of (student.{lost[0]}"
+            "), and recognises nothing before it is trained, so a share of that beginning harms; leave it out, or set "
+            "student.init to a model that needs to lose none"
+        )
+    return warnings
 
 
 def check_origin(origin: Checkpoint, teacher: Checkpoint, where: str) -> None:

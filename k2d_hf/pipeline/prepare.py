@@ -23,7 +23,7 @@ from k2d_hf.pipeline.preflight import (
     check_languages,
     check_models,
     check_prompts,
-    untrained_encoder,
+    lost_parts,
 )
 from k2d_hf.pipeline.recipe import TEACHER, Recipe, key_of_set
 from k2d_hf.pipeline.run_state import RunState
@@ -56,7 +56,7 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
         run.origin = run.teacher if sources is None else resolve_checkpoint(sources)
     check_models(recipe, run.teacher, run.auxiliary, run.origin)
     check_auxiliaries(run.auxiliaries)
-    if warning := untrained_encoder(inspect_model(str(run.origin.path)).shape, recipe):
+    for warning in lost_parts(inspect_model(str(run.origin.path)).shape, recipe):
         run.console.warn(warning)
     if from_stage is not None or any(stage.line(run) is None for stage in planned):
         check_languages(recipe, run.teacher, *run.auxiliaries)
