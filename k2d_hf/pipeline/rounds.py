@@ -40,6 +40,7 @@ ADAPT: dict[str, dict[str, Any]] = {
         "learning_rate": 5e-4,
         "warmup_steps": 10,
         "lr_scheduler_type": "linear",
+        "initial_share": 0.0,
     },
     "report": {"student": False},  # nobody is to use it, and its transcripts take a minute
 }

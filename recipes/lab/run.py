@@ -26,7 +26,7 @@ from k2d_hf.pipeline.commands.compare import compare
 HERE = Path(__file__).parent
 ROWS = ["full", "trivial", "mer", "per", "composite"]
 CHANGED = {  # the row "composite" with what the paper does not have, or without what the students begin with
-    "bare": ["student.init=null", "distil.peft=null", "distil.learning_rate=3.0e-4"],
+    "bare": ["student.init=null", "distil.peft=null", "distil.learning_rate=3.0e-4", "distil.initial_share=0"],
     "rounds": ["rounds=2"],
     "auxiliary-0.1": ["distil.auxiliary_weight=0.1"],
     "auxiliary-0.3": ["distil.auxiliary_weight=0.3"],
@@ -38,7 +38,7 @@ CHANGED = {  # the row "composite" with what the paper does not have, or without
     "mask": ["validate.unit=segment", "validate.keep=mask"],
     "agreement": ["distil.token_weighting=agreement"],
     "language-mix": ["student.language_mix.zh=0.5", "student.language_mix.en=0.5"],
-    "dora": ["distil.peft.use_dora=true"],
+    "dora": ["distil.peft.use_dora=true", "distil.initial_share=0"],
 }
 OF_ONE_RUN = shutil.ignore_patterns(
     "student", "report.html", "calibration.*", "evaluation*", "log.txt", "distil-*", ".*"

@@ -26,6 +26,7 @@ def test_what_the_first_rounds_change_is_what_the_recipe_of_adapting_sets():
     adapting = yaml.safe_load(ADAPTING.read_text(encoding="utf-8"))
     changed = {**ADAPT["distil"]}
     assert changed.pop("max_steps") == -1  # a recipe's own would end the epochs
+    assert changed.pop("initial_share") == adapting["distil"].get("initial_share", 0.0)
     assert {name: adapting["distil"][name] for name in changed} == changed
     assert adapting["student"]["decoder_layers"] == 6  # all that its teacher has
 
