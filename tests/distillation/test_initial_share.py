@@ -40,7 +40,7 @@ def train(tiny_whisper, chunks, processor, tmp_path):
         {"peft_config": LoraConfig(**LORA)},
         {"peft_config": LoraConfig(**LORA, use_rslora=True, modules_to_save=["layer_norm"], bias="all")},
     ],
-    ids=str,
+    ids=["weights", "frozen embeddings", "encoder too", "adapters", "adapters and biases"],
 )
 def test_the_student_is_the_mean_of_what_it_was_before_and_after(train, settings, share):
     trained, _ = train(**settings)
