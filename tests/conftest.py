@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import sys
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -157,3 +158,12 @@ def random_dir(tmp_path_factory, processor):
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def bars():
+    """Whatever a test does with the bars of data sets, the others find them as they were."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.enable_progress_bars()
+    yield
+    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()

@@ -13,15 +13,6 @@ from k2d_hf.distillation.batches.collator import K2DDataCollator
 from k2d_hf.distillation.targets.targets import add_soft_targets
 
 
-@pytest.fixture
-def bars():
-    """Whatever a test does with the bars of data sets, the others find them as they were."""
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.enable_progress_bars()
-    yield
-    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
-
-
 @pytest.fixture(scope="module")
 def calls(tmp_path_factory, processor):
     """Each function with its data, the title of its bar and what the bar counts at its end."""

@@ -2,7 +2,6 @@
 
 import logging
 
-import datasets
 import pytest
 import torch
 
@@ -51,9 +50,8 @@ def test_states_on_disk_give_the_same_loss_within_half_precision(train):
 
 
 def test_states_are_counted_as_they_are_written_and_a_bar_shows_them_to_who_asks_for_none(
-    tiny_whisper, chunks, processor, tmp_path, capsys
+    tiny_whisper, chunks, processor, tmp_path, capsys, bars
 ):
-    datasets.enable_progress_bars()  # which a command before may have switched off
     settings = {"keep_encoder_states": True, "per_device_train_batch_size": 4, "num_train_epochs": 2}
 
     def train_once(name, told, **more):
