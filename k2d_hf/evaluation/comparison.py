@@ -209,10 +209,10 @@ def _row_called(wanted: str, names: Sequence[str]) -> str:
     Raises:
         K2DError: if there is no such row.
     """
+    if wanted in names:
+        return wanted
     seeded = [name for name in names if _SEED_ENDING.sub("", name.rstrip("0123456789")) == wanted]
-    if wanted in names or len(seeded) != 1:
-        seeded = [wanted]
-    if seeded[0] not in names:
+    if len(seeded) != 1:
         raise K2DError(f"--against {short_name(wanted)}: no such row; there are {', '.join(names)}")
     return seeded[0]
 

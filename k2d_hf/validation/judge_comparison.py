@@ -129,22 +129,23 @@ def _together(
         count: of the labels to drop.
     """
     unknown = np.isnan(measured)
-    if len(np.unique(measured[~unknown])) < 2 or always.all() or always.sum() > count:  # it tells no label from another
+    if len(np.unique(measured[~unknown])) < 2:  # it tells no label from another
+        return
+    if always.all() or always.sum() > count:  # there is nothing to decide
         return
     values = np.where(unknown, np.nanmin(measured), measured)
     # a value is beyond the limit that drops k of them where no more than k are as high as it
     as_high = [np.searchsorted(np.sort(-one), -one, side="right").astype(float) for one in (distance, values)]
     for way, of_both in ((ANY, np.minimum), (ALL, np.maximum)):
         has_no_say = len(values) + 1 if way == ANY else 0
-        order = -of_both(as_high[0], np.where(unknown, has_no_say, as_high[1]))
-        order = np.where(always, np.inf, order)
+        order = np.where(always, np.inf, -of_both(as_high[0], np.where(unknown, has_no_say, as_high[1])))
         beyond = limit_that_drops(order, count)
         each = -int(beyond) - 1
         yield _Together(way, order, beyond, limit_that_drops(distance, each), limit_that_drops(values, each))
     threshold, limit = alone
     if threshold > 0 and limit > 0:
-        order = np.where(unknown, distance / threshold, (distance / threshold + measured / limit) / 2)
-        order = np.where(always, np.inf, order)
+        of_distance = distance / threshold
+        order = np.where(always, np.inf, np.where(unknown, of_distance, (of_distance + measured / limit) / 2))
         beyond = limit_that_drops(order, count)
         above = beyond * (1 + 1e-9)  # so that rounding leaves the label that is at the limit where it is
         yield _Together(SUM, order, beyond, threshold * above, limit * above)

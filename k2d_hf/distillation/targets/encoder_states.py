@@ -42,6 +42,10 @@ BYTES = 2  # float16
 _OF_ENCODER = ("encoder_attention_heads", "activation_function", "scale_embedding")
 
 
+def _nobody(count: int) -> None:
+    """Whom progress is told where no bar is wanted."""
+
+
 class EncoderStates:
     """Encoder states of chunks as float16 files in `folder`, [frames, d] each; other weights mean other files."""
 
@@ -83,15 +87,14 @@ class EncoderStates:
         run_encoder: Callable[[list[dict[str, Any]]], Tensor],
         *,
         batch_size: int,
-        on_progress: Callable[[int], None] | None = None,
+        on_progress: Callable[[int], None] = _nobody,
     ) -> None:
         """Write the states of all chunks; `run_encoder` gives those of a batch, [B, frames, d]."""
         left = iter(chunks)
         while batch := list(islice(left, batch_size)):
             for chunk, states in zip(batch, run_encoder(batch).float().cpu().numpy(), strict=True):
                 self.write(chunk, states)
-            if on_progress is not None:
-                on_progress(len(batch))
+            on_progress(len(batch))
 
     def batch(self, chunks: Sequence[Mapping[str, Any]]) -> Tensor:
         """States of some chunks, [B, frames, d] float16."""
@@ -158,10 +161,6 @@ def cache_encoder_states(
     wait_for_everyone()
     collator.encoder_states = states
     return True
-
-
-def _nobody(count: int) -> None:
-    """Whom progress is told where no bar is wanted."""
 
 
 def _encoder_for_states(student: Any, device: torch.device) -> Any:
