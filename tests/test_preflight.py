@@ -130,12 +130,13 @@ def test_every_field_of_a_recipe_has_wrong_values_and_each_is_refused(here, caps
                         )
 
 
+@pytest.mark.parametrize("rounds", [1, 2])  # a setting of the last round is refused before the first
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_setting_of_a_stage_is_refused_before_the_first(here, capsys, section):
+def test_every_setting_of_a_stage_is_refused_before_the_first(here, capsys, section, rounds):
     hints = hints_of(SECTIONS[section])
     sources = {"evaluation": "dev.jsonl", "recordings": "recordings", "mix": "dev.jsonl"}
     base = {name: f"{name}={{source: {source}, %s}}" for name, source in sources.items()}
-    sets = ["--set", "hub.repo_id=me/x"] if section == "hub" else []
+    sets = ["--set", f"rounds={rounds}", *(["--set", "hub.repo_id=me/x"] if section == "hub" else [])]
     for field in dataclasses.fields(SECTIONS[section]):
         values = wrong_values(field, hints[field.name])
         assert values, field.name
@@ -156,7 +157,7 @@ def test_every_setting_of_a_stage_is_refused_before_the_first(here, capsys, sect
                 given,
                 naming=section if field.name == "source" else field.name,
             )
-        if section in VERBS and field.name not in (*NEEDS_THE_MODEL, "enabled", "before"):
+        if rounds == 1 and section in VERBS and field.name not in (*NEEDS_THE_MODEL, "enabled", "before"):
             for value in values:
                 also = ["--set", "engine=ray"] if field.name == "address" else []
                 refused(capsys, *VERBS[section], *also, "--set", f"{field.name}={as_yaml(value)}", naming=field.name)
@@ -313,7 +314,8 @@ def test_what_would_stop_training_is_refused_before_the_first_stage(here, capsys
 )  # fmt: skip
 def test_settings_that_do_not_go_together_are_refused_before_the_first_stage(here, capsys, sets, line):
     given = [word for one in sets for word in ("--set", one)]
-    refused(capsys, "run", "recipe.yaml", *given, naming=line)
+    for rounds in (1, 2):
+        refused(capsys, "run", "recipe.yaml", *given, "--set", f"rounds={rounds}", naming=line)
     if "workers" not in line:  # of which another machine may have room for more
         refused(capsys, "run", "--dry-run", "recipe.yaml", *given, naming=line)
 
@@ -322,7 +324,7 @@ def test_settings_that_do_not_go_together_are_refused_before_the_first_stage(her
     "peft", ["{target_modules: [nowhere]}", "{r: 0}", "{target_modules: [proj_out]}", "{init_lora_weights: nonsense}"]
 )
 def test_adapters_that_cannot_be_made_are_refused_before_the_first_stage(here, capsys, peft):
-    for more in ([], ["--dry-run"]):
+    for more in ([], ["--dry-run"], ["--set", "rounds=2"]):
         refused(capsys, "run", "recipe.yaml", *more, "--set", f"distil.peft={peft}", naming="distil.peft: ")
     assert not (here / "runs" / "tiny" / "chunks").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from k2d_hf.data.labelled import LabelledReport, load_source
@@ -30,6 +31,7 @@ from k2d_hf.pipeline.run_state import RunState
 from k2d_hf.pipeline.stages import planned_stages
 from k2d_hf.pipeline.stages.stage import Stage
 from k2d_hf.pipeline.stages.student import init_sources
+from k2d_hf.terminal.console import Console
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,8 +39,35 @@ if TYPE_CHECKING:
 ORIGINS = {"hub": "Hub", "hub cache": "Hub's cache", "wheels": "installed wheels", "adapter": "an adapter"}
 
 
-def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> None:
-    """Find data and models, and check settings; what was found is shown."""
+def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> bool:
+    """Find data and models, and check settings; what was found is shown. Returns whether there is anything to do."""
+    hub = _find(run)
+    work = from_stage is not None or any(stage.line(run) is None for stage in planned)
+    if work:
+        _check_stages(run, planned)
+    _announce(run, hub)
+    return work
+
+
+def look_ahead(recipe: Recipe, teacher: str | Sequence[str], console: Console) -> None:
+    """Check a round that has yet to come, so that none of its settings stops it after the hours of those before it.
+
+    Args:
+        recipe: that of the round.
+        teacher: the model that the rounds before adapt to what will be its teacher: of the same kind, with all layers.
+        console: where warnings are shown.
+
+    Raises:
+        K2DError: as `prepare` would.
+    """
+    planned = planned_stages(recipe)
+    run = RunState(replace(recipe, teacher=teacher), [stage.name for stage in planned], console)
+    _find(run)
+    _check_stages(run, planned)
+
+
+def _find(run: RunState) -> str:
+    """Find data and models, and check what can be asked of these alone; returns what is known of the Hub."""
     recipe = run.recipe
     check_machine(recipe_lacks(recipe))
     find_data(run)
@@ -58,12 +87,15 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
     check_auxiliaries(run.auxiliaries)
     for warning in lost_parts(inspect_model(str(run.origin.path)).shape, recipe):
         run.console.warn(warning)
-    if from_stage is not None or any(stage.line(run) is None for stage in planned):
-        check_languages(recipe, run.teacher, *run.auxiliaries)
-        check_prompts(recipe, run.teacher)
-        for stage in planned:
-            stage.check(run)
-    _announce(run, hub)
+    return hub
+
+
+def _check_stages(run: RunState, planned: Sequence[Stage]) -> None:
+    """Check what each stage would be stopped by."""
+    check_languages(run.recipe, run.teacher, *run.auxiliaries)
+    check_prompts(run.recipe, run.teacher)
+    for stage in planned:
+        stage.check(run)
 
 
 def recipe_lacks(recipe: Recipe) -> list[str]:

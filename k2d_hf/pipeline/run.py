@@ -15,8 +15,7 @@ from k2d_hf.evaluation.table import render_sets
 from k2d_hf.files.folders import check_writable, locked
 from k2d_hf.files.json_files import write_json
 from k2d_hf.files.resuming import discard
-from k2d_hf.pipeline.command import check_machine
-from k2d_hf.pipeline.prepare import prepare, recipe_lacks
+from k2d_hf.pipeline.prepare import look_ahead, prepare
 from k2d_hf.pipeline.recipe import Recipe
 from k2d_hf.pipeline.report import report_run
 from k2d_hf.pipeline.rounds import compare_labels, label_quality, rounds_of
@@ -43,13 +42,11 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
     """
     rounds, console = rounds_of(recipe), console or Console()
     planned_stages(rounds[-1], from_stage)  # which every stage that may be named is one of
-    for each in rounds[1:]:
-        check_machine(recipe_lacks(each))  # before the hours of the first
     figures: dict[str, Any] = {}
     for number, each in enumerate(rounds, start=1):
         if len(rounds) > 1:
             console.line(f"Round {number} of {len(rounds)}, in {each.directory}")
-        figures = _run_round(each, from_stage, console)
+        figures = _run_round(each, rounds[number:], from_stage, console)
     if len(rounds) > 1 and recipe.references is not None:
         qualities = [label_quality(each.directory / "validated", recipe.references) for each in rounds]
         write_json(recipe.directory / "rounds.json", qualities)
@@ -57,8 +54,8 @@ def run_recipe(recipe: Recipe, *, from_stage: str | None = None, console: Consol
     return figures
 
 
-def _run_round(recipe: Recipe, from_stage: str | None, console: Console) -> dict[str, Any]:
-    """One round, under the lock of its folder and with its log."""
+def _run_round(recipe: Recipe, later: Sequence[Recipe], from_stage: str | None, console: Console) -> dict[str, Any]:
+    """One round, under the lock of its folder and with its log; those after it are checked before its work."""
     from_stage = from_stage if from_stage in [stage.name for stage in planned_stages(recipe)] else None
     planned = planned_stages(recipe, from_stage)
     folder = recipe.directory
@@ -68,7 +65,7 @@ def _run_round(recipe: Recipe, from_stage: str | None, console: Console) -> dict
         console.log = folder / "log.txt"
         with console.warnings():
             try:
-                return _run(recipe, planned, from_stage, console)
+                return _run(recipe, later, planned, from_stage, console)
             except KeyboardInterrupt:
                 console.note("stopped by the user")
                 raise
@@ -80,10 +77,14 @@ def _run_round(recipe: Recipe, from_stage: str | None, console: Console) -> dict
                 raise
 
 
-def _run(recipe: Recipe, planned: Sequence[Stage], from_stage: str | None, console: Console) -> dict[str, Any]:
+def _run(
+    recipe: Recipe, later: Sequence[Recipe], planned: Sequence[Stage], from_stage: str | None, console: Console
+) -> dict[str, Any]:
     started = time.perf_counter()
     run = RunState(recipe, [stage.name for stage in planned], console)
-    prepare(run, planned, from_stage)
+    if prepare(run, planned, from_stage):
+        for each in later:
+            look_ahead(each, recipe.teacher, console)
     recipe.write(run.folder / "recipe.yaml")
     _forget(run, from_stage)
     for position, stage in enumerate(planned, start=1):

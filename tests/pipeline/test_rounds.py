@@ -96,6 +96,23 @@ def test_a_wrong_setting_of_a_round_is_one_line_before_any_work(workplace, tmp_p
     assert not (output / "chunks").exists()
 
 
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ("student.init=./nowhere", "student.init: "),
+        ("student.language_mix={zh: 0.5, yue: 0.5}", "student.language_mix: "),
+        ("evaluate.adapted_from=./nowhere", "evaluate.adapted_from: "),
+        ("hub.repo_id=someone/student", "push to someone/student: "),
+    ],
+)
+def test_a_model_or_place_of_the_last_round_is_looked_for_before_the_first(workplace, tmp_path, sets, message, capsys):
+    output = tmp_path / "run"
+    arguments = [part for one in (f"output={output}", "rounds=2", sets) for part in ("--set", one)]
+    assert main(["run", str(workplace / "recipe.yaml"), *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not (output / "round-1" / "chunks").exists()
+
+
 def test_better_labels_promise_more_and_others_do_not():
     first, better, worse = ({"mer": mer, "kept_mer": mer / 2, "kept": 0.9} for mer in (0.3, 0.2, 0.31))
     assert len(compare_labels([first, better])) == 2
@@ -114,6 +131,9 @@ def test_two_rounds_from_the_command_line(workplace, tmp_path, capsys):
     rows = [json.dumps({"audio": str(path), "segments": segments}) for path in recordings]
     references.write_text("\n".join(rows), encoding="utf-8")
     sets = ("validate.metric=full", f"references={references}", "adapt.distil={max_steps: 2, peft: {r: 2}}")
+    stale = output / "round-1" / "student"  # of another run, about to be made again: no reason to refuse round 2
+    stale.mkdir(parents=True)
+    (stale / "config.json").write_text("{}", encoding="utf-8")
 
     def run(**options):
         stream = io.StringIO()
