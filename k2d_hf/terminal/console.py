@@ -141,10 +141,10 @@ class ProgressLine:
         return tqdm(desc=self.title, bar_format=form, disable=not self.console.shows_bars, **BAR_STYLE, **counted)
 
     def advance(self, count: int, note: str = "") -> None:
-        """Count units as done, with a note on the progress."""
+        """Count units as done, with a note on the progress; none with one on what is done now."""
         self.lines.count(count, note)
         if note:
-            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.set_postfix_str(note, refresh=not count)
         self.bar.update(count)
 
     def close(self) -> None:

@@ -64,10 +64,10 @@ class StatusLines:
         so_far = tqdm.format_interval(now - self._began)
         if not self.unit:
             return f"{self.title}: at work for {so_far}"
-        speed = self._speed(now)
+        speed = self._speed(now) if self.done != self.total else 0.0
         parts = [f"{self.done}{'' if self.total is None else f'/{self.total}'} {self.unit}"]
         parts += [_rate_text(speed)] if speed else []
-        if speed and self.total is not None and self.done < self.total:
+        if speed and self.total is not None:
             parts.append(f"{tqdm.format_interval((self.total - self.done) / speed)} left")
         else:
             parts.append(f"{so_far} so far")

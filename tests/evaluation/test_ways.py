@@ -37,7 +37,13 @@ def recordings(tmp_path):
 
 
 @pytest.fixture
-def measure(workplace, recordings, tmp_path):
+def notes():
+    """What each measurement said last of what it was doing."""
+    return []
+
+
+@pytest.fixture
+def measure(workplace, recordings, tmp_path, notes):
     """Figures of the student, and those by which its speed was measured in each way."""
 
     def measure(*, ways=BOTH, most=1, resume=None, of=recordings, **settings):
@@ -51,13 +57,15 @@ def measure(workplace, recordings, tmp_path):
             way_recordings=most,
         )[UNNAMED]["student"]
         assert stage.lines.done <= len(of)  # recordings evaluated, or found measured; the ways are none
+        notes.append(stage.lines.note)
         return figures, figures["ways"]
 
     return measure
 
 
-def test_the_evaluation_itself_is_one_way_and_the_others_are_measured_on_the_first_recordings(measure):
+def test_the_evaluation_itself_is_one_way_and_the_others_are_measured_on_the_first_recordings(measure, notes):
     figures, ways = measure(engine="faster-whisper", temperature_fallback=True)
+    assert notes == [f"student with {PIPELINE}"]
     assert figures["dtype"].startswith("int8")
     shown = ("engine", "dtype", "recordings", "beam_size", "temperature_fallback", "differs")
     assert [ways[FASTER_WHISPER][name] for name in shown] == ["faster-whisper", figures["dtype"], 2, 1, True, None]

@@ -290,6 +290,7 @@ class _Measurement:
                 found[way] = way_figures(proper.figures())
             elif way in ways and most != 0:
                 options: dict[str, Any] = {"dtype": "auto", **decoding}
+                self.job.progress.advance(0, f"{STUDENT} with {way}")
                 try:
                     measured = self._measure_alone(student, replace(once, **options), transcripts)
                 except K2DError as error:
@@ -302,7 +303,7 @@ class _Measurement:
     def _measure_alone(
         self, checkpoint: Checkpoint, settings: EvaluateSettings, transcripts: Sequence[Mapping[str, Any]]
     ) -> Evaluation:
-        """A model on the recordings, or spans of them, that these transcripts are of; no progress is shown."""
+        """A model on the recordings, or spans of them, that these transcripts are of; they are not counted."""
         from k2d_hf.evaluation.evaluate import evaluate_model
 
         only = [{"recording": transcript["recording"], **part_fields(transcript)} for transcript in transcripts]

@@ -16,6 +16,7 @@ from k2d_hf.files.arrow import write_rows
 from k2d_hf.files.json_files import write_json, write_lines
 from k2d_hf.files.resuming import files_key
 from k2d_hf.files.settings import given_options
+from k2d_hf.formatting import counted
 from k2d_hf.labelling.settings import LabelSettings
 from k2d_hf.models.checkpoint import Checkpoint
 from k2d_hf.models.languages import checked_language
@@ -132,7 +133,7 @@ def label(
         details.append(f"{minutes(report.seconds_without_text)} of it without text")
     if report.left_out:
         lost = sum(span["end"] - span["start"] for span in report.left_out)
-        details.append(f"{len(report.left_out)} spans of {lost:.1f} s left out")
+        details.append(f"{counted(len(report.left_out), 'span')} of {lost:.1f} s left out")
     if report.seconds_passed_over:
         details.append(f"{minutes(report.seconds_passed_over)} passed over")
     if report.skipped or report.left_out or report.passed_over:
