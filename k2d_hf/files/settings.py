@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from k2d_hf.errors import K2DError
+from k2d_hf.errors import K2DError, prefixed
 from k2d_hf.files.plain_yaml import load_yaml
 from k2d_hf.formatting import quote, short_name
 
@@ -92,7 +92,8 @@ def read_settings(cls: type[T], values: Any, *, where: str, section: str = "") -
             read[name] = _read_field(field, hints[name], values[name], where=where, key=key)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise K2DError(f"{where}: {key}: missing; give {field.metadata['help']}")
-    return cls(**read)
+    with prefixed(f"{where}: {section}." if section else f"{where}: "):  # by what settings mean together
+        return cls(**read)
 
 
 def _read_field(field: dataclasses.Field, hint: Any, value: Any, *, where: str, key: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from k2d_hf.errors import K2DError
+from k2d_hf.formatting import counted
 from k2d_hf.validation.distance import MEDIAN, METRICS, check_choice, distances_of, joint_distance
 
 BAD_MER = 0.4  # a label whose true MER is above is bad (paper)
@@ -259,9 +260,9 @@ def _by_recall(curve: MetricCurve, labels: ValidatedLabels) -> tuple[float, str]
     if gain(best) <= 0:
         vain = "no alpha that keeps more than half drops a larger share of the bad labels than of the others"
         return PAPER_ALPHA, f"{vain}: {paper}"
-    few = f"; with only {bad} bad labels that is a hint" if bad < FEW_BAD else ""
+    few = f"; with only {counted(bad, 'bad label')} that is a hint" if bad < FEW_BAD else ""
     return best.alpha, (
-        f"it drops {percent(best.recall)} of the {bad} bad labels for {percent(best.good_dropped)} of the "
+        f"it drops {percent(best.recall)} of the {counted(bad, 'bad label')} for {percent(best.good_dropped)} of the "
         f"{known - bad} others, the widest gap among alphas that keep more than half{few}"
     )
 

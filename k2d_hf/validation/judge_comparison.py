@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from k2d_hf.formatting import counted
 from k2d_hf.validation.calibration import BAD_MER, FEW_BAD, THRESHOLD_METRICS, ValidatedLabels, percent, share_of
 from k2d_hf.validation.combining import ALL, ANY, SUM
 from k2d_hf.validation.distance import AUXILIARIES_BY, COUNTING_LOOPS
@@ -183,8 +184,9 @@ def _recommended(judges: list[JudgeFigures], bad: int, labels: ValidatedLabels) 
         return round(one.recall or 0.0, 9), -round(one.good_dropped or 0.0, 9)
 
     best = max(judges, key=worth)  # the first of several alike
-    few = f"; with only {bad} bad labels that is a hint" if bad < FEW_BAD else ""
-    what = f"it drops {percent(best.recall)} of the {bad} bad labels and {percent(best.good_dropped)} of the others"
+    labels = counted(bad, "bad label")
+    few = f"; with only {labels} that is a hint" if bad < FEW_BAD else ""
+    what = f"it drops {percent(best.recall)} of the {labels} and {percent(best.good_dropped)} of the others"
     if best.combine is not None:
         what += f" (combine {best.combine}, threshold {best.threshold:.3g}, {best.setting} {best.limit:.3g})"
     if best is first:
