@@ -363,6 +363,14 @@ def test_a_run_s_card_has_its_facts_and_nothing_of_its_data(run):
     assert {path: path.stat().st_mtime_ns for path in (directory / "validated").rglob("*")} == before
 
 
+def test_an_encoder_that_nobody_compared_with_the_teachers_is_not_called_the_teachers(run):
+    _, directory, recipe, teacher = run
+    for student, distil in (({"init": str(teacher.path)}, {}), ({}, {"freeze_encoder": False})):
+        other = replace(recipe, student=replace(recipe.student, **student), distil=distil)
+        text = write_card(directory, other, teacher=teacher, auxiliary=teacher).read_text(encoding="utf-8")
+        assert "encoder" not in rows(text)
+
+
 def test_a_code_switched_student_has_both_languages_and_decodes_in_the_one_of_its_labels():
     mixed = replace(facts().data, mixed_in=["en"])
     text = card(data=mixed, ctranslate2=True)

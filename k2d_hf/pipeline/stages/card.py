@@ -183,8 +183,9 @@ def _training(student: Path, recipe: Recipe) -> TrainingFacts | None:
     if stored is None:
         return None
     training = TrainingFacts(**stored)
-    settings = recipe.distil
-    copied = recipe.student.has_whole_encoder and settings.get("freeze_encoder", True) and not settings.get("peft")
+    begun, learned = recipe.student, recipe.distil
+    copied = begun.has_whole_encoder and begun.init is None
+    copied = copied and learned.get("freeze_encoder", True) and not learned.get("peft")
     return replace(training, shares_encoder=True) if training.shares_encoder is None and copied else training
 
 
