@@ -39,6 +39,10 @@ CHANGED = {  # the row "composite" with what the paper does not have, or without
     "agreement": ["distil.token_weighting=agreement"],
     "language-mix": ["student.language_mix.zh=0.5", "student.language_mix.en=0.5"],
     "dora": ["distil.peft.use_dora=true", "distil.initial_share=0"],
+    "narrow": [
+        *("student.encoder_neurons=1024", "distil.freeze_encoder=false", "distil.encoder_weight=1.0"),
+        *("distil.encoder_states_dir=null", "distil.initial_share=0"),
+    ],
 }
 OF_ONE_RUN = shutil.ignore_patterns(
     "student", "report.html", "calibration.*", "evaluation*", "log.txt", "distil-*", ".*"
