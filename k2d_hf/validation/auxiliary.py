@@ -102,7 +102,7 @@ def validate_labels(
     counted = report if report is not None else ValidationReport()
     counted.threshold = settings.threshold
     count_kept(validated, counted, by_segment=settings.unit == "segment")
-    if report is None and (warning := counted.warning()):
+    for warning in counted.warnings() if report is None else ():
         logger.warning("%s", warning)
     return validated
 
@@ -115,6 +115,10 @@ def drop_counts(chunks: Dataset) -> Counter[str]:
 def count_kept(validated: Dataset, report: ValidationReport, *, by_segment: bool) -> None:
     """Fill a report with what was kept and dropped of validated chunks, and where these were judged by segments."""
     report.chunks, report.dropped = len(validated), drop_counts(validated)
+    for batch in validated.select_columns(["text", "keep"]).iter(batch_size=COUNTED_AT_ONCE):
+        silent = [keep for text, keep in zip(batch["text"], batch["keep"], strict=True) if not text.strip()]
+        report.silences += len(silent)
+        report.silences_kept += sum(silent)
     if not by_segment:
         return
     report.whole_seconds = 0.0

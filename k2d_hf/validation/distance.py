@@ -12,6 +12,7 @@ import numpy as np
 
 from k2d_hf.errors import K2DError
 from k2d_hf.files.settings import did_you_mean
+from k2d_hf.formatting import counted
 from k2d_hf.scoring.error_rates import error_rate
 from k2d_hf.scoring.phonemes import phone_codes
 from k2d_hf.scoring.text import drop_special_tokens, mixed_runs, split_runs
@@ -207,6 +208,8 @@ class ValidationReport:
     chunks: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # chunks, by reason
     threshold: float = 0.0
+    silences: int = 0  # chunks with an empty label, such as the windows of `label.silence`
+    silences_kept: int = 0
     # Of chunks that were judged by segments:
     seconds: float = 0.0
     kept_seconds: float = 0.0
@@ -219,8 +222,20 @@ class ValidationReport:
         """Chunks that no reason drops."""
         return self.chunks - self.dropped.total()
 
-    def warning(self) -> str | None:
-        """One line on a very low share of kept chunks and what it may mean; None where it is none."""
+    def warnings(self) -> list[str]:
+        """Lines on a very low share of kept chunks, or of silence, and what it may mean; none where all is well."""
+        return [line for line in (self._of_few(), self._of_silence()) if line is not None]
+
+    def _of_silence(self) -> str | None:
+        dropped = self.silences - self.silences_kept
+        if self.silences_kept >= LOW_KEPT_SHARE * self.silences:
+            return None
+        return (
+            f"validation dropped {dropped} of {counted(self.silences, 'window')} without speech, as the auxiliary "
+            "wrote something there (column auxiliary_text): label.silence teaches little then; take another auxiliary"
+        )
+
+    def _of_few(self) -> str | None:
         by_segment = self.whole_seconds is not None
         kept, of = (self.kept_seconds, self.seconds) if by_segment else (self.kept, self.chunks)
         if kept >= LOW_KEPT_SHARE * of:

@@ -124,7 +124,7 @@ def validate(
             column, first = "distance", f"raise validate.threshold (now {settings.threshold:g}), or "
         advice = f"{first}look at the column {column} in {job.output}"
         raise K2DError(f"every one of {len(validated)} chunks was dropped ({dropped}); {advice}")
-    if warning := report.warning():
+    for warning in report.warnings():
         job.progress.console.warn(warning)
     result = f"kept {kept} ({100 * kept / len(validated):.0f}%, {minutes(seconds)})"
     if report.whole_seconds is not None:
