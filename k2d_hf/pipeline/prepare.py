@@ -49,7 +49,7 @@ def prepare(run: RunState, planned: Sequence[Stage], from_stage: str | None) -> 
     return work
 
 
-def look_ahead(recipe: Recipe, teacher: str | Sequence[str], console: Console) -> None:
+def look_ahead(recipe: Recipe, teacher: str | list[str], console: Console) -> None:
     """Check a round that has yet to come, so that none of its settings stops it after the hours of those before it.
 
     Args:

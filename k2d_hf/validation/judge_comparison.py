@@ -184,9 +184,9 @@ def _recommended(judges: list[JudgeFigures], bad: int, labels: ValidatedLabels) 
         return round(one.recall or 0.0, 9), -round(one.good_dropped or 0.0, 9)
 
     best = max(judges, key=worth)  # the first of several alike
-    labels = counted(bad, "bad label")
-    few = f"; with only {labels} that is a hint" if bad < FEW_BAD else ""
-    what = f"it drops {percent(best.recall)} of the {labels} and {percent(best.good_dropped)} of the others"
+    found = counted(bad, "bad label")
+    few = f"; with only {found} that is a hint" if bad < FEW_BAD else ""
+    what = f"it drops {percent(best.recall)} of the {found} and {percent(best.good_dropped)} of the others"
     if best.combine is not None:
         what += f" (combine {best.combine}, threshold {best.threshold:.3g}, {best.setting} {best.limit:.3g})"
     if best is first:
