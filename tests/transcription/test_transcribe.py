@@ -95,7 +95,7 @@ def test_beside_the_recording_in_every_format_of_a_run(workplace, folder, capsys
         ("one.flac --model teacher --language klingon", "language 'klingon' is unknown"),
         ("one.flac --model teacher --output one.wav", "one.wav: not a folder; choose another output folder"),
         ("one.flac --model teacher --word-times --engine transformers", "word_times: the engine transformers has none"),
-        ("one.flac --model teacher --channel left", "channel 'left': give mean, louder, or a number from 0 on"),
+        ("one.flac --model teacher --channel left", "transcribe: channel 'left': give mean, louder, or a number from 0 on"),
         ("one.flac --model teacher --track=-1", "transcribe: track: -1 is too small; at least 0"),
         ("one.flac --model teacher --line-columns 1", "transcribe: line_columns: 1 is too small; at least 2"),
         ("one.flac --model teacher --engine ray", "transcribe: engine: 'ray' is none of auto, transformers"),
