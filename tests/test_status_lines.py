@@ -50,6 +50,7 @@ def test_a_line_has_count_speed_and_time_left(lines, clock, shown):
     [
         (None, [60], "60 chunks, 2.0 a second, 00:30 so far"),  # a stream
         (100, [100], "100/100 chunks, 00:30 so far"),  # what is done now is not counted
+        (100, [120], "120/100 chunks, 00:30 so far"),  # more than was told
         (100, [0], "0/100 chunks, 00:30 so far"),
         (100, [0] * 119 + [1], "1/100 chunks, 1.0 an hour, 98:10:30 left"),
         (1000, [10] * 20 + [1] * 20, "220/1000 chunks, 2.0 a minute, 6:30:00 left"),  # slower of late

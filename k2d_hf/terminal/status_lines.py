@@ -64,7 +64,7 @@ class StatusLines:
         so_far = tqdm.format_interval(now - self._began)
         if not self.unit:
             return f"{self.title}: at work for {so_far}"
-        speed = self._speed(now) if self.done != self.total else 0.0
+        speed = self._speed(now) if self.total is None or self.done < self.total else 0.0
         parts = [f"{self.done}{'' if self.total is None else f'/{self.total}'} {self.unit}"]
         parts += [_rate_text(speed)] if speed else []
         if speed and self.total is not None:
